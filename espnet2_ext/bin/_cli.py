@@ -1,0 +1,47 @@
+"""What every entry point shares: one way to end."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from espnet2_ext.errors import DataError
+
+# malloc.h of glibc: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+_MALLOPT = {-4: 0, -1: 2**31 - 1, -2: 2**26, -8: 1}
+
+
+def keep_memory() -> None:
+    """Let the process keep the memory that it frees, and take it in large pages.
+
+    By default, Linux maps every large tensor anew and clears it page by page; where page faults
+    are dear (virtual machines), that takes several times as long as a training step itself. Call
+    it before PyTorch makes its first tensor. Elsewhere than on glibc it does nothing.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by PyTorch's allocator
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            for option, value in _MALLOPT.items():
+                libc.mallopt(option, value)
+
+
+def run(main: Callable) -> None:
+    """Run `main()`; end with a plain message and a status other than zero when it fails.
+
+    A `DataError` or an `OSError` (a missing file, a full disk) is the user's to mend: its text
+    alone is printed, status 1. Ctrl-C ends with 130. Anything else is a fault of ours and keeps
+    its traceback.
+    """
+    keep_memory()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped; start the same command again to go on", file=sys.stderr)
+        os._exit(130)  # worker processes are left to the pools' own clean-up at their parent's end
+    except (DataError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)

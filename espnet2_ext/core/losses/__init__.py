@@ -1,0 +1,1 @@
+"""Losses: `loss(*, est, ref, ...)` gives one value an item, `[B]`; the caller averages."""

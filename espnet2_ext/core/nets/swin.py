@@ -1,0 +1,228 @@
+"""Swin transformer blocks on token maps whose size is not fixed.
+
+A token map is `[B, L, N, D]`: L tokens in time, N in frequency, D wide. Windows, shifts and
+relative-position bias are those of Liu et al., "Swin transformer" (ICCV 2021), with two
+differences. Maps of any length are taken: each stage pads time to its windows, and padding is
+never attended to. And the masks and the relative-position index depend on the map's size alone,
+so they are computed once a size and kept (`_window_groups`, `_relative_index`).
+"""
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@functools.lru_cache(maxsize=32)
+def _relative_index(window: tuple[int, int]) -> Tensor:
+    """Index `[M, M]` into the bias table for each pair of the window's M = wl * wn tokens."""
+    wl, wn = window
+    at = torch.stack(torch.meshgrid(torch.arange(wl), torch.arange(wn), indexing="ij"))
+    at = at.flatten(1)  # [2, M]
+    rel = at[:, :, None] - at[:, None, :]  # [2, M, M]
+    return (rel[0] + wl - 1) * (2 * wn - 1) + rel[1] + wn - 1
+
+
+@functools.lru_cache(maxsize=512)
+def _window_groups(length: int, valid: int, bands: int, window: tuple[int, int],
+                   shift: tuple[int, int]) -> Tensor:
+    """Additive mask `[n_windows, M, M]`: 0 inside a group, -inf between groups.
+
+    Tokens of one window may attend to each other when the shift did not wrap them together from
+    opposite edges, and when both are valid or both are padding (so that no row is empty).
+    """
+    def regions(size: int, win: int, by: int) -> Tensor:
+        region = torch.zeros(size, dtype=torch.long)
+        if by:
+            region[-win:] = 1
+            region[-by:] = 2
+        return region
+
+    ids = regions(length, window[0], shift[0])[:, None] * 3 + regions(bands, window[1], shift[1])
+    padding = torch.arange(length).roll(-shift[0]) >= valid
+    ids = ids + 9 * padding[:, None]
+    ids = split_windows(ids[None, :, :, None], window).squeeze(-1)  # [n_windows, M]
+    other = ids[:, :, None] != ids[:, None, :]
+    return torch.zeros(other.shape).masked_fill_(other, float("-inf"))
+
+
+def split_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """`[B, L, N, D]` to `[B * n_windows, M, D]`; L and N must be multiples of the window."""
+    b, length, bands, d = x.shape
+    wl, wn = window
+    x = x.view(b, length // wl, wl, bands // wn, wn, d)
+    return x.transpose(2, 3).reshape(-1, wl * wn, d)
+
+
+def join_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Inverse of `split_windows`: `[B * n_windows, M, D]` to `[B, L, N, D]`, size = (L, N)."""
+    length, bands = size
+    wl, wn = window
+    x = x.view(-1, length // wl, bands // wn, wl, wn, x.shape[-1])
+    return x.transpose(2, 3).reshape(-1, length, bands, x.shape[-1])
+
+
+def valid_mask(valid: Tensor, length: int) -> Tensor:
+    """`[B]` token counts to a `[B, L, 1, 1]` mask that is true where a token is valid."""
+    at = torch.arange(length, device=valid.device)
+    return (at < valid[:, None])[:, :, None, None]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop a residual branch per item with probability `p` while training."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        keep = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.p)
+        return x * keep / (1 - self.p)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows, with a learned bias for each relative position."""
+
+    def __init__(self, dim: int, heads: int, window: tuple[int, int]):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"heads must divide the width: width {dim}, heads {heads}")
+        self.heads = heads
+        self.window = window
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        table = torch.empty((2 * window[0] - 1) * (2 * window[1] - 1), heads)
+        self.relative_bias = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
+
+    def bias(self) -> Tensor:
+        """`[1, H, M, M]`."""
+        index = _relative_index(self.window).to(self.relative_bias.device)
+        m = index.shape[0]
+        return self.relative_bias[index.reshape(-1)].T.reshape(1, self.heads, m, m)
+
+    def forward(self, x: Tensor, groups: Tensor | None) -> Tensor:
+        """x `[B * n_windows, M, D]`, groups `[B or 1, n_windows, M, M]` or None."""
+        bw, m, d = x.shape
+        q, k, v = self.qkv(x).view(bw, m, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mask = self.bias()
+        if groups is not None:
+            mask = mask + groups[:, :, None].to(mask.dtype)  # [B or 1, n_windows, H, M, M]
+            mask = mask.expand(bw // mask.shape[1], -1, -1, -1, -1).reshape(bw, self.heads, m, m)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
+        return self.proj(out.transpose(1, 2).reshape(bw, m, d))
+
+
+class SwinBlock(nn.Module):
+    """Window attention and MLP; a query, when given, is added to the feature map first.
+
+    Args:
+        shift: tokens by which the windows are moved, (time, frequency).
+        query_dim: width E of the query embedding that `forward` may get.
+    """
+
+    def __init__(self, dim: int, heads: int, window: tuple[int, int], shift: tuple[int, int],
+                 query_dim: int, mlp_ratio: float = 4.0, drop_path: float = 0.0):
+        super().__init__()
+        self.window = window
+        self.shift = shift
+        self.query = nn.Linear(query_dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, heads, window)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, int(mlp_ratio * dim)), nn.GELU(), nn.Linear(int(mlp_ratio * dim), dim))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, groups: Tensor | None, query: Tensor | None) -> Tensor:
+        """x `[B, L, N, D]`, query `[B, E]` or None; returns `[B, L, N, D]`."""
+        if query is not None:
+            x = x + self.query(query)[:, None, None]
+        x = x + self.drop_path(self._attend(self.norm1(x), groups))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor, groups: Tensor | None) -> Tensor:
+        size = x.shape[1:3]
+        moved = any(self.shift)
+        if moved:
+            x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
+        x = join_windows(self.attn(split_windows(x, self.window), groups), self.window, size)
+        return x.roll(self.shift, (1, 2)) if moved else x
+
+
+class SwinStage(nn.Module):
+    """`depth` blocks on one map size, every other one shifted by half a window.
+
+    A window never exceeds the N frequency tokens; along an axis that one window covers there is
+    nothing to shift (as in Swin).
+    """
+
+    def __init__(self, dim: int, depth: int, heads: int, window: int, bands: int, query_dim: int,
+                 drop_path: list[float] | None = None):
+        super().__init__()
+        self.window = (window, min(window, bands))
+        self.bands = bands
+        half = (window // 2, self.window[1] // 2 if bands > self.window[1] else 0)
+        drop_path = drop_path or [0.0] * depth
+        self.blocks = nn.ModuleList(
+            SwinBlock(dim, heads, self.window, half if i % 2 else (0, 0), query_dim,
+                      drop_path=drop_path[i])
+            for i in range(depth))
+
+    def _groups(self, length: int, valid: list[int], shift: tuple[int, int],
+                x: Tensor) -> Tensor | None:
+        if not any(shift) and all(v == length for v in valid):
+            return None
+        sizes = valid if len(set(valid)) > 1 else valid[:1]
+        masks = [_window_groups(length, v, self.bands, self.window, shift) for v in sizes]
+        return torch.stack(masks).to(x.device, non_blocking=True)
+
+    def forward(self, x: Tensor, valid: list[int], query: Tensor | None = None) -> Tensor:
+        """x `[B, L, N, D]` with `valid[b]` tokens of time in item b; padding comes back as 0."""
+        length = x.shape[1]
+        if pad := -length % self.window[0]:
+            x = F.pad(x, (0, 0, 0, 0, 0, pad))
+        groups = {}
+        for block in self.blocks:
+            if block.shift not in groups:
+                groups[block.shift] = self._groups(x.shape[1], valid, block.shift, x)
+            x = block(x, groups[block.shift], query)
+        x = x[:, :length]
+        if any(v < length for v in valid):
+            x = x * valid_mask(torch.tensor(valid, device=x.device), length)
+        return x
+
+
+class PatchMerge(nn.Module):
+    """Halve both axes, double the width: `[B, L, N, D]` to `[B, L / 2, N / 2, 2 D]`."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduce = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, length, bands, d = x.shape
+        x = x.view(b, length // 2, 2, bands // 2, 2, d)
+        # time varies fastest among the four, the order of the published Swin weights
+        x = x.permute(0, 1, 3, 4, 2, 5).reshape(b, length // 2, bands // 2, 4 * d)
+        return self.reduce(self.norm(x))
+
+
+class PatchExpand(nn.Module):
+    """Enlarge both axes by `scale`: `[B, L, N, D]` to `[B, scale L, scale N, out_dim]`."""
+
+    def __init__(self, dim: int, out_dim: int, scale: int = 2):
+        super().__init__()
+        self.scale = scale
+        self.expand = nn.Linear(dim, scale * scale * out_dim, bias=False)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, length, bands, _ = x.shape
+        s = self.scale
+        x = self.expand(x).view(b, length, bands, s, s, -1)
+        x = x.permute(0, 1, 3, 2, 4, 5).reshape(b, length * s, bands * s, x.shape[-1])
+        return self.norm(x)

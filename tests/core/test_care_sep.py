@@ -1,0 +1,162 @@
+"""CaRE-SEP: what must hold whatever its weights are."""
+
+import pytest
+import torch
+
+from espnet2_ext.core.nets.band_split import BandSplit
+from espnet2_ext.core.nets.care_sep import BandLinear, CaRESep
+
+SMALL = dict(num_bands=32, dim=8, image_channels=4, depths=(1, 2, 1), heads=(1, 2, 2),
+             connector_depth=2, connector_heads=2, window=4, num_classes=5, drop_path=0.0)
+
+
+@pytest.fixture(scope="module")
+def bands():
+    return BandSplit(256, 8000, 32)
+
+
+def make(bands, **kw):
+    torch.manual_seed(0)
+    net = CaRESep(**{**SMALL, "band_width": bands.band_width, **kw}).eval()
+    for p in net.parameters():  # weights away from their start, so that nothing hides behind zeros
+        torch.nn.init.normal_(p, std=0.2)
+    return net
+
+
+def spectrum(bands, b, length, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    return bands.split(torch.randn(b, length, 129, dtype=torch.cfloat, generator=g))
+
+
+def test_band_linear_has_a_map_for_each_band():
+    layer = BandLinear(3, 2, 4)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(5, 3, 2)
+    for n in range(3):
+        want = x[:, n] @ layer.weight[n] + layer.bias[n]
+        assert torch.allclose(layer(x)[:, n], want, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask_type", ["magnitude", "complex"])
+@pytest.mark.parametrize("length", [1, 5, 32, 77])
+def test_any_length(bands, mask_type, length):
+    net = make(bands, mask_type=mask_type)
+    spec, frames = spectrum(bands, 2, length), torch.tensor([length, max(1, length // 2)])
+    masked, out = net(spec, frames, spec, frames)
+    assert masked.shape == spec.shape and masked.isfinite().all()
+    assert out.embedding.shape == (2, 64) and out.clipwise.shape == (2, 5)
+    assert out.framewise.shape[::2] == (2, 5)
+
+
+def test_magnitude_mask_keeps_the_phase_and_never_amplifies(bands):
+    net, spec = make(bands), spectrum(bands, 1, 40)
+    mask = net.mask(spec, torch.tensor([40]), torch.randn(1, 1, 64))
+    assert mask.dtype == torch.float32 and 0 <= mask.min() and mask.max() <= 1
+
+
+def test_complex_mask_is_bounded(bands):
+    net, spec = make(bands, mask_type="complex", mask_bound=1.5), spectrum(bands, 1, 40)
+    net.to_mask.bias.data.fill_(1e4)
+    mask = net.mask(spec, torch.tensor([40]), torch.randn(1, 1, 64))
+    assert mask.is_complex() and mask.abs().max() <= 1.5 + 1e-5
+
+
+def test_a_batch_of_differing_lengths_is_as_each_alone(bands):
+    net = make(bands)
+    lengths = [61, 40, 9]
+    specs = [spectrum(bands, 1, n, seed=n) for n in lengths]
+    batch = torch.cat([torch.nn.functional.pad(s, (0, 0, 0, 0, 0, 61 - n))
+                       for s, n in zip(specs, lengths)])
+    frames, query = torch.tensor(lengths), torch.randn(3, 1, 64)
+    together, out = net.mask(batch, frames, query), net.embed(batch, frames)
+    for i, n in enumerate(lengths):
+        one = torch.tensor([n])
+        alone = net.mask(specs[i], one, query[i:i + 1])
+        assert torch.allclose(together[i, :, :n], alone[0], atol=1e-4)
+        assert torch.allclose(out.embedding[i], net.embed(specs[i], one).embedding[0], atol=1e-4)
+        assert torch.allclose(out.clipwise[i], net.embed(specs[i], one).clipwise[0], atol=1e-4)
+
+
+def test_several_queries_in_one_batch_are_as_one_by_one(bands):
+    net, spec = make(bands), spectrum(bands, 2, 50)
+    frames, query = torch.tensor([50, 33]), torch.randn(2, 3, 64)
+    together = net.mask(spec, frames, query)
+    assert together.shape[:2] == (2, 3)
+    for q in range(3):
+        assert torch.allclose(together[:, q], net.mask(spec, frames, query[:, q:q + 1])[:, 0],
+                              atol=1e-5)
+
+
+def test_loudness_does_not_matter(bands):
+    net, spec = make(bands), spectrum(bands, 1, 50)
+    frames, query = torch.tensor([50]), torch.randn(1, 1, 64)
+    mask = net.mask(spec, frames, query)
+    assert torch.allclose(net.mask(1e-3 * spec, frames, query), mask, atol=1e-4)
+    level = net.level_of(spec, frames)
+    assert torch.allclose(net.mask(spec, frames, query, level), mask, atol=1e-6)
+    assert not torch.allclose(net.mask(spec, frames, query, 10 * level), mask, atol=1e-2)
+
+
+def test_silence_gives_numbers(bands):
+    net = make(bands)
+    spec, frames = torch.zeros(1, 20, 32, bands.band_width, dtype=torch.cfloat), torch.tensor([20])
+    masked, out = net(spec, frames, spec, frames)
+    assert masked.abs().max() == 0 and out.embedding.isfinite().all()
+
+
+def test_both_passes_share_the_encoder(bands):
+    net, spec = make(bands), spectrum(bands, 1, 40)
+    frames = torch.tensor([40])
+    for p in net.parameters():
+        p.grad = None
+    net.embed(spec, frames).embedding.sum().backward()
+    by_query = {n for n, p in net.named_parameters() if p.grad is not None}
+    net.zero_grad()
+    net.mask(spec, frames, torch.randn(1, 1, 64)).sum().backward()
+    by_mask = {n for n, p in net.named_parameters() if p.grad is not None}
+    shared = {n for n in by_query & by_mask if n.startswith(("encoder", "connector", "project"))}
+    assert len(shared) > 20
+    assert not any(".query." in n for n in by_query)  # the embedding pass runs without a query
+    for name in ("encoder.0.blocks.0.query", "connector.blocks.1.query", "decoder.2.blocks.0.query"):
+        assert f"{name}.weight" in by_mask  # the separation pass has one at every level
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_gradient_into_the_query_can_be_stopped(bands, detach):
+    net, spec = make(bands, detach_query=detach), spectrum(bands, 1, 40)
+    frames, query = torch.tensor([40]), torch.randn(1, 1, 64, requires_grad=True)
+    net.mask(spec, frames, query).sum().backward()
+    assert (query.grad is None) == detach
+
+
+def test_every_parameter_gets_a_gradient(bands):
+    net, spec = make(bands).train(), spectrum(bands, 2, 70)
+    frames = torch.tensor([70, 40])
+    masked, out = net(spec, frames, spec, frames)
+    (masked.abs().sum() + out.clipwise.sum()).backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_sizes_of_the_paper():
+    for dim, width in ((96, 768), (256, 2048)):
+        with torch.device("meta"):
+            net = CaRESep(dim=dim, num_classes=527)
+        assert net.query_dim == width
+        stages = [(s.blocks[0].norm1.normalized_shape[0], len(s.blocks)) for s in net.encoder]
+        assert stages == [(dim, 2), (2 * dim, 2), (4 * dim, 6)]
+        assert [len(s.blocks) for s in net.decoder] == [6, 2, 2]
+
+
+@pytest.mark.parametrize("kw, message", [
+    ({"num_bands": 40}, "multiple of 32: 40"),
+    ({"mask_type": "phase"}, "'phase'"),
+    ({"depths": (1, 1)}, "differ in number"),
+])
+def test_arguments_that_do_not_fit_are_refused(bands, kw, message):
+    with pytest.raises(ValueError, match=message):
+        make(bands, **kw)
+
+
+def test_query_of_another_width_is_refused(bands):
+    with pytest.raises(ValueError, match=r"\[1, Q, 64\], got \[1, 1, 63\]"):
+        make(bands).mask(spectrum(bands, 1, 8), torch.tensor([8]), torch.randn(1, 1, 63))

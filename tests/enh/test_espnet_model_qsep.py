@@ -1,0 +1,97 @@
+"""The ESPnet model: both routes through it agree, and ESPnet's own pieces fit."""
+
+import pytest
+import torch
+
+from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
+from espnet2_ext.core.losses.tagging import tagging_bce
+
+
+def test_loss_is_the_weighted_sum_of_its_terms(model, batch):
+    model.eval()
+    loss, stats, weight = model(**batch, utt_id=["a", "b", "c"])
+    terms = {"wave_l1": 0.0, "neg_sdr": 0.0, "tagging": 0.0}
+    for s in (1, 2):
+        out = model.embed(batch[f"enroll_ref{s}"])
+        est = model.separate(batch["speech_mix"], query=out.embedding[:, None])[:, 0]
+        ref = batch[f"speech_ref{s}"]
+        terms["wave_l1"] += wave_l1(est=est, ref=ref).mean() / 2
+        terms["neg_sdr"] += neg_sdr(est=est, ref=ref, mix=batch["speech_mix"]).mean() / 2
+        terms["tagging"] += tagging_bce(logits=out.clipwise, labels=batch[f"label{s}"]).mean() / 2
+    for name, value in terms.items():
+        assert torch.allclose(stats[name], value, rtol=1e-3, atol=1e-4), name
+    want = 10 * terms["wave_l1"] + terms["neg_sdr"] + 2 * terms["tagging"]
+    assert torch.allclose(loss, want, rtol=1e-3) and int(weight) == 3
+
+
+def test_gain_leaves_absent_targets_out(model, batch):
+    model.eval()
+    mix, refs = batch["speech_mix"], [batch["speech_ref1"], batch["speech_ref2"]]
+    assert model._sdr_gain([mix, mix], refs, mix) == 0.0  # an unprocessed mixture gains nothing
+    # A tenth of the rest is left: 20 dB for four targets; one is absent, and one is the mixture.
+    near = [r + 0.1 * (mix - r) for r in refs]
+    assert model._sdr_gain(near, refs, mix).item() == pytest.approx(20 * 4 / 5, abs=0.01)
+
+
+def test_every_parameter_gets_a_gradient(model, batch):
+    model(**batch)[0].backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_stock_inference_route_gives_the_same(model, batch):
+    """ESPnet's SeparateSpeech calls encoder, extractor and decoder itself."""
+    model.eval()
+    mix, enroll = batch["speech_mix"], batch["enroll_ref1"]
+    lengths, lengths_aux = torch.tensor([4000] * 3), torch.tensor([3000] * 3)
+    feats, flens = model.encoder(mix, lengths)
+    aux, flens_aux = model.encoder(enroll, lengths_aux)
+    pre, _, others = model.extractor(feats, flens, aux, flens_aux, suffix_tag="_spk1")
+    stock = model.decoder(pre, lengths)[0]
+    query = model.embed(enroll).embedding
+    assert torch.allclose(others["query_spk1"], query)
+    assert torch.allclose(stock, model.separate(mix, query=query[:, None])[:, 0], atol=1e-5)
+    ready, _, _ = model.extractor(feats, flens, query, None)  # a stored embedding in its place
+    assert torch.allclose(ready, pre, atol=1e-5)
+
+
+def test_one_mask_for_all_channels(model):
+    model.eval()
+    mono, query = torch.randn(1, 3000), torch.randn(1, 2, 64)
+    stereo = torch.stack([mono * 1.5, mono * 0.5], dim=-1)  # mean: mono
+    alone = model.separate(mono, query=query)
+    out = model.separate(stereo, query=query)
+    assert out.shape == (1, 2, 3000, 2)
+    assert torch.allclose(out[..., 0], 1.5 * alone, atol=1e-4)
+    assert torch.allclose(out[..., 1], 0.5 * alone, atol=1e-4)
+
+
+def test_level_stands_for_the_whole_recording(model):
+    model.eval()
+    wave, query = torch.randn(1, 16000), torch.randn(1, 1, 64)
+    own = model.separate(wave, query=query)
+    rms = wave.square().mean(-1).sqrt()
+    assert torch.allclose(model.separate(wave, query=query, level=rms), own, atol=0.02)
+    assert not torch.allclose(model.separate(wave, query=query, level=30 * rms), own, atol=0.02)
+
+
+def test_grid_is_where_the_windows_repeat(model):
+    assert model.fs == 8000 and model.hop == 80
+    assert model.grid == 80 * 4 * 8 * 4  # hop, patch, three halvings, window
+
+
+def test_audio_of_another_rate_is_refused(model):
+    with pytest.raises(ValueError, match="8000 Hz, got audio at 16000 Hz"):
+        model.encoder(torch.zeros(1, 100), torch.tensor([100]), fs=16000)
+
+
+def test_a_key_that_a_criterion_needs_is_named(model, batch):
+    del batch["label2"]
+    with pytest.raises(KeyError, match="'tagging' needs 'label_spk2'"):
+        model(**batch)
+
+
+def test_bf16_autocast_gives_a_finite_loss(model, batch):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _, _ = model(**batch)
+    loss.backward()
+    assert loss.isfinite()

@@ -1,0 +1,56 @@
+"""Every shipped YAML builds; its sizes are those it promises."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.tasks.qsep import QSepTask
+
+CONF = Path(__file__).parent.parent / "conf"
+YAMLS = sorted(CONF.rglob("train_qsep_*.yaml"))
+
+
+def build(path, *more):
+    args = QSepTask.get_parser().parse_args(
+        ["--config", str(path), "--output_dir", "unused", *more])
+    with torch.device("meta"):  # shapes only: the large ones are a GB
+        return args, QSepTask.build_model(args)
+
+
+def millions(model):
+    return sum(p.numel() for p in model.parameters()) / 1e6
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.relative_to(CONF).as_posix())
+def test_yaml_builds(path):
+    args, model = build(path)
+    assert args.train_bank is None and args.num_iters_per_epoch > 0
+    names = [w.criterion.name for w in model.loss_wrappers]
+    assert "neg_sdr" in names and (model.extractor.net.num_classes > 0) == ("tagging" in names)
+
+
+def test_sizes():
+    assert 1.5 < millions(build(CONF / "train_qsep_care_sep_small.yaml")[1]) < 2.7
+    for width in (768, 2048):
+        _, model = build(CONF / f"train_qsep_care_sep_{width}.yaml")
+        assert model.extractor.net.query_dim == width
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--extractor_conf", "dimm=8"], "extractor_conf of care_sep: unknown key 'dimm'"),
+    (["--model_conf", "speakers=2"], "model_conf: unknown key 'speakers'"),
+    (["--encoder_conf", "fft=2"], "encoder_conf of mel_band_split: unknown key 'fft'"),
+])
+def test_unknown_keys_are_named(more, message):
+    with pytest.raises(DataError, match=message):
+        build(CONF / "debug/train_qsep_care_sep.yaml", *more)
+
+
+def test_unknown_top_level_key_is_named(tmp_path, capsys):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("extractor: care_sep\nbatch_sise: 3\n")
+    with pytest.raises(SystemExit):
+        build(bad)
+    assert "batch_sise" in capsys.readouterr().err

@@ -1,0 +1,44 @@
+"""Every registered name: it builds from its defaults, and ESPnet knows it."""
+
+import inspect
+
+import pytest
+
+from espnet2_ext import registry
+from espnet2_ext.tasks.qsep import QSepTask
+
+NAMES = [(choices, name, cls) for choices, table in registry.TABLE for name, cls in table.items()]
+
+
+@pytest.mark.parametrize("choices, name, cls", NAMES, ids=lambda x: getattr(x, "name", str(x)))
+def test_name_stands_for_the_class_in_espnet(choices, name, cls):
+    assert choices.get_class(name) is cls
+    required = [p for p in inspect.signature(cls).parameters.values()
+                if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    given = {"input_dim": 26, "criterion": None, "train": True}
+    cls(**{p.name: given[p.name] for p in required})
+
+
+def test_register_twice_changes_nothing():
+    before = {id(c): dict(c.classes) for c, _ in registry.TABLE}
+    registry.register()
+    assert before == {id(c): dict(c.classes) for c, _ in registry.TABLE}
+
+
+def test_collisions_and_wrong_kinds_are_refused():
+    choices, table = registry.TABLE[0]
+    name, cls = next(iter(table.items()))
+    with pytest.raises(ValueError, match="is already"):
+        registry.add(choices, name, type("Other", (cls,), {}))
+    with pytest.raises(ValueError, match="lower case"):
+        registry.add(choices, "Mixed", cls)
+    with pytest.raises(ValueError, match="is not a AbsEncoder"):
+        registry.add(choices, "number", int)
+
+
+def test_names_are_options_of_the_task(capsys):
+    parser = QSepTask.get_parser()
+    by_name = {a.dest: a for a in parser._actions}
+    assert "care_sep" in by_name["extractor"].choices
+    assert "mel_band_split" in by_name["encoder"].choices
+    assert "warmuphalvinglr" in by_name["scheduler"].choices
