@@ -11,8 +11,8 @@ from espnet2_ext.core.nets.care_sep import QueryOutput
 class ESPnetQSepModel(ESPnetExtractionModel):
     """Target extraction with labels, absent targets, and queries that are embedded once.
 
-    The queries of a batch are answered in one pass. Its encoder, extractor and decoder are those
-    of ESPnet's enhancement and target-extraction tasks.
+    The queries of a batch are answered in one pass: the extractor gets num_spk times as many
+    queries as mixtures. Encoder, extractor and decoder are from ESPnet's tables.
 
     Args:
         num_spk: targets (with a query each) in a training item: `speech_ref1`, `enroll_ref1`, ...
@@ -67,9 +67,7 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         feature_aux, flens_aux = enroll, torch.cat(list(enroll_ref_lengths))
         if self.share_encoder:
             feature_aux, flens_aux = self.encoder(enroll, flens_aux)
-        repeat = (n,) + (1,) * (feature_mix.dim() - 1)
-        feature_pre, _, others = self.extractor(
-            feature_mix.repeat(repeat), flens.repeat(n), feature_aux, flens_aux)
+        feature_pre, _, others = self.extractor(feature_mix, flens, feature_aux, flens_aux)
         pre = self.decoder(feature_pre, speech_lengths)[0].chunk(n)
         others = {f"{key}_spk{s}": part for key, value in others.items()
                   for s, part in enumerate(value.chunk(n), 1)}
@@ -135,9 +133,9 @@ class ESPnetQSepModel(ESPnetExtractionModel):
             level = level * (stft.n_fft / 2 * stft.window.square().sum()).sqrt()
         mask = self.extractor.net.mask(spec, frames, query, level)  # [B, Q, L, N, W]
         if wave.dim() == 2:
-            return self._apply(spec[:, None] * mask, wave.shape[1])
+            return self._waveforms(spec[:, None] * mask, wave.shape[1])
         stereo = self.encoder.bands.split(self.encoder.stft(wave.transpose(1, 2)))  # [B, C, ...]
-        return self._apply(stereo[:, None] * mask[:, :, None], wave.shape[1]).transpose(2, 3)
+        return self._waveforms(stereo[:, None] * mask[:, :, None], wave.shape[1]).transpose(2, 3)
 
-    def _apply(self, spec: Tensor, length: int) -> Tensor:
+    def _waveforms(self, spec: Tensor, length: int) -> Tensor:
         return self.decoder(spec, torch.tensor([length]))[0]

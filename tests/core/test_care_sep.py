@@ -31,7 +31,7 @@ def spectrum(bands, b, length, seed=1):
 def test_band_linear_has_a_map_for_each_band():
     layer = BandLinear(3, 2, 4)
     torch.nn.init.normal_(layer.bias)
-    x = torch.randn(5, 3, 2)
+    x = torch.randn(5, 3, 2)  # L, N, D_in
     for n in range(3):
         want = x[:, n] @ layer.weight[n] + layer.bias[n]
         assert torch.allclose(layer(x)[:, n], want, atol=1e-6)

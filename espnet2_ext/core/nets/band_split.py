@@ -34,7 +34,7 @@ def mel_band_edges(n_fft: int, fs: int, num_bands: int) -> list[int]:
 
 
 class BandSplit(nn.Module):
-    """Group the bins of a spectrum into bands, `[..., F]` to `[..., N, W]`, and back.
+    """Group the bins of a spectrum into bands, `[..., L, F]` to `[..., L, N, W]`, and back.
 
     W is the width of the widest band; the unused places of narrower bands are 0. `merge(split(x))`
     is x, bit by bit.
@@ -53,13 +53,14 @@ class BandSplit(nn.Module):
         self.register_buffer("merge_index", torch.tensor(merge), persistent=False)
 
     def split(self, x: Tensor) -> Tensor:
-        """`[..., F]` to `[..., N, W]`."""
+        """`[..., L, F]` to `[..., L, N, W]`; in memory L comes last, as `torch.stft` leaves it."""
         if x.shape[-1] != self.num_bins:
             raise ValueError(f"expected a spectrum of {self.num_bins} bins, got {x.shape[-1]}")
-        x = torch.cat([x, x.new_zeros(x.shape[:-1] + (1,))], dim=-1)
-        x = x.index_select(-1, self.split_index)
-        return x.view(x.shape[:-1] + (self.num_bands, self.band_width))
+        x = nn.functional.pad(x.transpose(-1, -2), (0, 0, 0, 1))  # whole rows are copied from here
+        x = x.index_select(-2, self.split_index).transpose(-1, -2)
+        return x.unflatten(-1, (self.num_bands, self.band_width))
 
     def merge(self, x: Tensor) -> Tensor:
-        """`[..., N, W]` to `[..., F]`."""
-        return x.flatten(-2).index_select(-1, self.merge_index)
+        """`[..., L, N, W]` to `[..., L, F]`."""
+        x = x.movedim(-3, -1).flatten(-3, -2)  # [..., N W, L]
+        return x.index_select(-2, self.merge_index).transpose(-1, -2)

@@ -28,7 +28,7 @@ class QueryOutput(NamedTuple):
 
 
 class BandLinear(nn.Module):
-    """One linear map a band: `[..., N, D_in]` to `[..., N, D_out]`."""
+    """One linear map a band: `[..., L, N, D_in]` to `[..., L, N, D_out]`."""
 
     def __init__(self, num_bands: int, in_dim: int, out_dim: int):
         super().__init__()
@@ -37,10 +37,8 @@ class BandLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_bands, 1, out_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = x.shape
-        x = x.reshape(-1, *shape[-2:]).transpose(0, 1)  # [N, rows, D_in]
-        x = torch.baddbmm(self.bias, x, self.weight)
-        return x.transpose(0, 1).reshape(*shape[:-1], -1)
+        x = x.transpose(-2, -3)  # [..., N, L, D_in]
+        return (torch.matmul(x, self.weight) + self.bias).transpose(-2, -3)
 
 
 class CaRESep(nn.Module):
@@ -138,10 +136,13 @@ class CaRESep(nn.Module):
         compressed magnitudes; real part, imaginary part and magnitude of each bin.
         """
         level = self.level_of(spec, frames) if level is None else level
-        x = torch.view_as_real(spec) / level.clamp(min=1e-8)[:, None, None, None, None]
-        mag = x.square().sum(-1, keepdim=True).clamp(min=1e-10)  # squared magnitude
-        x = torch.cat([x * mag ** ((self.compress - 1) / 2), mag ** (self.compress / 2)], dim=-1)
-        x = self.project(x.flatten(-2))
+        level = level.clamp(min=1e-8)[:, None, None, None]
+        spec = spec.permute(0, 2, 3, 1)  # [B, N, W, L], the order in memory
+        real, imag = spec.real / level, spec.imag / level
+        power = (real.square() + imag.square()).clamp(min=1e-10)
+        gain = (power.log() * ((self.compress - 1) / 2)).exp()
+        x = torch.cat([real * gain, imag * gain, power.sqrt() * gain], dim=2)  # [B, N, 3 W, L]
+        x = self.project(x.permute(0, 3, 1, 2))
         x = x * valid_mask(frames, x.shape[1])
         if pad := -x.shape[1] % (self.patch_size * 2 ** len(self.encoder)):
             x = F.pad(x, (0, 0, 0, 0, 0, pad))

@@ -33,17 +33,17 @@ class CaRESepExtractor(AbsExtractor):
 
     def forward(self, input: Tensor, ilens: Tensor, input_aux: Tensor, ilens_aux: Tensor,
                 suffix_tag: str = "", additional: dict | None = None):
-        """One query on each mixture.
+        """Answer queries; with Q B of them, each mixture answers Q (first all mixtures' first).
 
         Args:
             input: mixture `[B, L, N, W]`, complex.
             ilens: its frames `[B]`.
-            input_aux: query spectrum `[B, L', N, W]`, complex, or a ready embedding `[B, E]`.
-            ilens_aux: the query's frames `[B]` (unused for an embedding).
+            input_aux: query spectrum `[Q B, L', N, W]`, complex, or a ready embedding `[Q B, E]`.
+            ilens_aux: the query's frames `[Q B]` (unused for an embedding).
 
         Returns:
-            The masked spectrum `[B, L, N, W]`, `ilens`, and a dict with `query{suffix_tag}`
-            `[B, E]` and, when the network tags, `tags{suffix_tag}` `[B, K]` (logits).
+            The masked spectrum `[Q B, L, N, W]`, its frames, and a dict with `query{suffix_tag}`
+            `[Q B, E]` and, when the network tags, `tags{suffix_tag}` `[Q B, K]` (logits).
         """
         others = OrderedDict()
         query = input_aux
@@ -52,5 +52,6 @@ class CaRESepExtractor(AbsExtractor):
             if clipwise is not None:
                 others[f"tags{suffix_tag}"] = clipwise
         others[f"query{suffix_tag}"] = query
-        mask = self.net.mask(input, ilens, query[:, None]).squeeze(1)
-        return input * mask, ilens, others
+        query = query.unflatten(0, (-1, len(input))).transpose(0, 1)  # [B, Q, E]
+        masked = input[:, None] * self.net.mask(input, ilens, query)
+        return masked.transpose(0, 1).flatten(0, 1), ilens.repeat(query.shape[1]), others

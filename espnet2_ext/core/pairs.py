@@ -1,0 +1,106 @@
+"""One mixture of two clips as a row, and its audio as a pure function of that row (spec A1)."""
+
+import dataclasses
+
+import numpy as np
+
+GAIN_RANGE = (0.02, 50.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pair:
+    """Two anchors to be mixed, and what asks for each of them.
+
+    `clip*`, `query*`, `absent*` are rows of the bank in training and clip ids in lists on disk;
+    `start*`, `qstart*`, `num`, `qnum` are in samples. `class1` is the class that query 1 asks for:
+    where clip 1 does not carry it, the query is absent from the mixture and its target is silence.
+    `gain2` is the factor on the second anchor; None: measured when rendered. A query from the
+    target's own clip is the target as it is mixed (protocol `self`). `absent1` is a clip without
+    any class related to `class1` (for silence-SDR, spec A4).
+    """
+
+    id: str
+    clip1: int | str
+    start1: int
+    clip2: int | str
+    start2: int
+    num: int
+    class1: int
+    class2: int
+    gain2: float | None
+    query1: int | str
+    qstart1: int
+    query2: int | str
+    qstart2: int
+    qnum: int
+    absent1: int | str
+    absent2: int | str
+
+
+def energy_gain(first: np.ndarray, second: np.ndarray, gain_range=GAIN_RANGE) -> float:
+    """Factor that brings `second` to the mean-square energy of `first`, clipped (spec A1).
+
+    The mean goes over all samples of the anchors, zeros behind a short clip included, so that
+    both anchors bring the same energy to the mixture. A silent first anchor gives the lowest
+    factor, a silent second one the highest, two silent ones 1.
+
+    Args:
+        first, second: [T] anchors of one length.
+        gain_range: lowest and highest factor.
+    """
+    e1 = float(np.mean(np.square(first, dtype=np.float64)))
+    e2 = float(np.mean(np.square(second, dtype=np.float64)))
+    if e1 == 0.0 and e2 == 0.0:
+        return 1.0
+    low, high = gain_range
+    return high if e2 == 0.0 else float(np.clip(np.sqrt(e1 / e2), low, high))
+
+
+def holds(bank, clip: int, k: int) -> bool:
+    """Whether a clip carries class `k`."""
+    return bool((bank.labels(clip) == k).any())
+
+
+def render(pair: Pair, bank, gain_range=GAIN_RANGE) -> dict[str, np.ndarray]:
+    """Audio of a row, float32: `mix`, `ref1`, `ref2` [num] and `query1`, `query2` [qnum].
+
+    `mix` is the float32 sum of both anchors, and `mix == ref1 + ref2` exactly, unless a query is
+    absent from the mixture: its reference is then zero. Clips shorter than asked for are followed
+    by zeros. `gain_range` counts where the row has no `gain2`.
+    """
+    one, two = _row(bank, pair.clip1), _row(bank, pair.clip2)
+    a1, a2 = bank.read(one, pair.start1, pair.num), bank.read(two, pair.start2, pair.num)
+    gain = energy_gain(a1, a2, gain_range) if pair.gain2 is None else pair.gain2
+    a2 = np.float32(gain) * a2
+    at1, at2 = (one, pair.start1, pair.num), (two, pair.start2, pair.num)
+    query1 = _row(bank, pair.query1), pair.qstart1, pair.qnum
+    query2 = _row(bank, pair.query2), pair.qstart2, pair.qnum
+    return {
+        "mix": a1 + a2,
+        "ref1": a1 if holds(bank, one, pair.class1) else np.zeros_like(a1),
+        "ref2": a2 if holds(bank, two, pair.class2) else np.zeros_like(a2),
+        "query1": a1 if query1 == at1 else bank.read(*query1),
+        "query2": a2 if query2 == at2 else bank.read(*query2) * _gain_of(query2, at2, gain),
+    }
+
+
+def _gain_of(query, anchor, gain) -> np.float32:
+    """Another stretch of the target's own clip comes at the target's level."""
+    return np.float32(gain if query[0] == anchor[0] else 1.0)
+
+
+def self_query(pair: Pair) -> Pair:
+    """The same row with each target as its own query."""
+    return dataclasses.replace(
+        pair, query1=pair.clip1, qstart1=pair.start1, query2=pair.clip2, qstart2=pair.start2,
+        qnum=pair.num,
+    )  # fmt: skip
+
+
+def class_name(bank, k: int) -> str:
+    """Class in words, for messages."""
+    return f"class {bank.classes[k].name} ({bank.classes[k].mid})"
+
+
+def _row(bank, clip) -> int:
+    return bank.index_of(clip) if isinstance(clip, str) else clip

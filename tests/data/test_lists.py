@@ -1,0 +1,245 @@
+"""Lists of pairs and the folders rendered from them, on a bank on disk."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet2_ext.bin import draw_lists, render_lists
+from espnet2_ext.core.anchors import peak_start
+from espnet2_ext.core.mixing import energy_gain, render
+from espnet2_ext.data import folder
+from espnet2_ext.data.archive import Settings, archive
+from espnet2_ext.data.audio_io import read_audio, read_scp
+from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.folder import render_folder, sounds_of
+from espnet2_ext.data.lists import COLUMNS, draw_list, read_list, write_list
+from espnet2_ext.data.scan import scan
+from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.errors import DataError
+
+FS = 8000
+SIZES = (4, 4, 3, 1)  # clips a class
+LEVELS = (0.05, 0.5, 0.9, 0.9)
+LSB = 1 / 32768
+
+
+@pytest.fixture(scope="session")
+def pair_bank(tmp_path_factory) -> ClipBank:
+    """Noise of 0.6 to 1.2 s; class 1 is related to class 2."""
+    root, rng, clips = tmp_path_factory.mktemp("bank"), np.random.default_rng(0), []
+    for k, n in enumerate(SIZES):
+        for i in range(n):
+            x = rng.uniform(-LEVELS[k], LEVELS[k], int(FS * rng.uniform(0.6, 1.2)))
+            soundfile.write(root / f"{k}{i}.wav", x, FS)
+            clips.append(Clip(f"clip{k}{i}", (f"/m/{k}",), str(root / f"{k}{i}.wav")))
+    related = ((), (2,), (1,), ())
+    labels = [Label(k, f"/m/{k}", f"Class {k}", related[k]) for k in range(len(SIZES))]
+    write_labels(root / "labels.tsv", labels)
+    write_clips(root / "set" / "clips.tsv", clips)
+    scan(root / "set", num_workers=0)
+    archive(root / "set", root / "dump", settings=Settings(fs=FS), num_workers=0)
+    return ClipBank(root / "dump")
+
+
+@pytest.fixture
+def pairs(pair_bank):
+    return draw_list(pair_bank, None, 5, segment=0.5, anchor="random")
+
+
+def test_each_clip_is_the_first_target_once(pair_bank):
+    for n in (None, len(pair_bank)):
+        pairs = draw_list(pair_bank, n, 3)
+        assert [p.clip1 for p in pairs] == [pair_bank.id(i) for i in range(len(pair_bank))]
+        assert pairs[0].id == "p000000" and len({p.id for p in pairs}) == len(pairs)
+        for p in pairs:
+            one, two = (pair_bank.index_of(c) for c in (p.clip1, p.clip2))
+            assert p.num == max(pair_bank.num_samples(one), pair_bank.num_samples(two))
+            assert p.start1 == p.start2 == 0
+    assert draw_list(pair_bank, None, 3) == pairs
+    assert draw_list(pair_bank, None, 4) != pairs
+
+
+def test_rows_of_a_list(pair_bank, pairs):
+    related = pair_bank.related
+    for p in pairs:
+        labels = {c: pair_bank.labels(pair_bank.index_of(getattr(p, c)))[0]
+                  for c in ("clip1", "clip2", "query1", "query2", "absent1", "absent2")}  # fmt: skip
+        assert not related[labels["clip1"], labels["clip2"]]
+        assert labels["query1"] == labels["clip1"] == p.class1
+        assert labels["query2"] == labels["clip2"] == p.class2
+        assert not related[p.class1, labels["absent1"]] and not related[p.class2, labels["absent2"]]
+        assert (p.query1 == p.clip1) == (p.class1 == 3)
+        one, two = (pair_bank.read(pair_bank.index_of(c), s, p.num)
+                    for c, s in ((p.clip1, p.start1), (p.clip2, p.start2)))  # fmt: skip
+        assert p.gain2 == energy_gain(one, two)
+
+
+def test_any_number_is_drawn_balanced(pair_bank):
+    pairs = draw_list(pair_bank, 400, 0, segment=0.1, anchor="whole")
+    counts = np.bincount([p.class1 for p in pairs])
+    assert len(counts) == 4 and np.abs(counts - 100).max() < 35
+
+
+def test_a_list_comes_back_as_it_was_written(pair_bank, pairs, tmp_path):
+    write_list(tmp_path / "pairs.tsv", pairs)
+    assert read_list(tmp_path / "pairs.tsv") == pairs
+    assert read_list(tmp_path / "pairs.tsv", pair_bank) == pairs
+
+
+@pytest.mark.parametrize(
+    "line, column, value, message",
+    [
+        (3, "clip2", "nobody", "nobody"),
+        (2, "absent1", "nobody", "nobody"),
+        (4, "num", "many", "num.*'many'"),
+        (4, "num", "0", "num"),
+        (4, "start1", "-1", "start1"),
+        (5, "gain2", "nan", "gain2"),
+        (5, "gain2", "None", "gain2"),
+        (3, "class1", "3", "class 3"),
+        (3, "id", "p000000", "p000000.*twice"),
+    ],
+)
+def test_broken_rows_name_file_and_line(pair_bank, pairs, tmp_path, line, column, value, message):
+    path = tmp_path / "pairs.tsv"
+    write_list(path, pairs)
+    lines = [row.split("\t") for row in path.read_text().splitlines()]
+    lines[line - 1][COLUMNS.index(column)] = value
+    path.write_text("\n".join("\t".join(row) for row in lines) + "\n")
+    with pytest.raises(DataError, match=rf"pairs\.tsv:{line}: .*{message}"):
+        read_list(path, pair_bank)
+
+
+def test_broken_lists_name_the_file(pair_bank, pairs, tmp_path):
+    path = tmp_path / "pairs.tsv"
+    with pytest.raises(DataError, match=r"pairs\.tsv: no such file"):
+        read_list(path)
+    write_list(path, [])
+    with pytest.raises(DataError, match=r"pairs\.tsv: .*no pair"):
+        read_list(path)
+    write_list(path, pairs, {"seed": 1, "manifest_hash": "another"})
+    with pytest.raises(DataError, match=r"pairs\.tsv: drawn from another bank"):
+        read_list(path, pair_bank)
+    path.write_text(path.read_text().replace("p000001\t", "p000001"))
+    with pytest.raises(DataError, match=r"pairs\.tsv:3: 15 fields"):
+        read_list(path)
+
+
+def tables(out):
+    names = ("wav", "spk1", "enroll_self", "enroll_other", "absent")
+    found = {name: read_scp(out / f"{name}.scp") for name in names}
+    return found | {name: read_scp(out / name) for name in ("utt2class", "utt2labels")}
+
+
+def sound(reference):
+    x, fs = read_audio(reference)
+    assert fs == FS
+    return x[:, 0]
+
+
+def test_rendered_folder_is_what_render_gives(pair_bank, pairs, tmp_path):
+    about = render_folder(pairs, pair_bank, tmp_path / "out", seed=5, part_size=5, num_workers=0)
+    t = tables(tmp_path / "out")
+    assert list(t["wav"]) == [f"{p.id}-{i}" for p in pairs for i in (1, 2)] == sorted(t["wav"])
+    lowered = without = 0
+    for p in pairs:
+        out, (_, factor) = render(p, pair_bank), sounds_of(p, pair_bank)
+        assert factor == 1.0 or np.abs(factor * out["mix"]).max() <= 1.0
+        lowered += factor != 1.0
+        for i, clip, query, absent in (
+            ("1", p.clip1, p.query1, p.absent1), ("2", p.clip2, p.query2, p.absent2)
+        ):  # fmt: skip
+            key = f"{p.id}-{i}"
+            np.testing.assert_allclose(sound(t["wav"][key]), factor * out["mix"], atol=LSB)
+            np.testing.assert_allclose(sound(t["spk1"][key]), factor * out[f"ref{i}"], atol=LSB)
+            assert t["enroll_self"][key] == t["spk1"][key]
+            if query == clip:
+                assert key not in t["enroll_other"]
+                without += 1
+            else:
+                heard = sound(t["enroll_other"][key])
+                np.testing.assert_array_equal(heard, out[f"query{i}"])
+            row = pair_bank.index_of(absent)
+            expected = pair_bank.read(row, peak_start(pair_bank, row, p.num), p.num)
+            np.testing.assert_array_equal(sound(t["absent"][key]), expected)
+            mid = f"/m/{getattr(p, f'class{i}')}"
+            assert t["utt2class"][key] == t["utt2labels"][key] == mid
+    assert 0 < lowered < len(pairs) and without > 0
+    assert about == json.loads((tmp_path / "out" / "list.json").read_text())
+    assert (about["pairs"], about["keys"], about["fs"], about["seed"]) == (12, 24, FS, 5)
+    assert (about["scaled"], about["without_other"]) == (lowered, without)
+    assert about["manifest_hash"] == pair_bank.info["manifest_hash"]
+    assert read_list(tmp_path / "out" / "pairs.tsv", pair_bank) == pairs
+    left = {p.name for p in (tmp_path / "out").iterdir()}
+    assert not any("parts" in name or name.startswith(".") for name in left)
+    assert {n for n in left if n.startswith("audio")} == {f"audio.0000{n}.ark" for n in range(3)}
+
+
+def test_a_stopped_rendering_goes_on_and_a_whole_one_is_left(
+    pair_bank, pairs, tmp_path, monkeypatch
+):
+    out, made = tmp_path / "out", []
+    real = folder.sounds_of
+
+    def breaks(pair, bank):
+        made.append(pair.id)
+        if len(made) == 7:
+            raise OSError("no space left on device")
+        return real(pair, bank)
+
+    monkeypatch.setattr(folder, "sounds_of", breaks)
+    with pytest.raises(OSError, match="no space"):
+        render_folder(pairs, pair_bank, out, part_size=5, num_workers=0)
+    assert not (out / "list.json").exists() and not (out / "wav.scp").exists()
+    render_folder(pairs, pair_bank, out, part_size=5, num_workers=0)
+    assert made[7:] == [p.id for p in pairs[5:]]
+    first = {p.name: p.read_bytes() for p in out.iterdir()}
+    render_folder(pairs, pair_bank, out, part_size=5, num_workers=0)
+    assert len(made) == 14
+    whole = render_folder(pairs, pair_bank, tmp_path / "again", part_size=5, num_workers=0)
+    assert whole == json.loads(first["list.json"])
+    for name in ("audio.00000.ark", "audio.00002.ark", "pairs.tsv", "utt2class"):
+        assert (tmp_path / "again" / name).read_bytes() == first[name]
+    shorter = render_folder(pairs[:3], pair_bank, out, part_size=5, num_workers=0)
+    assert shorter["keys"] == 6 == len(read_scp(out / "wav.scp"))
+    assert [p.name for p in out.glob("audio*")] == ["audio.00000.ark"]
+
+
+def test_two_processes_make_the_same_folder(pair_bank, pairs, tmp_path):
+    for name, workers in (("one", 0), ("two", 2)):
+        render_folder(pairs, pair_bank, tmp_path / name, part_size=4, num_workers=workers)
+    for n in range(3):
+        ark = f"audio.0000{n}.ark"
+        assert (tmp_path / "one" / ark).read_bytes() == (tmp_path / "two" / ark).read_bytes()
+
+
+def test_entry_points(pair_bank, tmp_path, capsys):
+    path, out, bank = tmp_path / "pairs.tsv", tmp_path / "out", str(pair_bank.path)
+    draw = ["--bank", bank, "--out", str(path), "--num_pairs", "6", "--seed", "2"]
+    draw_lists.main(draw)
+    about = json.loads((tmp_path / "pairs.json").read_text())
+    assert (about["seed"], about["pairs"], about["options"]["anchor"]) == (2, 6, "whole")
+    stamp = path.stat().st_mtime_ns
+    draw_lists.main(draw)
+    assert path.stat().st_mtime_ns == stamp
+    draw_lists.main([*draw, "--segment", "0.25"])
+    assert path.stat().st_mtime_ns != stamp
+    rows = read_list(path, pair_bank)
+    assert {p.num for p in rows} == {2000}
+    assert rows == draw_list(pair_bank, 6, 2, segment=0.25, anchor="peak")
+    args = ["--list", str(path), "--bank", bank, "--out", str(out), "--num_workers", "0"]
+    render_lists.main(args)
+    assert json.loads((out / "list.json").read_text())["seed"] == 2
+    assert "6 pairs" in capsys.readouterr().out
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    draw_lists.main([*draw, "--segment", "0.25"])  # what was changed by hand is drawn anew
+    assert read_list(path, pair_bank) == rows
+
+
+def test_silent_targets_keep_the_folder_whole(pair_bank, pairs, tmp_path):
+    far = dataclasses.replace(pairs[0], start1=10**6, start2=10**6, num=800)
+    sounds, factor = sounds_of(far, pair_bank)
+    assert factor == 1.0 and not sounds["mix"].any() and len(sounds["mix"]) == 800

@@ -1,0 +1,186 @@
+"""Parts: made once, gone on with, made anew; processes and a Dask cluster that lose workers."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.errors import DataError
+
+
+ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}
+
+
+def square(items, path, *, log=None, power=2):
+    if log:
+        with open(log, "a") as f:
+            f.write(f"{items[0]}\n")
+    path.write_text(" ".join(str(v**power) for v in items))
+
+
+def fail_on(items, path, *, bad, error):
+    if bad in items:
+        raise ERRORS[error](f"item {bad}")
+    path.write_text("x")
+
+
+def end_process(items, path):
+    os._exit(9)
+
+
+def slow(items, path, *, log):
+    with open(f"{log}-{items[0]}-{time.time_ns()}", "w") as f:
+        f.write(str(os.getpid()))
+    time.sleep(0.3)
+    path.write_text(",".join(map(str, items)))
+
+
+def texts(paths):
+    return [p.read_text() for p in paths]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_parts_in_order(tmp_path, workers):
+    paths = map_parts(square, range(5), tmp_path / "p", part_size=2, num_workers=workers)
+    assert [p.name for p in paths] == ["000000", "000001", "000002"]
+    assert texts(paths) == ["0 1", "4 9", "16"]
+    assert not list((tmp_path / "p").glob(".tmp-*"))
+
+
+def test_nothing_is_made_twice_and_changes_start_anew(tmp_path):
+    log = tmp_path / "log"
+    step = functools.partial(square, log=str(log))
+
+    def go(step=step, items=(1, 2, 3), size=1):
+        log.write_text("")
+        out = texts(map_parts(step, items, tmp_path / "p", part_size=size, num_workers=1))
+        return out, log.read_text().split()
+
+    assert go() == (["1", "4", "9"], ["1", "2", "3"])
+    assert go() == (["1", "4", "9"], [])
+    (tmp_path / "p" / "000001").unlink()
+    assert go() == (["1", "4", "9"], ["2"])
+    cubes = functools.partial(square, log=str(log), power=3)
+    assert go(cubes) == (["1", "8", "27"], ["1", "2", "3"])
+    assert go(cubes, (1, 2)) == (["1", "8"], ["1", "2"])
+    assert not (tmp_path / "p" / "000002").exists()
+    assert go(cubes, (1, 2), 2) == (["1 8"], ["1"])
+
+
+def test_no_items(tmp_path):
+    assert map_parts(square, [], tmp_path, part_size=2) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("error", ERRORS)
+def test_first_error_is_raised_and_finished_parts_stay(tmp_path, workers, error):
+    step = functools.partial(fail_on, bad=3, error=error)
+    with pytest.raises(ERRORS[error], match="item 3"):
+        map_parts(step, range(5), tmp_path, part_size=1, num_workers=workers)
+    names = {p.name for p in tmp_path.glob("0*")}
+    assert "000000" in names and "000003" not in names
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_dead_worker_is_told(tmp_path):
+    with pytest.raises(ChildProcessError, match="start again"):
+        map_parts(end_process, range(4), tmp_path, part_size=1, num_workers=2)
+
+
+def test_vague_settings_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="plain values"):
+        map_parts(functools.partial(square, log=object()), [1], tmp_path, part_size=1)
+
+
+def test_second_process_is_refused_and_a_killed_one_is_cleared(tmp_path):
+    """A parent that is killed takes its workers with it and leaves no part under a final name."""
+    code = f"""
+        import functools, sys
+        sys.path[:0] = {sys.path!r}
+        from pathlib import Path
+        from test_parallel import slow
+        from espnet2_ext.data.parallel import map_parts
+        step = functools.partial(slow, log={str(tmp_path / "log")!r})
+        map_parts(step, range(20), {str(tmp_path / "p")!r}, part_size=1, num_workers=2)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    parts = tmp_path / "p"
+    wait_for(lambda: len(list(parts.glob("0*"))) >= 2)
+    step = functools.partial(slow, log=str(tmp_path / "log"))
+    with pytest.raises(DataError, match="another process"):
+        map_parts(step, range(20), parts, part_size=1, num_workers=1)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    pids = {int(p.read_text()) for p in tmp_path.glob("log-*")}
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    done = {p.name: p.stat().st_mtime_ns for p in parts.glob("0*")}
+    assert 2 <= len(done) < 20
+    for old in tmp_path.glob("log-*"):
+        old.unlink()
+    paths = map_parts(step, range(20), parts, part_size=1, num_workers=4)
+    assert texts(paths) == [str(n) for n in range(20)]
+    assert all((parts / name).stat().st_mtime_ns == t for name, t in done.items())
+    assert len(list(tmp_path.glob("log-*"))) == 20 - len(done)
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_worker(tmp_path):
+    code = f"""
+        import functools, sys
+        sys.path[:0] = {sys.path!r}
+        from test_parallel import slow
+        from espnet2_ext.bin._cli import run
+        from espnet2_ext.data.parallel import map_parts
+        step = functools.partial(slow, log={str(tmp_path / "log")!r})
+        run(lambda: map_parts(step, range(99), {str(tmp_path / "p")!r}, part_size=1, num_workers=2))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: len(list((tmp_path / "p").glob("0*"))) >= 2)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+    assert "start the same command again" in child.communicate(timeout=60)[1]
+    assert child.returncode == 130
+    pids = {int(p.read_text() or 0) for p in tmp_path.glob("log-*")}
+    wait_for(lambda: not any(pid and Path(f"/proc/{pid}").exists() for pid in pids))
+    assert not list((tmp_path / "p").glob(".tmp-*"))
+
+
+def wait_for(condition, seconds=60):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_dask_error_of_bad_input_is_raised_once(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    step = functools.partial(fail_on, bad=2, error="DataError")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        with pytest.raises(DataError, match="item 2"):
+            map_parts(step, range(4), tmp_path, part_size=1, scheduler=cluster.scheduler_address)
+
+
+def test_scheduler_that_does_not_answer(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    def refuse(*args, **kwargs):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    with pytest.raises(DataError, match="tcp://nowhere:1"):
+        map_parts(square, [1], tmp_path, part_size=1, scheduler="tcp://nowhere:1")
+
+
+def test_plan_is_readable(tmp_path):
+    map_parts(square, [1], tmp_path, part_size=1, num_workers=1)
+    assert set(json.loads((tmp_path / "plan.json").read_text())) == {"digest"}
