@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from espnet2_ext.data.flac import Stream, encode_flac, pull, to_int16
+from espnet2_ext.data.flac import Stream, encode_flac, pull, to_int16, to_int24
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path, write_text
 
@@ -221,16 +221,17 @@ def ark_header(key: str, nbytes: int) -> bytes:
 
 
 class FlacArkWriter:
-    """Write sounds as 16-bit FLAC: `DIR/NAME.ark` and `DIR/NAME.scp`, both whole or not at all.
+    """Write sounds as FLAC: `DIR/NAME.ark` and `DIR/NAME.scp`, both whole or not at all.
 
     ESPnet reads them as type `kaldi_ark`. Samples outside full scale are clipped; clips with such
     samples are counted in `clipped` and reported at the end.
 
     Args:
-        dir, name: where. fs: rate in Hz.
+        dir, name: where. fs: rate in Hz. bits: 16 or 24.
     """
 
-    def __init__(self, dir: str | os.PathLike, name: str, fs: int):
+    def __init__(self, dir: str | os.PathLike, name: str, fs: int, bits: int = 16):
+        self.to_pcm = {16: to_int16, 24: to_int24}[bits]
         self.ark, self.scp = Path(dir) / f"{name}.ark", Path(dir) / f"{name}.scp"
         self.fs = fs
         self.clipped = 0
@@ -254,7 +255,7 @@ class FlacArkWriter:
         if not np.isfinite(x).all():
             raise DataError(f"{self.ark}: {key} holds NaN or infinity")
         self.clipped += bool(np.abs(x).max(initial=0) > 1)
-        data = encode_flac(to_int16(x), self.fs)
+        data = encode_flac(self.to_pcm(x), self.fs)
         head = ark_header(key, len(data))
         self._places[key] = self._file.tell() + len(key.encode()) + 1
         self._file.write(head + data)

@@ -52,10 +52,17 @@ def to_int16(x: np.ndarray) -> np.ndarray:
     return np.clip(y, -32768, 32767, out=y).astype("<i2")
 
 
+def to_int24(x: np.ndarray) -> np.ndarray:
+    """Round float samples to 24 bits, the upper ones of an int32; what lies outside is clipped."""
+    y = np.rint(np.asarray(x, np.float64) * 2**23)
+    return np.clip(y, -(2**23), 2**23 - 1).astype("<i4") << 8
+
+
 def encode_flac(pcm: np.ndarray, fs: int) -> bytes:
-    """Encode int16 samples [T] or [T, C] at `fs` Hz as the bytes of a FLAC file."""
+    """Encode samples [T] or [T, C] at `fs` Hz as a FLAC file: int16, or int32 as 24 bits."""
     out = io.BytesIO()
-    soundfile.write(out, pcm, fs, format="FLAC", subtype="PCM_16")
+    subtype = "PCM_16" if pcm.dtype.itemsize == 2 else "PCM_24"
+    soundfile.write(out, pcm, fs, format="FLAC", subtype=subtype)
     return out.getvalue()
 
 

@@ -160,3 +160,15 @@ def test_broken_table_names_the_line(tmp_path):
         read_scp(tmp_path / "x.scp")
     with pytest.raises(DataError, match="none.scp"):
         read_scp(tmp_path / "none.scp")
+
+
+def test_archive_of_24_bits_keeps_what_16_bits_round_away(tmp_path):
+    x = (np.random.default_rng(0).uniform(-0.01, 0.01, 4000)).astype("f4")
+    errors = {}
+    for bits in (16, 24):
+        with FlacArkWriter(tmp_path / str(bits), "spk1", 16000, bits) as w:
+            w.write("a", x)
+        got, fs = read_audio(read_scp(tmp_path / str(bits) / "spk1.scp")["a"])
+        assert fs == 16000
+        errors[bits] = np.abs(got[:, 0] - x).max()
+    assert errors[16] > 2.0**-17 and errors[24] <= 2.0**-24

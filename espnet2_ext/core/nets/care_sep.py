@@ -116,7 +116,6 @@ class CaRESep(nn.Module):
         parts = 2 if mask_type == "complex" else 1
         self.to_mask = BandLinear(
             num_bands, dim + (image_channels if image_skip else 0), parts * band_width)
-        self.apply(_init_linear)
 
     # ---- both passes -------------------------------------------------------------------------
 
@@ -233,9 +232,3 @@ class CaRESep(nn.Module):
         mask = self.mask(spec, frames, out.embedding[:, None]).squeeze(1)
         return spec * mask, out
 
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,0 +1,70 @@
+"""`espnet2-ext`: separate sounds with a trained model."""
+
+import argparse
+
+from espnet2_ext.bin._cli import run
+
+SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="espnet2-ext", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    p = commands.add_parser("separate", help="take out of a recording what sounds like the queries")
+    p.add_argument("mix", nargs="+", help="sound files or folders of them")
+    p.add_argument("--query", action="append", required=True,
+                   help="a sound of the wanted kind, a folder of them, or a saved .npy; repeatable")
+    p.add_argument("-o", "--output", required=True,
+                   help="a .wav, .w64 or .flac file; a folder for several outputs")
+    p.add_argument("--residual", help="file or folder for what is left: mixture minus output")
+    p.add_argument("--mode", choices=("mean", "each"), default="mean",
+                   help="mean: one output for the average of all queries; each: one for every "
+                        "--query (a folder is one); the residual is then left by all of them")
+    p.add_argument("--chunk", type=float, default=20.0,
+                   help="seconds the model sees at once, context not counted; 0: everything")
+    p.add_argument("--context", type=float, default=2.5,
+                   help="seconds on both sides of a chunk, computed and thrown away")
+    p.add_argument("--subtype", choices=SUBTYPES,
+                   help="sample type of the outputs; default: the input's own, else PCM_16")
+    p.add_argument("--skip_existing", action="store_true", help="leave outputs that are there")
+    _model_options(p)
+
+    p = commands.add_parser("embed", help="save the query vector of some sounds")
+    p.add_argument("files", nargs="+", help="sound files or folders of them")
+    p.add_argument("-o", "--output", required=True, help="a .npy file")
+    _model_options(p)
+
+    p = commands.add_parser("info", help="say what a bundle is")
+    p.add_argument("bundle", nargs="?", help="default: $ESPNET2_EXT_BUNDLE")
+
+    p = commands.add_parser("pack", help="make a bundle of a training")
+    p.add_argument("--train_config", required=True, help="config.yaml of the experiment")
+    p.add_argument("--model_file", required=True, help="weights, such as valid.loss.ave.pth")
+    p.add_argument("--labels", required=True, help="labels.tsv of the training data")
+    p.add_argument("--info", help="YAML with trained_on, results and what else is worth telling")
+    p.add_argument("--name", help="default: the name of the experiment's folder")
+    p.add_argument("-o", "--output", required=True, help="a .zip file")
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", help="model bundle (.zip); default: $ESPNET2_EXT_BUNDLE")
+    parser.add_argument("--device", default="auto",
+                        help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...")
+
+
+def main(cmd=None) -> None:
+    """Console script; ends the process with a plain message when something is wrong."""
+    args = get_parser().parse_args(cmd)
+
+    def work() -> None:
+        from espnet2_ext.infer import commands  # torch is loaded after the options are known good
+
+        getattr(commands, args.command)(args)
+
+    run(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""A trained model as one file: a zip in ESPnet's pack format.
+
+Members: `meta.yaml` (ESPnet's table of contents), `config.yaml` (training configuration),
+`model.pth` (weights, tensors only), `labels.tsv` (classes) and `bundle.yaml` (what the model is).
+`espnet2.main_funcs.pack_funcs.unpack` reads it, and a zip that `python -m espnet2.bin.pack enh
+--option labels.tsv --option bundle.yaml` made is read here.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from espnet2_ext import __version__
+from espnet2_ext.data.tables import Label, read_labels
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.files import atomic_path
+from espnet2_ext.infer.weights import check_state, load_state
+
+FORMAT = 1  # of bundle.yaml
+TASKS = {"qsep": "espnet2_ext.tasks.qsep:QSepTask"}
+FILES = {"model_file": "model.pth"}
+YAML_FILES = {"train_config": "config.yaml"}
+
+
+class Bundle(NamedTuple):
+    config: dict
+    state: dict[str, Tensor]
+    labels: list[Label]
+    info: dict
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a bundle whole; nothing in it is executed.
+
+    Raises:
+        BundleError: not there, not a bundle, cut off, damaged, made for another task.
+    """
+    with _open_zip(Path(path)) as archive:
+        try:
+            meta = _yaml(archive.read("meta.yaml"), f"{path}: meta.yaml")
+            model_file = _member(archive, path, meta, "files", "model_file")
+            config_file = _member(archive, path, meta, "yaml_files", "train_config")
+            names = {Path(n).name: n for n in archive.namelist()}
+            for needed in ("bundle.yaml", "labels.tsv"):
+                if needed not in names:
+                    raise BundleError(f"{path}: holds no {needed}; when packing with ESPnet, add "
+                                      "--option labels.tsv --option bundle.yaml")
+            config = _yaml(archive.read(config_file), f"{path}: {config_file}")
+            info = _yaml(archive.read(names["bundle.yaml"]), f"{path}: bundle.yaml")
+            labels = _labels_in(archive.read(names["labels.tsv"]), f"{path}: labels.tsv")
+            state = load_state(io.BytesIO(archive.read(model_file)), f"{path}: {model_file}")
+        except (zipfile.BadZipFile, EOFError, zlib.error) as e:
+            raise BundleError(f"{path}: is damaged ({e})") from e
+    _check_info(info, labels, path)
+    return Bundle(config, state, labels, info)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    if not path.is_file():
+        raise BundleError(f"{path}: no such bundle file")
+    with open(path, "rb") as f:
+        head = f.read(1024)
+    if head[:4] != b"PK\x03\x04":
+        raise BundleError(f"{path}: is not a model bundle (a zip made by `espnet2-ext pack`)")
+    cut = BundleError(f"{path}: is cut off or damaged: its table of contents is missing")
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as e:
+        raise cut from e
+    names = archive.namelist()
+    first = head[30:30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
+    if first not in names:  # what was found is the table of the weights, a zip inside the zip
+        archive.close()
+        raise cut
+    if "meta.yaml" not in names:
+        archive.close()
+        if any(n.endswith("/data.pkl") for n in names):
+            with open(path, "rb") as f:
+                load_state(f, str(path))  # says so when it is a training checkpoint
+            raise BundleError(f"{path}: is a file of weights alone, not a bundle; make one with "
+                              "`espnet2-ext pack`")
+        raise BundleError(f"{path}: is a zip, but not a model bundle (it has no meta.yaml)")
+    return archive
+
+
+def _member(archive: zipfile.ZipFile, path, meta: dict, group: str, key: str) -> str:
+    name = (meta.get(group) or {}).get(key)
+    found = str(name or "").lstrip("/")  # zip drops the leading slash of a path outside the folder
+    if found not in archive.namelist():
+        raise BundleError(f"{path}: is a packed model of another kind: its meta.yaml names no "
+                          f"{key} that is in it")
+    return found
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise BundleError(f"{where}: is not UTF-8 text") from e
+
+
+def _yaml(data: bytes, where: str) -> dict:
+    try:
+        value = yaml.safe_load(_text(data, where))
+    except yaml.YAMLError as e:
+        raise BundleError(f"{where}: is not valid YAML ({e})") from e
+    if not isinstance(value, dict):
+        raise BundleError(f"{where}: should hold `key: value` lines")
+    return value
+
+
+def _check_info(info: dict, labels: list[Label], path) -> None:
+    if info.get("format", FORMAT) != FORMAT:
+        raise BundleError(f"{path}: has format {info['format']}, this espnet2_ext reads {FORMAT}; "
+                          "take a newer espnet2_ext")
+    if info.get("task") not in TASKS:
+        raise BundleError(f"{path}: is a model for the task {info.get('task')!r}; known: "
+                          f"{', '.join(TASKS)}")
+    if info.get("classes", len(labels)) != len(labels):
+        raise BundleError(f"{path}: bundle.yaml tells of {info['classes']} classes, labels.tsv "
+                          f"lists {len(labels)}")
+
+
+def _labels_in(data: bytes, where: str) -> list[Label]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.tsv"
+        path.write_bytes(data)
+        try:
+            return read_labels(path)
+        except DataError as e:
+            raise BundleError(str(e).replace(str(path), where)) from e
+        except UnicodeDecodeError as e:
+            raise BundleError(f"{where}: is not UTF-8 text") from e
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+def build_from_bundle(path: str | Path) -> tuple[nn.Module, Bundle]:
+    """The model of a bundle with its weights; raises `BundleError` when the two do not fit."""
+    bundle = read_bundle(path)
+    return build_model(bundle.config, bundle.state, bundle.info["task"], str(path)), bundle
+
+
+def build_from_exp(train_config: str | Path, model_file: str | Path,
+                   labels: str | Path | None = None) -> tuple[nn.Module, list[Label], dict]:
+    """The model of an experiment: its `config.yaml` and a file of weights.
+
+    labels: a labels.tsv; None takes the one beside `model_file`, if there is one.
+    """
+    config = _yaml(_read(train_config), str(train_config))
+    state = load_state(io.BytesIO(_read(model_file)), str(model_file))
+    beside = Path(model_file).parent / "labels.tsv"
+    if labels is None and beside.exists():
+        labels = beside
+    classes = [] if labels is None else _labels_in(_read(labels), str(labels))
+    model = build_model(config, state, "qsep", str(model_file))
+    return model, classes, {"task": "qsep", "name": Path(model_file).absolute().parent.name}
+
+
+def _read(path: str | Path) -> bytes:
+    if not Path(path).is_file():
+        raise BundleError(f"{path}: no such file")
+    return Path(path).read_bytes()
+
+
+def build_model(config: dict, state: dict[str, Tensor], task: str, where: str) -> nn.Module:
+    """Build the model that `config` describes and give it `state`, every key and shape checked."""
+    module, _, name = TASKS[task].partition(":")
+    task_class = getattr(importlib.import_module(module), name)
+    try:
+        model = task_class.build_model(argparse.Namespace(**config))
+    except (AttributeError, TypeError, ValueError, KeyError) as e:
+        raise BundleError(f"{where}: its configuration does not build a {task} model: {e}") from e
+    check_state(model.state_dict(), state, where)
+    model.load_state_dict(state)
+    return model
+
+
+@torch.inference_mode()
+def check_classes(model: nn.Module, labels: list[Label], where: str) -> int:
+    """Width E of the model's queries, found by trying; `labels` must fit what the model tags.
+
+    Raises:
+        BundleError: a label list of another size than the model's tags. An empty list and a model
+            that does not tag fit everything.
+    """
+    was, _ = model.training, model.eval()
+    noise = 0.1 * np.random.default_rng(0).standard_normal((1, int(model.fs) // 2))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    out = model.embed(torch.from_numpy(noise.astype(np.float32)).to(device))
+    model.train(was)
+    if labels and out.clipwise is not None and out.clipwise.shape[1] != len(labels):
+        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags "
+                          f"{out.clipwise.shape[1]}")
+    return out.embedding.shape[1]
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+def write_bundle(train_config: str | Path, model_file: str | Path, labels: str | Path,
+                 out: str | Path, info: dict | None = None) -> dict:
+    """Make a bundle, after building the model from what goes into it.
+
+    Args:
+        train_config: the experiment's `config.yaml`.
+        model_file: weights, for example `valid.loss.ave.pth`.
+        labels: the labels.tsv of the training data.
+        out: the bundle, ending in `.zip`.
+        info: further entries of bundle.yaml: `name`, `trained_on` (such as the manifest hash),
+            `results`, `agreement` (cosine below which queries are said to disagree).
+
+    Returns:
+        What went into bundle.yaml.
+
+    Raises:
+        BundleError: parts that do not fit; a training checkpoint in place of the weights.
+    """
+    if Path(out).suffix != ".zip":
+        raise DataError(f"{out}: the name of a bundle must end in .zip")
+    model, classes, found = build_from_exp(train_config, model_file, labels)
+    check_classes(model, classes, str(labels))
+    info = {"format": FORMAT, **found, **(info or {}), "fs": int(model.fs),
+            "classes": len(classes), "parameters": sum(p.numel() for p in model.parameters()),
+            "versions": _versions()}
+    state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    weights = io.BytesIO()
+    torch.save(state, weights)
+    members = {
+        "meta.yaml": yaml.safe_dump({
+            "files": FILES, "yaml_files": YAML_FILES, "timestamp": time.time(),
+            "python": sys.version, "torch": info["versions"]["torch"],
+            "espnet": info["versions"]["espnet"]}).encode(),
+        "config.yaml": _read(train_config), "model.pth": weights.getvalue(),
+        "labels.tsv": _read(labels),
+        "bundle.yaml": yaml.safe_dump(info, sort_keys=False, allow_unicode=True).encode()}
+    _write_zip(Path(out), members)
+    return info
+
+
+def _versions() -> dict[str, str]:
+    import espnet2
+
+    return {"espnet2_ext": __version__, "espnet": str(espnet2.__version__),
+            "torch": str(torch.__version__)}
+
+
+def _write_zip(out: Path, members: dict[str, bytes]) -> None:
+    from espnet2.main_funcs.pack_funcs import Archiver
+
+    with atomic_path(out) as part, tempfile.TemporaryFile("w") as log, \
+            contextlib.redirect_stdout(log), Archiver(part, "w") as archive:  # it prints as it goes
+        for name, data in members.items():
+            archive.addfile(archive.generate_info(name, len(data)), io.BytesIO(data))

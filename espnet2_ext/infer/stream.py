@@ -1,0 +1,169 @@
+"""Separation from a source to sinks, a chunk at a time.
+
+The whole signal and a chunked one take the same path: one chunk is a `Plan` whose core is longer
+than the signal. The network's input level is that of the whole recording, measured in a first
+pass, so that it does not step from chunk to chunk.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soxr
+from tqdm import tqdm
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.files import atomic_path
+from espnet2_ext.infer.audio_files import (FileSink, Sink, Source, check_space, measure,
+                                           output_type)
+from espnet2_ext.infer.chunks import Chunker, Plan
+
+Network = Callable[[np.ndarray, float], np.ndarray]  # [T, C] and a level to [Q, T, C]
+FEW_CHUNKS = 3  # no progress bar up to here
+
+
+class Resampler:
+    """`soxr` HQ over a stream `[T, C]`; equal to resampling the whole at once, delay removed."""
+
+    def __init__(self, fs_in: int, fs_out: int, channels: int):
+        self.soxr = None if fs_in == fs_out else soxr.ResampleStream(fs_in, fs_out, channels)
+        self.channels = channels
+
+    def feed(self, x: np.ndarray) -> np.ndarray:
+        return x if self.soxr is None else self.soxr.resample_chunk(np.ascontiguousarray(x))
+
+    def finish(self) -> np.ndarray:
+        """The last samples."""
+        rest = np.zeros((0, self.channels), np.float32)
+        return rest if self.soxr is None else self.soxr.resample_chunk(rest, last=True)
+
+
+class Done(NamedTuple):
+    """What a separation did: chunks run, samples clipped in all outputs, level of the input."""
+
+    chunks: int
+    clipped: int
+    rms: float
+
+
+def estimate_blocks(network: Network, source: Source, level: float, fs: int, plan: Plan,
+                    num_queries: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Estimates `[Q, T', C]` at the source's rate, in all as many samples as it has.
+
+    Yields each block with the number of chunks run so far.
+    """
+    channels = source.channels
+    if level == 0:  # nothing to hear: the estimate is silence, and no network is asked
+        for x in source.blocks():
+            yield np.zeros((num_queries, *x.shape), np.float32), 0
+        return
+    chunker = Chunker(lambda x: network(x, level), plan)
+    down = Resampler(source.fs, fs, channels)
+    up = Resampler(fs, source.fs, num_queries * channels)
+    left = source.frames
+
+    def back(est: np.ndarray | None) -> np.ndarray:  # [Q, T, C] at fs to the source's rate
+        flat = up.finish() if est is None else up.feed(est.transpose(1, 0, 2).reshape(
+            est.shape[1], num_queries * channels))
+        return flat.reshape(-1, num_queries, channels).transpose(1, 0, 2)
+
+    def chunks() -> Iterator[np.ndarray]:
+        for x in source.blocks():
+            yield from chunker.feed(down.feed(x))
+        yield from chunker.feed(down.finish())
+        yield from chunker.finish()
+
+    for est in chunks():
+        est = back(est)[:, :left]
+        left -= est.shape[1]
+        if est.shape[1]:
+            yield est, chunker.calls
+    est = back(None)[:, :left]
+    if short := left - est.shape[1]:  # two rates may round to a sample or two less
+        est = np.pad(est, ((0, 0), (0, short), (0, 0)))
+    if est.shape[1]:
+        yield est, chunker.calls
+
+
+class _Taker:
+    """Read a stream of `[T', C]` blocks by the number of samples."""
+
+    def __init__(self, blocks: Iterator[np.ndarray]):
+        self.blocks, self.held = blocks, None
+
+    def take(self, n: int) -> np.ndarray:
+        parts = []
+        while n:
+            if self.held is None or not len(self.held):
+                self.held = next(self.blocks)
+            parts.append(self.held[:n])
+            self.held = self.held[len(parts[-1]):]
+            n -= len(parts[-1])
+        return np.concatenate(parts)
+
+
+def separate_stream(network: Network, source: Source, num_queries: int, sinks: Sequence[Sink],
+                    rest: Sink | None, fs: int, plan: Plan) -> Done:
+    """Separate `source`; sink q takes the estimate of query q, `rest` what is left of the mixture.
+
+    The residual is the mixture minus the sum of the estimates as they were written (rounded to
+    the output's sample type), sample for sample.
+
+    Raises:
+        DataError: NaN in the source, damage, no memory. OSError: writing failed.
+    """
+    level = measure(source)
+    if level.rms == 0:
+        logging.warning("%s: %s; every estimate is silence", source.name,
+                        "is silent" if level.peak == 0 else
+                        "its channels cancel each other in their mean, which the network hears")
+    mix = _Taker(source.blocks("float64"))
+    at_model = source.frames * fs / source.fs
+    bar = tqdm(total=source.frames, unit="sample", unit_scale=True, desc=Path(source.name).name,
+               disable=None if at_model > FEW_CHUNKS * plan.core else True)
+    chunks = 0
+    with bar:
+        for est, chunks in estimate_blocks(network, source, level.rms, fs, plan, num_queries):
+            kept = [s.write(e.astype(np.float64)) for s, e in zip(sinks, est, strict=True)]
+            if rest is not None:
+                rest.write(mix.take(est.shape[1]) - sum(kept))
+            bar.update(est.shape[1])
+    clipped = sum(getattr(s, "clipped", 0) for s in [*sinks, rest] if s is not None)
+    return Done(chunks, clipped, level.rms)
+
+
+def separate_file(network: Network, source: Source, outs: Sequence[Path], rest: Path | None,
+                  fs: int, plan: Plan, subtype: str | None = None) -> Done:
+    """Separate `source` into one file a query, and the residual file `rest` where it is given.
+
+    Files are there whole or not at all, and keep the source's rate, length and channels; format
+    and sample type as `output_type` says.
+
+    Raises:
+        DataError: as `separate_stream`; a name that cannot be written; no room on the disk.
+    """
+    paths = [Path(p) for p in outs] + ([Path(rest)] if rest is not None else [])
+    if len({p.resolve() for p in paths}) < len(paths):
+        raise DataError(f"two outputs have one name: {', '.join(map(str, paths))}")
+    source_path = getattr(source, "path", None)
+    for path in paths:
+        if source_path is not None and path.resolve() == source_path.resolve():
+            raise DataError(f"{path}: is the input as well as the output")
+    kinds = [output_type(p, source, subtype) for p in paths]
+    for path, kind in zip(paths, kinds):
+        check_space(path, source, kind.subtype, len(paths))
+    with contextlib.ExitStack() as files:
+        sinks = []
+        for path, kind in zip(paths, kinds):
+            part = files.enter_context(atomic_path(path))
+            sinks.append(FileSink(part, str(path), source.fs, source.channels, kind))
+            files.callback(sinks[-1].abandon)
+        n = len(outs)
+        done = separate_stream(network, source, n, sinks[:n], sinks[n] if rest is not None else
+                               None, fs, plan)
+        for sink in sinks:  # all whole before the first gets its name
+            sink.close()
+    return done

@@ -1,0 +1,184 @@
+"""Bundles: there and back, ESPnet's own tools, and each refusal."""
+
+import contextlib
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from standin import LABELS, StandIn, noise
+
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer.bundle import read_bundle, write_bundle
+from espnet2_ext.infer.separator import Separator
+
+
+def change(path, drop=(), **members):
+    """Rewrite a zip with some members left out and others replaced (`__` stands for the dot)."""
+    with zipfile.ZipFile(path) as z:
+        content = {n: z.read(n) for n in z.namelist() if n not in drop}
+    content.update({k.replace("__", "."): v for k, v in members.items()})
+    with zipfile.ZipFile(path, "w") as z:
+        for name, data in content.items():
+            z.writestr(name, data)
+    return path
+
+
+def test_there_and_back(exp, toy_bundle, capsys):
+    config, state, labels, info = read_bundle(toy_bundle)
+    assert config == yaml.safe_load((exp / "config.yaml").read_text())
+    expected = torch.load(exp / "valid.loss.ave.pth", weights_only=True)
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[k], expected[k]) for k in state)
+    assert [label.mid for label in labels] == [f"/m/0{i}" for i in range(5)]
+    assert labels[1].related == (0,) and labels[4].related == ()
+    assert info["name"] == "toy" and info["task"] == "qsep" and info["fs"] == 16000
+    assert info["classes"] == 5 and info["trained_on"] == {"manifest_hash": "abc123"}
+    assert set(info["versions"]) == {"espnet2_ext", "espnet", "torch"}
+    assert not capsys.readouterr().out  # ESPnet's archiver prints what it adds
+
+
+def test_model_of_a_bundle_is_that_of_the_experiment(exp, toy_bundle):
+    a = Separator.from_bundle(toy_bundle, "cpu")
+    b = Separator.from_exp(exp / "config.yaml", exp / "valid.loss.ave.pth", device="cpu")
+    x = noise(1, 16000)
+    q = a.embed_one(x, 16000)
+    np.testing.assert_array_equal(q, b.embed_one(x, 16000))
+    np.testing.assert_array_equal(a.separate(x, 16000, q[None]), b.separate(x, 16000, q[None]))
+    assert [label.name for label in b.classes] == [f"sound {i}" for i in range(5)]
+
+
+def test_espnet_unpacks_it(toy_bundle, tmp_path):
+    from espnet2.main_funcs.pack_funcs import unpack
+
+    files = unpack(toy_bundle, tmp_path / "out")
+    model = StandIn(**yaml.safe_load(open(files["train_config"]))["model_conf"])
+    model.load_state_dict(torch.load(files["model_file"], weights_only=True))
+    assert (tmp_path / "out" / "labels.tsv").read_text() == LABELS
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_espnet_packs_it(exp, toy_bundle, tmp_path, inside, monkeypatch):
+    """Packed by ESPnet, from the folder above and from elsewhere (then it stores whole paths)."""
+    from espnet2.bin import pack
+
+    with zipfile.ZipFile(toy_bundle) as z:
+        z.extract("bundle.yaml", exp)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path if inside else tmp_path / "elsewhere")
+    out = tmp_path / "packed.zip"
+    with open(tmp_path / "log", "w") as log, contextlib.redirect_stdout(log):
+        pack.main(["enh", "--train_config", str(exp / "config.yaml"), "--outpath", str(out),
+                   "--model_file", str(exp / "valid.loss.ave.pth"),
+                   "--option", str(exp / "labels.tsv"), "--option", str(exp / "bundle.yaml")])
+    assert read_bundle(out).info == read_bundle(toy_bundle).info
+    Separator.from_bundle(out, "cpu")
+
+
+def test_not_a_bundle(toy_bundle, exp, tmp_path):
+    (tmp_path / "text.zip").write_text("not a zip at all, whatever its name says")
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(toy_bundle.read_bytes()[:-200])
+    half = tmp_path / "half.zip"
+    half.write_bytes(toy_bundle.read_bytes()[:5000])
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as z:
+        z.writestr("readme.txt", "hello")
+    for path, message in (
+            (tmp_path / "missing.zip", "no such bundle"), (tmp_path / "text.zip", "not a model"),
+            (cut, "cut off or damaged"), (half, "cut off or damaged"),
+            (tmp_path / "other.zip", "no meta.yaml"),
+            (exp / "valid.loss.ave.pth", "weights alone"), (tmp_path, "no such bundle file")):
+        with pytest.raises(BundleError, match=message) as e:
+            Separator.from_bundle(path, "cpu")
+        assert str(path) in str(e.value)
+
+
+def test_a_flipped_byte(toy_bundle):
+    data = bytearray(toy_bundle.read_bytes())
+    data[data.index(b"model.pth") + 2000] ^= 1
+    toy_bundle.write_bytes(data)
+    with pytest.raises(BundleError, match="toy.zip: is damaged"):
+        read_bundle(toy_bundle)
+
+
+def test_parts_missing_or_broken(toy_bundle, tmp_path):
+    other = LABELS.replace("index\t", "number\t")
+    for drop, members, message in (
+            (("labels.tsv",), {}, "holds no labels.tsv"),
+            (("bundle.yaml",), {}, "holds no bundle.yaml"),
+            (("model.pth",), {}, "names no model_file"),
+            ((), {"bundle__yaml": b"task: [unclosed"}, "not valid YAML"),
+            ((), {"bundle__yaml": b"- a list"}, "key: value"),
+            ((), {"bundle__yaml": b"task: speech"}, "for the task 'speech'"),
+            ((), {"bundle__yaml": b"task: qsep\nformat: 7"}, "has format 7"),
+            ((), {"bundle__yaml": b"task: qsep\nclasses: 6"}, "6 classes, labels.tsv lists 5"),
+            ((), {"labels__tsv": other.encode()}, "labels.tsv:1: expected the columns"),
+            ((), {"labels__tsv": LABELS.replace("2\t/m", "x\t/m").encode()},
+             "labels.tsv:4: an index"),
+            ((), {"labels__tsv": LABELS.replace("2\t/m", "7\t/m").encode()},
+             "labels.tsv:4: index 7"),
+            ((), {"model__pth": b"not weights"}, "not a whole file of weights"),
+            ((), {"config__yaml": b"\xff\xfe"}, "not UTF-8")):
+        path = change(shutil.copy(toy_bundle, tmp_path / "broken.zip"), drop, **members)
+        with pytest.raises(BundleError, match=message) as e:
+            read_bundle(path)
+        assert "broken.zip" in str(e.value)
+
+
+def test_label_list_of_another_size(toy_bundle, exp, tmp_path):
+    less = "\n".join(LABELS.splitlines()[:4]) + "\n"
+    (tmp_path / "less.tsv").write_text(less)
+    with pytest.raises(BundleError, match="less.tsv: the label list has 3 classes, the model tags"):
+        write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", tmp_path / "less.tsv",
+                     tmp_path / "b.zip")
+    assert not (tmp_path / "b.zip").exists()
+    change(toy_bundle, labels__tsv=less.encode(), bundle__yaml=b"task: qsep\nclasses: 3")
+    with pytest.raises(BundleError, match="toy.zip: the label list has 3 classes, the model tags"):
+        Separator.from_bundle(toy_bundle, "cpu")
+
+
+def weights(path, state):
+    torch.save(state, path)
+    return path
+
+
+def test_weights_that_do_not_fit(exp, tmp_path):
+    good = torch.load(exp / "valid.loss.ave.pth", weights_only=True)
+    resume = {"model": good, "reporter": {}, "optimizers": [{"state": {}}], "schedulers": [None]}
+    (tmp_path / "cut.pth").write_bytes((exp / "valid.loss.ave.pth").read_bytes()[:3000])
+    renamed = {f"net.{k}": v for k, v in good.items()}
+    cases = {
+        weights(tmp_path / "checkpoint.pth", resume): "ESPnet's training checkpoint",
+        weights(tmp_path / "list.pth", [1, 2]): "something else than named tensors",
+        weights(tmp_path / "code.pth", StandIn()): "not a whole file of weights",
+        tmp_path / "cut.pth": "not a whole file of weights",
+        tmp_path / "none.pth": "no such file",
+        weights(tmp_path / "renamed.pth", renamed):
+            r"4 missing \(query, local, to_mask, \.\.\.\); 4 unexpected \(net.query, ",
+        weights(tmp_path / "wide.pth", {**good, "query": torch.ones(9, 9)}):
+            r"1 of another shape \(query \[9, 9\] in place of \[8, 257\]\)"}
+    for path, message in cases.items():
+        with pytest.raises(BundleError, match=message) as e:
+            Separator.from_exp(exp / "config.yaml", path, device="cpu")
+        assert str(path) in str(e.value)
+        with pytest.raises(BundleError, match=message):
+            write_bundle(exp / "config.yaml", path, exp / "labels.tsv", tmp_path / "b.zip")
+    with pytest.raises(BundleError, match="training checkpoint"):
+        Separator.from_bundle(tmp_path / "checkpoint.pth", "cpu")
+    assert not (tmp_path / "b.zip").exists()
+
+
+def test_configuration_that_builds_nothing(exp):
+    for text, message in (("max_epoch: 3", "does not build a qsep model"),
+                          ("model_conf: {colour: red}", "colour"), ("a: [", "not valid YAML")):
+        (exp / "config.yaml").write_text(text)
+        with pytest.raises(BundleError, match=message):
+            Separator.from_exp(exp / "config.yaml", exp / "valid.loss.ave.pth", device="cpu")
+
+
+def test_name_of_a_bundle(exp, tmp_path):
+    with pytest.raises(DataError, match="must end in .zip"):
+        write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv",
+                     tmp_path / "model.pth")
