@@ -1,0 +1,183 @@
+"""Pictures of scores and training (PNG): what the tables cannot show."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_ext.files import atomic_path
+from espnet2_ext.report.experiment import training_curves
+
+COLOURS = {"self": "#0072B2", "other": "#D55E00"}  # safe for colour-blind readers
+_CLASSES = 40
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, layout="constrained", **options
+):
+    """A figure without a window and its axes [rows, columns]; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, axes
+
+
+def save(figure, path: str | os.PathLike) -> Path:
+    """Write `figure` to `path` whole."""
+    with atomic_path(path) as tmp:
+        figure.savefig(tmp, dpi=130, facecolor="white")
+    return Path(path)
+
+
+def draw_scores(rows: list[dict], summary: dict, folder: Path) -> dict[str, Path]:
+    """Score distributions of a test set: title -> PNG in `folder`.
+
+    Args:
+        rows: of scores.jsonl.  summary: of summary.json.
+    """
+    drawn = {
+        "Gain over the unprocessed mixture": (draw_histogram, "gain_histogram.png"),
+        "Gain against the input, and what the query costs": (draw_scatter, "gain_scatter.png"),
+        "Gain by class": (draw_classes, "gain_by_class.png"),
+    }
+    return {
+        title: save(draw(rows, summary), folder / name) for title, (draw, name) in drawn.items()
+    }
+
+
+def draw_histogram(rows: list[dict], summary: dict):
+    """Histograms of the SDR gain and of silence-SDR, the protocols over each other."""
+    scores = {"sdr_gain": "SDR gain over the mixture (dB)", "silence_sdr": "silence-SDR (dB)"}
+    figure, axes = new_figure(11, 3.8, 1, 2)
+    for axis, (score, label) in zip(axes[0], scores.items(), strict=True):
+        values = {p: _values(rows, p, score) for p in summary["protocols"]}
+        merged = np.concatenate([*values.values(), [0.0]])
+        bins = np.histogram_bin_edges(merged, bins=min(50, max(10, len(merged) // 8)))
+        for protocol, found in values.items():
+            if not len(found):
+                continue
+            colour = COLOURS[protocol]
+            name = f"{protocol}: mean {found.mean():.1f}, {len(found)} targets"
+            axis.hist(found, bins, color=colour, alpha=0.45, label=name)
+            axis.hist(found, bins, color=colour, histtype="step", linewidth=1.2)
+            axis.axvline(found.mean(), color=colour, linestyle="--", linewidth=1.5)
+        axis.axvline(0, color="0.3", linewidth=1)
+        axis.set(xlabel=label, ylabel="targets")
+        _tidy(axis, legend=True)
+    figure.suptitle("How the scores are distributed (dashed: mean)", fontsize=13)
+    return figure
+
+
+def draw_scatter(rows: list[dict], summary: dict):
+    """SDR gain against the mixture's own SDR, and of the two protocols against each other."""
+    protocols = list(summary["protocols"])
+    figure, axes = new_figure(11, 4.6, 1, 2)
+    left, right = axes[0]
+    style = {"s": 14, "alpha": 0.5, "linewidths": 0}
+    inputs = []
+    for protocol in protocols:
+        shown = [r for r in rows if protocol in r and r[protocol]["sdr_gain"] is not None]
+        x = [row["mixture"]["sdr"] for row in shown]
+        inputs += x
+        y = [row[protocol]["sdr_gain"] for row in shown]
+        left.scatter(x, y, color=COLOURS[protocol], label=protocol, **style)
+    left.axhline(0, color="0.3", linewidth=1)
+    left.set(xlabel="SDR of the unprocessed mixture (dB)", ylabel="SDR gain (dB)")
+    left.set_xlim(*_span(inputs, 6.0))
+    left.set_title("Gain against the input", fontsize=11)
+    _tidy(left, legend=True)
+    if len(protocols) == 2:
+        gains = [[row.get(p, {}).get("sdr_gain") for p in protocols] for row in rows]
+        gains = np.array([pair for pair in gains if None not in pair]).reshape(-1, 2)
+        x, y = gains[:, 0], gains[:, 1]
+        right.scatter(x, y, color="0.25", **style)
+        span = _span([*x, *y], 6.0)
+        right.plot(span, span, color="0.3", linewidth=1)
+        right.set(xlim=span, ylim=span, aspect="equal")
+        right.set(xlabel=f"SDR gain, query {protocols[0]} (dB)")
+        right.set(ylabel=f"SDR gain, query {protocols[1]} (dB)")
+        right.set_title("One target, two queries (below the line: self is better)", fontsize=11)
+        _tidy(right)
+    else:
+        right.axis("off")
+    return figure
+
+
+def draw_classes(rows: list[dict], summary: dict):
+    """Box plots of the SDR gain of each class, the worst on top; many classes: worst and best."""
+    protocols = list(summary["protocols"])
+    order = [c for c in summary["protocols"][protocols[0]]["classes"] if c["sdr_gain"]["count"]]
+    total = len(order)
+    if total > _CLASSES:
+        order = order[: 3 * _CLASSES // 4] + order[-_CLASSES // 4 :]
+    figure, axes = new_figure(11, 1.6 + 0.34 * len(order))
+    axis, height = axes[0, 0], 0.8 / len(protocols)
+    for n, protocol in enumerate(protocols):
+        values = [_values([r for r in rows if r["class"] == c["mid"]], protocol, "sdr_gain")
+                  for c in order]  # fmt: skip
+        at = np.arange(len(order)) + (n - (len(protocols) - 1) / 2) * height
+        boxes = axis.boxplot(
+            values, positions=at, widths=0.8 * height, orientation="horizontal",
+            patch_artist=True, manage_ticks=False, flierprops={"markersize": 3},
+            medianprops={"color": "black"},
+        )  # fmt: skip
+        for box in boxes["boxes"]:
+            box.set(facecolor=COLOURS[protocol], alpha=0.6)
+        axis.plot([], [], color=COLOURS[protocol], linewidth=8, alpha=0.6, label=protocol)
+    axis.set_yticks(range(len(order)), [f"{c['name']} ({c['keys']})" for c in order])
+    axis.set_ylim(len(order) - 0.5, -0.5)
+    axis.axvline(0, color="0.3", linewidth=1)
+    axis.set_xlabel("SDR gain over the mixture (dB): quartiles, median, 1.5 interquartile ranges")
+    shown = "" if len(order) == total else f"; {len(order)} of {total} classes: worst and best"
+    axis.set_title(f"Gain by class, worst mean first (number of targets){shown}", fontsize=12)
+    _tidy(axis, legend=True, grid="x")
+    return figure
+
+
+def draw_training(exp_dir: str | os.PathLike, folder: Path) -> Path | None:
+    """Curves of the losses and figures that both stages report in train.log; None without any."""
+    curves = training_curves(exp_dir)
+    dull = {"time", "total_count"}
+    names = [n for n, stages in curves.items() if "valid" in stages and n not in dull]
+    if not names:
+        return None
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure, axes = new_figure(4.2 * columns, 3.2 * lines, lines, columns)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for stage, style in (("train", "-"), ("valid", "--")):
+            values = curves[name].get(stage, {})
+            axis.plot(
+                list(values), list(values.values()), style, label=stage, linewidth=1.8,
+                marker="." if len(values) < 40 else "",
+                color="#444444" if stage == "train" else "#009E73",
+            )  # fmt: skip
+        axis.set(title=name, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        _tidy(axis, legend=True)
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    return save(figure, folder / "training.png")
+
+
+def _values(rows: list[dict], protocol: str, score: str) -> np.ndarray:
+    found = (row[protocol].get(score) for row in rows if protocol in row)
+    return np.array([v for v in found if v is not None])
+
+
+def _span(values: list[float], least: float) -> tuple[float, float]:
+    """Limits around `values` that are at least `least` apart."""
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    margin = max(0.05 * (high - low), (least - (high - low)) / 2)
+    return low - margin, high + margin
+
+
+def _tidy(axis, legend: bool = False, grid: str = "both") -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(True, axis=grid, color="0.9", linewidth=0.8)
+    axis.set_axisbelow(True)
+    if legend and axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=9)
