@@ -1,0 +1,304 @@
+#!/usr/bin/env bash
+# The driver of query-based separation: ESPnet's stages and option names. Called by a recipe's run.sh.
+set -euo pipefail
+# shellcheck source=egs2/TEMPLATE/qsep1/utils.sh
+. "$(dirname "$0")/utils.sh"
+
+# General
+stage=1
+stop_stage=100
+skip_data_prep=false
+skip_train=false
+skip_eval=false
+ngpu=auto
+num_nodes=1
+host=
+nj=$(getconf _NPROCESSORS_ONLN)
+inference_nj=1
+gpu_inference=auto
+scheduler=
+python=python
+# Folders
+datadir=data
+dumpdir=dump
+expdir=exp
+# Data
+local_data_opts=
+fs=32000
+audio_format=flac
+max_bad_share=0.1
+valid_pairs=500
+valid_seconds=2.0
+test_pairs=0
+test_seconds=0
+pairs_seed=0
+# Model and training
+qsep_config=conf/train_qsep_care_sep_small.yaml
+qsep_tag=
+qsep_exp=
+qsep_args=
+inference_model=valid.loss.best.pth
+inference_tag=
+inference_args=
+scoring_args=
+# Sets
+train_set=train
+valid_set=valid
+test_sets="test"
+
+help="Usage: ./run.sh [--option value ...]
+Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 statistics, 6 training, 7 inference, 8 scoring, 9 report.
+General
+  --stage            first stage (${stage})
+  --stop_stage       last stage (${stop_stage})
+  --skip_data_prep   leave out stages 1 to 4 (${skip_data_prep})
+  --skip_train       leave out stages 5 and 6 (${skip_train})
+  --skip_eval        leave out stages 7 to 9 (${skip_eval})
+  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
+  --num_nodes        machines for training, started through cmd.sh (${num_nodes})
+  --host             machines by name, reached by ssh: host1,host2 (${host})
+  --nj               processes of data preparation and scoring (${nj})
+  --inference_nj     processes of inference (${inference_nj})
+  --gpu_inference    inference on a GPU: true, false, or auto: where there is one (${gpu_inference})
+  --scheduler        address of a Dask scheduler: stages 2, 3, 7, 8 run on its cluster (${scheduler})
+  --python           the Python to use (${python})
+Folders
+  --datadir          lists and manifests (${datadir})
+  --dumpdir          archives of sound (${dumpdir})
+  --expdir           models, outputs, results (${expdir})
+Data
+  --local_data_opts  options of local/data.sh (${local_data_opts})
+  --fs               sample rate (${fs})
+  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
+  --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
+  --valid_pairs      mixtures of the validation list (${valid_pairs})
+  --valid_seconds    their length; 0: whole clips (${valid_seconds})
+  --test_pairs       mixtures of a test list; 0: each clip once as first target (${test_pairs})
+  --test_seconds     their length; 0: whole clips (${test_seconds})
+  --pairs_seed       seed of the lists (${pairs_seed})
+  --train_set        name of the training set (${train_set})
+  --valid_set        name of the validation set; may be the training set (${valid_set})
+  --test_sets        names of the test sets (${test_sets})
+Model
+  --qsep_config      YAML of the model and its training; --config is the same (${qsep_config})
+  --qsep_tag         name of the experiment (from the YAML's name)
+  --qsep_exp         its folder (EXPDIR/qsep_TAG)
+  --qsep_args        more options for training, as ESPnet takes them (${qsep_args})
+  --inference_model  which checkpoint to use (${inference_model})
+  --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
+  --inference_args   more options for inference (${inference_args})
+  --scoring_args     more options for scoring (${scoring_args})"
+
+parse_options "${help}" "$@"
+# shellcheck source=egs2/TEMPLATE/qsep1/path.sh
+. ./path.sh
+# shellcheck source=egs2/TEMPLATE/qsep1/cmd.sh
+. ./cmd.sh
+: "${cuda_cmd:?is not set in cmd.sh}"
+export python
+
+[ -f "${qsep_config}" ] || die "--qsep_config: there is no file ${qsep_config}"
+fs=${fs/%k/000}
+if [ -z "${qsep_tag}" ]; then
+    qsep_tag=$(basename "${qsep_config}" .yaml)
+    [ -z "${qsep_args}" ] || qsep_tag+=$(sed -e 's/--/_/g' -e 's/[ |=/]//g' <<<"${qsep_args}")
+fi
+qsep_exp=${qsep_exp:-${expdir}/qsep_${qsep_tag}}
+valid_list=${datadir}/${valid_set}/valid_pairs.tsv
+sets="${train_set} ${valid_set} ${test_sets}"
+sets=$(tr ' ' '\n' <<<"${sets}" | awk 'NF && !seen[$0]++')
+
+# py MODULE ARGS...: one of the package's steps
+py() {
+    local module=$1
+    shift
+    run "${python}" -m "espnet2_ext.bin.${module}" "$@"
+}
+
+jobs=(--num_workers "${nj}")
+[ -z "${scheduler}" ] || jobs+=(--scheduler "${scheduler}")
+
+# of FILE.json KEY: the value of a key of text in one of the small JSON files beside the data
+of() { sed -n "s/.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1"; }
+
+need() { [ -e "$1" ] || die "$1 is not there; run stage $2 first"; }
+
+stage_1() {
+    local options
+    read -ra options <<<"${local_data_opts}"
+    run env OMP_NUM_THREADS=1 local/data.sh --datadir "${datadir}" ${options[@]+"${options[@]}"}
+}
+
+stage_2() {
+    local set
+    for set in ${sets}; do
+        need "${datadir}/${set}/clips.tsv" 1
+        OMP_NUM_THREADS=1 py scan "${datadir}/${set}" --max_bad_share "${max_bad_share}" "${jobs[@]}"
+    done
+}
+
+stage_3() {
+    local set
+    for set in ${sets}; do
+        need "${datadir}/${set}/manifest.tsv" 2
+        OMP_NUM_THREADS=1 py archive "${datadir}/${set}" "${dumpdir}/${set}" \
+            --labels "${datadir}/labels.tsv" --fs "${fs}" --format "${audio_format}" "${jobs[@]}"
+    done
+}
+
+# Lists are drawn from a bank once and written; test lists are rendered as well.
+stage_4() {
+    local set
+    for set in ${sets}; do need "${dumpdir}/${set}/bank.json" 3; done
+    py draw_lists --bank "${dumpdir}/${valid_set}" --out "${valid_list}" --num_pairs "${valid_pairs}" \
+        --segment "${valid_seconds}" --seed "${pairs_seed}"
+    for set in ${test_sets}; do
+        py draw_lists --bank "${dumpdir}/${set}" --out "${datadir}/${set}/pairs.tsv" \
+            --num_pairs "${test_pairs}" --segment "${test_seconds}" --seed "${pairs_seed}"
+        OMP_NUM_THREADS=1 py render_lists --list "${datadir}/${set}/pairs.tsv" --bank "${dumpdir}/${set}" \
+            --out "${dumpdir}/${set}_pairs" "${jobs[@]}"
+    done
+}
+
+# The tagging head of a model has one output for each class of the label table.
+fit_classes() {
+    local table=${dumpdir}/${train_set}/labels.tsv
+    need "${table}" 3
+    classes=()
+    if grep -qE '^ +num_classes: *[1-9]' "${qsep_config}"; then
+        classes=(--extractor_conf "num_classes=$(($(wc -l <"${table}") - 1))")
+    fi
+}
+
+read -ra more <<<"${qsep_args}"
+training=(--config "${qsep_config}" --output_dir "${qsep_exp}" --resume true)
+training+=(--train_bank "${dumpdir}/${train_set}" --valid_bank "${dumpdir}/${valid_set}")
+training+=(--valid_pairs "${valid_list}" ${more[@]+"${more[@]}"})
+
+# All that a training is made of, in short.
+training_id() {
+    {
+        cat "${qsep_config}"
+        echo "${qsep_args}"
+        of "${dumpdir}/${train_set}/bank.json" manifest_hash
+        of "${valid_list%.tsv}.json" list_hash
+    } | cksum | tr ' ' '-'
+}
+
+# Checks and training leave a mark of what they were made of, as their own programs do not.
+is_marked() { [ "$(cat "${qsep_exp}/$1" 2>/dev/null)" = "$(training_id)" ]; }
+mark() { training_id >"${qsep_exp}/$1.tmp" && mv "${qsep_exp}/$1.tmp" "${qsep_exp}/$1"; }
+
+stage_5() {
+    need "${valid_list}" 4
+    if is_marked .checked; then
+        log "checked already"
+        return
+    fi
+    fit_classes
+    py qsep_check "${training[@]}" ${classes[@]+"${classes[@]}"}
+    mark .checked
+}
+
+stage_6() {
+    local data
+    need "${dumpdir}/${train_set}/bank.json" 3
+    need "${valid_list}" 4
+    if is_marked .done; then
+        log "${qsep_exp}: trained already"
+        return
+    fi
+    data=$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)
+    if [ -e "${qsep_exp}/checkpoint.pth" ] && [ "$(cat "${qsep_exp}/.data" 2>/dev/null)" != "${data}" ]; then
+        die "${qsep_exp} was trained on other clips than ${dumpdir}/${train_set} holds now:" \
+            "give another --qsep_tag, or remove that folder"
+    fi
+    mkdir -p "${qsep_exp}"
+    echo "${data}" >"${qsep_exp}/.data"
+    rm -f "${qsep_exp}/.done"
+    [ ! -e "${qsep_exp}/checkpoint.pth" ] || log "going on from the last checkpoint"
+    train
+    [ -e "${qsep_exp}/${inference_model}" ] || die "training ended, but there is no" \
+        "${qsep_exp}/${inference_model} (--inference_model); see ${qsep_exp}/train.log"
+    mark .done
+}
+
+shown='epoch (started|results)|WARNING|ERROR|^error:|Traceback' # of the training's log
+has_gpu='import torch; print(int(torch.cuda.is_available()))'
+
+train() {
+    local command launch gpus=${ngpu}
+    if [ "${gpus}" = auto ]; then
+        gpus=0
+        ! command -v nvidia-smi >/dev/null || gpus=$("${python}" -c "${has_gpu}")
+    fi
+    command=("${python}" -m espnet2_ext.bin.qsep_train "${training[@]}")
+    fit_classes
+    command+=(${classes[@]+"${classes[@]}"})
+    log "all it says: ${qsep_exp}/train.log; curves: tensorboard --logdir ${qsep_exp}/tensorboard"
+    if [ -z "${host}" ] && [ "${num_nodes}" -le 1 ]; then
+        command+=(--ngpu "${gpus}" --multiprocessing_distributed true)
+        run_logged "${qsep_exp}/train.log" "${shown}" "${command[@]}"
+        return
+    fi
+    launch=("${python}" -m espnet2.bin.launch --cmd "${cuda_cmd}" --log "${qsep_exp}/train.log")
+    launch+=(--ngpu "${gpus}" --multiprocessing_distributed true --init_file_prefix "${qsep_exp}/.dist_init_")
+    if [ -n "${host}" ]; then launch+=(--host "${host}"); else launch+=(--num_nodes "${num_nodes}"); fi
+    run "${launch[@]}" -- "${command[@]}"
+}
+
+outputs() { echo "${qsep_exp}/inference_${inference_tag:+${inference_tag}_}$1"; } # of a test set
+
+stage_7() {
+    local set options device
+    need "${qsep_exp}/${inference_model}" 6
+    case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
+    read -ra options <<<"${inference_args}"
+    [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
+    for set in ${test_sets}; do
+        need "${dumpdir}/${set}_pairs/list.json" 4
+        py qsep_inference --data_dir "${dumpdir}/${set}_pairs" --output_dir "$(outputs "${set}")" \
+            --train_config "${qsep_exp}/config.yaml" --model_file "${qsep_exp}/${inference_model}" \
+            --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
+    done
+}
+
+stage_8() {
+    local set options
+    read -ra options <<<"${scoring_args}"
+    for set in ${test_sets}; do
+        need "$(outputs "${set}")" 7
+        OMP_NUM_THREADS=1 py qsep_scoring --data_dir "${dumpdir}/${set}_pairs" \
+            --inference_dir "$(outputs "${set}")" "${jobs[@]}" ${options[@]+"${options[@]}"}
+    done
+}
+
+stage_9() {
+    local set folders=()
+    for set in ${test_sets}; do
+        need "$(outputs "${set}")/scores/summary.json" 8
+        folders+=(--inference_dir "$(outputs "${set}")")
+    done
+    py report --exp_dir "${qsep_exp}" "${folders[@]}"
+    py qsep_pack --exp_dir "${qsep_exp}" --model_file "${qsep_exp}/${inference_model}" \
+        --train_bank "${dumpdir}/${train_set}" "${folders[@]}" -o "${qsep_exp}/${qsep_tag}.zip"
+}
+
+titles=("" "the corpus's lists" "decode every clip, manifest" "archive at ${fs} Hz" "draw and render lists"
+    "statistics and checks" "training" "inference" "scoring" "report and bundle")
+begin=${SECONDS}
+for number in 1 2 3 4 5 6 7 8 9; do
+    [ "${number}" -ge "${stage}" ] && [ "${number}" -le "${stop_stage}" ] || continue
+    case ${number} in
+        [1-4]) skip=${skip_data_prep} work=${dumpdir} ;;
+        [56]) skip=${skip_train} work=${qsep_exp} ;;
+        *) skip=${skip_eval} work=${qsep_exp} ;;
+    esac
+    if ${skip}; then continue; fi
+    hold "${work}"
+    from=${SECONDS}
+    log "Stage ${number}: ${titles[number]}"
+    "stage_${number}"
+    log "Stage ${number}: done in $((SECONDS - from)) s"
+done
+log "finished in $((SECONDS - begin)) s"

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Stage 1: the lists of one's own sounds (from the environment, as run.sh sets them).
+#   SOUNDS=/path valid_share=0.1 test_share=0.1 local/data.sh --datadir DIR
+set -euo pipefail
+. ./path.sh
+
+datadir=data
+[ "${1:-}" != --datadir ] || datadir=$2
+
+"${python:-python}" -m espnet2_ext.bin.prepare_own "${SOUNDS:?is not set: the folder or table}" \
+    --data_dir "${datadir}" --valid_share "${valid_share:-0.1}" --test_share "${test_share:-0.1}"

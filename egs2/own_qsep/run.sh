@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Query-based separation of one's own sounds: a folder with a subfolder for each class, or a table.
+#   ./run.sh --sounds ~/my_sounds
+#   ./run.sh --sounds ~/my_sounds.csv         columns: path, labels and, if wanted, set and group
+#   ./run.sh --help                           the options of all recipes
+set -euo pipefail
+. "$(dirname "$0")/utils.sh"
+. ./db.sh
+
+sounds=${SOUNDS}
+valid_share=0.1
+test_share=0.1
+split_options "sounds valid_share test_share" "$@"
+
+case " ${rest[*]-} " in *" --help "* | *" -h "*) exec ./qsep.sh --help ;; esac
+[ -n "${sounds}" ] || die "where are the sounds? ./run.sh --sounds FOLDER_OR_TABLE (or write it into db.sh)"
+SOUNDS=$(find_path "the sounds (--sounds or db.sh)" "${sounds}")
+export SOUNDS valid_share test_share
+
+exec ./qsep.sh \
+    --train_set train --valid_set valid --test_sets test \
+    --qsep_config conf/train_qsep_care_sep_small.yaml \
+    ${rest[@]+"${rest[@]}"}

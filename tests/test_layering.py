@@ -1,0 +1,86 @@
+"""The import arrows: read from the syntax trees, so a lazy import counts as one too."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "espnet2_ext"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LEAVES = {"errors", "files", "__init__"}  # the standard library only; everybody may use them
+HOSTS = {"espnet", "espnet2", "espnet3"}
+HOSTS |= {"asteroid", "asteroid_filterbanks", "lightning", "pytorch_lightning"}
+
+# layer: (layers of ours that it may import, hosts that it may import)
+ARROWS = {
+    "core": ({"core"}, set()),
+    "data": ({"core", "data"}, set()),
+    "report": ({"core", "data", "report"}, {"espnet2"}),
+    "enh": ({"core", "enh"}, {"espnet2"}),
+    "train": ({"core", "data", "train"}, {"espnet2"}),
+    "registry": ({"core", "enh", "train"}, {"espnet2"}),
+    "tasks": ({"core", "data", "enh", "train", "registry", "tasks"}, {"espnet2"}),
+    "infer": ({"core", "data", "tasks", "infer"}, {"espnet2"}),
+    "asteroid_ext": ({"core"}, {"asteroid", "pytorch_lightning"}),
+    "bin": ({"core", "data", "report", "train", "registry", "tasks", "infer", "bin"}, {"espnet2"}),
+}
+# Optional, slow to import or seldom used: imported where they are used, not with the module.
+LAZY = {"h5py", "dask", "distributed", "dask_jobqueue"}
+LAZY |= {"matplotlib", "museval", "pretty_midi", "midirenderer"}
+
+
+def imports(nodes) -> list[tuple[int, str]]:
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(path):
+    ours, hosts = ARROWS.get(layer(path), (set(), set()))
+    assert layer(path) in ARROWS.keys() | LEAVES, f"{layer(path)} has no place in ARROWS"
+    for line, name in imports(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        top, *rest = name.split(".")
+        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
+        if top == "espnet2_ext":
+            assert rest and rest[0] in ours | LEAVES | {"__version__"}, where
+            nets = rest[:2] == ["core", "nets"]
+            assert not (nets and layer(path) in {"data", "report"}), where
+        elif top in HOSTS:
+            assert top in hosts, where
+        elif layer(path) == "core" or layer(path) in LEAVES:
+            allowed = {"torch", "numpy"} if layer(path) == "core" else set()
+            assert top in allowed | sys.stdlib_module_names, where
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_and_optional_packages_are_imported_where_used(path):
+    for line, name in imports(ast.parse(path.read_text(encoding="utf-8")).body):
+        assert name.split(".")[0] not in LAZY, f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+def test_core_works_without_espnet_asteroid_and_lightning():
+    modules = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in FILES]
+    core = [m.removesuffix(".__init__") for m in modules if m.startswith("espnet2_ext.core")]
+    blocked = sorted(HOSTS | {"soundfile", "scipy", "librosa"})
+    code = f"import importlib, sys\nfor m in {blocked}: sys.modules[m] = None\n"
+    code += f"for m in {core}: importlib.import_module(m)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_small_units():
+    long = [p for p in FILES if len(p.read_text(encoding="utf-8").splitlines()) > 300]
+    assert not long, f"files of more than 300 lines: {long}"

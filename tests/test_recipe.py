@@ -1,0 +1,283 @@
+"""The driver with a stand-in Python: options, stages, what is done twice, and how it ends."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Writes down how it was called, and makes the files that the driver looks for.
+FAKE = f"""#!{sys.executable} -IS
+import os, sys
+if sys.argv[1] == "-c":
+    sys.exit(print(0))
+name, args = sys.argv[2].rpartition(".")[2], sys.argv[3:]
+with open(os.environ["CALLS"], "a") as f:
+    f.write(" ".join([name, *args]) + "\\n")
+option = dict(zip(args, args[1:]))
+def put(path, text=""):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as f:
+        f.write(text)
+if name == os.environ.get("SLEEP_IN"):
+    import signal, time
+    if os.fork() == 0:
+        put(os.environ["CALLS"] + ".worker", str(os.getpid()))
+        time.sleep(60)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    time.sleep(60)
+if name == os.environ.get("FAIL_IN"):
+    sys.exit(print("the reason why", file=sys.stderr) or 3)
+if name == "scan":
+    put(args[0] + "/manifest.tsv")
+if name == "archive":
+    put(args[1] + "/bank.json", '{{"manifest_hash": "' + os.environ.get("HASH", "1") + '"}}')
+    put(args[1] + "/labels.tsv", "index\\nx\\ny\\n")
+if name == "draw_lists":
+    put(option["--out"])
+    put(option["--out"][:-3] + "json", '{{"list_hash": "l"}}')
+if name == "qsep_train":
+    print("1epoch results: fine", "and noise", sep="\\n")
+    out = option["--output_dir"]
+    for file in ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"):
+        put(out + "/" + file)
+if name == "render_lists":
+    put(option["--out"] + "/list.json")
+if name == "qsep_inference":
+    put(option["--output_dir"] + "/out")
+if name == "qsep_scoring":
+    put(option["--inference_dir"] + "/scores/summary.json")
+if name == "launch":
+    put(option["--log"][:-9] + "valid.loss.best.pth")
+"""
+DATA = """#!/usr/bin/env bash
+echo "data $*" >>"$CALLS"
+for set in train valid test; do mkdir -p "$2/$set"; touch "$2/$set/clips.tsv"; done
+"""
+PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3 + ["draw_lists"] * 2 + ["render_lists"]
+TRAINING = ["qsep_check", "qsep_train"]
+USE = ["qsep_inference", "qsep_scoring", "report", "qsep_pack"]
+
+
+class Recipe:
+    def __init__(self, top: Path):
+        self.top, self.folder, self.calls = top, top / "egs2/a", top / "calls"
+        shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", self.folder)
+        (self.folder / "local").mkdir()
+        self.script("python", FAKE)
+        self.script("local/data.sh", DATA)
+        (self.folder / "conf").mkdir()
+        (self.folder / "conf/train_x.yaml").write_text("extractor_conf:\n  num_classes: 527\n")
+        self.python = str(self.folder / "python")
+
+    def script(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
+    def start(self, *args: str, cwd: Path | None = None, **env: str) -> subprocess.Popen:
+        command = [str(self.folder / "qsep.sh"), "--python", self.python]
+        command += ["--qsep_config", "conf/train_x.yaml", *args]
+        return subprocess.Popen(
+            command, cwd=cwd or self.folder, env={**os.environ, "CALLS": str(self.calls), **env},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+    def __call__(self, *args: str, **options) -> tuple[int, str, str]:
+        self.calls.write_text("")
+        process = self.start(*args, **options)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def names(self) -> list[str]:
+        return [line.split()[0] for line in self.calls.read_text().splitlines()]
+
+    def call(self, name: str) -> str:
+        return next(v for v in self.calls.read_text().splitlines() if v.split()[0] == name)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return Recipe(tmp_path)
+
+
+def test_all_stages_in_order_then_training_is_not_done_again(recipe):
+    status, out, err = recipe()
+    assert status == 0, err
+    assert recipe.names() == PREPARATION + TRAINING + USE
+    for number in range(1, 10):
+        assert f"Stage {number}: " in out
+    assert "1epoch results: fine" in out and "noise" not in out
+    assert "noise" in (recipe.folder / "exp/qsep_train_x/train.log").read_text()
+    assert "--extractor_conf num_classes=2" in recipe.call("qsep_train")
+    status, out, _ = recipe()
+    assert status == 0 and "qsep_train" not in recipe.names() and "trained already" in out
+    recipe("--stage", "6", "--qsep_args", "--max_epoch 3", "--qsep_exp", "exp/qsep_train_x")
+    assert "qsep_train" in recipe.names() and "--max_epoch 3" in recipe.call("qsep_train")
+
+
+def test_stage_and_stop_stage(recipe):
+    assert recipe("--stop_stage", "4")[0] == 0
+    assert recipe.names() == PREPARATION
+    assert recipe("--stage", "3", "--stop_stage", "3")[0] == 0
+    assert recipe.names() == ["archive"] * 3
+    assert recipe("--stage=5", "--stop-stage", "5")[0] == 0
+    assert recipe.names() == ["qsep_check"]
+
+
+def test_skips(recipe):
+    recipe("--stop_stage", "4")
+    recipe("--skip_data_prep", "true", "--skip_eval", "true")
+    assert recipe.names() == TRAINING
+    recipe("--skip_data_prep", "true", "--skip_train", "true")
+    assert recipe.names() == USE
+
+
+def test_a_stage_without_the_one_before_it_says_which(recipe):
+    status, _, err = recipe("--stage", "3", "--stop_stage", "3")
+    assert status == 1 and "data/train/manifest.tsv is not there; run stage 2 first" in err
+
+
+@pytest.mark.parametrize("args, words", [
+    (["--stagee", "3"], "unknown option --stagee"),
+    (["--skip_train", "yes"], "--skip_train takes true or false, not 'yes'"),
+    (["--stage"], "--stage needs a value"),
+    (["extra"], "what is 'extra'?"),
+    (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
+])  # fmt: skip
+def test_wrong_options(recipe, args, words):
+    status, _, err = recipe(*args)
+    assert status == 1 and words in err and recipe.names() == []
+
+
+def test_help_needs_no_set_up(recipe):
+    status, out, _ = recipe("--help", PATH="/usr/bin:/bin")
+    assert status == 0 and "--inference_model" in out
+
+
+def test_config_is_the_same_as_qsep_config_and_names_the_experiment(recipe):
+    shutil.copy(recipe.folder / "conf/train_x.yaml", recipe.folder / "conf/train_y.yaml")
+    recipe("--config", "conf/train_y.yaml", "--stop_stage", "6", "--qsep_args", "--lr 1 --seed=2")
+    assert "--output_dir exp/qsep_train_y_lr1_seed2 " in recipe.call("qsep_train")
+
+
+def test_sets_tags_and_options_reach_the_steps(recipe):
+    recipe.script("local/data.sh", DATA.replace("train valid test", "tr va te1 te2"))
+    args = ["--train_set", "tr", "--valid_set", "va", "--test_sets", "te1 te2", "--nj", "3"]
+    args += ["--scheduler", "tcp://h:1", "--inference_tag", "x", "--fs", "16k"]
+    args += ["--gpu_inference", "false", "--inference_args", "--batch_size 2"]
+    assert recipe(*args, "--scoring_args", "--espnet_keys 4")[0] == 0
+    assert recipe.names().count("render_lists") == recipe.names().count("qsep_scoring") == 2
+    assert "--fs 16000 " in recipe.call("archive")
+    for step in ("scan", "archive", "render_lists", "qsep_scoring"):
+        assert "--num_workers 3 --scheduler tcp://h:1" in recipe.call(step)
+    call = recipe.call("qsep_inference")
+    assert "--output_dir exp/qsep_train_x/inference_x_te1 " in call
+    assert "--device cpu" in call and "--batch_size 2" in call and "--scheduler tcp://h:1" in call
+    assert "--espnet_keys 4" in recipe.call("qsep_scoring")
+    assert "--train_bank dump/tr --valid_bank dump/va" in recipe.call("qsep_train")
+
+
+def test_failure_keeps_the_steps_status_and_shows_the_logs_end(recipe):
+    status, out, err = recipe(FAIL_IN="scan")
+    assert status == 3 and "status 3 from:" in err and "the reason why" in err
+    assert recipe.names() == ["data", "scan"]
+    status, out, err = recipe(FAIL_IN="qsep_train")
+    assert status == 3 and "The last lines of exp/qsep_train_x/train.log" in err
+    assert "the reason why" in err
+    assert not (recipe.folder / "exp/qsep_train_x/.done").exists()
+
+
+def test_training_that_leaves_no_model_is_a_failure(recipe):
+    status, _, err = recipe("--inference_model", "valid.map.best.pth")
+    assert status == 1 and "no exp/qsep_train_x/valid.map.best.pth" in err
+
+
+def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
+    recipe("--stop_stage", "6")
+    status, _, err = recipe("--stop_stage", "6", HASH="2")
+    assert status == 1 and "was trained on other clips" in err and "--qsep_tag" in err
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("step, sent, status", [
+    ("scan", signal.SIGINT, 130),
+    ("qsep_train", signal.SIGTERM, 143),
+])  # fmt: skip
+def test_ctrl_c_and_kill_end_the_step_and_its_workers(recipe, step, sent, status):
+    recipe.calls.touch()
+    process = recipe.start(SLEEP_IN=step)
+    worker = Path(f"{recipe.calls}.worker")
+    while not (worker.exists() and worker.read_text()):
+        time.sleep(0.02)
+    process.send_signal(sent)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == status and "start the same command again" in out
+    assert not alive(int(worker.read_text()))
+    assert recipe("--stop_stage", "6")[0] == 0  # goes on; the lock is free
+    assert step in recipe.names()
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="no flock here")
+def test_two_runs_in_one_folder_do_not_mix(recipe):
+    recipe.script("utils.sh", (recipe.folder / "utils.sh").read_text().replace("-w 15", "-w 0.1"))
+    recipe.calls.touch()
+    first = recipe.start(SLEEP_IN="scan")
+    while "scan" not in recipe.names():
+        time.sleep(0.02)
+    status, _, err = recipe()
+    assert status == 1 and "another run is still working in" in err
+    first.terminate()
+    first.communicate(timeout=20)
+
+
+def test_several_machines_go_through_espnets_launcher(recipe):
+    recipe("--stop_stage", "4")
+    recipe("--stage", "6", "--stop_stage", "6", "--num_nodes", "2", "--ngpu", "4")
+    call = recipe.call("launch")
+    assert "slurm.pl" in call and "--num_nodes 2" in call and "--ngpu 4" in call
+    assert " -- " in call and "espnet2_ext.bin.qsep_train --config conf/train_x.yaml" in call
+
+
+@pytest.mark.parametrize("name", ["audioset_qsep", "esc50_qsep", "own_qsep"])
+def test_recipes_hold_links_and_few_lines(name):
+    folder = ROOT / "egs2" / name
+    for link in ("qsep.sh", "path.sh", "cmd.sh", "utils.sh", "launch", "conf"):
+        assert (folder / link).is_symlink() and (folder / link).exists()
+    assert len((folder / "run.sh").read_text().splitlines()) <= 45
+
+
+def test_paths_on_the_command_line_are_meant_from_where_the_user_stands(tmp_path):
+    folder = tmp_path / "project/egs2/esc50_qsep"
+    shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", folder)
+    for name in ("run.sh", "db.sh"):
+        shutil.copy(ROOT / "egs2/esc50_qsep" / name, folder)
+    (folder / "qsep.sh").write_text('#!/usr/bin/env bash\necho "$ESC50|$*"\n')
+    (tmp_path / "sounds/ESC-50").mkdir(parents=True)
+    sounds = str(tmp_path / "sounds/ESC-50")
+
+    def run(cwd, *args, **env):
+        command = [str(folder / "run.sh"), *args]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True,
+                              env={"PATH": os.environ["PATH"], **env})  # fmt: skip
+        return done.stdout.strip() + done.stderr
+
+    assert run(folder, "--esc50", "../../../sounds/ESC-50").startswith(sounds + "|")
+    assert run(folder, "--esc50=../../../sounds/ESC-50").startswith(sounds + "|")
+    assert run(tmp_path, "--esc50", "sounds/ESC-50").startswith(sounds + "|")
+    assert run(folder, ESC50="../sounds/ESC-50").startswith(sounds + "|")
+    assert f"--config {tmp_path}/my.yaml" in run(tmp_path, "--esc50", sounds, "--config", "my.yaml")
+    assert "--config my.yaml" in run(folder, "--esc50", sounds, "--config", "my.yaml")
+    assert "there is no nowhere" in run(folder, "--esc50", "nowhere")
+    assert "where is ESC-50?" in run(folder)
