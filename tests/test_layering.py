@@ -25,7 +25,11 @@ ARROWS = {
     "tasks": ({"core", "data", "enh", "train", "registry", "tasks"}, {"espnet2"}),
     "infer": ({"core", "data", "tasks", "infer"}, {"espnet2"}),
     "asteroid_ext": ({"core"}, {"asteroid", "pytorch_lightning"}),
-    "bin": ({"core", "data", "report", "train", "registry", "tasks", "infer", "bin"}, {"espnet2"}),
+    "bench": ({"core", "data", "train", "tasks", "infer", "bench"}, {"espnet2"}),
+    "bin": (
+        {"core", "data", "report", "train", "registry", "tasks", "infer", "bench", "bin"},
+        {"espnet2"},
+    ),
 }
 # Optional, slow to import or seldom used: imported where they are used, not with the module.
 LAZY = {"h5py", "dask", "distributed", "dask_jobqueue"}

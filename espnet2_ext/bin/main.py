@@ -1,6 +1,8 @@
 """`espnet2-ext`: separate sounds with a trained model."""
 
 import argparse
+import signal
+import sys
 
 from espnet2_ext.bin._cli import run
 
@@ -59,6 +61,7 @@ def main(cmd=None) -> None:
     args = get_parser().parse_args(cmd)
 
     def work() -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that part-files are removed
         from espnet2_ext.infer import commands  # torch is loaded after the options are known good
 
         getattr(commands, args.command)(args)

@@ -53,7 +53,8 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         others.update({f"label_spk{s}": batch[f"label{s}"] for s in spks if f"label{s}" in batch})
         loss, stats, weight, _ = self.forward_loss(
             pre, lengths, feature_mix, feature_pre, others, ref)
-        stats["sdr_gain"] = self._sdr_gain(pre, ref, speech_mix)
+        # several processes' values are summed only when shaped like ESPnet's own
+        stats["sdr_gain"] = self._sdr_gain(pre, ref, speech_mix).reshape(weight.shape)
         return loss, stats, weight
 
     def forward_enhance(self, speech_mix, speech_lengths, enroll_ref, enroll_ref_lengths,

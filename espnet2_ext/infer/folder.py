@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.audio_io import FlacArkWriter, read_audio, read_mono
+from espnet2_ext.data.audio_io import FlacArkWriter, read_audio, read_mono, read_scp
 from espnet2_ext.data.parallel import map_parts
 from espnet2_ext.data.tables import file_digest
 from espnet2_ext.errors import DataError
@@ -66,10 +66,21 @@ def infer_folder(data_dir: str | os.PathLike, output_dir: str | os.PathLike, mod
         raise DataError(f"batch_size must be 1 or more, not {batch_size}")
     stamp = [VERSION, model_digest, folder_digest(data_dir)]
     inputs = {p: read_table(data_dir / INPUTS[p]) for p in passes}
-    enrolls = {p: read_table(data_dir / f"enroll_{p}.scp") for p in protocols}
+    enrolls = _queries_of(data_dir, protocols)
     settings = {"model": asdict(model), "batch_size": batch_size}
     _embed_protocols(output_dir, enrolls, stamp, settings, run)
     _separate_passes(output_dir, enrolls, inputs, stamp, settings, run)
+
+
+def _queries_of(data_dir: Path, protocols: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Protocol to key to query; a protocol without any is left out."""
+    tables = {p: read_scp(data_dir / f"enroll_{p}.scp") for p in protocols}
+    for protocol in [p for p, table in tables.items() if not table]:
+        logging.warning("%s: no key has a query, protocol %s is left out", data_dir, protocol)
+        del tables[protocol]
+    if not tables:
+        raise DataError(f"{data_dir}: holds no query for any of the protocols asked for")
+    return tables
 
 
 def folder_digest(data_dir: Path) -> str:

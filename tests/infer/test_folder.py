@@ -130,6 +130,16 @@ def test_keys_without_a_query_are_told(rendered, infer, caplog):
     assert "1 of 10 keys have no query" in caplog.text
 
 
+def test_a_protocol_without_queries_is_left_out(rendered, infer, caplog):
+    """As for a set in which every class has one clip."""
+    (rendered / "enroll_other.scp").write_text("")
+    out = infer(rendered, "inf", "--passes", "mixture")
+    assert "protocol other is left out" in caplog.text
+    assert (out / "self/mixture/spk1.scp").exists() and not (out / "other").exists()
+    with pytest.raises(DataError, match="holds no query for any"):
+        infer(rendered, "inf", "--protocols", "other")
+
+
 def test_batch_size_does_not_matter(rendered, infer):
     options = ("--protocols", "self", "--passes", "mixture", "--batch_size")
     a = read_scp(infer(rendered, "a", *options, "1") / "self/mixture/spk1.scp")

@@ -75,7 +75,7 @@ def test_two_processes_give_the_gradients_of_one(bank, config, straight, tmp_pat
     out = tmp_path / "ddp"
     more = ["--max_epoch", 2, "--dist_backend", "gloo", "--keep_nbest_models", 2]
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-           "--master_port", "29517", "-m", "espnet2_ext.bin.qsep_train"]
+           "--standalone", "-m", "espnet2_ext.bin.qsep_train"]
     done = subprocess.run(run + command(bank, config, out, *more), cwd=ROOT, capture_output=True,
                           text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
