@@ -25,6 +25,7 @@ from espnet2_ext.data.lists import read_list
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
+from espnet2_ext.train.checkpoints import whole_checkpoints
 from espnet2_ext.train.iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
@@ -113,7 +114,8 @@ class QSepTask(TargetSpeakerExtractionTask):
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
         try:
-            super().main_worker(args)
+            with whole_checkpoints():
+                super().main_worker(args)
         finally:  # ESPnet leaves the group open, and some processes then abort at their end
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
