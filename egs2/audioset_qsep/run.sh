@@ -18,8 +18,8 @@ if [ "${quick}" = true ]; then
         --scoring_args "--espnet_keys 4")
 elif [ -z "${audioset}" ]; then
     corpus=embedded
-    options=(--qsep_config conf/train_qsep_care_sep_mini.yaml --valid_pairs 64 --test_pairs 144
-        --scoring_args "--espnet_keys 100")
+    options=(--qsep_config conf/train_qsep_care_sep_mini.yaml --valid_pairs 64 --test_pairs 120
+        --scoring_args "--espnet_keys 60")
 else
     AUDIOSET=$(find_path "AudioSet (db.sh or --audioset)" "${audioset}")
     export AUDIOSET
