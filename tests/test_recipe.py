@@ -90,7 +90,7 @@ class Recipe:
     def __call__(self, *args: str, **options) -> tuple[int, str, str]:
         self.calls.write_text("")
         process = self.start(*args, **options)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     def names(self) -> list[str]:
@@ -222,7 +222,7 @@ def test_ctrl_c_and_kill_end_the_step_and_its_workers(recipe, step, sent, status
     while not (worker.exists() and worker.read_text()):
         time.sleep(0.02)
     process.send_signal(sent)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == status and "start the same command again" in out
     assert not alive(int(worker.read_text()))
     assert recipe("--stop_stage", "6")[0] == 0  # goes on; the lock is free
@@ -239,7 +239,7 @@ def test_two_runs_in_one_folder_do_not_mix(recipe):
     status, _, err = recipe()
     assert status == 1 and "another run is still working in" in err
     first.terminate()
-    first.communicate(timeout=20)
+    first.communicate(timeout=180)
 
 
 def test_several_machines_go_through_espnets_launcher(recipe):

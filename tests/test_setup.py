@@ -56,7 +56,7 @@ class Checkout:
 
     def setup(self, **env: str) -> tuple[int, str, str]:
         process = self.start(**env)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=180)
         return process.returncode, out.strip(), err
 
     def said(self) -> list[str]:
@@ -137,7 +137,7 @@ def test_killed_install_is_redone(checkout):
 def test_two_at_once_install_once(checkout):
     checkout.python("bin/python3.12")
     both = [checkout.start(PIP_SECONDS="0.3") for _ in range(2)]
-    outs = [p.communicate(timeout=30)[0].strip() for p in both]
+    outs = [p.communicate(timeout=180)[0].strip() for p in both]
     assert outs == [str(checkout.root / ".venv/bin/python")] * 2
     assert checkout.said().count("venv") == 1
 

@@ -77,7 +77,7 @@ def test_two_processes_give_the_gradients_of_one(bank, config, straight, tmp_pat
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
            "--standalone", "-m", "espnet2_ext.bin.qsep_train"]
     done = subprocess.run(run + command(bank, config, out, *more), cwd=ROOT, capture_output=True,
-                          text=True, timeout=300)
+                          text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     one, start = weights(straight, 2), weights(straight, 1)
     same(weights(out, 2), one, rtol=1e-3, atol=2e-5)

@@ -1,0 +1,145 @@
+"""Clocks and counters: operations, interleaved wall times, peak memory, the machine itself."""
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+Call = Callable[[], object]
+QUIET = 0.25  # cores that others may take while a call is timed
+
+
+def gflop(call: Call) -> float:
+    """Operations of `call` in 1e9, two for a multiply-add.
+
+    Matrix products, convolutions and attention count; the Fourier transform, norms and
+    element-wise work do not. Fused attention kernels are taken apart, for the counter does not
+    know all of them.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def interleaved(calls: dict[str, Call], repeats: int, device: torch.device,
+                warmup: int = 1) -> dict[str, dict[str, float]]:
+    """Wall time of each call, in turns, so that what else the machine does falls on all alike.
+
+    A call during which others took cores that it could have used is made again, some times.
+
+    Returns:
+        for each name `s` (median in seconds), `low`, `high`, and `lost`, the most cores that
+        others kept from a call that was timed: more than `QUIET`, and the figure is not valid.
+    """
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for turn in range(-warmup, repeats):
+        for name, call in calls.items():
+            if turn < 0:
+                call()
+            else:
+                runs[name].append(_timed(call, device))
+    found = {}
+    for name, both in runs.items():
+        walls, lost = zip(*both, strict=True)
+        found[name] = {"s": statistics.median(walls), "low": min(walls), "high": max(walls),
+                       "lost": max(lost)}
+    return found
+
+
+def _timed(call: Call, device: torch.device, tries: int = 4) -> tuple[float, float]:
+    """Seconds of the least disturbed of some tries, and the cores that others kept from it."""
+    best = None
+    for _ in range(tries):
+        synchronize(device)
+        start, cpu, everyone = time.perf_counter(), time.process_time(), _machine_seconds()
+        call()
+        synchronize(device)
+        wall = time.perf_counter() - start
+        others = _machine_seconds() - everyone - (time.process_time() - cpu)
+        free = (os.cpu_count() or 1) - torch.get_num_threads()
+        lost = max(0.0, (others - 0.03) / wall - free)  # the kernel counts in steps of 10 ms
+        if best is None or lost < best[1]:
+            best = wall, lost
+        if lost <= QUIET:
+            break
+    return best
+
+
+def _machine_seconds() -> float:
+    """CPU time that all processes have taken, or a hypervisor has kept; 0 where none can say."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return time.process_time()
+    user, nice, system, _, _, irq, soft, steal = map(int, stat.read_text().split(None, 9)[1:9])
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked for."""
+    getattr(torch, device.type).synchronize()
+
+
+def parameters(model: torch.nn.Module) -> float:
+    """Trainable parameters in millions."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start counting the device's memory anew; the memory of a process cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_mb(device: torch.device) -> float:
+    """Highest memory so far in MB: allocated on the GPU, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")  # getrusage would count the parent's memory at the start
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def machine(device: torch.device) -> dict:
+    """What the figures were measured on, with a yardstick: a square fp32 matrix product."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    size = 1536
+    x = torch.rand(size, size, device=device)
+    took = interleaved({"matmul": lambda: x @ x}, 5, device)["matmul"]
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "python": platform.python_version(),
+            "load": round(os.getloadavg()[0], 2),
+            "matmul_gflops": round(2 * size**3 / took["s"] / 1e9, 1)}
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def markdown(header: list[str], rows: list[list]) -> str:
+    """A table; floats with three significant digits, None as a dash."""
+    def show(x) -> str:
+        if x is None:
+            return "-"
+        if isinstance(x, float):
+            return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+        return str(x)
+
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(show, line)) + " |" for line in lines)
