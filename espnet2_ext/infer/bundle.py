@@ -15,6 +15,7 @@ import tempfile
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from espnet2_ext import __version__
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.files import atomic_path
-from espnet2_ext.infer.weights import check_state, load_state
+from espnet2_ext.infer.weights import fill, load_state, open_member
 
 FORMAT = 1  # of bundle.yaml
 TASKS = {"qsep": "espnet2_ext.tasks.qsep:QSepTask"}
@@ -44,8 +45,8 @@ class Bundle(NamedTuple):
 
 # ---- reading -------------------------------------------------------------------------------------
 
-def read_bundle(path: str | Path) -> Bundle:
-    """Read a bundle whole; nothing in it is executed.
+def read_bundle(path: str | Path, weights: bool = True) -> Bundle:
+    """Read a bundle; nothing in it is executed. Without `weights` its `state` is empty.
 
     Raises:
         BundleError: not there, not a bundle, cut off, damaged, made for another task.
@@ -63,7 +64,8 @@ def read_bundle(path: str | Path) -> Bundle:
             config = _yaml(archive.read(config_file), f"{path}: {config_file}")
             info = _yaml(archive.read(names["bundle.yaml"]), f"{path}: bundle.yaml")
             labels = _labels_in(archive.read(names["labels.tsv"]), f"{path}: labels.tsv")
-            state = load_state(io.BytesIO(archive.read(model_file)), f"{path}: {model_file}")
+            state = {} if not weights else \
+                load_state(open_member(archive, model_file), f"{path}: {model_file}")
         except (zipfile.BadZipFile, EOFError, zlib.error) as e:
             raise BundleError(f"{path}: is damaged ({e})") from e
     _check_info(info, labels, path)
@@ -152,8 +154,9 @@ def _labels_in(data: bytes, where: str) -> list[Label]:
 
 def build_from_bundle(path: str | Path) -> tuple[nn.Module, Bundle]:
     """The model of a bundle with its weights; raises `BundleError` when the two do not fit."""
-    bundle = read_bundle(path)
-    return build_model(bundle.config, bundle.state, bundle.info["task"], str(path)), bundle
+    bundle = read_bundle(path, weights=False)
+    return build_model(bundle.config, lambda: read_bundle(path).state, bundle.info["task"],
+                       str(path)), bundle
 
 
 def build_from_exp(train_config: str | Path, model_file: str | Path,
@@ -163,12 +166,18 @@ def build_from_exp(train_config: str | Path, model_file: str | Path,
     labels: a labels.tsv; None takes the one beside `model_file`, if there is one.
     """
     config = _yaml(_read(train_config), str(train_config))
-    state = load_state(io.BytesIO(_read(model_file)), str(model_file))
+
+    def load() -> dict[str, Tensor]:
+        if not Path(model_file).is_file():
+            raise BundleError(f"{model_file}: no such file")
+        with open(model_file, "rb") as f:
+            return load_state(f, str(model_file))
+
     beside = Path(model_file).parent / "labels.tsv"
     if labels is None and beside.exists():
         labels = beside
     classes = [] if labels is None else _labels_in(_read(labels), str(labels))
-    model = build_model(config, state, "qsep", str(model_file))
+    model = build_model(config, load, "qsep", str(model_file))
     return model, classes, {"task": "qsep", "name": Path(model_file).absolute().parent.name}
 
 
@@ -178,16 +187,16 @@ def _read(path: str | Path) -> bytes:
     return Path(path).read_bytes()
 
 
-def build_model(config: dict, state: dict[str, Tensor], task: str, where: str) -> nn.Module:
-    """Build the model that `config` describes and give it `state`, every key and shape checked."""
+def build_model(config: dict, load: Callable[[], dict[str, Tensor]], task: str,
+                where: str) -> nn.Module:
+    """Build the model that `config` describes and `fill` it with what `load` returns."""
     module, _, name = TASKS[task].partition(":")
     task_class = getattr(importlib.import_module(module), name)
     try:
         model = task_class.build_model(argparse.Namespace(**config))
     except (AttributeError, TypeError, ValueError, KeyError) as e:
         raise BundleError(f"{where}: its configuration does not build a {task} model: {e}") from e
-    check_state(model.state_dict(), state, where)
-    model.load_state_dict(state)
+    fill(model, load, where)
     return model
 
 
@@ -237,18 +246,14 @@ def write_bundle(train_config: str | Path, model_file: str | Path, labels: str |
     info = {"format": FORMAT, **found, **(info or {}), "fs": int(model.fs),
             "classes": len(classes), "parameters": sum(p.numel() for p in model.parameters()),
             "versions": _versions()}
-    state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-    weights = io.BytesIO()
-    torch.save(state, weights)
     members = {
         "meta.yaml": yaml.safe_dump({
             "files": FILES, "yaml_files": YAML_FILES, "timestamp": time.time(),
             "python": sys.version, "torch": info["versions"]["torch"],
             "espnet": info["versions"]["espnet"]}).encode(),
-        "config.yaml": _read(train_config), "model.pth": weights.getvalue(),
-        "labels.tsv": _read(labels),
+        "config.yaml": _read(train_config), "labels.tsv": _read(labels),
         "bundle.yaml": yaml.safe_dump(info, sort_keys=False, allow_unicode=True).encode()}
-    _write_zip(Path(out), members)
+    _write_zip(Path(out), members, model.state_dict())
     return info
 
 
@@ -259,10 +264,16 @@ def _versions() -> dict[str, str]:
             "torch": str(torch.__version__)}
 
 
-def _write_zip(out: Path, members: dict[str, bytes]) -> None:
+def _write_zip(out: Path, members: dict[str, bytes], state: dict[str, Tensor]) -> None:
     from espnet2.main_funcs.pack_funcs import Archiver
 
-    with atomic_path(out) as part, tempfile.TemporaryFile("w") as log, \
-            contextlib.redirect_stdout(log), Archiver(part, "w") as archive:  # it prints as it goes
+    out.parent.mkdir(parents=True, exist_ok=True)
+    state = {k: v.clone() if v.untyped_storage().nbytes() > v.nbytes else v
+             for k, v in state.items()}  # a view would take what it is a view of along
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".tmp-") as folder, \
+            atomic_path(out) as part, open(Path(folder, "log"), "w") as log, \
+            contextlib.redirect_stdout(log), Archiver(part, "w") as archive:  # it prints
+        torch.save(state, Path(folder, "model.pth"))
         for name, data in members.items():
             archive.addfile(archive.generate_info(name, len(data)), io.BytesIO(data))
+        archive.add(Path(folder, "model.pth"), "model.pth")

@@ -182,3 +182,30 @@ def test_name_of_a_bundle(exp, tmp_path):
     with pytest.raises(DataError, match="must end in .zip"):
         write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv",
                      tmp_path / "model.pth")
+
+
+def test_compressed_by_hand(toy_bundle, tmp_path):
+    """Unzipped and zipped again with compression, as a person may do."""
+    with zipfile.ZipFile(toy_bundle) as z, \
+            zipfile.ZipFile(tmp_path / "small.zip", "w", zipfile.ZIP_DEFLATED) as small:
+        for name in z.namelist():
+            small.writestr(name, z.read(name))
+    state = read_bundle(tmp_path / "small.zip").state
+    assert all(torch.equal(state[k], v) for k, v in read_bundle(toy_bundle).state.items())
+
+
+def test_half_precision_and_views(exp, toy_bundle, tmp_path):
+    """Weights come at the model's own precision; a view is stored without what it is a view of."""
+    good = torch.load(exp / "valid.loss.ave.pth", weights_only=True)
+    half = {k: v.half() for k, v in good.items()}
+    half["query"] = torch.zeros(1000, *half["query"].shape).half()[3] + half["query"]
+    big = torch.zeros(1000, *good["local"].shape)
+    big[3] = good["local"]
+    weights(exp / "half.pth", {**half, "local": big[3]})
+    write_bundle(exp / "config.yaml", exp / "half.pth", exp / "labels.tsv", tmp_path / "h.zip")
+    state = read_bundle(tmp_path / "h.zip").state
+    for key, value in state.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, good[key], atol=1e-3, rtol=1e-3)
+    assert (tmp_path / "h.zip").stat().st_size < 1.1 * toy_bundle.stat().st_size
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".tmp")]
