@@ -36,8 +36,8 @@ def interleaved(calls: dict[str, Call], repeats: int, device: torch.device,
     A call during which others took cores that it could have used is made again, some times.
 
     Returns:
-        for each name `s` (median in seconds), `low`, `high`, and `lost`, the most cores that
-        others kept from a call that was timed: more than `QUIET`, and the figure is not valid.
+        for each name `s` (median in seconds), `low`, `high`, and `lost` (median), the cores
+        that others kept from the call: with more than `QUIET` the figure is not valid.
     """
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for turn in range(-warmup, repeats):
@@ -50,7 +50,7 @@ def interleaved(calls: dict[str, Call], repeats: int, device: torch.device,
     for name, both in runs.items():
         walls, lost = zip(*both, strict=True)
         found[name] = {"s": statistics.median(walls), "low": min(walls), "high": max(walls),
-                       "lost": max(lost)}
+                       "lost": statistics.median(lost)}
     return found
 
 
