@@ -23,6 +23,8 @@ REQUIRES = [
     "tqdm",
     "soundfile>=0.13",
     "soxr",
+    "pyloudnorm>=0.2",
+    "av",  # reads .stem.mp4 without an ffmpeg program
     "fast-bss-eval==0.1.3",
     "mir_eval",
     "pystoi",
@@ -42,7 +44,7 @@ EXTRAS["test"] = EXTRAS["all"] + ["pytest"]
 setup(
     name="espnet2_ext",
     version=VERSION,
-    description="Query-based separation of any sound, on ESPnet2",
+    description="Separation of any sound by example or from weak labels, on ESPnet2",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

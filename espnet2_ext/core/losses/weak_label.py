@@ -1,0 +1,272 @@
+"""Losses to train a separator, and its classifier, from strong, frame, clip or mixed labels.
+
+Pishdadian et al., "Finding Strength in Weakness": (11) for frame labels, (15) for clip labels, (17)
+for strong ones, with the terms of `weak_terms`. Not in the paper: batches whose items each carry
+their own label type, and a residual output.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnet2_ext.core.losses.in_parts import in_parts
+from espnet2_ext.core.losses.weak_terms import (
+    REDUCTIONS,
+    active_mixture,
+    class_loss,
+    class_weights,
+    estimate_labels,
+    full_precision,
+    mask_inference,
+    mixture_consistency,
+    pick_weights,
+    spectrum_class_loss,
+    valid_frames,
+)
+
+__all__ = ["ClassifierLoss", "Labels", "WeakLabelLoss", "active_mixture", "class_loss",
+           "class_weights", "mask_inference", "mixture_consistency"]
+
+STRONG, FRAME, CLIP = range(3)
+KINDS = {"strong": STRONG, "frame": FRAME, "clip": CLIP}
+LABEL_TYPES = (*KINDS, "mixed")
+STRATEGIES = ("joint", "finetune", "fixed")
+
+
+class Labels(NamedTuple):
+    """What is known of a batch of mixtures; a field that no item's label type needs may be None.
+
+    `clip` `[B, K]` and `frame` `[B, K, L]` are 0 or 1, `ref` `[B, S, L, F]` holds the spectra of
+    the isolated sources, `kind` `[B]` int64 each item's label type: 0 strong, 1 frame, 2 clip.
+    """
+
+    clip: Tensor | None = None
+    frame: Tensor | None = None
+    ref: Tensor | None = None
+    kind: Tensor | None = None
+
+
+class _Target(NamedTuple):
+    """What the classifier should say; axis 0 as the spectra that it hears."""
+
+    labels: Tensor  # [N, K, L'], or [N, K] of clips
+    weight: Tensor | None  # of the same shape
+    lengths: Tensor | None  # [N], frames of the spectrum
+
+
+def _rows(fields: tuple, index: Tensor | slice) -> list:
+    """The items `index` of every field that is there."""
+    return [None if x is None else x[index] for x in fields]
+
+
+def _given(x: Tensor | None, name: str, shape: str) -> Tensor:
+    if x is None:
+        raise ValueError(f"expected labels.{name} {shape}, got None")
+    return x
+
+
+class ClassifierLoss(nn.Module):
+    """The classifier's own training on mixtures: (8) or (13), with weights (18).
+
+    Args:
+        classifier: as in `core.nets.sed`: `forward(mag [B, L, F], lengths) -> [B, K, L']`, `pool`,
+            `shrink` and `frames`.
+        label_type: `frame` or `clip`. `strong` trains on frame labels; `mixed` on the clip's where
+            `Labels.kind` is 2, else on frame labels.
+        prior: `[K]`, share of frames in which each class is active, for the weights (16) of strong
+            and frame items; None: no weights.
+        clip_prior: `[K]`, the same for clips and clip items. The paper does not weight those.
+        reduction: `mean` or `sum`, over frames.
+        part: spectra that a fixed classifier hears at a time; None: what is fastest.
+
+    Raises:
+        ValueError: an unknown label type or reduction; a prior outside 0 to 1.
+    """
+
+    def __init__(self, classifier: nn.Module | None, *, label_type: str = "frame",
+                 prior: Tensor | None = None, clip_prior: Tensor | None = None,
+                 reduction: str = "mean", part: int | None = None):
+        super().__init__()
+        for name, value, known in (("label_type", label_type, LABEL_TYPES),
+                                   ("reduction", reduction, REDUCTIONS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, not {value!r}")
+        self.classifier, self.label_type, self.reduction = classifier, label_type, reduction
+        self.part = part
+        for name, share in (("weight", prior), ("clip_weight", clip_prior)):
+            self.register_buffer(
+                name, None if share is None else class_weights(share), persistent=False)
+
+    def forward(self, *, mix: Tensor, labels: Labels, lengths: Tensor | None = None
+                ) -> dict[str, Tensor]:
+        """`mix` `[B, L, F]`, real or complex; gives `loss` and, detached, `class_mix`, `[B]`."""
+        mag = full_precision(mix.abs())
+        loss = mag.new_zeros(len(mag))
+        for kind, index, (part, lengths_), known in self.groups((mag, lengths), labels):
+            value = self.judge(part, self.target(max(kind, FRAME), known, lengths_))
+            loss = loss.index_put((index,), value)
+        return {"loss": loss, "class_mix": loss.detach()}
+
+    # ---- shared with WeakLabelLoss -----------------------------------------------------------
+    def groups(self, tensors: tuple, labels: Labels) -> list[tuple[int, Tensor, list, Labels]]:
+        """The batch by label type: that, its items' indices, their part of tensors and labels."""
+        batch, device = len(tensors[0]), tensors[0].device
+        if self.label_type != "mixed":
+            return [(KINDS[self.label_type], torch.arange(batch, device=device), tensors, labels)]
+        kind = _given(labels.kind, "kind", "[B]")
+        if kind.shape != (batch,) or not bool(((kind >= STRONG) & (kind <= CLIP)).all()):
+            raise ValueError(f"expected labels.kind [{batch}] of 0, 1 and 2, got {kind.tolist()}")
+        found = ((k, (kind == k).nonzero()[:, 0]) for k in KINDS.values())
+        return [(k, i, _rows(tensors, i), Labels(*_rows(labels, i))) for k, i in found if len(i)]
+
+    def target(self, kind: int, labels: Labels, lengths: Tensor | None) -> _Target:
+        """Labels and weights of the mixtures, at the classifier's frames or of the clip."""
+        if kind == CLIP:
+            clip = _given(labels.clip, "clip", "[B, K]").float()
+            weight = None if self.clip_weight is None else pick_weights(self.clip_weight, clip)
+            return _Target(clip, weight, lengths)
+        frame = _given(labels.frame, "frame", "[B, K, L]").float()
+        if lengths is not None:  # a pooled frame must not take a label from the padding
+            frame = frame.masked_fill(~valid_frames(lengths, frame.shape[-1])[:, None], 0)
+        frame = self.classifier.shrink(frame)
+        weight = None if self.weight is None else pick_weights(self.weight, frame)
+        return _Target(frame, weight, lengths)
+
+    def judge(self, mag: Tensor, target: _Target) -> Tensor:
+        """Cross-entropy of the classifier's answer to magnitudes `[N, L, F]`; `[N]`."""
+        logits = self.classifier(mag, target.lengths)
+        lengths = None if target.lengths is None else self.classifier.frames(target.lengths)
+        valid = None
+        if target.labels.dim() == 2:
+            logits = self.classifier.pool(logits, lengths)
+        else:
+            valid = valid_frames(lengths, logits.shape[-1])
+        return spectrum_class_loss(logits=logits, target=target.labels, weight=target.weight,
+                                   valid=valid, reduction=self.reduction)
+
+    def judge_in_parts(self, mag: Tensor, target: _Target) -> Tensor:
+        """`judge` by a classifier that does not learn: the same, in the memory of one part."""
+        most = None if mag.is_cuda else getattr(self.classifier, "cpu_values", None)
+        part = self.part or (len(mag) if most is None else max(1, most // mag[0].numel()))
+        return in_parts(lambda x, here: self.judge(x, _Target(*_rows(target, here))), mag, part)
+
+
+class WeakLabelLoss(ClassifierLoss):
+    """The loss of a separator: class term + alpha * mixture term, (11) or (15); strong: (17).
+
+    With frame labels the terms are (10) and (5), with clip labels (12) and (6); strong items have
+    (17) alone. The balance of both terms depends on sums, means and the scaling of the transform:
+    alpha = 100 of the paper goes with `reduction="mean"` and an unnormalised STFT.
+
+    Args:
+        classifier: see `ClassifierLoss`; may be None for `strong`.
+        label_type: `strong`, `frame`, `clip`, or `mixed`: each item's own, in `Labels.kind`.
+        alpha: of the mixture term.
+        prior, clip_prior, reduction, part: see `ClassifierLoss`.
+        strategy: `joint` and `finetune` (from scratch, or a trained classifier) train the
+            classifier along, all terms count. `fixed`: its parameters are frozen, it stays in
+            evaluation mode, and its term on the mixture, a constant, is neither computed nor added.
+        strong_scale: factor of (17), to balance strong items against others in a batch; 1 in the
+            paper, which does not mix them.
+
+    Raises:
+        ValueError: an unknown label type, strategy or reduction; no classifier for weak labels.
+
+    >>> loss, est = WeakLabelLoss(None, label_type="strong"), torch.ones(1, 2, 3, 4)
+    >>> loss(est=est, mix=est.sum(1), labels=Labels(ref=0.5 * est))  # 0.5 a source
+    {'loss': tensor([1.]), 'strong': tensor([1.])}
+    """
+
+    def __init__(self, classifier: nn.Module | None, *, label_type: str = "frame",
+                 alpha: float = 100.0, prior: Tensor | None = None,
+                 clip_prior: Tensor | None = None, strategy: str = "fixed",
+                 reduction: str = "mean", strong_scale: float = 1.0, part: int | None = None):
+        super().__init__(classifier, label_type=label_type, prior=prior, clip_prior=clip_prior,
+                         reduction=reduction, part=part)
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
+        if classifier is None and label_type != "strong":
+            raise ValueError(f"{label_type} labels need a classifier")
+        self.alpha, self.strategy, self.strong_scale = alpha, strategy, strong_scale
+        self.fixed = strategy == "fixed"
+        if self.fixed and classifier is not None:
+            classifier.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "WeakLabelLoss":
+        super().train(mode)
+        if self.fixed and self.classifier is not None:
+            self.classifier.eval()
+        return self
+
+    def forward(self, *, est: Tensor, mix: Tensor, labels: Labels,
+                lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """The loss of each item, and its terms.
+
+        Args:
+            est: `[B, S, L, F]`, the masked mixture, real or complex; S is K or K + 1.
+            mix: `[B, L, F]`, of the same kind: the magnitude for real estimates.
+            labels: what is known of the mixtures.
+            lengths: `[B]` frames; what lies behind is padding.
+
+        Returns:
+            dict of `[B]`: `loss`, and detached `strong`, `mixture`, `class_est`, `class_mix`:
+            those of the label type and strategy, 0 for items without this term.
+
+        Raises:
+            ValueError: shapes that do not fit, or labels that are missing; says which.
+        """
+        if est.dim() != 4 or est.shape[:1] + est.shape[2:] != mix.shape:
+            raise ValueError(f"expected est [B, S, L, F] and mix [B, L, F], "
+                             f"got est {list(est.shape)}, mix {list(mix.shape)}")
+        names = ["loss"] + ["strong"] * (self.label_type in ("strong", "mixed"))
+        if self.label_type != "strong":
+            names += ["mixture", "class_est"] + ["class_mix"] * (not self.fixed)
+        est, mix = full_precision(est), full_precision(mix)
+        terms = dict.fromkeys(names, est.new_zeros(len(est), dtype=est.dtype.to_real()))
+        for kind, index, batch, known in self.groups((est, mix, lengths), labels):
+            found = self.strong_terms(*batch, known) if kind == STRONG else \
+                self.weak_terms(*batch, known, kind)
+            for name, value in found.items():
+                terms[name] = terms[name].index_put((index,), value)
+        return {name: x if name == "loss" else x.detach() for name, x in terms.items()}
+
+    def strong_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels
+                     ) -> dict[str, Tensor]:
+        weight = None
+        if self.weight is not None:
+            weight = pick_weights(self.weight, _given(labels.frame, "frame", "[B, K, L]"))
+            residual = est.shape[1] - weight.shape[1]  # has no prior
+            weight = F.pad(weight, (0, 0, 0, residual), value=1.0)
+        strong = mask_inference(est=est, ref=_given(labels.ref, "ref", "[B, S, L, F]"),
+                                weight=weight, lengths=lengths, reduction=self.reduction)
+        return {"loss": self.strong_scale * strong, "strong": strong}
+
+    def weak_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels,
+                   kind: int) -> dict[str, Tensor]:
+        active = _given(labels.clip, "clip", "[B, K]") if kind == CLIP else \
+            _given(labels.frame, "frame", "[B, K, L]")
+        mixture = active_mixture(est=est, mix=mix, active=active, lengths=lengths,
+                                 reduction=self.reduction)
+        terms = self.class_terms(est, mix, self.target(kind, labels, lengths))
+        return {"loss": sum(terms.values()) + self.alpha * mixture, "mixture": mixture, **terms}
+
+    def class_terms(self, est: Tensor, mix: Tensor, target: _Target) -> dict[str, Tensor]:
+        """(9) or (14) summed over the estimates and, unless fixed, (8) or (13)."""
+        batch, sources = est.shape[:2]
+        mag, labels = est.abs(), estimate_labels(target.labels, sources)
+        if not self.fixed:  # one batch, so that a batch norm sees mixtures and estimates alike
+            mag = torch.cat([mag, mix.abs()[:, None]], 1)
+            labels = torch.cat([labels, target.labels[:, None]], 1)
+        number = mag.shape[1]
+        weight, lengths = (None if x is None else x.repeat_interleave(number, 0)
+                           for x in target[1:])
+        if self.fixed and self.classifier.training:  # who set the whole model to training did this
+            self.classifier.eval()
+        learns = torch.is_grad_enabled() or self.classifier.training
+        judge = self.judge if learns and not self.fixed else self.judge_in_parts
+        each = judge(mag.flatten(0, 1), _Target(labels.flatten(0, 1), weight, lengths))
+        each = each.reshape(batch, number)
+        terms = {"class_est": each[:, :sources].sum(1)}
+        return terms if self.fixed else {**terms, "class_mix": each[:, sources]}

@@ -1,0 +1,37 @@
+"""Bidirectional LSTM over sequences of their own lengths."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+class BLSTM(nn.LSTM):
+    """`forward(x [B, L, D], lengths [B] or None) -> [B, L, 2 H]`, 0 behind an item's length.
+
+    What an item gives does not depend on its padding. There is no dropout, so that training and
+    evaluation do the same; the module stays in training mode because cuDNN keeps what the backward
+    pass needs in no other, and a frozen network in evaluation mode must still pass gradients on.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int = 1):
+        super().__init__(width, hidden, layers, batch_first=True, bidirectional=True)
+
+    def train(self, mode: bool = True) -> "BLSTM":
+        return super().train(True)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is None or int(lengths.min()) >= x.shape[1]:
+            return super().forward(x)[0]
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        out = super().forward(packed)[0]
+        return pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
+
+
+def hide_padding(x: Tensor, lengths: Tensor | None, dim: int = 1) -> Tensor:
+    """`x` with 0 where `dim`, the frames, lies behind an item's length; items are dimension 0."""
+    if lengths is None or int(lengths.min()) >= x.shape[dim]:
+        return x
+    shape = [1] * x.dim()
+    shape[dim] = x.shape[dim]
+    frames = torch.arange(x.shape[dim], device=x.device).reshape(shape)
+    return x.masked_fill(frames >= lengths.to(x.device).reshape(-1, *[1] * (x.dim() - 1)), 0)

@@ -1,0 +1,126 @@
+"""Masks from a small convolutional U-Net on mel bands, for training without a GPU.
+
+Not of a paper. A mask that is even within a mel band has a quarter of the values of one on all
+bins, and filters that slide over the bands learn from little data.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnet2_ext.core.nets.blstm import BLSTM, hide_padding
+from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
+from espnet2_ext.core.nets.mel import mel_filterbank
+
+_LOG_FLOOR = 1e-3  # lower, and the quiet frames between events govern the batch norm
+
+
+class ConvMasker(nn.Module):
+    """Log-mel spectrum of the mixture to one mask an output.
+
+    A convolution on patches of 2 frames x 2 bands, then a U-Net whose levels halve both; at its
+    bottom a bidirectional LSTM looks at the whole clip. The masks of the bands are spread over the
+    bins by the filters' own shares in each bin.
+
+    Args:
+        num_bins: F.
+        num_outputs: S.
+        mel_bands: N, a multiple of 2 to the number of channels.
+        channels: of the levels.
+        hidden: units of the LSTM a direction.
+        mask_type, bound: as in `BLSTMMasker`.
+        fs: sampling rate in Hz, for the filterbank.
+
+    Raises:
+        ValueError: another mask type or number of bands.
+    """
+
+    PATCH = 2
+
+    def __init__(self, num_bins: int, num_outputs: int, *, mel_bands: int = 64,
+                 channels: tuple[int, ...] = (24, 48, 96), hidden: int = 64,
+                 mask_type: str = "magnitude", bound: float = 2.0, fs: int = 16000):
+        super().__init__()
+        self.step = self.PATCH * 2 ** (len(channels) - 1)
+        if mask_type not in MASK_TYPES:
+            raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
+        if mel_bands % self.step:
+            raise ValueError(f"{len(channels)} levels need mel_bands to be a multiple of "
+                             f"{self.step}, not {mel_bands}")
+        self.num_bins, self.num_outputs = num_bins, num_outputs
+        self.mask_type, self.bound = mask_type, bound
+        bank = mel_filterbank(num_bins, mel_bands, fs)
+        self.register_buffer("bank", bank / bank.sum(0), persistent=False)
+        self.register_buffer("spread", _spread(bank), persistent=False)
+        self.norm = nn.BatchNorm1d(mel_bands)
+        self.first = nn.Conv2d(1, channels[0], self.PATCH, self.PATCH)
+        self.place = nn.Parameter(torch.zeros(channels[0], 1, mel_bands // self.PATCH))
+        self.levels = nn.ModuleList(_Twice(c, c) for c in channels)
+        steps = list(zip(channels, channels[1:]))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in steps)
+        width = channels[-1] * mel_bands // self.step
+        self.rnn, self.back = BLSTM(width, hidden), nn.Linear(2 * hidden, width)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in steps)
+        self.joined = nn.ModuleList(_Twice(2 * a, a) for a, _ in steps)
+        parts = 1 + (mask_type == "complex")
+        self.last = nn.ConvTranspose2d(channels[0], num_outputs * parts, self.PATCH, self.PATCH)
+
+    def forward(self, spec: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Spectrum `[B, L, F]`, complex (or its magnitude), to masks `[B, S, L, F]`.
+
+        Frames behind an item's length `[B]` count as silence.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
+            raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], "
+                             f"got {list(spec.shape)}")
+        frames = spec.shape[1]
+        x = hide_padding(spec.abs(), lengths) @ self.bank
+        x = self.norm(x.clamp(min=_LOG_FLOOR).log().transpose(1, 2)).transpose(1, 2)
+        x = F.pad(x, (0, 0, 0, -frames % self.step))[:, None]
+        x = self.unet(self.first(x.contiguous(memory_format=torch.channels_last)) + self.place)
+        x = self.last(x)[:, :, :frames] @ self.spread  # [B, S (or 2 S), L, F]
+        if self.mask_type == "complex":
+            x = x.unflatten(1, (2, -1)).movedim(1, -1)
+        return bounded_mask(x, self.mask_type, self.bound)
+
+    def unet(self, x: Tensor) -> Tensor:
+        """`[B, D, L, N]` to the same."""
+        skips = []
+        for level, down in zip(self.levels, [*self.down, None], strict=True):
+            x = level(x)
+            if down is not None:
+                skips.append(x)
+                x = down(x)
+        x = x + self.whole(x)
+        for up, joined in reversed(list(zip(self.up, self.joined, strict=True))):
+            x = joined(torch.cat([up(x), skips.pop()], dim=1))
+        return x
+
+    def whole(self, x: Tensor) -> Tensor:
+        """`[B, D, L, N]` to the same, through the recurrent network along the frames."""
+        d, n = x.shape[1], x.shape[3]
+        y = self.back(self.rnn(x.permute(0, 2, 1, 3).flatten(2)))
+        return y.unflatten(2, (d, n)).transpose(1, 2)
+
+
+class _Twice(nn.Sequential):
+    """Convolution, batch norm and ReLU, two times."""
+
+    def __init__(self, width_in: int, width: int):
+        layers = []
+        for w in (width_in, width):
+            layers += [nn.Conv2d(w, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+                       nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+def _spread(bank: Tensor) -> Tensor:
+    """Shares `[N, F]` of the bands in each bin, which sum to 1; edge bins belong to the last."""
+    total, middle = bank.sum(1), bank.argmax(0)
+    share = bank / total.clamp(min=1e-3)[:, None]
+    for f in (total < 1e-3).nonzero()[:, 0]:
+        share[f] = F.one_hot((middle - f).abs().argmin(), bank.shape[1])
+    return share.t().contiguous()

@@ -1,0 +1,135 @@
+"""Sound event detectors: which classes sound in each frame, and in the clip.
+
+Pishdadian et al., "Finding Strength in Weakness", section II-F and figures 2b and 2c. Logits are
+returned, not probabilities; the losses take them so.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnet2_ext.core.nets.blstm import BLSTM, hide_padding
+from espnet2_ext.core.nets.conv_pool import ConvPool
+from espnet2_ext.core.nets.mel import mel_filterbank
+from espnet2_ext.core.nets.pooling import make_pooling
+
+
+class SoundEventDetector(nn.Module):
+    """What every classifier of sound events has; a subclass gives `detect`.
+
+    Args:
+        num_bins: F of the magnitude spectra.
+        num_classes: K.
+        mel_bands: N, bands of a mel filterbank on the linear magnitude; None: the F bins.
+        pooling: from frames to the clip, a name of `pooling.POOLINGS`.
+        fs: sampling rate in Hz, for the filterbank.
+        compress: 0 feeds the magnitude m as it is, as in the paper; c > 0 feeds log(1 + c m).
+    """
+
+    time_pool = 1  # frames of the spectrum in a frame of the logits
+    cpu_values: int | None = None  # of the spectra in one pass, where more are slower on a CPU
+
+    def __init__(self, num_bins: int, num_classes: int, *, mel_bands: int | None,
+                 pooling: str = "max", fs: int = 16000, compress: float = 0.0):
+        super().__init__()
+        self.num_bins, self.num_classes, self.compress = num_bins, num_classes, compress
+        self.num_features = mel_bands or num_bins
+        bank = mel_filterbank(num_bins, mel_bands, fs) if mel_bands else None
+        self.register_buffer("mel", bank, persistent=False)
+        self.clip_pooling = make_pooling(pooling, num_classes)
+
+    def forward(self, mag: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Linear magnitudes `[B, L, F]`, lengths `[B]` in frames, to frame logits `[B, K, L']`.
+
+        Raises:
+            ValueError: another shape, or complex.
+        """
+        if mag.dim() != 3 or mag.shape[-1] != self.num_bins or mag.is_complex():
+            raise ValueError(f"expected real magnitudes [B, L, {self.num_bins}], "
+                             f"got {mag.dtype} {list(mag.shape)}")
+        x = hide_padding(mag, lengths)
+        if self.mel is not None:
+            x = x @ self.mel.to(x.dtype)
+        if self.compress:
+            x = torch.log1p(self.compress * x)
+        return self.detect(x, lengths).transpose(1, 2)
+
+    def detect(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Features `[B, L, N]`, 0 behind the lengths, to logits `[B, L', K]`."""
+        raise NotImplementedError
+
+    def pool(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Frame logits `[B, K, L']` and their lengths `[B]` to clip logits `[B, K]`."""
+        return self.clip_pooling(logits, lengths)
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Lengths in frames of the spectrum to lengths in frames of the logits, rounded up."""
+        return -(-lengths // self.time_pool)
+
+    def shrink(self, labels: Tensor) -> Tensor:
+        """Frame labels `[B, K, L]` to `[B, K, L']`: 1 where any of the frames taken together is."""
+        if self.time_pool == 1:
+            return labels
+        return F.max_pool1d(labels, self.time_pool, ceil_mode=True)
+
+
+class RNNClassifier(SoundEventDetector):
+    """Bidirectional LSTM and a dense layer, figure 2b; 40 mel bands in the paper's table IV.
+
+    Args:
+        num_bins, num_classes, mel_bands, pooling, fs, compress: see `SoundEventDetector`.
+        hidden: units a direction.
+        layers: of the LSTM.
+    """
+
+    def __init__(self, num_bins: int, num_classes: int, *, mel_bands: int | None = 40,
+                 hidden: int = 100, layers: int = 2, pooling: str = "max", fs: int = 16000,
+                 compress: float = 0.0):
+        super().__init__(num_bins, num_classes, mel_bands=mel_bands, pooling=pooling, fs=fs,
+                         compress=compress)
+        self.rnn = BLSTM(self.num_features, hidden, layers)
+        self.out = nn.Linear(2 * hidden, num_classes)
+
+    def detect(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.out(self.rnn(x, lengths))
+
+
+class CRNNClassifier(SoundEventDetector):
+    """Three convolutions, a bidirectional LSTM and a dense layer, figure 2c: "2D-CRNN".
+
+    The second and third pooling halve the number of frames as well: a frame of the logits is four
+    of the spectrum, the last one what is left.
+
+    Args:
+        num_bins, num_classes, mel_bands, pooling, fs, compress: see `SoundEventDetector`.
+        channels: of the three convolutions.
+        kernel: side of the convolutions, odd.
+        hidden: units of the LSTM a direction.
+    """
+
+    time_pool = 4
+    POOLS = ((1, 2), (2, 2), (2, 2))  # frames, bins
+
+    def __init__(self, num_bins: int, num_classes: int, *, mel_bands: int | None = None,
+                 channels: tuple[int, ...] = (32, 64, 128), kernel: int = 5, hidden: int = 100,
+                 pooling: str = "max", fs: int = 16000, compress: float = 0.0):
+        super().__init__(num_bins, num_classes, mel_bands=mel_bands, pooling=pooling, fs=fs,
+                         compress=compress)
+        if len(channels) != len(self.POOLS):
+            raise ValueError(f"channels must hold {len(self.POOLS)} numbers, not {list(channels)}")
+        self.cpu_values = 2**22 // channels[0]  # 16 MiB of activations: caches, page faults
+        self.blocks, width = nn.ModuleList(), self.num_features
+        for c_in, c_out, pool in zip((1, *channels), channels, self.POOLS):
+            self.blocks.append(ConvPool(c_in, c_out, kernel, pool))
+            width = -(-width // pool[1])
+        self.rnn = BLSTM(width * channels[-1], hidden)
+        self.out = nn.Linear(2 * hidden, num_classes)
+
+    def detect(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        x = x[:, None]
+        for block in self.blocks:
+            x = block(x, lengths)
+            if lengths is not None:
+                lengths = -(-lengths // block.pool[0])
+        x = x.permute(0, 2, 3, 1).flatten(2)  # [B, L', F' C]
+        return self.out(self.rnn(x, lengths))

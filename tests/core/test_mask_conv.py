@@ -1,0 +1,63 @@
+"""The small convolutional masker."""
+
+import pytest
+import torch
+
+from espnet2_ext.core.nets.mask_conv import ConvMasker, _spread
+from espnet2_ext.core.nets.mel import mel_filterbank
+
+
+def masker(**conf):
+    torch.manual_seed(0)
+    return ConvMasker(65, 3, **{"mel_bands": 16, "channels": (4, 8), "hidden": 4, **conf}).eval()
+
+
+def test_bands_share_each_bin():
+    share = _spread(mel_filterbank(65, 16, 16000))
+    assert torch.allclose(share.sum(0), torch.ones(65)) and share.min() >= 0
+
+
+def test_what_all_bands_agree_on_reaches_all_bins():
+    net = masker()
+    torch.nn.init.zeros_(net.last.weight)
+    net.last.bias.data.copy_(torch.tensor([0.0, 2.0, -2.0]))
+    mask = net(torch.rand(2, 11, 65))
+    expected = torch.tensor([0.0, 2.0, -2.0]).sigmoid()[None, :, None, None]
+    assert torch.allclose(mask, expected.expand(2, 3, 11, 65), atol=1e-6)
+
+
+@pytest.mark.parametrize("mask_type", ["magnitude", "share", "phase_sensitive", "complex"])
+@pytest.mark.parametrize("frames", [1, 4, 11])
+def test_masks_are_bounded_and_of_the_inputs_size(mask_type, frames):
+    mask = masker(mask_type=mask_type)(100 * torch.randn(2, frames, 65, dtype=torch.cfloat))
+    assert mask.shape == (2, 3, frames, 65)
+    assert mask.is_complex() == (mask_type == "complex")
+    assert mask.abs().max() <= (1 if mask_type in ("magnitude", "share") else 2)
+
+
+def test_frames_behind_the_length_are_silence():
+    net, spec = masker(), torch.randn(1, 12, 65, dtype=torch.cfloat)
+    quiet = spec.clone()
+    quiet[:, 7:] = 0
+    assert torch.equal(net(spec, torch.tensor([7])), net(quiet))
+
+
+def test_every_parameter_learns_and_silence_is_finite():
+    net = masker().train()
+    net(torch.randn(2, 12, 65, dtype=torch.cfloat)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+    assert net(torch.zeros(2, 12, 65)).isfinite().all()
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="multiple of 4, not 18"):
+        masker(mel_bands=18)
+    with pytest.raises(ValueError, match="mask_type must be one of"):
+        masker(mask_type="soft")
+    with pytest.raises(ValueError, match=r"expected a spectrum \[B, L, 65\]"):
+        masker()(torch.zeros(2, 12, 64))
+
+
+def test_shares_sum_to_one():
+    mask = masker(mask_type="share")(torch.rand(2, 8, 65))
+    assert torch.allclose(mask.sum(1), torch.ones(2, 8, 65))
