@@ -1,0 +1,220 @@
+"""Reader of UrbanSound8K in the layout of the original.
+
+`metadata/UrbanSound8K.csv` lists the slices, `audio/fold1/` to `audio/fold10/` hold them, at any
+rate and with any number of channels. A slice's class name (`car_horn`) stands as the class id. All
+slices of a recording (`fsID`) lie in one fold. J. Salamon, C. Jacoby, J. P. Bello, "A Dataset and
+Taxonomy for Urban Sound Research", ACM Multimedia 2014.
+"""
+
+import csv
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.errors import DataError
+
+COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class")
+CLASSES = ("car_horn", "dog_bark", "gun_shot", "jackhammer", "siren")  # the paper's
+SETS = ("train:1-6", "valid:7-8", "test:9-10")  # the paper's
+
+log = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """What a set takes of a fold: recordings by part `index` of `count` equal ones."""
+
+    fold: int
+    index: int = 0
+    count: int = 1
+
+
+def parse_sets(texts: Sequence[str]) -> dict[str, list[Part]]:
+    """Read sets such as `train:1-6`, `test:9,10`, or `valid:2/1of2` and `test:2/2of2`.
+
+    The last form takes a share of a fold: for each class, its recordings are dealt out to that
+    many parts so that these have nearly equal numbers of slices. So no recording is in two sets.
+
+    Raises:
+        DataError: naming the text.
+    """
+    sets: dict[str, list[Part]] = {}
+    for text in texts:
+        name, _, folds = text.partition(":")
+        try:
+            parts = [part for item in folds.split(",") for part in _parts(item)]
+        except ValueError:
+            raise DataError(
+                f"set {text!r}: expected NAME:FOLDS, as in train:1-6, test:9,10 or valid:2/1of2"
+            ) from None
+        if not name or name in sets or "/" in name:
+            raise DataError(f"set {text!r}: a name is missing or there twice")
+        sets[name] = parts
+    return sets
+
+
+def _parts(item: str) -> list[Part]:
+    folds, _, share = item.partition("/")
+    first, _, last = folds.partition("-")
+    index, count = (int(v) for v in share.split("of")) if share else (1, 1)
+    found = [Part(fold, index - 1, count) for fold in range(int(first), int(last or first) + 1)]
+    if not found or not 1 <= index <= count:
+        raise ValueError(item)
+    return found
+
+
+def read_meta(root: str | os.PathLike) -> list[dict]:
+    """Rows of `ROOT/metadata/UrbanSound8K.csv` with `fold` as a number.
+
+    Raises:
+        DataError: with file and line: no such file, a column that is not there, a broken line, a
+            slice that is listed twice, a recording in two folds.
+    """
+    path = Path(root) / "metadata" / "UrbanSound8K.csv"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (is {root} the folder of UrbanSound8K?)")
+    rows, seen, folds = [], set(), {}
+    with open(path, encoding="utf-8", newline="") as f:
+        table = csv.DictReader(f)
+        if lacks := set(COLUMNS) - set(table.fieldnames or ()):
+            raise DataError(f"{path}:1: no column {', '.join(sorted(lacks))}")
+        for row in table:
+            where, name = f"{path}:{table.line_num}", row["slice_file_name"]
+            if None in row or None in row.values() or not name or not row["class"]:
+                raise DataError(f"{where}: fields are missing or too many")
+            if not row["fold"].isdecimal():
+                raise DataError(f"{where}: fold {row['fold']!r} is not a number")
+            if name in seen:
+                raise DataError(f"{where}: slice {name} is listed twice")
+            row = {**row, "fold": int(row["fold"])}
+            if folds.setdefault(row["fsID"], row["fold"]) != row["fold"]:
+                raise DataError(f"{where}: recording {row['fsID']} is in two folds")
+            seen.add(name)
+            rows.append(row)
+    if not rows:
+        raise DataError(f"{path}: lists no slices")
+    return rows
+
+
+def prepare_urbansound8k(
+    root: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    sets: dict[str, Sequence[Part]] | None = None,
+    classes: Sequence[str] = CLASSES,
+    background: Sequence[str] = (),
+) -> dict[str, dict]:
+    """Write `data_dir/labels.tsv` and for each set `data_dir/SET/clips.tsv`.
+
+    Args:
+        root: folder of UrbanSound8K. sets: see `parse_sets`; None: the paper's.
+        classes: names, in the order of the labels. background: names of classes whose slices are
+            listed behind them, as sound of no labelled class for `EventDrawer`.
+
+    Returns:
+        For each set "slices", "missing" (their files are not there; the scan counts them so too)
+        and "recordings".
+
+    Raises:
+        DataError: a broken list, an unknown class, a fold that no slice has, a part of a fold in
+            two sets, a set without a slice.
+    """
+    rows = read_meta(root)
+    sets = parse_sets(SETS) if sets is None else sets
+    names = [*classes, *background]
+    _check_names(names, {row["class"] for row in rows}, root)
+    _check_sets(sets, {row["fold"] for row in rows}, root)
+    dealt = _deal(rows, {p.fold: p.count for parts in sets.values() for p in parts})
+    rows = [row for row in rows if row["class"] in names]
+    here = _files(Path(root) / "audio", {row["fold"] for row in rows})
+    labels = [Label(i, name, name.replace("_", " ")) for i, name in enumerate(names)]
+    write_labels(Path(data_dir) / "labels.tsv", labels)
+    counts = {}
+    for name, parts in sets.items():
+        wanted = {(p.fold, p.index) for p in parts}
+        chosen = [row for row in rows if (row["fold"], dealt.get(row["fsID"], 0)) in wanted]
+        counts[name] = _write_set(name, chosen, here, Path(data_dir))
+    return counts
+
+
+def _write_set(name: str, rows: list[dict], here: dict, data_dir: Path) -> dict:
+    """Write a set's `clips.tsv` and say what is in it."""
+    if not rows:
+        raise DataError(f"set {name}: no slice of these classes in its folds")
+    clips = [
+        Clip(
+            Path(row["slice_file_name"]).stem,
+            (row["class"],),
+            here.get((row["fold"], row["slice_file_name"]), ""),
+        )
+        for row in rows
+    ]
+    write_clips(data_dir / name / "clips.tsv", sorted(clips))
+    missing = Counter(clip.labels[0] for clip in clips if not clip.source)
+    each = ", ".join(f"{k} {n}" for k, n in Counter(row["class"] for row in rows).items())
+    log.info("set %s: %d slices (%s)", name, len(clips), each)
+    if missing:
+        each = ", ".join(f"{k} {n}" for k, n in missing.items())
+        log.warning("set %s: %d listed slices have no file (%s)", name, missing.total(), each)
+    recordings = len({row["fsID"] for row in rows})
+    return {"slices": len(clips), "missing": missing.total(), "recordings": recordings}
+
+
+def _files(audio: Path, folds: set[int]) -> dict[tuple[int, str], str]:
+    """Files of each fold. A fold without a folder has none."""
+    if not audio.is_dir():
+        raise DataError(f"{audio}: no such folder")
+    found = {}
+    for fold in sorted(folds):
+        folder = audio / f"fold{fold}"
+        if folder.is_dir():
+            found |= {(fold, e.name): str(folder / e.name) for e in os.scandir(folder)}
+    return found
+
+
+def _deal(rows: list[dict], counts: dict[int, int]) -> dict[str, int]:
+    """Recording -> index of its part of the fold, for folds cut into `counts` parts.
+
+    Recordings with most slices first (of equals, by a hash), each to the part of its class with
+    the fewest so far: what is chosen of the classes and the order of the list do not matter.
+    """
+    rows = [row for row in rows if counts.get(row["fold"], 1) > 1]
+    sizes = Counter(row["fsID"] for row in rows)
+    name = {row["fsID"]: row["class"] for row in sorted(rows, key=lambda r: r["class"])}
+    fold = {row["fsID"]: row["fold"] for row in rows}
+
+    def rank(v):
+        return -sizes[v], hashlib.blake2b(v.encode(), digest_size=8).digest()
+
+    dealt, full = {}, {}
+    for v in sorted(sizes, key=rank):
+        parts = full.setdefault((fold[v], name[v]), [0] * counts[fold[v]])
+        dealt[v] = parts.index(min(parts))
+        parts[dealt[v]] += sizes[v]
+    return dealt
+
+
+def _check_names(names: Sequence[str], known: set[str], root) -> None:
+    for name in names:
+        if name not in known:
+            there = ", ".join(sorted(known))
+            raise DataError(f"{root}: no slice of class {name!r}; it has {there}")
+        if names.count(name) > 1:
+            raise DataError(f"class {name} is named twice")
+
+
+def _check_sets(sets: dict[str, Sequence[Part]], known: set[int], root) -> None:
+    used: dict[Part, str] = {}
+    counts: dict[int, int] = {}
+    for name, parts in sets.items():
+        for part in parts:
+            if part.fold not in known:
+                raise DataError(f"{root}: fold {part.fold} of set {name} has no slices")
+            if part in used:
+                raise DataError(f"fold {part.fold} is in the sets {used[part]} and {name}")
+            if (other := counts.setdefault(part.fold, part.count)) != part.count:
+                raise DataError(f"fold {part.fold} is cut into {other} and into {part.count} parts")
+            used[part] = name

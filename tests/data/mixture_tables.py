@@ -1,0 +1,45 @@
+"""A small bank of three classes and small tables, for the tests of mixtures."""
+
+import json
+
+import numpy as np
+from sounds import noise, write
+
+from espnet2_ext.core.events import Event, Mixture
+from espnet2_ext.data.archive import Settings, archive
+from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.mixtures import MixtureTable, bank_digest, write_table
+from espnet2_ext.data.scan import Limits, scan
+from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+
+FS, CLASSES = 1000, ["horn", "bark"]
+NAMES = [*CLASSES, "park"]
+RULES = {"seconds": 1.0, "event_seconds": (0.1, 0.8), "mean_events": 2.0, "n_fft": 64, "hop": 16}
+MIXTURES = [
+    Mixture("b", 16, "strong", (Event(0, "c1", 2, 4, 4, 0.1), Event(1, "c2", 0, 15, 1, 1 / 3))),
+    Mixture("a", 16, "frame", (Event(-1, "c3", 0, 0, 16, 1.0), Event(0, None, 0, 0, 16, 1.0))),
+    Mixture("ü", 40, "clip", ()),
+]
+
+
+def table(folder, mixtures=MIXTURES, classes=CLASSES):
+    write_table(folder, mixtures, fs=FS, classes=classes, n_fft=8, hop=4, seed=1)
+    return MixtureTable(folder)
+
+
+def make_bank(top):
+    """Nine clips c0 to c8, n-th of class n % 3 and 0.6 + n / 10 s, with made-up levels."""
+    clips = []
+    for n in range(9):
+        ref = write(top / "audio" / f"c{n}.wav", noise(600 + 100 * n, n, 0.5), FS)
+        clips.append(Clip(f"c{n}", (NAMES[n % 3],), ref))
+    write_labels(top / "data" / "labels.tsv", [Label(i, n, n) for i, n in enumerate(NAMES)])
+    write_clips(top / "data" / "set" / "clips.tsv", clips)
+    scan(top / "data" / "set", limits=Limits(min_seconds=0.1), num_workers=1)
+    archive(top / "data" / "set", top / "bank", settings=Settings(FS), num_workers=1)
+    bank = ClipBank(top / "bank")
+    levels = np.linspace(-30, -20, 9)  # at 1 kHz the loudness curve has no meaning
+    np.save(bank.path / "loudness.npy", levels)
+    about = {"version": 1, "bank": bank_digest(bank), "clips": 9}
+    (bank.path / "loudness.json").write_text(json.dumps(about))
+    return bank
