@@ -2,6 +2,16 @@
 
 import signal
 
+import pytest
+
 # A shell without job control starts its background commands deaf to Ctrl-C, and children inherit
 # that; with a handler here they start with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def weak_corpus(tmp_path_factory):
+    """The folder of a tiny corpus for training from weak labels."""
+    from weak_corpus import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("weak"))

@@ -7,9 +7,11 @@ import torch
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.tasks.weak import WeakLabelTask
 
 CONF = Path(__file__).parent.parent / "conf"
 YAMLS = sorted(CONF.rglob("train_qsep_*.yaml"))
+WEAK_YAMLS = sorted(CONF.rglob("train_weak*.yaml"))
 
 
 def build(path, *more):
@@ -54,3 +56,27 @@ def test_unknown_top_level_key_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         build(bad)
     assert "batch_sise" in capsys.readouterr().err
+
+
+def build_weak(path, *more):
+    args = WeakLabelTask.get_parser().parse_args([
+        "--config", str(path), "--output_dir", "unused", "--class_names", *"abcde", *more])
+    return args, WeakLabelTask.build_model(args)  # a mel filterbank is computed from values
+
+
+@pytest.mark.parametrize("path", WEAK_YAMLS, ids=lambda p: p.relative_to(CONF).as_posix())
+def test_weak_yaml_builds(path):
+    args, model = build_weak(path)
+    assert model.num_spk == 5 and model.fs == 16000 and args.patience is not None
+    assert args.train_table is None and args.encoder_conf == args.decoder_conf
+    _, alone = build_weak(path, "--part", "classifier") if model.classifier else (None, None)
+    assert alone is None or (alone.separator is None and alone.classifier is not None)
+
+
+def test_weak_sizes_are_the_papers():
+    _, model = build_weak(CONF / "train_weak_crnn.yaml")
+    rnn = model.separator.net.rnn
+    assert (rnn.hidden_size, rnn.num_layers, rnn.bidirectional) == (600, 3, True)
+    assert 20 < millions(model.separator) < 25 and 1 < millions(model.classifier) < 6
+    _, model = build_weak(CONF / "train_weak_rnn.yaml", "--residual", "true")
+    assert model.num_spk == 6 and model.classifier.num_features == 40

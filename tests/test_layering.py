@@ -11,8 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "espnet2_ext"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"errors", "files", "__init__"}  # the standard library only; everybody may use them
-HOSTS = {"espnet", "espnet2", "espnet3"}
-HOSTS |= {"asteroid", "asteroid_filterbanks", "lightning", "pytorch_lightning"}
+ESPNET = {"espnet", "espnet2", "espnet3"}
+ASTEROID = {"asteroid", "asteroid_filterbanks", "lightning", "pytorch_lightning"}
+HOSTS = ESPNET | ASTEROID
+MEET = "asteroid_"  # files so named stand between ESPnet and Asteroid; nowhere else do both meet
 
 # layer: (layers of ours that it may import, hosts that it may import)
 ARROWS = {
@@ -27,7 +29,8 @@ ARROWS = {
     "asteroid_ext": ({"core"}, {"asteroid", "pytorch_lightning"}),
     "bench": ({"core", "data", "train", "tasks", "infer", "bench"}, {"espnet2"}),
     "bin": (
-        {"core", "data", "report", "train", "registry", "tasks", "infer", "bench", "bin"},
+        {"core", "data", "report", "train", "registry", "tasks", "infer", "bench", "bin",
+         "asteroid_ext"},
         {"espnet2"},
     ),
 }
@@ -62,6 +65,8 @@ def test_imports_follow_the_arrows(path):
             assert rest and rest[0] in ours | LEAVES | {"__version__"}, where
             nets = rest[:2] == ["core", "nets"]
             assert not (nets and layer(path) in {"data", "report"}), where
+        elif top in ASTEROID and path.name.startswith(MEET):
+            assert layer(path) in {"enh", "asteroid_ext"}, where
         elif top in HOSTS:
             assert top in hosts, where
         elif layer(path) == "core" or layer(path) in LEAVES:
@@ -73,6 +78,16 @@ def test_imports_follow_the_arrows(path):
 def test_heavy_and_optional_packages_are_imported_where_used(path):
     for line, name in imports(ast.parse(path.read_text(encoding="utf-8")).body):
         assert name.split(".")[0] not in LAZY, f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_espnet_and_asteroid_meet_in_files_named_so(path):
+    nodes = ast.parse(path.read_text(encoding="utf-8"))
+    tops = {name.split(".")[0] for _, name in imports(ast.walk(nodes))}
+    if tops & ESPNET and tops & ASTEROID:
+        assert path.name.startswith(MEET), path
+        at_import = {name.split(".")[0] for _, name in imports(nodes.body)}
+        assert not at_import & ASTEROID, f"{path}: Asteroid is imported where it is used"
 
 
 def test_core_works_without_espnet_asteroid_and_lightning():

@@ -3,9 +3,11 @@
 import inspect
 
 import pytest
+import torch
 
 from espnet2_ext import registry
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.tasks.weak import WeakLabelTask
 
 NAMES = [(choices, name, cls) for choices, table in registry.TABLE for name, cls in table.items()]
 
@@ -15,7 +17,8 @@ def test_name_stands_for_the_class_in_espnet(choices, name, cls):
     assert choices.get_class(name) is cls
     required = [p for p in inspect.signature(cls).parameters.values()
                 if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    given = {"input_dim": 26, "criterion": None, "train": True}
+    given = {"input_dim": 26, "criterion": None, "train": True, "loss": "singlesrc_neg_sisdr",
+             "classifier": torch.nn.Identity(), "num_bins": 26, "num_classes": 3}
     cls(**{p.name: given[p.name] for p in required})
 
 
@@ -42,3 +45,6 @@ def test_names_are_options_of_the_task(capsys):
     assert "care_sep" in by_name["extractor"].choices
     assert "mel_band_split" in by_name["encoder"].choices
     assert "warmuphalvinglr" in by_name["scheduler"].choices
+    by_name = {a.dest: a for a in WeakLabelTask.get_parser()._actions}
+    assert {"rnn", "crnn"} <= set(by_name["classifier"].choices)
+    assert {"mask_blstm", "asteroid_masker", "rnn"} <= set(by_name["separator"].choices)

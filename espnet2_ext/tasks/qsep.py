@@ -1,20 +1,17 @@
 """ESPnet task of query-based separation: target extraction that mixes while it trains."""
 
 import argparse
-import inspect
 
 import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks import abs_task
-from espnet2.tasks.enh import criterion_choices, decoder_choices, encoder_choices, \
-    loss_wrapper_choices
+from espnet2.tasks.enh import decoder_choices, encoder_choices
 from espnet2.tasks.enh_tse import (
     TargetSpeakerExtractionTask,
     extractor_choices,
     preprocessor_choices,
 )
 from espnet2.torch_utils.initialize import initialize
-from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -23,9 +20,8 @@ from espnet2.utils.types import str_or_none
 from espnet2_ext.core.mixing import PairDrawer
 from espnet2_ext.data.lists import read_list
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
-from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.train.checkpoints import whole_checkpoints
+from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
 from espnet2_ext.train.iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
@@ -79,13 +75,13 @@ class QSepTask(TargetSpeakerExtractionTask):
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options,
                                 mode: str) -> AbsIterFactory:
         preprocess = iter_options.preprocess_fn
-        _require(args, "train_bank")
+        require(args, "train_bank")
         if mode == "train":
             check_keys(PairDrawer, args.pair_conf, "pair_conf", ("bank",))
             source = {"drawer": PairDrawer(preprocess.bank, **args.pair_conf),
                       "num_iters_per_epoch": iter_options.num_iters_per_epoch}
         else:
-            _require(args, "valid_pairs")
+            require(args, "valid_pairs")
             source = {"pairs": read_list(args.valid_pairs, preprocess.bank)}
         split = iter_options.distributed and torch.distributed.is_initialized()
         return PairIterFactory(
@@ -100,11 +96,7 @@ class QSepTask(TargetSpeakerExtractionTask):
         extractor = build(extractor_choices, args.extractor, args.extractor_conf,
                           input_dim=encoder.output_dim)
         decoder = build(decoder_choices, args.decoder, args.decoder_conf)
-        wrappers = []
-        for c in args.criterions or []:
-            criterion = build(criterion_choices, c["name"], c.get("conf", {}))
-            wrappers.append(build(loss_wrapper_choices, c.get("wrapper", "keyed_order"),
-                                  c.get("wrapper_conf", {}), criterion=criterion))
+        wrappers = [build_criterion(c, "keyed_order") for c in args.criterions or []]
         check_keys(ESPnetQSepModel, args.model_conf, "model_conf")
         model = ESPnetQSepModel(encoder, extractor, decoder, wrappers, **args.model_conf)
         if args.init is not None:
@@ -113,38 +105,5 @@ class QSepTask(TargetSpeakerExtractionTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
-        try:
-            with whole_checkpoints():
-                super().main_worker(args)
-        finally:  # ESPnet leaves the group open, and some processes then abort at their end
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
-
-
-def build(choices: ClassChoices, name: str, conf: dict, **given) -> object:
-    """An object of the class that `name` stands for in one of ESPnet's tables.
-
-    Raises:
-        DataError: an unknown name, or a key of `conf` that the class does not take.
-    """
-    if name.lower() not in choices.classes:
-        raise DataError(f"unknown {choices.name} {name!r}; there is: "
-                        f"{', '.join(sorted(choices.classes))}")
-    cls = choices.get_class(name)
-    check_keys(cls, conf, f"{choices.name}_conf of {name}", given)
-    return cls(**given, **conf)
-
-
-def check_keys(cls: type, conf: dict, where: str, given: dict | tuple = ()) -> None:
-    """Refuse keys of `conf` that the constructor of `cls` does not take (DataError)."""
-    parameters = inspect.signature(cls).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    if unknown := [key for key in conf if key not in parameters]:
-        takes = ", ".join(k for k in parameters if k not in given)
-        raise DataError(f"{where}: unknown key {', '.join(map(repr, unknown))}; it takes: {takes}")
-
-
-def _require(args: argparse.Namespace, name: str) -> None:
-    if getattr(args, name) is None:
-        raise DataError(f"--{name} is needed for training (command line or YAML)")
+        with training():
+            super().main_worker(args)

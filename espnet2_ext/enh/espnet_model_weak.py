@@ -1,0 +1,251 @@
+"""ESPnet model of separation from weak labels: a separator, and the classifier that judges it."""
+
+from collections.abc import Sequence
+
+import torch
+from espnet2.enh.encoder.abs_encoder import AbsEncoder
+from espnet2.enh.espnet_model import ESPnetEnhancementModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import Tensor, nn
+
+from espnet2_ext.core.losses.weak_label import Labels
+from espnet2_ext.core.metrics import si_sdr_gain
+from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.enh.loss.criterions.weak_label import WeakLabelCriterion
+
+
+def frame_sizes(encoder: AbsEncoder, n_fft: int = 512, hop_length: int = 128) -> tuple[int, int]:
+    """(window, hop) in samples of an STFT encoder; of another encoder, those given."""
+    if getattr(encoder, "n_fft", None) is None:
+        return n_fft, hop_length
+    return encoder.n_fft, encoder.hop_length
+
+
+class ESPnetWeakLabelModel(ESPnetEnhancementModel):
+    """Classes of sound out of a mixture, one output each, in the order of the classes.
+
+    With an STFT encoder estimates are masked spectra: real ones for real masks, on the mixture's
+    magnitude, as in the paper (Pishdadian et al., "Finding Strength in Weakness", eq. 2), complex
+    ones for complex masks. With any other encoder the outputs are decoded, and both they and the
+    mixture go through an STFT of the model's own.
+
+    Args:
+        encoder, decoder: from ESPnet's tables. separator: the same, or None for part `classifier`.
+        loss_wrappers: with criterions of any kind; those on references need strong labels.
+        classifier: as in `core.nets.sed`, or None where nothing asks for one.
+        class_names: K names. residual: there is one output more, for sound of no class.
+        part: `separator` or `classifier`. label_type: `strong`, `frame`, `clip` or `mixed`.
+        freeze_classifier: the strategy `fixed`.
+        sample_rate: Hz, where the encoder does not know it.
+        n_fft, hop_length: of the STFT that stands in where the encoder is none.
+    """
+
+    def __init__(self, encoder, separator, decoder, loss_wrappers: list, *,
+                 classifier: nn.Module | None, class_names: Sequence[str], residual: bool = False,
+                 part: str = "separator", label_type: str = "frame",
+                 freeze_classifier: bool = False, sample_rate: int = 16000, n_fft: int = 512,
+                 hop_length: int = 128, extract_feats_in_collect_stats: bool = False):
+        self_made = [w for w in loss_wrappers if isinstance(w.criterion, WeakLabelCriterion)]
+        super().__init__(encoder, separator, decoder, None,
+                         [w for w in loss_wrappers if w not in self_made],
+                         extract_feats_in_collect_stats=extract_feats_in_collect_stats)
+        self.weak_wrappers = self_made
+        self.classifier, self.class_names, self.residual = classifier, list(class_names), residual
+        self.part, self.label_type = part, label_type
+        self.freeze_classifier = freeze_classifier
+        self.sample_rate = sample_rate
+        _, self.hop = frame_sizes(encoder, n_fft, hop_length)
+        spectral = getattr(encoder, "n_fft", None) is not None
+        self.stft = None if spectral else STFT(n_fft, hop_length, "sqrt_hann")
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """No gradient where none can come: several processes wait for all that are expected."""
+        still = [self.encoder, self.decoder] if self.part == "classifier" else []
+        if self.classifier is not None and self.freeze_classifier:
+            still.append(self.classifier)
+        elif self.classifier is not None and self.label_type in ("strong", "frame"):
+            still.append(getattr(self.classifier, "clip_pooling", nn.Identity()))
+        for module in still:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ESPnetWeakLabelModel":
+        super().train(mode)
+        if self.freeze_classifier and self.classifier is not None:
+            self.classifier.eval()
+        return self
+
+    @property
+    def fs(self) -> int:
+        """Sampling rate in Hz of all audio going in and out."""
+        return getattr(self.encoder, "sample_rate", self.sample_rate)
+
+    # ---- training ----------------------------------------------------------------------------
+
+    def forward(self, speech_mix: Tensor, speech_mix_lengths: Tensor | None = None, **batch):
+        """Loss, log and weight of a batch, as ESPnet's trainer wants them.
+
+        Args:
+            speech_mix: `[B, T]`, or `[B, T, C]`, of which the mean of the channels counts.
+            batch: what the label type needs of `clip_label` `[B, K]`, `frame_label` `[B, L, K]`,
+                `speech_ref1`, ... `[B, T]` and, for mixed labels, `label_kind` `[B, 1]`.
+
+        Raises:
+            ValueError: a key that the label type needs is not there, or does not fit.
+        """
+        mix = speech_mix.mean(-1) if speech_mix.dim() == 3 else speech_mix
+        lengths = speech_mix_lengths
+        if lengths is None:
+            lengths = torch.full(mix.shape[:1], mix.shape[1], device=mix.device)
+        mix = mix[:, :lengths.max()]
+        step = self._classifier_step if self.part == "classifier" else self._separator_step
+        loss, stats = step(mix, lengths, batch)
+        if self.label_type == "mixed":  # a batch without items of one type leaves parts unused
+            loss = loss + sum(0.0 * p.sum() for p in self.classifier.parameters()
+                              if p.requires_grad)
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, len(mix)), loss.device)
+
+    def _classifier_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
+        spec, frames = self._spectrum(mix, lengths)
+        labels = self._labels(batch, spec)
+        return self._weak_loss(None, spec.abs(), labels, frames)
+
+    def _separator_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
+        feature, flens = self.encoder(mix, lengths)
+        masked, _, others = self.separator(feature, flens, {})
+        scored = not self.training and "speech_ref1" in batch
+        waves = None
+        if self.loss_wrappers or self.stft is not None or scored:
+            waves = [self.decoder(m, lengths)[0] for m in masked]
+        loss, stats = mix.new_zeros(()), {}
+        if self.weak_wrappers:
+            est, spec = self._estimates(masked, others, feature, waves, mix)
+            labels = self._labels(batch, spec)
+            if self.label_type in ("strong", "mixed"):
+                labels = labels._replace(ref=self._references(batch, est, mix, lengths))
+            frames = flens if self.stft is None else self.stft.frames(lengths)
+            loss, stats = self._weak_loss(est, spec, labels, frames)
+        if self.loss_wrappers:
+            other, more, _, _ = self.forward_loss(
+                waves, lengths, feature, masked, others, self._refs(batch, mix.shape[1]))
+            loss, stats = loss + other.squeeze(), {**stats, **more}
+        if scored:
+            refs = torch.stack(self._refs(batch, mix.shape[1]), 1)
+            stats["si_sdr_gain"] = gain_where_mixed(torch.stack(waves, 1), refs, mix)
+        return loss, stats
+
+    def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor
+                   ) -> tuple[Tensor, dict]:
+        whole = int(frames.min()) >= spec.shape[1]
+        given = {"mix_spectrum": spec, "labels": labels, "frames": None if whole else frames}
+        loss, stats = 0.0, {}
+        for wrapper in self.weak_wrappers:
+            value, more, _ = wrapper(None, est, given)
+            more.pop(wrapper.criterion.name)  # its terms are told, and the sum of all is
+            loss, stats = loss + wrapper.weight * value, {**stats, **more}
+        return loss, stats
+
+    def _labels(self, batch: dict, spec: Tensor) -> Labels:
+        clip, frame, kind = (batch.get(k) for k in ("clip_label", "frame_label", "label_kind"))
+        if self.label_type == "clip":
+            return Labels(clip=clip)
+        if frame is not None:
+            if frame.shape[1] != spec.shape[1]:
+                raise ValueError(f"frame_label holds {frame.shape[1]} frames, the spectrum "
+                                 f"{spec.shape[1]}: labels must be given every {self.hop} samples")
+            frame = frame.transpose(1, 2)
+        return Labels(clip, frame, None, kind.reshape(-1) if self.label_type == "mixed" else None)
+
+    def _refs(self, batch: dict, samples: int) -> list[Tensor]:
+        names = [f"speech_ref{s}" for s in range(1, self.num_spk + 1)]
+        if missing := [name for name in names if name not in batch]:
+            raise ValueError(f"isolated sources are needed, and the data has no {missing[0]}")
+        return [batch[name][:, :samples] for name in names]
+
+    @torch.no_grad()
+    def _references(self, batch: dict, est: Tensor, mix: Tensor, lengths: Tensor) -> Tensor:
+        """Spectra of the isolated sources `[B, S, L, F]`, of the kind of the estimates."""
+        refs = torch.stack(self._refs(batch, mix.shape[1]), 1)
+        repeated = lengths.repeat_interleave(refs.shape[1])
+        ref = self._spectrum(refs.flatten(0, 1), repeated)[0].unflatten(0, refs.shape[:2])
+        if est.is_complex():
+            return ref
+        if getattr(self.separator, "mask_type", "magnitude") != "phase_sensitive":
+            return ref.abs()
+        return (ref * torch.exp(-1j * self._spectrum(mix, lengths)[0].angle())[:, None]).real
+
+    # ---- spectra -----------------------------------------------------------------------------
+
+    def _spectrum(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Complex `[B, L, F]` that the classifier hears and losses compare, and frames `[B]`."""
+        if self.stft is None:
+            return self.encoder(wave, lengths)
+        own = torch.arange(wave.shape[1], device=wave.device) < lengths.to(wave.device)[:, None]
+        return self.stft(wave * own), self.stft.frames(lengths)
+
+    def _estimates(self, masked: list, others: dict, feature: Tensor, waves: list | None,
+                   mix: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates `[B, S, L, F]` and mixture `[B, L, F]`, both real or both complex."""
+        if self.stft is not None:
+            return self.stft(torch.stack(waves, 1)), self.stft(mix)
+        masks = [others.get(f"mask_spk{s}") for s in range(1, len(masked) + 1)]
+        if any(m is None or m.is_complex() or m.shape != feature.shape for m in masks):
+            return torch.stack(list(masked), 1), feature
+        mag = feature.abs()
+        return torch.stack(masks, 1) * mag[:, None], mag
+
+    def collect_feats(self, **batch) -> dict:
+        """Nothing to collect."""
+        return {}
+
+    # ---- use ---------------------------------------------------------------------------------
+
+    def separate(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`[B, T]` to `[B, S, T]`: the classes in order, then the residual where there is one.
+
+        Args:
+            lengths: `[B]` samples that count in each item.
+
+        Raises:
+            ValueError: a model of the part `classifier`.
+        """
+        if self.separator is None:
+            raise ValueError("this model is a classifier alone, it separates nothing")
+        whole = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
+        feature, flens = self.encoder(wave, whole if lengths is None else lengths)
+        masked, _, _ = self.separator(feature, flens, {})
+        return torch.stack([self.decoder(m, whole)[0] for m in masked], 1)
+
+    def classify(self, wave: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Probabilities of the classes in `[B, T]`: of frames `[B, L', K]`, of the clip `[B, K]`.
+
+        Raises:
+            ValueError: a model without a classifier (trained from strong labels).
+        """
+        if self.classifier is None:
+            raise ValueError("this model has no classifier")
+        whole = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
+        spec, frames = self._spectrum(wave, whole if lengths is None else lengths)
+        logits = self.classifier(spec.abs(), frames)
+        clip = self.classifier.pool(logits, self.classifier.frames(frames))
+        return logits.sigmoid().transpose(1, 2), clip.sigmoid()
+
+
+@torch.no_grad()
+def gain_where_mixed(est: Tensor, ref: Tensor, mix: Tensor) -> Tensor:
+    """Mean SI-SDR gain in dB of `est` over `mix` by the paper's rule (III-C): `[]`.
+
+    Silent sources, and mixtures with a single source, are left out; NaN where nothing is left.
+
+    Args:
+        est, ref: `[B, S, T]`. mix: `[B, T]`.
+    """
+    active = ref.abs().amax(-1) > 0  # [B, S]
+    counted = active & (active.sum(1, keepdim=True) > 1)
+    if not counted.any():
+        return mix.new_tensor(float("nan"))
+    mixes = mix[:, None].expand_as(ref)
+    gains = si_sdr_gain(est=est[counted].nan_to_num(), ref=ref[counted], mix=mixes[counted])
+    return gains.nanmean().to(mix.dtype)

@@ -1,0 +1,87 @@
+"""What the tasks share: objects from a YAML's names, checked options, and a training's end."""
+
+import argparse
+import contextlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.tasks.enh import criterion_choices, loss_wrapper_choices
+from espnet2.train.class_choices import ClassChoices
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.train.checkpoints import whole_checkpoints
+
+
+def build(choices: ClassChoices, name: str, conf: dict, **given) -> object:
+    """An object of the class that `name` stands for in one of ESPnet's tables.
+
+    Raises:
+        DataError: an unknown name, or a key of `conf` that the class does not take.
+    """
+    if not isinstance(name, str) or name.lower() not in choices.classes:
+        raise DataError(f"unknown {choices.name} {name!r}; there is: "
+                        f"{', '.join(sorted(choices.classes))}")
+    cls = choices.get_class(name.lower())
+    check_keys(cls, conf, f"{choices.name}_conf of {name}", given)
+    return cls(**given, **conf)
+
+
+def check_keys(cls: type, conf: dict, where: str, given: dict | tuple = ()) -> None:
+    """Refuse keys of `conf` that the constructor of `cls` does not take, or that are `given`.
+
+    Raises:
+        DataError: naming `where` and the keys.
+    """
+    parameters = inspect.signature(cls).parameters
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if unknown := [k for k in conf if k in given or not (free or k in parameters)]:
+        takes = ", ".join(k for k in parameters if k not in given)
+        raise DataError(f"{where}: unknown key {', '.join(map(repr, unknown))}; it takes: {takes}")
+
+
+def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrapper:
+    """An entry of a YAML's `criterions`, `{name, conf, wrapper, wrapper_conf}`, in its wrapper.
+
+    Args:
+        given: arguments of the criterion that the task knows.
+    """
+    criterion = build(criterion_choices, entry["name"], entry.get("conf") or {}, **given)
+    return build(loss_wrapper_choices, entry.get("wrapper", default_wrapper),
+                 entry.get("wrapper_conf") or {}, criterion=criterion)
+
+
+def require(args: argparse.Namespace, *names: str) -> None:
+    """Refuse training without an option (DataError that names it)."""
+    for name in names:
+        if getattr(args, name) is None:
+            raise DataError(f"--{name} is needed for training (command line or YAML)")
+
+
+@contextlib.contextmanager
+def training() -> Iterator[None]:
+    """Around `main_worker`: checkpoints are written whole, and the process group is closed."""
+    try:
+        with whole_checkpoints():
+            yield
+    finally:  # ESPnet leaves the group open, and some processes then abort at their end
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
+    """Train, or go on with `--resume true`.
+
+    Raises:
+        DataError: the training ended without a usable checkpoint.
+    """
+    args = task.get_parser().parse_args(cmd)
+    task.main(args=args)
+    if args.dry_run or args.collect_stats:
+        return
+    if not (Path(args.output_dir) / "checkpoint.pth").exists():
+        raise DataError(f"{args.output_dir}: training ended without a checkpoint "
+                        "(no step was taken, or every gradient was invalid; see its log)")

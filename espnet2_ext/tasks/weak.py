@@ -1,0 +1,253 @@
+"""ESPnet task of separation from weak labels: first the classifier, then the separator."""
+
+import argparse
+import inspect
+from pathlib import Path
+
+from espnet2.tasks.enh import (
+    EnhancementTask,
+    decoder_choices,
+    encoder_choices,
+    preprocessor_choices,
+    separator_choices,
+)
+from espnet2.torch_utils.initialize import initialize
+from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.utils.types import str2bool, str_or_none
+from torch import nn
+
+from espnet2_ext.core.losses.weak_label import LABEL_TYPES, STRATEGIES
+from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.mixtures import MixtureTable
+from espnet2_ext.enh.classifier.choices import classifier_choices
+from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel, frame_sizes
+from espnet2_ext.errors import DataError
+from espnet2_ext.registry import register
+from espnet2_ext.tasks.classifier_file import require_classifier
+from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
+from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
+
+# Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
+register()
+
+PARTS = ("classifier", "separator")
+OPTIONS = {"part": PARTS, "label_type": LABEL_TYPES, "strategy": STRATEGIES}
+WEAK = "weak_label"
+MAX_SOURCES = 100
+NOT_SEQUENCE = ("clip_label", "label_kind")
+
+
+class WeakLabelTask(EnhancementTask):
+    """ESPnet's enhancement task with our model, preprocessor and criterion.
+
+    Training takes `--train_table` and `--train_bank`, `--valid_table` and `--valid_bank` (mixture
+    tables, rendered on the fly), or ESPnet's own data triples with `speech_mix`, `clip_label` and
+    so on, and then `--class_names`. Everything else is ESPnet's own.
+    """
+
+    class_choices_list = [encoder_choices, separator_choices, decoder_choices,
+                          preprocessor_choices, classifier_choices]
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser):
+        super().add_task_arguments(parser)
+        group = parser.add_argument_group("Separation from weak labels")
+        group.add_argument("--part", choices=PARTS, default="separator",
+                           help="What is trained: the classifier alone, or the separator")
+        group.add_argument("--label_type", choices=LABEL_TYPES, default="frame")
+        group.add_argument("--strategy", choices=STRATEGIES, default="fixed",
+                           help="The classifier of a separator: trained along from scratch, or "
+                                "loaded and fine-tuned, or loaded and fixed")
+        group.add_argument("--classifier_file", type=str_or_none, default=None,
+                           help="Weights of a trained classifier, its config.yaml beside them")
+        group.add_argument("--residual", type=str2bool, default=False,
+                           help="One output more, for the sound of no labelled class")
+        for name in ("train", "valid"):
+            group.add_argument(f"--{name}_table", type=str_or_none, default=None,
+                               help="Folder of a mixture table")
+            group.add_argument(f"--{name}_bank", type=str_or_none, default=None,
+                               help="Clip bank of its sounds")
+        group.add_argument("--class_names", nargs="+", default=None,
+                           help="Names of the classes in order (default: those of --train_table)")
+        for name in ("frame_prior", "clip_prior"):
+            group.add_argument(f"--{name}", nargs="+", type=float, default=None,
+                               help="Share in which each class is active, for the class weights "
+                                    "(default: those of --train_table)")
+        parser.set_defaults(
+            batch_type="unsorted", num_att_plot=0, sample_rate=16000, encoder="sqrt_hann_stft",
+            decoder="sqrt_hann_stft", separator="mask_blstm", preprocessor="weak", model_conf={},
+            criterions=[{"name": WEAK, "conf": {}}])
+
+    # ---- data --------------------------------------------------------------------------------
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool):
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=0, not_sequence=NOT_SEQUENCE)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
+        if args.preprocessor != "weak":
+            return super().build_preprocess_fn(args, train)
+        encoder = build(encoder_choices, args.encoder, args.encoder_conf)
+        n_fft, hop = frame_sizes(encoder, **_stft_conf(args))
+        which = "train" if train else "valid"
+        return build(preprocessor_choices, "weak", args.preprocessor_conf, train=train,
+                     table=getattr(args, f"{which}_table"), bank=getattr(args, f"{which}_bank"),
+                     num_classes=len(args.class_names), label_type=args.label_type,
+                     part=args.part, residual=args.residual, n_fft=n_fft, hop_length=hop)
+
+    @classmethod
+    def build_dataset(cls, args: argparse.Namespace, iter_options, keys_to_load=None):
+        if isinstance(iter_options.preprocess_fn, WeakPreprocessor):
+            iter_options.preprocess_fn.open()
+        return super().build_dataset(args, iter_options, keys_to_load)
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False):
+        return ("speech_mix",) if inference else ()
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False):
+        return ("mixture", "speech_mix", "clip_label", "frame_label", "label_kind",
+                *(f"speech_ref{n}" for n in range(1, MAX_SOURCES + 1)))
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace) -> None:
+        """Before a training: tables are read and their data set up, a classifier is looked for.
+
+        Raises:
+            DataError: an option or a file that is missing or does not fit; see there.
+        """
+        _check(args)
+        for which in ("train", "valid"):
+            if getattr(args, f"{which}_table") is not None or args.train_table is not None:
+                _use_table(args, which)
+        goes_on = args.resume and (Path(args.output_dir) / "checkpoint.pth").exists()
+        if args.part == "separator" and args.strategy != "joint" and not goes_on:
+            classifier = _build_classifier(args)
+            if classifier is not None:
+                require_classifier(args, classifier)
+
+    # ---- model -------------------------------------------------------------------------------
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:
+        _check(args)
+        if not args.class_names:
+            raise DataError("--class_names or --train_table is needed: the classes of the model")
+        encoder = build(encoder_choices, args.encoder, args.encoder_conf)
+        decoder = build(decoder_choices, args.decoder, args.decoder_conf)
+        classifier = _build_classifier(args)
+        separator = None
+        if args.part == "separator":
+            separator = _build_separator(args, encoder.output_dim)
+        given = {"classifier": classifier, "label_type": args.label_type, "part": args.part,
+                 "strategy": args.strategy, "prior": args.frame_prior,
+                 "clip_prior": args.clip_prior}
+        wrappers = [build_criterion(c, "all_sources", **(given if c["name"] == WEAK else {}))
+                    for c in (_weak(args) if args.part == "classifier" else args.criterions)]
+        known = {"classifier": classifier, "class_names": args.class_names, "part": args.part,
+                 "residual": args.residual, "label_type": args.label_type,
+                 "sample_rate": args.sample_rate,
+                 "freeze_classifier": args.part == "separator" and args.strategy == "fixed"}
+        check_keys(ESPnetWeakLabelModel, args.model_conf, "model_conf", known)
+        model = ESPnetWeakLabelModel(encoder, separator, decoder, wrappers, **known,
+                                     **args.model_conf)
+        if args.init is not None:
+            initialize(model, args.init)
+        return model
+
+    @classmethod
+    def start_model(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:
+        """The model as ESPnet's training begins, for another trainer; see `prepare`."""
+        cls.prepare(args)
+        set_all_random_seed(args.seed)
+        model = cls.build_model(args)
+        for entry in args.init_param:
+            load_pretrained_model(entry, model, args.ignore_init_mismatch, "cpu")
+        return model
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace):
+        with training():
+            cls.prepare(args)
+            super().main_worker(args)
+
+
+def _weak(args: argparse.Namespace) -> list[dict]:
+    return [c for c in args.criterions or [] if c["name"] == WEAK]
+
+
+def _rate(args: argparse.Namespace) -> int:
+    """Sampling rate of the model in Hz: the encoder's, where it has one."""
+    encoder = build(encoder_choices, args.encoder, args.encoder_conf)
+    return getattr(encoder, "sample_rate", args.sample_rate)
+
+
+def _stft_conf(args: argparse.Namespace) -> dict:
+    return {k: args.model_conf[k] for k in ("n_fft", "hop_length") if k in args.model_conf}
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Options that a YAML gives are not checked by the parser."""
+    for name, known in OPTIONS.items():
+        if getattr(args, name) not in known:
+            raise DataError(f"{name} must be one of {', '.join(known)}; got {getattr(args, name)}")
+    if not args.criterions or any("name" not in c for c in args.criterions):
+        raise DataError("criterions must be a list of at least one {name: ..., conf: ...}")
+    others = [c["name"] for c in args.criterions if c["name"] != WEAK]
+    if args.part == "separator" and others and args.label_type != "strong":
+        raise DataError(f"criterion {others[0]} compares with isolated sources, which label_type "
+                        f"{args.label_type} does not give; set label_type: strong")
+    if args.part == "classifier" and not _weak(args):
+        raise DataError("--part classifier needs a criterion weak_label")
+
+
+def _use_table(args: argparse.Namespace, which: str) -> None:
+    """Read from a table and its bank; fill in what the model needs to know of them."""
+    require(args, f"{which}_table", f"{which}_bank")
+    table = MixtureTable(getattr(args, f"{which}_table"))
+    table.check(ClipBank(getattr(args, f"{which}_bank")))
+    if args.class_names is None:
+        args.class_names = list(table.classes)
+    if list(table.classes) != list(args.class_names):
+        raise DataError(f"{table.folder}: its classes are {', '.join(table.classes)}, those of the "
+                        f"training {', '.join(args.class_names)}")
+    if table.fs != _rate(args):
+        raise DataError(f"{table.folder}: at {table.fs} Hz, but the model at {_rate(args)} Hz "
+                        "(encoder_conf sample_rate)")
+    if which == "train":
+        for name in ("frame_prior", "clip_prior"):
+            if getattr(args, name) is None:
+                setattr(args, name, [float(p) for p in table.info[name]])
+    ids = str(table.folder / "ids")
+    setattr(args, f"{which}_data_path_and_name_and_type", [(ids, "mixture", "text")])
+    setattr(args, f"{which}_shape_file", [ids])
+
+
+def _build_classifier(args: argparse.Namespace) -> nn.Module | None:
+    """The classifier, or None where nothing asks for one."""
+    if args.part == "separator" and (args.label_type == "strong" or not _weak(args)):
+        return None
+    encoder = build(encoder_choices, args.encoder, args.encoder_conf)
+    n_fft, _ = frame_sizes(encoder, **_stft_conf(args))
+    return build(classifier_choices, args.classifier, args.classifier_conf,
+                 num_bins=n_fft // 2 + 1, num_classes=len(args.class_names), fs=_rate(args))
+
+
+def _build_separator(args: argparse.Namespace, input_dim: int) -> object:
+    """The separator, told how many outputs there are and the rate; any of ESPnet's will do."""
+    outputs, conf = len(args.class_names) + bool(args.residual), args.separator_conf
+    told, given = {"num_spk": outputs, "sample_rate": _rate(args)}, {}
+    if args.separator in separator_choices.classes:  # `build` refuses another name
+        takes = list(inspect.signature(separator_choices.get_class(args.separator)).parameters)
+        given[takes[0]] = input_dim
+        given |= {k: v for k, v in told.items() if k in takes and k not in conf}
+    separator = build(separator_choices, args.separator, conf, **given)
+    if separator.num_spk != outputs:
+        raise DataError(f"separator {args.separator} has {separator.num_spk} outputs, but the "
+                        f"classes{' and the residual' * bool(args.residual)} are {outputs}: "
+                        f"{', '.join(args.class_names)}")
+    return separator

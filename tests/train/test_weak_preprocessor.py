@@ -1,0 +1,154 @@
+"""What the label type allows is given, and nothing else."""
+
+import pickle
+
+import numpy as np
+import pytest
+from espnet2.train.preprocessor import AbsPreprocessor
+from weak_corpus import FS, HOP, N_FFT
+
+from espnet2_ext.core.events import clip_activity, frame_activity, render
+from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.mixtures import MixtureTable, write_table
+from espnet2_ext.errors import DataError
+from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
+
+ALWAYS = {"speech_mix", "clip_label", "label_kind"}
+REFS = {"speech_ref1", "speech_ref2", "speech_ref3"}
+
+
+@pytest.fixture(scope="module")
+def data(weak_corpus):
+    return weak_corpus / "data/train", weak_corpus / "dump/train"
+
+
+@pytest.fixture(scope="module")
+def partly(data, tmp_path_factory):
+    """The same mixtures, of which strong, frame, clip, strong, ... labels are known."""
+    table, folder = MixtureTable(data[0]), tmp_path_factory.mktemp("partly")
+    rows = [table.row(i)._replace(known=("strong", "frame", "clip")[i % 3]) for i in range(8)]
+    write_table(folder, rows, fs=FS, classes=table.classes, n_fft=N_FFT, hop=HOP)
+    return folder, data[1]
+
+
+def make(data, label_type="frame", train=True, **options):
+    return WeakPreprocessor(train, str(data[0]), str(data[1]), label_type=label_type, n_fft=N_FFT,
+                            hop_length=HOP, **options)
+
+
+@pytest.mark.parametrize("label_type, part, train, names", [
+    ("strong", "separator", True, {"frame_label"} | REFS),
+    ("frame", "separator", True, {"frame_label"}),
+    ("clip", "separator", True, set()),
+    ("mixed", "separator", True, {"frame_label"} | REFS),
+    ("clip", "separator", False, REFS),  # for the score of the validation
+    ("strong", "classifier", True, {"frame_label"}),
+    ("clip", "classifier", False, set()),
+])
+def test_keys(data, label_type, part, train, names):
+    prep = make(data, label_type, train, part=part)
+    item = prep("m03", {"mixture": "m03"})
+    assert isinstance(prep, AbsPreprocessor) and list(item)[0] == "speech_mix"
+    assert item.keys() == ALWAYS | names
+    assert item["label_kind"].tolist() == [["strong", "frame", "clip", "mixed"].index(label_type)
+                                           % 3]
+
+
+def test_values_are_those_of_the_row(data):
+    table, bank = MixtureTable(data[0]), ClipBank(data[1])
+    item = make(data, "strong", residual=True)("m05", {"mixture": "m05"})
+    row = table.row(table.index_of("m05"))
+    out = render(row, bank, 3)
+    np.testing.assert_array_equal(item["speech_mix"], out["mix"])
+    for s, ref in enumerate([*out["sources"], out["rest"]], 1):
+        np.testing.assert_array_equal(item[f"speech_ref{s}"], ref)
+    np.testing.assert_array_equal(item["clip_label"], clip_activity(row, 3))
+    np.testing.assert_array_equal(item["frame_label"], frame_activity(row, 3, N_FFT, HOP))
+    assert {v.dtype for k, v in item.items() if k != "label_kind"} == {np.dtype(np.float32)}
+    assert item["label_kind"].dtype == np.int64
+    again = pickle.loads(pickle.dumps(make(data, "strong")))("m05", {"mixture": "m05"})
+    np.testing.assert_array_equal(again["speech_mix"], item["speech_mix"])
+
+
+def test_mixed_items_hide_what_is_not_known(partly):
+    for train in (True, False):
+        prep = make(partly, "mixed", train)
+        for i in range(3):
+            item = prep(f"m{i:02d}", {"mixture": f"m{i:02d}"})
+            assert item["label_kind"].tolist() == [i]
+            assert item["frame_label"].any() == (i < 2)
+            refs = np.stack([item[name] for name in sorted(REFS)])
+            assert refs.any() == (i == 0) and item["clip_label"].any()
+
+
+def test_shares_never_give_more_than_is_known(partly, data):
+    kinds = {}
+    for name, table in (("all", data), ("partly", partly)):
+        for shares in ([0, 0, 1], [0, 1, 0], [1, 1, 1]):
+            prep = make(table, "mixed", shares=shares)
+            kinds[name, tuple(shares)] = [
+                int(prep("", {"mixture": f"m{i:02d}"})["label_kind"][0]) for i in range(8)]
+    assert kinds["all", (0, 0, 1)] == [2] * 8 and kinds["all", (0, 1, 0)] == [1] * 8
+    assert kinds["partly", (0, 1, 0)] == [1, 1, 2, 1, 1, 2, 1, 1]
+    assert len(set(kinds["all", (1, 1, 1)])) > 1
+
+
+def test_less_than_the_label_type_needs_is_refused(partly):
+    with pytest.raises(DataError, match="m01 only frame labels.*label type strong.*mixed"):
+        make(partly, "strong")("m01", {"mixture": "m01"})
+    make(partly, "strong", part="classifier")("m01", {"mixture": "m01"})  # frames are enough
+    with pytest.raises(DataError, match="m02 only clip labels"):
+        make(partly, "frame")("m02", {"mixture": "m02"})
+    valid = make(partly, "clip", train=False)
+    assert not valid("m02", {"mixture": "m02"})["speech_ref1"].any()  # no score there
+    refs = [valid("m00", {"mixture": "m00"})[name] for name in REFS]
+    assert np.stack(refs).any()
+
+
+def test_crops_are_parts_of_the_mixture(data):
+    whole = make(data, "strong")("m01", {"mixture": "m01"})["speech_mix"]
+    prep = make(data, "strong", crop_seconds=0.25)
+    np.random.seed(0)
+    item = prep("m01", {"mixture": "m01"})
+    assert item["speech_mix"].shape == (2000,) and item["frame_label"].shape == (2000 // HOP + 1, 3)
+    starts = [o for o in range(len(whole) - 2000 + 1)
+              if np.array_equal(whole[o:o + 2000], item["speech_mix"])]
+    assert starts
+    other = prep("m01", {"mixture": "m01"})["speech_mix"]
+    assert not np.array_equal(other, item["speech_mix"])
+    np.random.seed(0)
+    np.testing.assert_array_equal(prep("m01", {"mixture": "m01"})["speech_mix"],
+                                  item["speech_mix"])
+    valid = make(data, "strong", train=False, crop_seconds=0.25)("m01", {"mixture": "m01"})
+    np.testing.assert_array_equal(valid["speech_mix"], whole)
+
+
+def test_espnets_own_data_is_cut_down():
+    given = {"speech_mix": np.zeros(9), "clip_label": np.array([1, 0, 1]),
+             "frame_label": np.zeros((4, 3)), "speech_ref1": np.ones(9)}
+    clip = WeakPreprocessor(True, label_type="clip", num_classes=3)("u", given)
+    assert clip.keys() == {"speech_mix", "clip_label"} and clip["clip_label"].dtype == np.float32
+    frame = WeakPreprocessor(True, label_type="frame", num_classes=3)("u", given)
+    assert frame.keys() == {"speech_mix", "clip_label", "frame_label"}
+    strong = WeakPreprocessor(True, label_type="strong", num_classes=3)("u", given)
+    assert strong.keys() == given.keys()
+    del given["clip_label"]
+    given["frame_label"][2, 1] = 1
+    item = WeakPreprocessor(True, label_type="frame", num_classes=3)("u", given)
+    assert item["clip_label"].tolist() == [0, 1, 0]
+
+
+def test_bad_input_is_named(data):
+    with pytest.raises(DataError, match="u1.*`mixture` or `speech_mix`.*sound"):
+        make(data)("u1", {"sound": 0})
+    with pytest.raises(DataError, match="no mixture 'm99'"):
+        make(data)("m99", {"mixture": "m99"})
+    with pytest.raises(DataError, match="m01.*table and a clip bank"):
+        WeakPreprocessor(True)("m01", {"mixture": "m01"})
+    with pytest.raises(DataError, match="u2: clip_label holds 2 classes, expected 3"):
+        WeakPreprocessor(True, num_classes=3)(
+            "u2", {"speech_mix": np.zeros(3), "clip_label": np.zeros(2)})
+    with pytest.raises(DataError, match="label_type must be one of.*weak"):
+        WeakPreprocessor(True, label_type="weak")
+    with pytest.raises(DataError, match="shares must be three"):
+        WeakPreprocessor(True, shares=[1, 2])
