@@ -4,105 +4,20 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from fake_recipe import DATA, ROOT, Recipe
 
-ROOT = Path(__file__).resolve().parents[1]
-
-# Writes down how it was called, and makes the files that the driver looks for.
-FAKE = f"""#!{sys.executable} -IS
-import os, sys
-if sys.argv[1] == "-c":
-    sys.exit(print(0))
-name, args = sys.argv[2].rpartition(".")[2], sys.argv[3:]
-with open(os.environ["CALLS"], "a") as f:
-    f.write(" ".join([name, *args]) + "\\n")
-option = dict(zip(args, args[1:]))
-def put(path, text=""):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as f:
-        f.write(text)
-if name == os.environ.get("SLEEP_IN"):
-    import signal, time
-    if os.fork() == 0:
-        put(os.environ["CALLS"] + ".worker", str(os.getpid()))
-        time.sleep(60)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    time.sleep(60)
-if name == os.environ.get("FAIL_IN"):
-    sys.exit(print("the reason why", file=sys.stderr) or 3)
-if name == "scan":
-    put(args[0] + "/manifest.tsv")
-if name == "archive":
-    put(args[1] + "/bank.json", '{{"manifest_hash": "' + os.environ.get("HASH", "1") + '"}}')
-    put(args[1] + "/labels.tsv", "index\\nx\\ny\\n")
-if name == "draw_lists":
-    put(option["--out"])
-    put(option["--out"][:-3] + "json", '{{"list_hash": "l"}}')
-if name == "qsep_train":
-    print("1epoch results: fine", "and noise", sep="\\n")
-    out = option["--output_dir"]
-    for file in ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"):
-        put(out + "/" + file)
-if name == "render_lists":
-    put(option["--out"] + "/list.json")
-if name == "qsep_inference":
-    put(option["--output_dir"] + "/out")
-if name == "qsep_scoring":
-    put(option["--inference_dir"] + "/scores/summary.json")
-if name == "launch":
-    put(option["--log"][:-9] + "valid.loss.best.pth")
-"""
-DATA = """#!/usr/bin/env bash
-echo "data $*" >>"$CALLS"
-for set in train valid test; do mkdir -p "$2/$set"; touch "$2/$set/clips.tsv"; done
-"""
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3 + ["draw_lists"] * 2 + ["render_lists"]
 TRAINING = ["qsep_check", "qsep_train"]
 USE = ["qsep_inference", "qsep_scoring", "report", "qsep_pack"]
 
 
-class Recipe:
-    def __init__(self, top: Path):
-        self.top, self.folder, self.calls = top, top / "egs2/a", top / "calls"
-        shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", self.folder)
-        (self.folder / "local").mkdir()
-        self.script("python", FAKE)
-        self.script("local/data.sh", DATA)
-        (self.folder / "conf").mkdir()
-        (self.folder / "conf/train_x.yaml").write_text("extractor_conf:\n  num_classes: 527\n")
-        self.python = str(self.folder / "python")
-
-    def script(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(text)
-        (self.folder / name).chmod(0o755)
-
-    def start(self, *args: str, cwd: Path | None = None, **env: str) -> subprocess.Popen:
-        command = [str(self.folder / "qsep.sh"), "--python", self.python]
-        command += ["--qsep_config", "conf/train_x.yaml", *args]
-        return subprocess.Popen(
-            command, cwd=cwd or self.folder, env={**os.environ, "CALLS": str(self.calls), **env},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-
-    def __call__(self, *args: str, **options) -> tuple[int, str, str]:
-        self.calls.write_text("")
-        process = self.start(*args, **options)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
-
-    def names(self) -> list[str]:
-        return [line.split()[0] for line in self.calls.read_text().splitlines()]
-
-    def call(self, name: str) -> str:
-        return next(v for v in self.calls.read_text().splitlines() if v.split()[0] == name)
-
-
 @pytest.fixture
 def recipe(tmp_path):
-    return Recipe(tmp_path)
+    return Recipe(tmp_path, "qsep1")
 
 
 def test_all_stages_in_order_then_training_is_not_done_again(recipe):

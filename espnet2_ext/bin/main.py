@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 
+from espnet2_ext.bin import validate_data
 from espnet2_ext.bin._cli import run
 
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
@@ -13,23 +14,29 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="espnet2-ext", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    p = commands.add_parser("separate", help="take out of a recording what sounds like the queries")
+    p = commands.add_parser("separate", help="take out of a recording what sounds like the queries,"
+                                             " or one file for each class that the model knows")
     p.add_argument("mix", nargs="+", help="sound files or folders of them")
-    p.add_argument("--query", action="append", required=True,
+    p.add_argument("--query", action="append", default=[],
                    help="a sound of the wanted kind, a folder of them, or a saved .npy; repeatable")
     p.add_argument("-o", "--output", required=True,
-                   help="a .wav, .w64 or .flac file; a folder for several outputs")
+                   help="a .wav, .w64 or .flac file; a folder for several outputs, which get "
+                        "the name of their query or class: mix.dog_bark.wav")
     p.add_argument("--residual", help="file or folder for what is left: mixture minus output")
     p.add_argument("--mode", choices=("mean", "each"), default="mean",
                    help="mean: one output for the average of all queries; each: one for every "
                         "--query (a folder is one); the residual is then left by all of them")
-    p.add_argument("--chunk", type=float, default=20.0,
-                   help="seconds the model sees at once, context not counted; 0: everything")
-    p.add_argument("--context", type=float, default=2.5,
-                   help="seconds on both sides of a chunk, computed and thrown away")
+    p.add_argument("--chunk", type=float,
+                   help="seconds the model sees at once, context not counted; 0: everything "
+                        "(default: 20; models of classes: 60)")
+    p.add_argument("--context", type=float,
+                   help="seconds on both sides of a chunk, computed and thrown away (2.5; 5)")
     p.add_argument("--subtype", choices=SUBTYPES,
                    help="sample type of the outputs; default: the input's own, else PCM_16")
     p.add_argument("--skip_existing", action="store_true", help="leave outputs that are there")
+    p.add_argument("--train_config", help="in place of a bundle, of an experiment with weak labels:"
+                                          " its config.yaml")
+    p.add_argument("--model_file", help="with its weights")
     _model_options(p)
 
     p = commands.add_parser("embed", help="save the query vector of some sounds")
@@ -40,14 +47,21 @@ def get_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("info", help="say what a bundle is")
     p.add_argument("bundle", nargs="?", help="default: $ESPNET2_EXT_BUNDLE")
 
-    p = commands.add_parser("pack", help="make a bundle of a training")
+    p = commands.add_parser("validate-data", help="say what is wrong with tables of labels")
+    validate_data.add_options(p)
+
+    _pack_options(commands.add_parser("pack", help="make a bundle of a training"))
+    return parser
+
+
+def _pack_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--train_config", required=True, help="config.yaml of the experiment")
     p.add_argument("--model_file", required=True, help="weights, such as valid.loss.ave.pth")
-    p.add_argument("--labels", required=True, help="labels.tsv of the training data")
+    p.add_argument("--labels", help="labels.tsv of the training data; not for weak labels, whose "
+                                    "config.yaml names the classes")
     p.add_argument("--info", help="YAML with trained_on, results and what else is worth telling")
     p.add_argument("--name", help="default: the name of the experiment's folder")
     p.add_argument("-o", "--output", required=True, help="a .zip file")
-    return parser
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +76,8 @@ def main(cmd=None) -> None:
 
     def work() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that part-files are removed
+        if args.command == "validate-data":  # needs no model
+            return validate_data.check(args)
         from espnet2_ext.infer import commands  # torch is loaded after the options are known good
 
         getattr(commands, args.command)(args)

@@ -31,7 +31,12 @@ from espnet2_ext.files import atomic_path
 from espnet2_ext.infer.weights import fill, load_state, open_member
 
 FORMAT = 1  # of bundle.yaml
-TASKS = {"qsep": "espnet2_ext.tasks.qsep:QSepTask"}
+TASKS = {
+    "qsep": "espnet2_ext.tasks.qsep:QSepTask",
+    "weak": "espnet2_ext.tasks.weak:WeakLabelTask",
+}
+KINDS = {"qsep": "its model answers queries, one is needed",
+         "weak": "its model knows classes and takes no query"}
 FILES = {"model_file": "model.pth"}
 YAML_FILES = {"train_config": "config.yaml"}
 
@@ -152,11 +157,16 @@ def _labels_in(data: bytes, where: str) -> list[Label]:
 
 # ---- models --------------------------------------------------------------------------------------
 
-def build_from_bundle(path: str | Path) -> tuple[nn.Module, Bundle]:
-    """The model of a bundle with its weights; raises `BundleError` when the two do not fit."""
+def build_from_bundle(path: str | Path, task: str = "qsep") -> tuple[nn.Module, Bundle]:
+    """The model of a bundle with its weights.
+
+    Raises:
+        BundleError: the two do not fit, or a model for another task than `task`.
+    """
     bundle = read_bundle(path, weights=False)
-    return build_model(bundle.config, lambda: read_bundle(path).state, bundle.info["task"],
-                       str(path)), bundle
+    if bundle.info["task"] != task:
+        raise BundleError(f"{path}: {KINDS[bundle.info['task']]}")
+    return build_model(bundle.config, lambda: read_bundle(path).state, task, str(path)), bundle
 
 
 def build_from_exp(train_config: str | Path, model_file: str | Path,
@@ -243,15 +253,21 @@ def write_bundle(train_config: str | Path, model_file: str | Path, labels: str |
         raise DataError(f"{out}: the name of a bundle must end in .zip")
     model, classes, found = build_from_exp(train_config, model_file, labels)
     check_classes(model, classes, str(labels))
-    info = {"format": FORMAT, **found, **(info or {}), "fs": int(model.fs),
-            "classes": len(classes), "parameters": sum(p.numel() for p in model.parameters()),
-            "versions": _versions()}
+    return write_members(out, model, _read(train_config), _read(labels),
+                         {**found, **(info or {}), "classes": len(classes)})
+
+
+def write_members(out: str | Path, model: nn.Module, config: bytes, labels: bytes,
+                  info: dict) -> dict:
+    """Write a bundle of a built model; returns what went into bundle.yaml: `info` and more."""
+    info = {"format": FORMAT, **info, "fs": int(model.fs),
+            "parameters": sum(p.numel() for p in model.parameters()), "versions": _versions()}
     members = {
         "meta.yaml": yaml.safe_dump({
             "files": FILES, "yaml_files": YAML_FILES, "timestamp": time.time(),
             "python": sys.version, "torch": info["versions"]["torch"],
             "espnet": info["versions"]["espnet"]}).encode(),
-        "config.yaml": _read(train_config), "labels.tsv": _read(labels),
+        "config.yaml": config, "labels.tsv": labels,
         "bundle.yaml": yaml.safe_dump(info, sort_keys=False, allow_unicode=True).encode()}
     _write_zip(Path(out), members, model.state_dict())
     return info

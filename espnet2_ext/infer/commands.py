@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +13,17 @@ import yaml
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path
-from espnet2_ext.infer.audio_files import FORMATS
+from espnet2_ext.infer.audio_files import FORMATS, Source
 from espnet2_ext.infer.bundle import read_bundle, write_bundle
 from espnet2_ext.infer.query import open_source, sound_files
 from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.stream import Done
+from espnet2_ext.infer.weak_bundle import write_weak_bundle
+from espnet2_ext.infer.weak_separator import CHUNK, CONTEXT, WeakSeparator
+from espnet2_ext.infer.weak_weights import read_config
 
 BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"
+KINDS = ("encoder", "extractor", "separator", "decoder", "classifier", "label_type")
 SHOWN = 50  # names of classes that `info` prints
 
 
@@ -51,7 +56,38 @@ def load(args: argparse.Namespace) -> Separator:
 # ---- separate ------------------------------------------------------------------------------------
 
 def separate(args: argparse.Namespace) -> None:
-    """`espnet2-ext separate`: one output for all queries, or one for each."""
+    """`espnet2-ext separate`: by queries or, with a model that knows classes, one file a class."""
+    if args.train_config or args.model_file or \
+            read_bundle(bundle_path(args.bundle), weights=False).info["task"] == "weak":
+        separate_classes(args)
+    else:
+        separate_queries(args)
+
+
+def separate_classes(args: argparse.Namespace) -> None:
+    """One output for each class, and for the residual output where the model has one."""
+    if args.query:
+        raise DataError("--query: this model knows classes and takes no query")
+    given = (args.train_config, args.model_file)
+    if any(given):
+        if not all(given):
+            raise DataError("--train_config and --model_file are given together, or --bundle")
+        separator = WeakSeparator.from_exp(*given, device=args.device)
+    else:
+        separator = WeakSeparator.from_bundle(bundle_path(args.bundle), args.device)
+    logging.info("model %s, %d Hz, on %s; classes: %s", separator.info["path"], separator.fs,
+                 separator.device, ", ".join(separator.outputs))
+    jobs = plan_jobs(args.mix, separator.outputs, args.output, args.residual)
+    plan = separator.plan(CHUNK if args.chunk is None else args.chunk,
+                          CONTEXT if args.context is None else args.context)
+    run_jobs(jobs, args, lambda source, job: separator.separate_to(
+        source, job.outs, job.rest, plan, args.subtype), separator.fs)
+
+
+def separate_queries(args: argparse.Namespace) -> None:
+    """One output for all queries, or one for each."""
+    if not args.query:
+        raise DataError("--query: this model answers queries; give a sound of the wanted kind")
     groups = [args.query] if args.mode == "mean" else [[q] for q in args.query]
     for query in args.query:  # refuse what is not there before a model is loaded
         sound_files(query, more=(".npy",))
@@ -65,13 +101,27 @@ def separate(args: argparse.Namespace) -> None:
         count = sum(len(sound_files(q, more=(".npy",))) for q in group)
         logging.info("query %s: %s", ", ".join(map(str, group)), "1 sound" if count == 1 else
                      f"mean of {count} sounds, which agree to a cosine of {agreement:.2f} at least")
+    queries = np.stack(vectors)
+    plan = separator.plan(20.0 if args.chunk is None else args.chunk,
+                          2.5 if args.context is None else args.context)
+    run_jobs(jobs, args, lambda source, job: separator.separate_to(
+        source, job.outs, queries, job.rest, plan, args.subtype), separator.fs)
+
+
+def run_jobs(jobs: Sequence[Job], args: argparse.Namespace,
+             work: Callable[[Source, Job], Done], fs: int) -> None:
+    """Do `work` for each job; one that fails does not keep the others from being done.
+
+    Raises:
+        DataError: at the end, naming those that failed.
+    """
     failed = []
     for job in jobs:
         if args.skip_existing and all(p.exists() for p in [*job.outs, job.rest] if p):
             logging.info("%s: is there already, left as it is", job.outs[0])
             continue
         try:
-            run_job(separator, job, np.stack(vectors), args)
+            run_job(job, work, fs)
         except DataError as e:
             if len(jobs) == 1:
                 raise
@@ -81,18 +131,18 @@ def separate(args: argparse.Namespace) -> None:
         raise DataError(f"{len(failed)} of {len(jobs)} files failed: {', '.join(failed)}")
 
 
-def run_job(separator: Separator, job: Job, queries: np.ndarray, args: argparse.Namespace) -> None:
+def run_job(job: Job, work: Callable[[Source, Job], Done], fs: int) -> None:
+    """Do `work` for one job; fs: the model's rate in Hz."""
     source = open_source(job.mix)
     seconds = source.frames / source.fs
     logging.info("%s: %.2f s, %d Hz, %d channel(s), %s%s", job.mix, seconds, source.fs,
-                 source.channels, source.subtype, "" if source.fs == separator.fs else
-                 f"; resampled to the model's {separator.fs} Hz and back")
-    if source.fs > separator.fs:
+                 source.channels, source.subtype, "" if source.fs == fs else
+                 f"; resampled to the model's {fs} Hz and back")
+    if source.fs > fs:
         logging.info("%s: sound above %d Hz goes to the residual, the model does not hear it",
-                     job.mix, separator.fs // 2)
+                     job.mix, fs // 2)
     begin = time.monotonic()
-    done = separator.separate_to(source, job.outs, queries, job.rest,
-                                 separator.plan(args.chunk, args.context), args.subtype)
+    done = work(source, job)
     took = time.monotonic() - begin
     logging.info("%s written: %d chunk(s), %.1f s, %.3f of real time",
                  ", ".join(str(p) for p in [*job.outs, job.rest] if p), done.chunks, took,
@@ -166,7 +216,7 @@ def info(args: argparse.Namespace) -> None:
     """`espnet2-ext info`: what a bundle is, on standard output."""
     path = bundle_path(args.bundle)
     bundle = read_bundle(path)
-    kinds = {k: bundle.config[k] for k in ("encoder", "extractor", "decoder") if k in bundle.config}
+    kinds = {k: bundle.config[k] for k in KINDS if k in bundle.config}
     tensors = list(bundle.state.values())
     shown = {"bundle": path, **bundle.info, **kinds,
              "weights": f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} numbers, "
@@ -184,6 +234,11 @@ def pack(args: argparse.Namespace) -> None:
         raise DataError(f"{args.info}: should hold `key: value` lines")
     if args.name:
         extra["name"] = args.name
-    told = write_bundle(args.train_config, args.model_file, args.labels, args.output, extra)
+    if "label_type" in read_config(args.train_config):  # its configuration names the classes
+        told = write_weak_bundle(args.train_config, args.model_file, args.output, extra)
+    elif args.labels is None:
+        raise DataError("--labels: the labels.tsv of the training data is needed for this model")
+    else:
+        told = write_bundle(args.train_config, args.model_file, args.labels, args.output, extra)
     logging.info("%s: %s, %d parameters, %d classes, %d Hz", args.output, told["name"],
                  told["parameters"], told["classes"], told["fs"])

@@ -53,7 +53,7 @@ def pack_experiment(
 
 def trained_on(bank: Path) -> dict:
     """Number and hash of the clips of a bank."""
-    about = _read_json(bank / "bank.json")
+    about = read_json(bank / "bank.json")
     return {
         "set": bank.name, "clips": about["clips"], "hours": round(about["seconds"] / 3600, 2),
         "manifest_hash": about["manifest_hash"],
@@ -62,7 +62,7 @@ def trained_on(bank: Path) -> dict:
 
 def results(inference_dir: Path) -> dict:
     """Mean scores of a test set in dB, by protocol; None where a mean has no value."""
-    summary = _read_json(inference_dir / "scores" / "summary.json")
+    summary = read_json(inference_dir / "scores" / "summary.json")
     found = {"targets": summary["keys"], "list_hash": summary["list"].get("list_hash")}
     found["unprocessed"] = {"sdr": _mean(summary["mixture"], "sdr")}
     for protocol, scores in summary["protocols"].items():
@@ -84,7 +84,8 @@ def made_of(bundle: Path) -> str | None:
         return None
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """A JSON file; DataError, naming it, where it is not there or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from espnet2_ext.errors import BundleError
 
 SHOWN = 3  # keys of a kind that a message lists
+# What PyTorch's reader raises on a file that is cut off or something else.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError)
 
 
 def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
@@ -26,7 +28,7 @@ def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
+    except UNREADABLE as e:
         first = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise BundleError(f"{where}: is not a whole file of weights ({first[:120]})") from e
     if isinstance(state, dict) and "optimizers" in state:

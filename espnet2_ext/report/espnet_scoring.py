@@ -51,7 +51,7 @@ def score_by_espnet(
     estimates |= {protocol: passes["mixture"] for protocol, passes in outputs.items()}
     scores = {}
     if items := _items(rows, data.scp["spk1.scp"], estimates, max_keys):
-        run |= {"part_size": _part_size(len(items)), "desc": "ESPnet's scoring"}
+        run |= {"part_size": part_size(len(items)), "desc": "ESPnet's scoring"}
         fn = functools.partial(score_part, stamp=stamp)
         for part in map_parts(fn, items, out / "espnet_parts", **run):
             scores |= json.loads(part.read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
     path.write_text(json.dumps(scores, allow_nan=False), encoding="utf-8")
 
 
-def _part_size(items: int) -> int:
+def part_size(items: int) -> int:
     """At most 128, and an even number of parts, so that two cores end together; a few: one part."""
     return items if items <= 32 else -(-items // (2 * -(-items // 256)))
 

@@ -11,8 +11,8 @@ from espnet2_ext.report.figures import save
 from espnet2_ext.report.folders import DataFolder, read_signal
 from espnet2_ext.report.spectrograms import draw_spectrograms
 
-_PEAK = 0.9
-_NOTE = {
+PEAK = 0.9
+NOTE = {
     "worst": "the smallest gains of the set",
     "median": "gains in the middle",
     "best": "the largest gains",
@@ -55,7 +55,7 @@ def make_examples(
 
 def rank_note(rank: str) -> str:
     """What the examples of a rank are, in words."""
-    return _NOTE[rank]
+    return NOTE[rank]
 
 
 def _make(
@@ -71,23 +71,28 @@ def _make(
         f"{name}, query {protocol}: SDR {before:.1f} → {scores['sdr']:.1f} dB "
         f"(gain {scores['sdr_gain']:.1f} dB), {rank} gain, key {key}"
     )
-    stem = f"{protocol}_{_file_name(key)}"
+    stem = f"{protocol}_{file_name(key)}"
     picture = out / "figures" / f"{stem}.png"
     save(draw_spectrograms(signals, fs, title), picture)
-    factor = _PEAK / max(max(np.abs(x).max() for x in signals.values()), 1e-6)
+    factor = PEAK / max(max(np.abs(x).max() for x in signals.values()), 1e-6)
     sounds = {"mixture": mix * factor}
     enrolled = data.scp.get(f"enroll_{protocol}.scp")
     if enrolled:
         query, query_fs = read_signal(enrolled[key], key)
-        sounds["query"] = query * (_PEAK / max(np.abs(query).max(), 1e-6))
+        sounds["query"] = query * (PEAK / max(np.abs(query).max(), 1e-6))
     sounds |= {n: signals[n] * factor for n in ("target", "estimate", "residual")}
     files = {}
     for sound, x in sounds.items():
         files[sound] = out / "audio" / f"{stem}_{sound}.flac"
         rate = query_fs if sound == "query" else fs
-        with atomic_path(files[sound]) as tmp:
-            tmp.write_bytes(encode_flac(to_int16(x), rate))
+        write_sound(files[sound], x, rate)
     return Example(rank, key, name, scores, before, picture, files)
+
+
+def write_sound(path: Path, x: np.ndarray, fs: int) -> None:
+    """Write [T] as a FLAC file that a browser plays."""
+    with atomic_path(path) as tmp:
+        tmp.write_bytes(encode_flac(to_int16(x), fs))
 
 
 def _sounds_of(data: DataFolder, key: str) -> str:
@@ -98,5 +103,6 @@ def _sounds_of(data: DataFolder, key: str) -> str:
     return name if partner is None else f"{name} (mixed with {data.names[partner]})"
 
 
-def _file_name(key: str) -> str:
+def file_name(key: str) -> str:
+    """`key` with what a file's name should not hold replaced."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)

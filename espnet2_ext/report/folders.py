@@ -58,15 +58,15 @@ def load_data_folder(path: str | os.PathLike) -> DataFolder:
     scp = {"spk1.scp": targets}
     for name in ("wav.scp", "absent.scp"):
         if name == "wav.scp" or (path / name).is_file():
-            scp[name] = _same_keys(read_scp(path / name), keys, path / name)
+            scp[name] = same_keys(read_scp(path / name), keys, path / name)
     for name in (f"enroll_{protocol}.scp" for protocol in PROTOCOLS):
         if (path / name).is_file():
             scp[name] = read_scp(path / name)
-    classes = _same_keys(read_scp(path / "utt2class"), keys, path / "utt2class")
+    classes = same_keys(read_scp(path / "utt2class"), keys, path / "utt2class")
     names = {label.mid: label.name for label in read_labels(path / "labels.tsv")}
     labels = {}
     if (path / "utt2labels").is_file():
-        table = _same_keys(read_scp(path / "utt2labels"), keys, path / "utt2labels")
+        table = same_keys(read_scp(path / "utt2labels"), keys, path / "utt2labels")
         labels = {k: list(split_mids(v)) for k, v in table.items()}
     for key, mid in [(k, m) for k in keys for m in [classes[k], *labels.get(k, [])]]:
         if mid not in names:
@@ -94,7 +94,7 @@ def load_outputs(path: str | os.PathLike, data: DataFolder) -> dict[str, dict[st
         if "silence" in found and "absent.scp" not in data.scp:
             raise DataError(f"{data.path}: no absent.scp, the input of {found['silence']}")
         keys = data.keys_of(protocol)
-        outputs[protocol] = {p: _same_keys(read_scp(f), keys, f) for p, f in found.items()}
+        outputs[protocol] = {p: same_keys(read_scp(f), keys, f) for p, f in found.items()}
     if not outputs:
         wanted = " or ".join(f"{p}/mixture/spk1.scp" for p in PROTOCOLS)
         raise DataError(f"{path}: no {wanted}; run inference first")
@@ -115,7 +115,7 @@ def read_tags(path: Path, data: DataFolder, wanted: list[str]) -> np.ndarray:
         raise DataError(
             f"{path}: clipwise is {clipwise.shape}, expected ({len(keys)}, {len(data.names)})"
         )
-    rows = _same_keys({k: i for i, k in enumerate(keys)}, wanted, path)
+    rows = same_keys({k: i for i, k in enumerate(keys)}, wanted, path)
     clipwise = clipwise[[rows[k] for k in wanted]]
     bad = ~np.isfinite(clipwise).all(axis=1)
     if bad.any():
@@ -150,7 +150,7 @@ def fingerprint(data: DataFolder, inference_dir: Path, outputs: dict) -> str:
     return digest.hexdigest()
 
 
-def _same_keys(table: dict, keys: list[str], path: Path) -> dict:
+def same_keys(table: dict, keys: list[str], path: Path) -> dict:
     """`table` if it has exactly `keys`; otherwise the error names the first that differs."""
     missing = next((k for k in keys if k not in table), None)
     if missing is not None:

@@ -62,13 +62,13 @@ def score(
     outputs = load_outputs(inference_dir, data)
     out = inference_dir / "scores"
     stamp = f"{fingerprint(data, inference_dir, outputs)} v{VERSION} espnet_keys={espnet_keys}"
-    if _is_done(out / "summary.json", stamp):
+    if is_done(out / "summary.json", stamp):
         logging.info("%s is there already", out / "summary.json")
         return out / "summary.json"
     (out / "summary.json").unlink(missing_ok=True)  # the figures of other outputs
     run = {"num_workers": num_workers, "scheduler": scheduler}
     fn, items = functools.partial(score_part, stamp=stamp), _items(data, outputs)
-    rows = _read_rows(map_parts(fn, items, out / "parts", part_size=_PART, desc="scoring", **run))
+    rows = read_rows(map_parts(fn, items, out / "parts", part_size=_PART, desc="scoring", **run))
     if espnet_keys != 0:
         score_by_espnet(rows, data, outputs, out, max_keys=espnet_keys, stamp=stamp, **run)
     summary = {"stamp": stamp, "data_dir": str(data_dir), "inference_dir": str(inference_dir)}
@@ -121,7 +121,7 @@ def score_key(item: dict) -> dict:
     unprocessed = _scores(key, "the mixture", mix, ref, single)
     row = {
         "key": key, "class": item["class"], "seconds": len(ref) / fs, "fs": fs,
-        "reference_db": _value(level_db(ref[None])),
+        "reference_db": metric_value(level_db(ref[None])),
         "silent_reference": silent_ref, "single_source": single, "mixture": unprocessed,
     }  # fmt: skip
     for protocol, passes in item["est"].items():
@@ -168,12 +168,13 @@ def _scores(key: str, what: str, est: np.ndarray, ref: np.ndarray, single: bool)
 
 def _metric(key: str, what: str, metric: str, **signals: np.ndarray) -> float | None:
     try:
-        return _value(METRICS[metric](**{n: x[None] for n, x in signals.items()}))
+        return metric_value(METRICS[metric](**{n: x[None] for n, x in signals.items()}))
     except ValueError as e:
         raise DataError(f"key {key}, {what}: {e}") from e
 
 
-def _value(scores) -> float | None:
+def metric_value(scores) -> float | None:
+    """The one value of a metric; None where it is not defined."""
     value = float(scores[0])
     return None if math.isnan(value) else value
 
@@ -204,12 +205,14 @@ def _items(data: DataFolder, outputs: dict) -> list[dict]:
     return items
 
 
-def _read_rows(parts: list[Path]) -> list[dict]:
+def read_rows(parts: list[Path]) -> list[dict]:
+    """Rows of JSON lines files, in the order of their keys."""
     rows = [json.loads(x) for p in parts for x in p.read_text(encoding="utf-8").splitlines()]
     return sorted(rows, key=lambda row: row["key"])
 
 
-def _is_done(path: Path, stamp: str) -> bool:
+def is_done(path: Path, stamp: str) -> bool:
+    """Whether `path`, a summary, was made of what `stamp` tells."""
     if not path.is_file():
         return False
     return json.loads(path.read_text(encoding="utf-8")).get("stamp") == stamp

@@ -1,4 +1,4 @@
-"""Spectrograms of one target: mixture, target, estimate and residual on one colour scale."""
+"""Spectrograms of the signals of one example, on one colour scale."""
 
 import numpy as np
 
@@ -11,32 +11,48 @@ _TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
 def draw_spectrograms(signals: dict[str, np.ndarray], fs: int, title: str):
-    """One panel a signal, side by side.
+    """One panel a signal, side by side; see `draw_grid`.
+
+    Args:
+        signals: name -> [T].  fs: rate in Hz.  title: of the figure.
+    """
+    return draw_grid({"": signals}, fs, title)
+
+
+def draw_grid(rows: dict[str, dict[str, np.ndarray]], fs: int, title: str):
+    """Rows of panels on one colour scale, each row with the same names.
 
     0 dB is the loudest point of all panels; what lies 80 dB below it is black. The frequency axis
     is logarithmic, from 40 Hz to half the rate.
 
     Args:
-        signals: name -> [T].  fs: rate in Hz.  title: of the figure.
+        rows: name of a row -> name of a panel -> [T].  fs: rate in Hz.  title: of the figure.
     """
-    images = {name: _spectrogram(x, fs) for name, x in signals.items()}
-    top = max(max(image.max() for image in images.values()), -200.0)
-    figure, axes = new_figure(3.3 * len(images), 3.5, 1, len(images), layout=None, sharey=True)
-    figure.subplots_adjust(left=0.05, right=0.935, bottom=0.15, top=0.82, wspace=0.14)
-    for axis, (name, image) in zip(axes[0], images.items(), strict=True):
-        seconds = len(signals[name]) / fs
-        shown = axis.imshow(
-            image - top, origin="lower", aspect="auto", cmap="magma", vmin=-_RANGE_DB, vmax=0,
-            extent=(0, seconds, 0, _BANDS), interpolation="nearest",
-        )  # fmt: skip
-        axis.set_title(name, fontsize=12)
+    images = {r: {n: _spectrogram(x, fs) for n, x in row.items()} for r, row in rows.items()}
+    top = max(max(i.max() for row in images.values() for i in row.values()), -200.0)
+    columns, high = max(map(len, rows.values())), 1.155 + 2.345 * len(rows) + 0.25 * (len(rows) - 1)
+    figure, axes = new_figure(3.3 * columns, high, len(rows), columns, layout=None, sharey=True,
+                              sharex=True)  # fmt: skip
+    bottom, up = 0.525 / high, 1 - 0.63 / high
+    figure.subplots_adjust(left=0.05, right=0.935, bottom=bottom, top=up, wspace=0.14,
+                           hspace=0.25 / 2.345)  # fmt: skip
+    for line, (row, panels) in zip(axes, images.items(), strict=True):
+        for axis, (name, image) in zip(line, panels.items()):
+            seconds = len(rows[row][name]) / fs
+            shown = axis.imshow(
+                image - top, origin="lower", aspect="auto", cmap="magma", vmin=-_RANGE_DB, vmax=0,
+                extent=(0, seconds, 0, _BANDS), interpolation="nearest",
+            )  # fmt: skip
+            axis.set_title(f"{row}: {name}" if row else name, fontsize=12 if len(rows) == 1 else 10)
+    for axis in axes[-1]:
         axis.set_xlabel("time (s)", fontsize=10)
     ticks = [f for f in _TICKS if _LOW_HZ <= f <= fs / 2]
-    axes[0, 0].set_yticks([_band(f, fs) for f in ticks], [_hertz(f) for f in ticks])
-    axes[0, 0].set_ylabel("frequency (Hz)", fontsize=10)
-    scale = figure.add_axes((0.945, 0.15, 0.01, 0.67))
+    for axis in axes[:, 0]:
+        axis.set_yticks([_band(f, fs) for f in ticks], [_hertz(f) for f in ticks])
+        axis.set_ylabel("frequency (Hz)", fontsize=10)
+    scale = figure.add_axes((0.945, bottom, 0.01, up - bottom))
     figure.colorbar(shown, cax=scale, label="dB re loudest point")
-    figure.suptitle(title, fontsize=12, y=0.97)
+    figure.suptitle(title, fontsize=12, y=1 - 0.105 / high)
     return figure
 
 

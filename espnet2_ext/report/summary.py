@@ -23,7 +23,7 @@ FORMULAS = {
     "espnet": "espnet2.bin.enh_scoring on the mixture pass; keys with a silent signal and "
     "mixtures of a single source left out",
 }
-_PACKAGES = ("espnet", "torch", "numpy", "scipy", "mir_eval", "pystoi", "scikit-learn")
+PACKAGES = ("espnet", "torch", "numpy", "scipy", "mir_eval", "pystoi", "scikit-learn")
 _EXAMPLES = 3
 
 
@@ -46,7 +46,7 @@ def summarise_scores(rows: list[dict], data: DataFolder, tagging: dict) -> dict:
         "silence_floor": SILENCE,
         "max_db": MAX_DB,
         "false_extraction_db": FALSE_EXTRACTION_DB,
-        "versions": {"espnet2_ext": __version__} | {p: _version(p) for p in _PACKAGES},
+        "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
         "mixture": _figures([row["mixture"] for row in rows], UNPROCESSED),
         "protocols": {p: _protocol(rows, p, data) for p in systems},
         "tagging": tagging,
@@ -115,7 +115,8 @@ def _classes(rows: list[dict], protocol: str, data: DataFolder) -> list[dict]:
     return sorted(table, key=gain)
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Version of an installed package; None where it is not."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -89,6 +89,7 @@ Model
   --inference_args   more options for inference (${inference_args})
   --scoring_args     more options for scoring (${scoring_args})"
 
+config_option=qsep_config
 parse_options "${help}" "$@"
 # shellcheck source=egs2/TEMPLATE/qsep1/path.sh
 . ./path.sh
@@ -105,48 +106,10 @@ if [ -z "${qsep_tag}" ]; then
 fi
 qsep_exp=${qsep_exp:-${expdir}/qsep_${qsep_tag}}
 valid_list=${datadir}/${valid_set}/valid_pairs.tsv
-sets="${train_set} ${valid_set} ${test_sets}"
-sets=$(tr ' ' '\n' <<<"${sets}" | awk 'NF && !seen[$0]++')
 
-# py MODULE ARGS...: one of the package's steps
-py() {
-    local module=$1
-    shift
-    run "${python}" -m "espnet2_ext.bin.${module}" "$@"
-}
+name_sets_and_jobs
 
-jobs=(--num_workers "${nj}")
-[ -z "${scheduler}" ] || jobs+=(--scheduler "${scheduler}")
-
-# of FILE.json KEY: the value of a key of text in one of the small JSON files beside the data
-of() { sed -n "s/.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1"; }
-
-need() { [ -e "$1" ] || die "$1 is not there; run stage $2 first"; }
-
-stage_1() {
-    local options
-    read -ra options <<<"${local_data_opts}"
-    run env OMP_NUM_THREADS=1 local/data.sh --datadir "${datadir}" ${options[@]+"${options[@]}"}
-}
-
-stage_2() {
-    local set
-    for set in ${sets}; do
-        need "${datadir}/${set}/clips.tsv" 1
-        OMP_NUM_THREADS=1 py scan "${datadir}/${set}" --max_bad_share "${max_bad_share}" "${jobs[@]}"
-    done
-}
-
-stage_3() {
-    local set
-    for set in ${sets}; do
-        need "${datadir}/${set}/manifest.tsv" 2
-        OMP_NUM_THREADS=1 py archive "${datadir}/${set}" "${dumpdir}/${set}" \
-            --labels "${datadir}/labels.tsv" --fs "${fs}" --format "${audio_format}" "${jobs[@]}"
-    done
-}
-
-# Lists are drawn from a bank once and written; test lists are rendered as well.
+# Stages 1 to 3 are those of utils.sh. Lists are drawn from a bank once and written; test lists are rendered as well.
 stage_4() {
     local set
     for set in ${sets}; do need "${dumpdir}/${set}/bank.json" 3; done
@@ -185,26 +148,22 @@ training_id() {
     } | cksum | tr ' ' '-'
 }
 
-# Checks and training leave a mark of what they were made of, as their own programs do not.
-is_marked() { [ "$(cat "${qsep_exp}/$1" 2>/dev/null)" = "$(training_id)" ]; }
-mark() { training_id >"${qsep_exp}/$1.tmp" && mv "${qsep_exp}/$1.tmp" "${qsep_exp}/$1"; }
-
 stage_5() {
     need "${valid_list}" 4
-    if is_marked .checked; then
+    if is_marked "${qsep_exp}/.checked" "$(training_id)"; then
         log "checked already"
         return
     fi
     fit_classes
     py qsep_check "${training[@]}" ${classes[@]+"${classes[@]}"}
-    mark .checked
+    mark "${qsep_exp}/.checked" "$(training_id)"
 }
 
 stage_6() {
     local data
     need "${dumpdir}/${train_set}/bank.json" 3
     need "${valid_list}" 4
-    if is_marked .done; then
+    if is_marked "${qsep_exp}/.done" "$(training_id)"; then
         log "${qsep_exp}: trained already"
         return
     fi
@@ -217,34 +176,11 @@ stage_6() {
     echo "${data}" >"${qsep_exp}/.data"
     rm -f "${qsep_exp}/.done"
     [ ! -e "${qsep_exp}/checkpoint.pth" ] || log "going on from the last checkpoint"
-    train
+    fit_classes
+    train_espnet "${qsep_exp}" qsep_train "${training[@]}" ${classes[@]+"${classes[@]}"}
     [ -e "${qsep_exp}/${inference_model}" ] || die "training ended, but there is no" \
         "${qsep_exp}/${inference_model} (--inference_model); see ${qsep_exp}/train.log"
-    mark .done
-}
-
-shown='epoch (started|results)|WARNING|ERROR|^error:|Traceback' # of the training's log
-has_gpu='import torch; print(int(torch.cuda.is_available()))'
-
-train() {
-    local command launch gpus=${ngpu}
-    if [ "${gpus}" = auto ]; then
-        gpus=0
-        ! command -v nvidia-smi >/dev/null || gpus=$("${python}" -c "${has_gpu}")
-    fi
-    command=("${python}" -m espnet2_ext.bin.qsep_train "${training[@]}")
-    fit_classes
-    command+=(${classes[@]+"${classes[@]}"})
-    log "all it says: ${qsep_exp}/train.log; curves: tensorboard --logdir ${qsep_exp}/tensorboard"
-    if [ -z "${host}" ] && [ "${num_nodes}" -le 1 ]; then
-        command+=(--ngpu "${gpus}" --multiprocessing_distributed true)
-        run_logged "${qsep_exp}/train.log" "${shown}" "${command[@]}"
-        return
-    fi
-    launch=("${python}" -m espnet2.bin.launch --cmd "${cuda_cmd}" --log "${qsep_exp}/train.log")
-    launch+=(--ngpu "${gpus}" --multiprocessing_distributed true --init_file_prefix "${qsep_exp}/.dist_init_")
-    if [ -n "${host}" ]; then launch+=(--host "${host}"); else launch+=(--num_nodes "${num_nodes}"); fi
-    run "${launch[@]}" -- "${command[@]}"
+    mark "${qsep_exp}/.done" "$(training_id)"
 }
 
 outputs() { echo "${qsep_exp}/inference_${inference_tag:+${inference_tag}_}$1"; } # of a test set
@@ -286,19 +222,5 @@ stage_9() {
 
 titles=("" "the corpus's lists" "decode every clip, manifest" "archive at ${fs} Hz" "draw and render lists"
     "statistics and checks" "training" "inference" "scoring" "report and bundle")
-begin=${SECONDS}
-for number in 1 2 3 4 5 6 7 8 9; do
-    [ "${number}" -ge "${stage}" ] && [ "${number}" -le "${stop_stage}" ] || continue
-    case ${number} in
-        [1-4]) skip=${skip_data_prep} work=${dumpdir} ;;
-        [56]) skip=${skip_train} work=${qsep_exp} ;;
-        *) skip=${skip_eval} work=${qsep_exp} ;;
-    esac
-    if ${skip}; then continue; fi
-    hold "${work}"
-    from=${SECONDS}
-    log "Stage ${number}: ${titles[number]}"
-    "stage_${number}"
-    log "Stage ${number}: done in $((SECONDS - from)) s"
-done
-log "finished in $((SECONDS - begin)) s"
+kinds=("" data data data data train train eval eval eval)
+run_stages "${dumpdir}" "${qsep_exp}"; exit 0 # on one line: nothing more is read, were this file changed meanwhile

@@ -1,0 +1,344 @@
+#!/usr/bin/env bash
+# The driver of separation from weak labels: ESPnet's stages and option names. Called by a recipe's run.sh.
+set -euo pipefail
+# shellcheck source=egs2/TEMPLATE/common/utils.sh
+. "$(dirname "$0")/utils.sh"
+
+# General
+stage=1
+stop_stage=100
+skip_data_prep=false
+skip_train=false
+skip_eval=false
+ngpu=auto
+num_nodes=1
+host=
+nj=$(getconf _NPROCESSORS_ONLN)
+inference_nj=1
+gpu_inference=auto
+scheduler=
+python=python
+# Folders
+datadir=data
+dumpdir=dump
+expdir=exp
+# Data
+local_data_opts=
+fs=16000
+audio_format=flac
+max_bad_share=0.1
+mixtures_from=drawn
+train_mixtures=20000
+valid_mixtures=5000
+test_mixtures=5000
+mean_events=5
+test_mean_events=
+background_classes=
+train_known=strong
+mixture_args=
+test_mixture_args=
+mixtures_seed=0
+# Model and training
+weak_config=conf/train_weak_small.yaml
+weak_tag=
+label_types="strong frame clip"
+strategy=
+trainer=espnet
+weak_args=
+classifier_args=
+separator_args=
+inference_model=valid.loss.best.pth
+inference_tag=
+inference_args=
+scoring_args=
+# Sets
+train_set=train
+valid_set=valid
+test_sets="test"
+
+help="Usage: ./run.sh [--option value ...]
+Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 inference, 8 scoring, 9 report.
+General
+  --stage            first stage (${stage})
+  --stop_stage       last stage (${stop_stage})
+  --skip_data_prep   leave out stages 1 to 4 (${skip_data_prep})
+  --skip_train       leave out stages 5 and 6 (${skip_train})
+  --skip_eval        leave out stages 7 to 9 (${skip_eval})
+  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
+  --num_nodes        machines for training, started through cmd.sh (${num_nodes})
+  --host             machines by name, reached by ssh: host1,host2 (${host})
+  --nj               processes of data preparation and scoring (${nj})
+  --inference_nj     processes of inference (${inference_nj})
+  --gpu_inference    inference on a GPU: true, false, or auto: where there is one (${gpu_inference})
+  --scheduler        address of a Dask scheduler: stages 2, 3, 4, 7, 8 run on its cluster (${scheduler})
+  --python           the Python to use (${python})
+Folders
+  --datadir          lists, manifests and tables of mixtures (${datadir})
+  --dumpdir          archives of sound (${dumpdir})
+  --expdir           models, outputs, results (${expdir})
+Data
+  --local_data_opts  options of local/data.sh (${local_data_opts})
+  --fs               sample rate (${fs})
+  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
+  --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
+  --mixtures_from    drawn: from a bank of events; songs: chunks of songs, whole ones for the test (${mixtures_from})
+  --train_mixtures   how many to draw for training (${train_mixtures})
+  --valid_mixtures   for validation (${valid_mixtures})
+  --test_mixtures    for each test set (${test_mixtures})
+  --mean_events      the paper's lambda, events in a mixture (${mean_events})
+  --test_mean_events that of the test mixtures; several: each set once with each (that of the training)
+  --background_classes classes, by commas, whose sound is behind the events without a label (${background_classes})
+  --train_known      labels of training mixtures: strong, or shares: strong:0.1,frame:0.3,clip:0.6 (${train_known})
+  --mixture_args     more options for making the mixtures (${mixture_args})
+  --test_mixture_args more options for making the test mixtures (${test_mixture_args})
+  --mixtures_seed    seed of the tables; validation and test have the next two (${mixtures_seed})
+  --train_set        name of the training set (${train_set})
+  --valid_set        name of the validation set (${valid_set})
+  --test_sets        names of the test sets (${test_sets})
+Model
+  --weak_config      YAML of the model and its training; --config is the same (${weak_config})
+  --weak_tag         name of the experiments (from the YAML's name)
+  --label_types      separators to train: of strong frame clip mixed (${label_types})
+  --strategy         of the classifier: joint, finetune, fixed (as the YAML says)
+  --trainer          espnet, or asteroid: Asteroid's System with Lightning (${trainer})
+  --weak_args        more options for both trainings, as ESPnet takes them (${weak_args})
+  --classifier_args  more options for the classifiers' training (${classifier_args})
+  --separator_args   more options for the separators' training (${separator_args})
+  --inference_model  which checkpoint to use (${inference_model})
+  --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
+  --inference_args   more options for inference (${inference_args})
+  --scoring_args     more options for scoring (${scoring_args})"
+
+config_option=weak_config
+parse_options "${help}" "$@"
+# shellcheck source=egs2/TEMPLATE/common/path.sh
+. ./path.sh
+# shellcheck source=egs2/TEMPLATE/common/cmd.sh
+. ./cmd.sh
+: "${cuda_cmd:?is not set in cmd.sh}"
+export python
+
+[ -f "${weak_config}" ] || die "--weak_config: there is no file ${weak_config}"
+for label in ${label_types}; do
+    case ${label} in
+        strong | frame | clip | mixed) ;;
+        *) die "--label_types: ${label} is none of strong frame clip mixed" ;;
+    esac
+done
+[ -n "${label_types// /}" ] || die "--label_types: name at least one of strong frame clip mixed"
+case ${trainer} in espnet | asteroid) ;; *) die "--trainer takes espnet or asteroid, not '${trainer}'" ;; esac
+case ${mixtures_from} in drawn | songs) ;; *) die "--mixtures_from takes drawn or songs, not '${mixtures_from}'" ;; esac
+fs=${fs/%k/000}
+[ -n "${strategy}" ] || strategy=$(sed -n 's/^strategy: *\([a-z]*\).*/\1/p' "${weak_config}")
+
+# tag OPTIONS...: what tells an experiment with these options from others of the same YAML
+tag() { echo "$*" | sed -e 's/--/_/g' -e 's/[ |=/]//g'; }
+
+classifier_tag=${weak_tag:-$(basename "${weak_config}" .yaml)$(tag "${weak_args}${classifier_args}")}
+if [ -z "${weak_tag}" ]; then
+    weak_tag=${classifier_tag}$(tag "${separator_args}")
+    [ "${trainer}" = espnet ] || { weak_tag+=_asteroid classifier_tag+=_asteroid; }
+    [ "${strategy:-fixed}" = fixed ] || weak_tag+=_${strategy}
+fi
+name_sets_and_jobs
+
+table() { echo "${datadir}/$1/mixtures${2:+_lambda$2}"; } # of a set, and of a lambda where there are several
+
+# Tests: lines of `name set lambda`; with several lambdas they are part of a test's name.
+tests=
+read -ra lambdas <<<"${test_mean_events:-${mean_events}}"
+for set in ${test_sets}; do
+    for lambda in "${lambdas[@]}"; do
+        if [ ${#lambdas[@]} -gt 1 ]; then
+            tests+="${set}_lambda${lambda} ${set} ${lambda}"$'\n'
+        else
+            tests+="${set} ${set} "$'\n'
+        fi
+    done
+done
+test_names=$(awk '{print $1}' <<<"${tests}")
+
+# draw SET TABLE NUMBER LAMBDA SEED OPTIONS...
+draw() {
+    local set=$1 to=$2 number=$3 lambda=$4 seed=$5
+    shift 5
+    py draw_mixtures --bank "${dumpdir}/${set}" --out "${to}" --mixtures "${number}" --mean_events "${lambda}" \
+        --seed "${seed}" --background_classes "${background_classes}" "${jobs[@]}" "$@"
+}
+
+# make_table SET TABLE KIND LAMBDA: the table of a set; KIND is train, valid or test
+make_table() {
+    local set=$1 to=$2 kind=$3 lambda=$4 options more=()
+    read -ra options <<<"${mixture_args}"
+    [ "${kind}" != test ] || read -ra more <<<"${test_mixture_args}"
+    options+=(${more[@]+"${more[@]}"})
+    need "${dumpdir}/${set}/bank.json" 3
+    if [ "${mixtures_from}" = songs ]; then
+        [ "${kind}" != test ] || options+=(--whole)
+        py prepare_musdb18 tables "${datadir}/${set}" --bank "${dumpdir}/${set}" --out "${to}" "${jobs[@]}" \
+            ${options[@]+"${options[@]}"}
+        return
+    fi
+    case ${kind} in
+        train) draw "${set}" "${to}" "${train_mixtures}" "${lambda}" "${mixtures_seed}" --known "${train_known}" \
+            ${options[@]+"${options[@]}"} ;;
+        valid) draw "${set}" "${to}" "${valid_mixtures}" "${lambda}" $((mixtures_seed + 1)) --known "${train_known}" \
+            ${options[@]+"${options[@]}"} ;;
+        test) draw "${set}" "${to}" "${test_mixtures}" "${lambda}" $((mixtures_seed + 2)) ${options[@]+"${options[@]}"} ;;
+    esac
+}
+
+# Tables are drawn from a bank once and written; those of the tests are rendered as well.
+stage_4() {
+    local name set lambda
+    export OMP_NUM_THREADS=1
+    make_table "${train_set}" "$(table "${train_set}")" train "${mean_events}"
+    [ "${valid_set}" = "${train_set}" ] || make_table "${valid_set}" "$(table "${valid_set}")" valid "${mean_events}"
+    while read -r name set lambda; do
+        [ -n "${name}" ] || continue
+        make_table "${set}" "$(table "${set}" "${lambda}")" test "${lambda:-${lambdas[0]}}"
+        py render_mixtures --table "$(table "${set}" "${lambda}")" --bank "${dumpdir}/${set}" \
+            --out "${dumpdir}/${name}_mix" "${jobs[@]}"
+    done <<<"${tests}"
+    unset OMP_NUM_THREADS
+}
+
+experiment() { echo "${expdir}/weak_${weak_tag}_$1"; }                  # the separator of a label type
+classifier() { echo "${expdir}/weak_${classifier_tag}_classifier_$1"; } # the classifier of a label type
+
+# training_id ARGS...: all that a training is made of, in short
+training_id() {
+    {
+        cat "${weak_config}"
+        echo "$*"
+        of "$(table "${train_set}")/table.json" table_hash
+        of "$(table "${valid_set}")/table.json" table_hash
+    } | cksum | tr ' ' '-'
+}
+
+# train EXP ID ARGS...: train with these options in EXP, unless that was done (ID tells)
+train() {
+    local exp=$1 id=$2 data options gpu
+    shift 2
+    if is_marked "${exp}/.done" "${id}"; then
+        log "${exp}: trained already"
+        return
+    fi
+    data=$(of "$(table "${train_set}")/table.json" table_hash)
+    if [ -e "${exp}/.data" ] && [ "$(cat "${exp}/.data")" != "${data}" ]; then
+        die "${exp} was trained on other mixtures than $(table "${train_set}") holds now:" \
+            "give another --weak_tag, or remove that folder"
+    fi
+    mkdir -p "${exp}"
+    echo "${data}" >"${exp}/.data"
+    rm -f "${exp}/.done"
+    [ ! -e "${exp}/checkpoint.pth" ] && [ ! -e "${exp}/lightning/last.ckpt" ] || log "going on from the last checkpoint"
+    read -ra options <<<"${weak_args}"
+    options=(--config "${weak_config}" --output_dir "${exp}" --resume true
+        --train_table "$(table "${train_set}")" --train_bank "${dumpdir}/${train_set}"
+        --valid_table "$(table "${valid_set}")" --valid_bank "${dumpdir}/${valid_set}"
+        ${options[@]+"${options[@]}"} "$@")
+    if [ "${trainer}" = espnet ]; then # its curves are not drawn at each epoch: stage 9 draws them
+        train_espnet "${exp}" weak_train --use_matplotlib false "${options[@]}"
+    else
+        [ -z "${host}" ] && [ "${num_nodes}" -le 1 ] || die "--trainer asteroid trains on one machine"
+        gpu=$(gpus)
+        if [ "${gpu}" -gt 0 ]; then options+=(--devices "${gpu}"); else options+=(--accelerator cpu); fi
+        log "all it says: ${exp}/train.log; curves: ${exp}/lightning/metrics.csv"
+        run_logged "${exp}/train.log" 'best checkpoint|WARNING|ERROR|^error:|Traceback' \
+            "${python}" -m espnet2_ext.bin.weak_train_asteroid "${options[@]}"
+    fi
+    [ -e "${exp}/${inference_model}" ] || die "training ended, but there is no ${exp}/${inference_model}" \
+        "(--inference_model); see ${exp}/train.log"
+    mark "${exp}/.done" "${id}"
+}
+
+need_tables() {
+    need "$(table "${train_set}")/table.json" 4
+    need "$(table "${valid_set}")/table.json" 4
+}
+
+# The classifiers that separators of weak labels are judged by, one for each kind of label.
+stage_5() {
+    local label options
+    need_tables
+    if [ "${strategy}" = joint ]; then
+        log "strategy joint: classifiers are trained with the separators"
+        return
+    fi
+    read -ra options <<<"${classifier_args}"
+    for label in ${label_types}; do
+        [ "${label}" != strong ] || continue
+        train "$(classifier "${label}")" "$(training_id "${weak_args}" "${classifier_args}")" \
+            --part classifier --label_type "${label}" ${options[@]+"${options[@]}"}
+    done
+}
+
+stage_6() {
+    local label options judge id
+    need_tables
+    for label in ${label_types}; do
+        read -ra options <<<"${separator_args}"
+        id=$(training_id "${weak_args}" "${strategy}" "${separator_args}")
+        if [ "${label}" != strong ] && [ "${strategy}" != joint ]; then
+            judge=$(classifier "${label}")
+            need "${judge}/.done" 5
+            id+=-$(cat "${judge}/.done")
+            options+=(--classifier_file "${judge}/${inference_model}")
+        fi
+        train "$(experiment "${label}")" "${id}" --part separator --label_type "${label}" \
+            ${strategy:+--strategy "${strategy}"} ${options[@]+"${options[@]}"}
+    done
+}
+
+outputs() { echo "$(experiment "$1")/inference_${inference_tag:+${inference_tag}_}$2"; } # LABEL TEST
+
+stage_7() {
+    local label name exp options device models
+    case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
+    read -ra options <<<"${inference_args}"
+    [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
+    for name in ${test_names}; do
+        need "${dumpdir}/${name}_mix/list.json" 4
+        models=()
+        for label in ${label_types}; do
+            exp=$(experiment "${label}")
+            need "${exp}/${inference_model}" 6
+            models+=(--output_dir "$(outputs "${label}" "${name}")")
+            models+=(--train_config "${exp}/config.yaml" --model_file "${exp}/${inference_model}")
+        done
+        py weak_inference --data_dir "${dumpdir}/${name}_mix" "${models[@]}" \
+            --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
+    done
+}
+
+stage_8() {
+    local label name options folders
+    read -ra options <<<"${scoring_args}"
+    for name in ${test_names}; do
+        folders=()
+        for label in ${label_types}; do
+            need "$(outputs "${label}" "${name}")/about.json" 7
+            folders+=(--inference_dir "$(outputs "${label}" "${name}")")
+        done
+        OMP_NUM_THREADS=1 py weak_scoring --data_dir "${dumpdir}/${name}_mix" "${folders[@]}" "${jobs[@]}" \
+            ${options[@]+"${options[@]}"}
+    done
+}
+
+stage_9() {
+    local label name options=() tests=() models=()
+    for label in ${label_types}; do
+        options+=(--experiment "${label}=$(experiment "${label}")")
+        models+=("$(experiment "${label}")")
+        for name in ${test_names}; do need "$(outputs "${label}" "${name}")/scores/summary.json" 8; done
+    done
+    for name in ${test_names}; do tests+=(--test_set "${inference_tag:+${inference_tag}_}${name}"); done
+    OMP_NUM_THREADS=1 py weak_report --output_dir "$(experiment report)" "${options[@]}" "${tests[@]}"
+    py weak_pack "${models[@]}" --model_file "${inference_model}" "${tests[@]}"
+}
+
+titles=("" "the corpus's lists" "decode every clip, manifest" "archive at ${fs} Hz" "tables of mixtures"
+    "classifiers" "separators" "inference" "scoring" "report and bundles")
+kinds=("" data data data data train train eval eval eval)
+run_stages "${dumpdir}" "$(experiment report)"; exit 0 # on one line: nothing more is read, were this file changed meanwhile

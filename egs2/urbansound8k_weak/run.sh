@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Separation from weak labels on UrbanSound8K; without it (see db.sh), on the small embedded corpus.
+#   ./run.sh                                  everything, on the embedded corpus
+#   ./run.sh --urbansound8k /path/to/UrbanSound8K
+#   ./run.sh --urbansound8k ... --config conf/train_weak_crnn.yaml --train_mixtures 20000 --ngpu 1
+#   ./run.sh --quick true                     every stage in a minute or two: does it run at all?
+#   ./run.sh --help                           the options of all recipes
+set -euo pipefail
+. "$(dirname "$0")/utils.sh"
+. ./db.sh
+
+urbansound8k=${URBANSOUND8K}
+quick=false
+train_folds=            # empty: the paper's 1-6, 7-8 and 9-10; README.md says what else a fold list may be
+valid_folds=
+test_folds=
+background_classes=     # such as children_playing,street_music: sound of no labelled class behind the events
+split_options "urbansound8k quick train_folds valid_folds test_folds background_classes" "$@"
+
+options=(--weak_config conf/train_weak_small.yaml --mean_events 5
+    --train_mixtures 5000 --valid_mixtures 200 --test_mixtures 500 --scoring_args "--espnet_keys 100")
+folds=(1-6 7-8 9-10)
+if [ "${quick}" = true ]; then
+    corpus=quick
+    options=(--weak_config conf/debug/train_weak.yaml --mean_events 2
+        --train_mixtures 16 --valid_mixtures 8 --test_mixtures 6 --scoring_args "--espnet_keys 1")
+elif [ -z "${urbansound8k}" ]; then
+    corpus=embedded
+    options=(--weak_config conf/train_weak_mini.yaml --mean_events 2
+        --train_mixtures 2000 --valid_mixtures 100 --test_mixtures 200 --scoring_args "--espnet_keys 50")
+else
+    URBANSOUND8K=$(find_path "UrbanSound8K (--urbansound8k or db.sh)" "${urbansound8k}")
+    export URBANSOUND8K
+    corpus=urbansound8k
+    # not all folds are there: fold 2 validates and tests, its recordings shared out, the others train
+    others=$(cd "${URBANSOUND8K}/audio" && printf '%s\n' fold* | sed 's/fold//' | grep -vx 2 | sort -n | paste -sd, -)
+    [ -d "${URBANSOUND8K}/audio/fold10" ] || folds=("${others}" 2/1of2 2/2of2)
+fi
+folds=("${train_folds:-${folds[0]}}" "${valid_folds:-${folds[1]}}" "${test_folds:-${folds[2]}}")
+sets=() data_options=(--corpus "${corpus}")
+[ -z "${background_classes}" ] || data_options+=(--background "${background_classes}")
+for list in "${folds[@]}"; do
+    sets+=("folds$(tr ',/' '_.' <<<"${list}")") # so they stand in the results
+    data_options+=("${sets[${#sets[@]}-1]}:${list}")
+done
+
+exec ./weak.sh \
+    --train_set "${sets[0]}" --valid_set "${sets[1]}" --test_sets "${sets[2]}" \
+    --audio_format pcm16 --datadir "data/${corpus}" --dumpdir "dump/${corpus}" --expdir "exp/${corpus}" \
+    --background_classes "${background_classes}" --local_data_opts "${data_options[*]}" \
+    "${options[@]}" ${rest[@]+"${rest[@]}"}

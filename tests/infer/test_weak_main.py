@@ -1,0 +1,116 @@
+"""`espnet2-ext` with a model that knows classes: one file a class; its bundle."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from standin import noise
+from weak_standin import CLASSES, WeakStandIn
+
+from espnet2_ext.bin import main as cli
+from espnet2_ext.bin import weak_inference, weak_pack
+from espnet2_ext.data.audio_io import read_audio, read_scp
+from espnet2_ext.infer import bundle
+from espnet2_ext.infer.weak_bundle import pack_weak
+from espnet2_ext.infer.weak_separator import WeakSeparator
+
+
+@pytest.fixture
+def exp(tmp_path, monkeypatch):
+    monkeypatch.setitem(bundle.TASKS, "weak", "weak_standin:WeakStandInTask")
+    path = tmp_path / "exp" / "weak_toy_frame"
+    path.mkdir(parents=True)
+    conf = {"label_type": "frame", "classifier": "rnn", "model_conf": {"residual": True}}
+    (path / "config.yaml").write_text(yaml.safe_dump(conf))
+    torch.save(WeakStandIn(residual=True).state_dict(), path / "valid.loss.best.pth")
+    figures = {"gain": {"mean": 6.789}}
+    summary = {"keys": 7, "table": {"table_hash": "abc"}, "overall": figures,
+               "scores": {"bell": figures, "dog": {"gain": {"mean": None}}}}  # fmt: skip
+    (path / "inference_test/scores").mkdir(parents=True)
+    (path / "inference_test/scores/summary.json").write_text(json.dumps(summary))
+    return path
+
+
+@pytest.fixture
+def ext(tmp_path, monkeypatch, caplog):
+    """Run the command in `tmp_path`; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
+
+    def run(*args):
+        try:
+            cli.main([str(a) for a in args])
+        except SystemExit as e:
+            return e.code
+        return 0
+
+    return run
+
+
+def test_one_file_a_class_from_a_bundle_or_an_experiment(ext, exp, wav, tmp_path, capsys):
+    x = noise(1.3, 44100, 2)
+    wav("mix.wav", x, 44100)
+    files = ("--train_config", exp / "config.yaml", "--model_file", exp / "valid.loss.best.pth")
+    assert ext("pack", *files, "-o", "m.zip") == 0
+    assert ext("separate", "mix.wav", "-o", "a", "--residual", "r", "--bundle", "m.zip") == 0
+    assert ext("separate", "mix.wav", "-o", "b", *files) == 0
+    names = [f"mix.{c}.wav" for c in (*CLASSES, "rest")]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(names)
+    separator = WeakSeparator.from_bundle("m.zip", "cpu")
+    mix = soundfile.read("mix.wav", dtype="float32")[0]
+    for name, expected in zip(names, separator.separate(mix, 44100)):
+        a, fs = soundfile.read(tmp_path / "a" / name, dtype="float32")
+        assert fs == 44100
+        np.testing.assert_allclose(a, expected, atol=2**-16 + 1e-6)
+        assert np.array_equal(a, soundfile.read(tmp_path / "b" / name, dtype="float32")[0])
+    assert (tmp_path / "r/mix.rest.wav").exists()
+    capsys.readouterr()
+    assert ext("info", "m.zip") == 0
+    told = capsys.readouterr().out
+    for piece in ("task: weak", "name: weak_toy_frame", "label_type: frame", "classifier: rnn",
+                  "residual: true", "labels: bell; dog; siren"):  # fmt: skip
+        assert piece in told, piece
+
+
+def test_plain_messages(ext, exp, wav, capsys, tmp_path):
+    wav("mix.wav", noise(0.5, 16000))
+    files = ("--train_config", exp / "config.yaml", "--model_file", exp / "valid.loss.best.pth")
+    assert ext("pack", *files, "-o", "m.zip") == 0
+    for args, message in (
+        (("separate", "mix.wav", "-o", "o", "--query", "mix.wav", "--bundle", "m.zip"),
+         "knows classes and takes no query"),
+        (("embed", "mix.wav", "-o", "q.npy", "--bundle", "m.zip"), "takes no query"),
+        (("separate", "mix.wav", "-o", "o.wav", "--bundle", "m.zip"), "4 outputs, so it must be"),
+        (("separate", "mix.wav", "-o", "o", *files[:2]), "are given together"),
+        (("separate", "no.wav", "-o", "o", *files), "no.wav: no such file"),
+        (("pack", *files, "-o", "m.tar"), "must end in .zip"),
+    ):  # fmt: skip
+        assert ext(*args) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_bundle_separates_folders_too(ext, exp, wav, tmp_path):
+    wav("mix.wav", noise(0.5, 16000))
+    (tmp_path / "wav.scp").write_text(f"k {tmp_path / 'mix.wav'}\n")
+    weak_pack.main([str(exp), "--test_set", "test"])
+    weak_inference.main(["--bundle", str(exp / "weak_toy_frame.zip"), "--data_dir", str(tmp_path),
+                         "--output_dir", str(tmp_path / "inf"), "--device", "cpu"])  # fmt: skip
+    assert read_audio(read_scp(tmp_path / "inf/spk4.scp")["k"])[0].shape == (8000, 1)
+
+
+def test_packed_with_its_scores_and_only_once(exp):
+    weak_pack.main([str(exp), "--test_set", "test"])
+    out = exp / "weak_toy_frame.zip"
+    info = bundle.read_bundle(out).info
+    assert info["results"]["test"] == {
+        "mixtures": 7, "table_hash": "abc",
+        "si_sdr_gain": {"bell": 6.79, "dog": None, "overall": 6.79}}  # fmt: skip
+    before = out.stat().st_mtime_ns
+    weak_pack.main([str(exp), "--test_set", "test"])
+    assert out.stat().st_mtime_ns == before
+    assert pack_weak(exp, "valid.loss.best.pth", [], out)

@@ -1,0 +1,231 @@
+"""The driver of separation from weak labels, with a stand-in Python."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from fake_recipe import ROOT, Recipe
+
+PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3
+PREPARATION += ["draw_mixtures"] * 3 + ["render_mixtures"]
+TRAINING = ["weak_train"] * 5  # two classifiers, three separators
+USE = ["weak_inference", "weak_scoring", "weak_report", "weak_pack"]
+EXP = "exp/weak_train_x"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    recipe = Recipe(tmp_path, "weak1")
+    (recipe.folder / "conf/train_x.yaml").write_text("label_type: frame\nstrategy: fixed # so\n")
+    return recipe
+
+
+def calls(recipe, name: str) -> list[str]:
+    return [v for v in recipe.calls.read_text().splitlines() if v.split()[0] == name]
+
+
+def test_all_stages_in_order_then_training_is_not_done_again(recipe):
+    status, out, err = recipe()
+    assert status == 0, err
+    assert recipe.names() == PREPARATION + TRAINING + USE
+    for number in range(1, 10):
+        assert f"Stage {number}: " in out
+    train = calls(recipe, "weak_train")
+    for call, part, label in zip(train, ["classifier"] * 2 + ["separator"] * 3,
+                                 ["frame", "clip", "strong", "frame", "clip"]):  # fmt: skip
+        assert f"--part {part} --label_type {label} " in call
+        assert "--train_table data/train/mixtures --train_bank dump/train " in call
+    for n, label in ((3, "frame"), (4, "clip")):
+        judge = f"--classifier_file {EXP}_classifier_{label}/valid.loss.best.pth"
+        assert judge in train[n] and f"--output_dir {EXP}_{label} " in train[n]
+    assert "classifier_file" not in train[2]
+    report = recipe.call("weak_report")
+    assert f"--experiment strong={EXP}_strong --experiment frame={EXP}_frame" in report
+    assert f"--output_dir {EXP}_report" in report and "--test_set test" in report
+    for name, option in (("weak_inference", "output_dir"), ("weak_scoring", "inference_dir")):
+        for label in ("strong", "frame", "clip"):
+            assert f"--{option} {EXP}_{label}/inference_test " in recipe.call(name)
+    status, out, _ = recipe()
+    assert status == 0 and "weak_train" not in recipe.names() and out.count("trained already") == 5
+
+
+def test_a_classifier_that_changed_trains_its_separator_anew(recipe):
+    recipe("--weak_tag", "t", "--stop_stage", "6")
+    recipe("--weak_tag", "t", "--stop_stage", "6", "--classifier_args", "--max_epoch 3")
+    parts = [call.split("--part ")[1].split()[:3:2] for call in calls(recipe, "weak_train")]
+    assert parts == [["classifier", "frame"], ["classifier", "clip"], ["separator", "frame"],
+                     ["separator", "clip"]]  # fmt: skip
+
+
+def test_options_of_the_parts_name_their_experiments(recipe):
+    recipe("--stop_stage", "6", "--weak_args", "--seed 1", "--classifier_args", "--max_epoch 3",
+           "--separator_args", "--max_epoch=4", "--label_types", "clip")  # fmt: skip
+    first, second = calls(recipe, "weak_train")
+    assert f"--output_dir {EXP}_seed1_max_epoch3_classifier_clip " in first
+    assert f"--output_dir {EXP}_seed1_max_epoch3_max_epoch4_clip " in second
+    assert "--max_epoch 3" in first and "--max_epoch=4" not in first and "--seed 1" in first
+    assert "--max_epoch=4" in second and "--max_epoch 3" not in second and "--seed 1" in second
+
+
+def test_joint_needs_no_classifier(recipe):
+    recipe("--strategy", "joint", "--stop_stage", "6", "--label_types", "frame")
+    (call,) = calls(recipe, "weak_train")
+    assert "--strategy joint" in call and "classifier_file" not in call
+    assert f"--output_dir {EXP}_joint_frame " in call
+    (recipe.folder / "conf/train_x.yaml").write_text("strategy: joint\n")
+    recipe("--stop_stage", "6", "--label_types", "frame", "--weak_tag", "y")
+    assert len(calls(recipe, "weak_train")) == 1
+
+
+def test_asteroid_trains_the_same(recipe):
+    assert recipe("--trainer", "asteroid", "--label_types", "frame", "--ngpu", "2")[0] == 0
+    assert recipe.names().count("weak_train_asteroid") == 2 and not calls(recipe, "weak_train")
+    assert "--devices 2" in recipe.call("weak_train_asteroid")
+    assert "weak_train_x_asteroid_frame/valid.loss.best.pth" in recipe.call("weak_inference")
+    status, _, err = recipe("--trainer", "asteroid", "--num_nodes", "2", "--weak_tag", "z")
+    assert status == 1 and "asteroid trains on one machine" in err
+
+
+def test_mixtures_are_made_as_asked_for(recipe):
+    args = ["--train_mixtures", "7", "--mean_events", "2", "--train_known", "strong:0.5,clip:0.5"]
+    recipe(*args, "--background_classes", "a,b", "--mixture_args", "--seconds 2", "--stop_stage",
+           "4", "--test_mixture_args", "--lufs -20 -20", "--mixtures_seed", "5")  # fmt: skip
+    train, valid, test = calls(recipe, "draw_mixtures")
+    assert "--mixtures 7 --mean_events 2 --seed 5 --background_classes a,b" in train
+    assert "--known strong:0.5,clip:0.5 --seconds 2" in train and "--lufs" not in train
+    assert "--seed 6 " in valid and "--known strong:0.5,clip:0.5" in valid
+    assert "--seed 7 " in test and "--known" not in test and "--seconds 2 --lufs -20 -20" in test
+    assert "--table data/test/mixtures --bank dump/test --out dump/test_mix" in recipe.call(
+        "render_mixtures")  # fmt: skip
+
+
+def test_several_lambdas_are_several_tests(recipe):
+    recipe("--test_mean_events", "5 10", "--label_types", "strong")
+    tests = calls(recipe, "draw_mixtures")[2:]
+    assert "--out data/test/mixtures_lambda5" in tests[0] and "--mean_events 5 " in tests[0]
+    assert "--out data/test/mixtures_lambda10" in tests[1] and "--mean_events 10 " in tests[1]
+    outputs = [c.split("--output_dir ")[1].split()[0] for c in calls(recipe, "weak_inference")]
+    assert outputs == [f"{EXP}_strong/inference_test_lambda{n}" for n in (5, 10)]
+    assert "--test_set test_lambda5 --test_set test_lambda10" in recipe.call("weak_report")
+
+
+def test_songs(recipe):
+    recipe("--mixtures_from", "songs", "--stop_stage", "4", "--mixture_args", "--seconds 3")
+    train, valid, test = calls(recipe, "prepare_musdb18")
+    assert train.startswith("prepare_musdb18 tables data/train --bank dump/train --out data/train/")
+    assert "--seconds 3" in train and "--whole" not in train + valid and "--whole" in test
+
+
+def test_other_mixtures_under_an_old_training_are_refused(recipe):
+    recipe("--stop_stage", "6")
+    status, _, err = recipe("--stop_stage", "6", HASH="2")
+    assert status == 1 and "was trained on other mixtures" in err and "--weak_tag" in err
+
+
+def test_a_stopped_training_goes_on(recipe):
+    status, _, _ = recipe("--stop_stage", "5", FAIL_IN="weak_train")
+    assert status == 3
+    folder = recipe.folder / f"{EXP}_classifier_frame"
+    (folder / "checkpoint.pth").write_text("")
+    status, out, _ = recipe("--stop_stage", "5")
+    assert status == 0 and "going on from the last checkpoint" in out
+    assert "--resume true" in recipe.call("weak_train")
+
+
+@pytest.mark.parametrize("args, words", [
+    (["--label_types", "frame weak"], "weak is none of strong frame clip mixed"),
+    (["--label_types", " "], "name at least one of strong frame clip mixed"),
+    (["--trainer", "keras"], "--trainer takes espnet or asteroid, not 'keras'"),
+    (["--mixtures_from", "air"], "--mixtures_from takes drawn or songs"),
+    (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
+    (["--qsep_config", "x"], "unknown option --qsep_config"),
+])  # fmt: skip
+def test_wrong_options(recipe, args, words):
+    status, _, err = recipe(*args)
+    assert status == 1 and words in err and recipe.names() == []
+
+
+def test_a_stage_without_the_one_before_it_says_which(recipe):
+    for number, words in ((4, "bank.json is not there; run stage 3 first"),
+                          (5, "table.json is not there; run stage 4 first"),
+                          (7, "valid.loss.best.pth is not there; run stage 6 first")):  # fmt: skip
+        status, _, err = recipe("--stage", str(number), "--stop_stage", str(number))
+        assert status == 1 and words in err
+
+
+def test_help_names_every_option(recipe):
+    status, out, _ = recipe("--help", PATH="/usr/bin:/bin")
+    text = (recipe.folder / "weak.sh").read_text()
+    lines = text.split("help=")[0].splitlines()
+    names = [v.split("=")[0] for v in lines if "=" in v and v[0] != "#"]
+    assert status == 0 and len(names) > 35
+    assert [n for n in names if f"  --{n} " not in out] == []
+
+
+@pytest.mark.parametrize("name", ["urbansound8k_weak", "musdb18_weak"])
+def test_recipes_hold_links_and_few_lines(name):
+    folder = ROOT / "egs2" / name
+    for link in ("weak.sh", "path.sh", "cmd.sh", "utils.sh", "launch", "conf"):
+        assert (folder / link).is_symlink() and (folder / link).exists()
+    assert len((folder / "run.sh").read_text().splitlines()) <= 55
+
+
+def run_recipe(tmp_path, name: str, *args: str, **env: str) -> str:
+    """Words that run.sh gives to the driver, or its error."""
+    folder = tmp_path / "project/egs2" / name
+    if not folder.exists():
+        shutil.copytree(ROOT / "egs2/TEMPLATE/weak1", folder)
+        for file in ("run.sh", "db.sh"):
+            shutil.copy(ROOT / "egs2" / name / file, folder)
+        (folder / "weak.sh").write_text('#!/usr/bin/env bash\nprintf "%s|" "$@"\n')
+    done = subprocess.run([str(folder / "run.sh"), *args], cwd=tmp_path, capture_output=True,
+                          text=True, env={"PATH": os.environ["PATH"], **env})  # fmt: skip
+    return done.stdout.strip() + done.stderr
+
+
+@pytest.mark.parametrize("present, folds", [
+    (range(1, 11), ("1-6", "7-8", "9-10")),
+    ((1, 2, 3), ("1,3", "2/1of2", "2/2of2")),
+])  # fmt: skip
+def test_folds_of_urbansound8k(tmp_path, present, folds):
+    for n in present:
+        (tmp_path / f"us8k/audio/fold{n}").mkdir(parents=True)
+    told = run_recipe(tmp_path, "urbansound8k_weak", "--urbansound8k", "us8k")
+    names = [f"folds{v.replace(',', '_').replace('/', '.')}" for v in folds]
+    assert f"--train_set|{names[0]}|--valid_set|{names[1]}|--test_sets|{names[2]}|" in told
+    sets = " ".join(f"{n}:{v}" for n, v in zip(names, folds))
+    assert f"--local_data_opts|--corpus urbansound8k {sets}|" in told
+    told = run_recipe(tmp_path, "urbansound8k_weak", "--urbansound8k", "us8k", "--train_folds",
+                      "1,2", "--background_classes", "a,b", "--ngpu", "2")  # fmt: skip
+    assert "--train_set|folds1_2|" in told and "--background a,b folds1_2:1,2" in told
+    assert "--background_classes|a,b|" in told and told.endswith("--ngpu|2|")
+
+
+def test_embedded_and_quick_corpora_keep_their_own_folders(tmp_path):
+    for name in ("urbansound8k_weak", "musdb18_weak"):
+        for args, corpus in (((), "embedded"), (("--quick", "true"), "quick")):
+            told = run_recipe(tmp_path, name, *args)
+            assert f"--expdir|exp/{corpus}|" in told and f"--corpus {corpus} " in told
+    assert "there is no nowhere" in run_recipe(tmp_path, "musdb18_weak", "--musdb18", "nowhere")
+    (tmp_path / "songs").mkdir()
+    told = run_recipe(tmp_path, "musdb18_weak", "--other", "class", MUSDB18="../songs")
+    assert "--corpus musdb18 " in told and "--other class|" in told
+
+
+def test_stage_1_makes_the_lists(tmp_path):
+    """`local/data.sh` calls with the options that `run.sh` gives."""
+    for name, args in (
+        ("urbansound8k_weak", ["--background", "x", "folds1:1", "folds2:2/1of2"]),
+        ("musdb18_weak", ["--decoded", "d", "--other", "none"]),
+    ):
+        recipe = Recipe(tmp_path / name, "weak1")
+        (recipe.folder / "local/data.sh").unlink()
+        shutil.copy(ROOT / "egs2" / name / "local/data.sh", recipe.folder / "local")
+        done = subprocess.run(
+            ["local/data.sh", "--datadir", "data/q", "--corpus", "quick", *args],
+            cwd=recipe.folder, text=True, capture_output=True,
+            env={**os.environ, "python": recipe.python, "CALLS": str(recipe.calls)})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        made, listed = recipe.calls.read_text().splitlines()
+        assert "--out downloads/quick" in made and "--data_dir data/q" in listed
