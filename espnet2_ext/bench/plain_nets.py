@@ -174,7 +174,7 @@ class UpBlock(nn.Module):
 
 
 class QueryUNet(nn.Module):
-    """The U-Net of ST-SED-SEP (spec A3): mixture and query embedding to the answer."""
+    """The U-Net of ST-SED-SEP: mixture and query embedding to the answer."""
 
     def __init__(self, query_dim: int = 2048, widths: tuple = (32, 64, 128, 256, 512, 1024)):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where in a clip the segment begins that is mixed or asked with (spec A1).
+"""Where in a clip the segment begins that is mixed or asked with.
 
 Energies come from the banks' envelope (mean-square energy of each 100 ms), so that no audio is
 read to choose a segment.

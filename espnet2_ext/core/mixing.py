@@ -1,7 +1,7 @@
 """Mixtures of two clips: `PairDrawer.draw(rng)` makes a row of a table, `render` its audio.
 
 All randomness goes into the row under an explicit generator; the audio is a pure function of the
-row and of the bank (spec A1). A bank is anything with the methods of
+row and of the bank. A bank is anything with the methods of
 `espnet2_ext.data.bank.ClipBank`.
 """
 

@@ -1,4 +1,4 @@
-"""One mixture of two clips as a row, and its audio as a pure function of that row (spec A1)."""
+"""One mixture of two clips as a row, and its audio as a pure function of that row."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ class Pair:
     where clip 1 does not carry it, the query is absent from the mixture and its target is silence.
     `gain2` is the factor on the second anchor; None: measured when rendered. A query from the
     target's own clip is the target as it is mixed (protocol `self`). `absent1` is a clip without
-    any class related to `class1` (for silence-SDR, spec A4).
+    any class related to `class1` (for silence-SDR).
     """
 
     id: str
@@ -38,7 +38,7 @@ class Pair:
 
 
 def energy_gain(first: np.ndarray, second: np.ndarray, gain_range=GAIN_RANGE) -> float:
-    """Factor that brings `second` to the mean-square energy of `first`, clipped (spec A1).
+    """Factor that brings `second` to the mean-square energy of `first`, clipped.
 
     The mean goes over all samples of the anchors, zeros behind a short clip included, so that
     both anchors bring the same energy to the mixture. A silent first anchor gives the lowest

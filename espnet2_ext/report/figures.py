@@ -25,10 +25,10 @@ def new_figure(
     return figure, axes
 
 
-def save(figure, path: str | os.PathLike) -> Path:
-    """Write `figure` to `path` whole."""
+def save(figure, path: str | os.PathLike, dpi: int = 130) -> Path:
+    """Write `figure` to `path` whole; dpi: pixels an inch."""
     with atomic_path(path) as tmp:
-        figure.savefig(tmp, dpi=130, facecolor="white")
+        figure.savefig(tmp, dpi=dpi, facecolor="white")
     return Path(path)
 
 

@@ -1,6 +1,6 @@
 """Scores every key of a test set, in parallel and resumable: `score` -> scores.jsonl, summary.json.
 
-Formulas are in `core.metrics` and `report.bss_eval`; spec A4. A row of scores.jsonl is one key:
+Formulas are in `core.metrics` and `report.bss_eval`. A row of scores.jsonl is one key:
 its reference, the unprocessed mixture's own scores, and for each protocol the scores of its
 passes, where the key has a query. What is not defined is null: a silent reference has no SDR, and
 a mixture of the target and silence (`single_source`) none either, for nothing is to be separated

@@ -7,6 +7,7 @@ from espnet2_ext.report.figures import new_figure
 _RANGE_DB = 80.0
 _LOW_HZ = 40.0
 _BANDS = 200
+_GAP = 0.35  # inches between rows of panels
 _TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
@@ -30,12 +31,12 @@ def draw_grid(rows: dict[str, dict[str, np.ndarray]], fs: int, title: str):
     """
     images = {r: {n: _spectrogram(x, fs) for n, x in row.items()} for r, row in rows.items()}
     top = max(max(i.max() for row in images.values() for i in row.values()), -200.0)
-    columns, high = max(map(len, rows.values())), 1.155 + 2.345 * len(rows) + 0.25 * (len(rows) - 1)
+    columns, high = max(map(len, rows.values())), 1.155 + 2.345 * len(rows) + _GAP * (len(rows) - 1)
     figure, axes = new_figure(3.3 * columns, high, len(rows), columns, layout=None, sharey=True,
                               sharex=True)  # fmt: skip
     bottom, up = 0.525 / high, 1 - 0.63 / high
     figure.subplots_adjust(left=0.05, right=0.935, bottom=bottom, top=up, wspace=0.14,
-                           hspace=0.25 / 2.345)  # fmt: skip
+                           hspace=_GAP / 2.345)  # fmt: skip
     for line, (row, panels) in zip(axes, images.items(), strict=True):
         for axis, (name, image) in zip(line, panels.items()):
             seconds = len(rows[row][name]) / fs

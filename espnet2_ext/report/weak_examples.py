@@ -90,7 +90,7 @@ def _make(data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], ke
     heard = ", ".join(there)
     grid = {c: {"mixture": mix, **x} for c, x in there.items()}
     title = f"{heard}; {rank} mean gain, mixture {key}"
-    shown = save(draw_grid(grid, fs, title), out / "figures" / f"{stem}.png")
+    shown = save(draw_grid(grid, fs, title), out / "figures" / f"{stem}.png", dpi=90)  # many panels
     return Example(rank, key, heard, mixture, shown, cells)
 
 

@@ -59,7 +59,8 @@ def _panel(axis, points: np.ndarray, spans: tuple) -> None:
                  linewidths=0, rasterized=True)
     mean = points[:, 1].mean()
     axis.axhline(mean, color="black", linewidth=1, linestyle="--")
-    axis.set_title(f"mean {mean:.1f}, n {len(points)}", fontsize=8, loc="right")
+    text = f"mean {mean:.1f}, n {len(points)}".replace("-0.0,", "0.0,")
+    axis.set_title(text, fontsize=8, loc="right")
 
 
 def density(points: np.ndarray, spans: tuple) -> np.ndarray:

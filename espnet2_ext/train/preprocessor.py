@@ -23,7 +23,7 @@ class QSepPreprocessor(AbsPreprocessor):
         gain_db: [lowest, highest] of a gain in dB, drawn uniformly for each pair and put on the
             mixture and both targets alike, not on the queries. It is a function of the row.
         gain_range: lowest and highest factor that brings the second anchor to the energy of the
-            first (spec A1), where the row has none.
+            first, where the row has none.
     """
 
     def __init__(
