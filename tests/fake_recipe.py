@@ -47,7 +47,7 @@ if name in ("qsep_train", "weak_train", "weak_train_asteroid"):
         put(out + "/" + file)
 if name == "render_lists":
     put(option["--out"] + "/list.json")
-if name in ("draw_mixtures", "prepare_musdb18") and "--out" in option:
+if name in ("draw_mixtures", "prepare_musdb18", "prepare_own_weak") and "--out" in option:
     put(option["--out"] + "/table.json", '{{"table_hash": "' + os.environ.get("HASH", "1") + '"}}')
 if name == "render_mixtures":
     put(option["--out"] + "/list.json")

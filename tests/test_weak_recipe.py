@@ -117,6 +117,13 @@ def test_songs(recipe):
     assert "--seconds 3" in train and "--whole" not in train + valid and "--whole" in test
 
 
+def test_recordings(recipe):
+    recipe("--mixtures_from", "recordings", "--stop_stage", "4", "--mixture_args", "--seconds 3")
+    tables = calls(recipe, "prepare_own_weak")
+    for call, name in zip(tables, ("train", "valid", "test"), strict=True):
+        assert f"tables data/{name} --bank dump/{name} --out data/{name}/mixtures --sec" in call
+
+
 def test_other_mixtures_under_an_old_training_are_refused(recipe):
     recipe("--stop_stage", "6")
     status, _, err = recipe("--stop_stage", "6", HASH="2")
@@ -137,7 +144,7 @@ def test_a_stopped_training_goes_on(recipe):
     (["--label_types", "frame weak"], "weak is none of strong frame clip mixed"),
     (["--label_types", " "], "name at least one of strong frame clip mixed"),
     (["--trainer", "keras"], "--trainer takes espnet or asteroid, not 'keras'"),
-    (["--mixtures_from", "air"], "--mixtures_from takes drawn or songs"),
+    (["--mixtures_from", "air"], "--mixtures_from takes drawn, songs or recordings"),
     (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
     (["--qsep_config", "x"], "unknown option --qsep_config"),
 ])  # fmt: skip
@@ -149,7 +156,8 @@ def test_wrong_options(recipe, args, words):
 def test_a_stage_without_the_one_before_it_says_which(recipe):
     for number, words in ((4, "bank.json is not there; run stage 3 first"),
                           (5, "table.json is not there; run stage 4 first"),
-                          (7, "valid.loss.best.pth is not there; run stage 6 first")):  # fmt: skip
+                          (7, "list.json is not there; run stage 4 first"),
+                          (8, "about.json is not there; run stage 7 first")):  # fmt: skip
         status, _, err = recipe("--stage", str(number), "--stop_stage", str(number))
         assert status == 1 and words in err
 
@@ -163,7 +171,7 @@ def test_help_names_every_option(recipe):
     assert [n for n in names if f"  --{n} " not in out] == []
 
 
-@pytest.mark.parametrize("name", ["urbansound8k_weak", "musdb18_weak"])
+@pytest.mark.parametrize("name", ["urbansound8k_weak", "musdb18_weak", "own_weak"])
 def test_recipes_hold_links_and_few_lines(name):
     folder = ROOT / "egs2" / name
     for link in ("weak.sh", "path.sh", "cmd.sh", "utils.sh", "launch", "conf"):
@@ -213,19 +221,34 @@ def test_embedded_and_quick_corpora_keep_their_own_folders(tmp_path):
     assert "--corpus musdb18 " in told and "--other class|" in told
 
 
+def test_own_tables_tell_the_label_types(tmp_path):
+    (tmp_path / "a.csv").write_text("path,labels\n")
+    (tmp_path / "b.tsv").write_text("path\tonset\toffset\tlabel\n")
+    for tables, labels in (("a.csv", "clip"), ("b.tsv", "frame clip"), ("a.csv b.tsv", "mixed")):
+        told = run_recipe(tmp_path, "own_weak", "--recordings", tables, "--nj", "2")
+        assert f"--label_types|{labels}|" in told and told.endswith("--nj|2|"), told
+    assert "where are the recordings?" in run_recipe(tmp_path, "own_weak")
+    assert "there is no c.csv" in run_recipe(tmp_path, "own_weak", "--recordings", "a.csv c.csv")
+
+
 def test_stage_1_makes_the_lists(tmp_path):
     """`local/data.sh` calls with the options that `run.sh` gives."""
     for name, args in (
         ("urbansound8k_weak", ["--background", "x", "folds1:1", "folds2:2/1of2"]),
         ("musdb18_weak", ["--decoded", "d", "--other", "none"]),
+        ("own_weak", []),
     ):
         recipe = Recipe(tmp_path / name, "weak1")
         (recipe.folder / "local/data.sh").unlink()
         shutil.copy(ROOT / "egs2" / name / "local/data.sh", recipe.folder / "local")
         done = subprocess.run(
-            ["local/data.sh", "--datadir", "data/q", "--corpus", "quick", *args],
+            ["local/data.sh", "--datadir", "data/q", *(["--corpus", "quick"] if args else []),
+             *args],
             cwd=recipe.folder, text=True, capture_output=True,
-            env={**os.environ, "python": recipe.python, "CALLS": str(recipe.calls)})  # fmt: skip
+            env={**os.environ, "python": recipe.python, "CALLS": str(recipe.calls),
+                 "RECORDINGS": "a b", "allow_unlabelled": "true"})  # fmt: skip
         assert done.returncode == 0, done.stderr
-        made, listed = recipe.calls.read_text().splitlines()
-        assert "--out downloads/quick" in made and "--data_dir data/q" in listed
+        *made, listed = recipe.calls.read_text().splitlines()
+        assert "--data_dir data/q" in listed
+        assert "--out downloads/quick" in made[0] if args else "lists a b " in listed
+        assert args or "--allow_unlabelled" in listed

@@ -19,7 +19,7 @@ options=(--weak_config conf/train_weak_small.yaml --weak_args "--classifier_conf
     --label_types "strong frame clip" --scoring_args "--espnet_keys 10")
 if [ "${quick}" = true ]; then
     corpus=quick
-    options=(--weak_config conf/debug/train_weak.yaml --scoring_args "--espnet_keys 1")
+    options=(--weak_config conf/debug/train_weak.yaml --label_types "strong clip" --scoring_args "--espnet_keys 0")
 elif [ -z "${musdb18}" ]; then
     corpus=embedded
     options[1]=conf/train_weak_mini.yaml

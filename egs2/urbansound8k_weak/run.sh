@@ -22,8 +22,8 @@ options=(--weak_config conf/train_weak_small.yaml --mean_events 5
 folds=(1-6 7-8 9-10)
 if [ "${quick}" = true ]; then
     corpus=quick
-    options=(--weak_config conf/debug/train_weak.yaml --mean_events 2
-        --train_mixtures 16 --valid_mixtures 8 --test_mixtures 6 --scoring_args "--espnet_keys 1")
+    options=(--weak_config conf/debug/train_weak.yaml --mean_events 2 --label_types "strong frame"
+        --train_mixtures 16 --valid_mixtures 8 --test_mixtures 6 --scoring_args "--espnet_keys 0")
 elif [ -z "${urbansound8k}" ]; then
     corpus=embedded
     options=(--weak_config conf/train_weak_mini.yaml --mean_events 2

@@ -14,8 +14,26 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="espnet2-ext", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    p = commands.add_parser("separate", help="take out of a recording what sounds like the queries,"
-                                             " or one file for each class that the model knows")
+    _separate_options(commands.add_parser(
+        "separate", help="take out of a recording what sounds like the queries, or one file for "
+                         "each class that the model knows"))
+
+    p = commands.add_parser("embed", help="save the query vector of some sounds")
+    p.add_argument("files", nargs="+", help="sound files or folders of them")
+    p.add_argument("-o", "--output", required=True, help="a .npy file")
+    _model_options(p)
+
+    p = commands.add_parser("info", help="say what a bundle is")
+    p.add_argument("bundle", nargs="?", help="default: $ESPNET2_EXT_BUNDLE")
+
+    p = commands.add_parser("validate-data", help="say what is wrong with tables of labels")
+    validate_data.add_options(p)
+
+    _pack_options(commands.add_parser("pack", help="make a bundle of a training"))
+    return parser
+
+
+def _separate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("mix", nargs="+", help="sound files or folders of them")
     p.add_argument("--query", action="append", default=[],
                    help="a sound of the wanted kind, a folder of them, or a saved .npy; repeatable")
@@ -38,20 +56,6 @@ def get_parser() -> argparse.ArgumentParser:
                                           " its config.yaml")
     p.add_argument("--model_file", help="with its weights")
     _model_options(p)
-
-    p = commands.add_parser("embed", help="save the query vector of some sounds")
-    p.add_argument("files", nargs="+", help="sound files or folders of them")
-    p.add_argument("-o", "--output", required=True, help="a .npy file")
-    _model_options(p)
-
-    p = commands.add_parser("info", help="say what a bundle is")
-    p.add_argument("bundle", nargs="?", help="default: $ESPNET2_EXT_BUNDLE")
-
-    p = commands.add_parser("validate-data", help="say what is wrong with tables of labels")
-    validate_data.add_options(p)
-
-    _pack_options(commands.add_parser("pack", help="make a bundle of a training"))
-    return parser
 
 
 def _pack_options(p: argparse.ArgumentParser) -> None:

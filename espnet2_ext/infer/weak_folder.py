@@ -50,28 +50,25 @@ def infer_weak_folder(data_dir: str | os.PathLike, output_dir: str | os.PathLike
         scheduler: address of a Dask scheduler.
 
     Writes:
-        `spk1.scp` ... `spkS.scp` with their archives (24-bit FLAC); `activity.npz`, where the
-        model has a classifier (see `weak_activity`); `about.json`, with the outputs' names, last.
+        `spk1.scp` ... `spkS.scp` with archives (24-bit FLAC); `activity.npz`, where the model has
+        a classifier (see `weak_activity`); `about.json`, with the outputs' names, last.
 
     Raises:
         DataError: no table, a recording that cannot be read; keys are named.
     """
-    data_dir, output_dir = Path(data_dir), Path(output_dir)
     if batch_size < 1:
         raise DataError(f"batch_size must be 1 or more, not {batch_size}")
+    data_dir, output_dir = Path(data_dir), Path(output_dir)
     table = read_table(data_dir / "wav.scp")
-    settings = {"model": asdict(model), "batch_size": batch_size, "chunk": chunk,
-                "context": context}
     digest = digest_of(VERSION, model.digest(), folder_digest(data_dir), table, chunk, context)
     about = output_dir / "about.json"
     if is_done(about, digest, output_dir / "spk1.scp"):
         logging.info("%s: is there", output_dir / "spk1.scp")
         return
     _remove(output_dir, r"about\.json|activity\.npz|spk\d+\.scp")
-    items, size = list(table.items()), part_size(table)
-    archives = [(f"{n // size:05d}", items[n:n + size]) for n in range(0, len(items), size)]
-    fn = functools.partial(separate_part, **settings, out_dir=str(output_dir), stamp=digest)
-    parts = map_parts(fn, archives, output_dir / "parts", part_size=1, desc="separation",
+    fn = functools.partial(separate_part, model=asdict(model), batch_size=batch_size, chunk=chunk,
+                           context=context, out_dir=str(output_dir), stamp=digest)
+    parts = map_parts(fn, archives_of(table), output_dir / "parts", part_size=1, desc="separation",
                       num_workers=num_workers, scheduler=scheduler)
     told = join_activity(parts, output_dir / "activity.npz")
     arks = told.pop("archives")
@@ -87,12 +84,16 @@ def _remove(folder: Path, pattern: str, keep: Container[str] = ()) -> None:
             path.unlink()
 
 
-def part_size(table: dict[str, str]) -> int:
-    """Recordings in an archive: a 32nd of all; 8 to 64 short ones, or 1 to 4 long ones."""
-    key, ref = next(iter(table.items()))
-    source = _open(key, ref)
-    least, most = (8, 64) if source.frames <= SHORT * source.fs else (1, 4)
-    return min(max(-(-len(table) // 32), least), most)
+def archives_of(table: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Number of each archive and what goes into it: (key, reference).
+
+    A 32nd of all recordings makes an archive; 8 to 64 short ones, or 1 to 4 long ones.
+    """
+    items = list(table.items())
+    first = _open(*items[0])
+    least, most = (8, 64) if first.frames <= SHORT * first.fs else (1, 4)
+    size = min(max(-(-len(items) // 32), least), most)
+    return [(f"{n // size:05d}", items[n:n + size]) for n in range(0, len(items), size)]
 
 
 def separate_part(items: Sequence[tuple[str, list]], path: Path, *, model: dict, batch_size: int,

@@ -16,6 +16,7 @@ NOTE = {
     "worst": "the smallest gains of the set",
     "median": "gains in the middle",
     "best": "the largest gains",
+    "first": "the first of the set, none has a gain",
 }
 
 

@@ -39,7 +39,8 @@ class Example(NamedTuple):
 def pick(scored: Sequence[Scored], count: int | None = None) -> dict[str, list[str]]:
     """Keys of the worst, the median and the best `count` (COUNT) mixtures, none twice.
 
-    Mixtures are ranked by the mean gain over their classes and all label types.
+    Mixtures are ranked by the mean gain over their classes and all label types; where nothing has
+    a gain, the first ones are taken.
     """
     gains: dict[str, list[float]] = {}
     for s in scored:
@@ -50,7 +51,8 @@ def pick(scored: Sequence[Scored], count: int | None = None) -> dict[str, list[s
     keys = sorted(gains, key=lambda key: (np.mean(gains[key]), key))
     count = min(COUNT if count is None else count, len(keys) // 3)
     if count == 0:
-        return {"worst": keys[:1], "median": [], "best": keys[1:2]}
+        some = [row["key"] for row in scored[0].rows[:COUNT]] if not keys else []
+        return {"worst": keys[:1], "median": [], "best": keys[1:2], "first": some}
     middle = (len(keys) - count) // 2
     return {"worst": keys[:count], "median": keys[middle:middle + count],
             "best": keys[-count:][::-1]}
@@ -89,9 +91,10 @@ def _make(data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], ke
     there = {c.replace("_", " "): x for c, x in sounds.items() if REFERENCE in x}
     heard = ", ".join(there)
     grid = {c: {"mixture": mix, **x} for c, x in there.items()}
-    title = f"{heard}; {rank} mean gain, mixture {key}"
+    grid = grid or {c.replace("_", " "): {"mixture": mix, **x} for c, x in sounds.items()}
+    title = f"{heard}; {rank} mean gain, mixture {key}" if heard else f"mixture {key}"
     shown = save(draw_grid(grid, fs, title), out / "figures" / f"{stem}.png", dpi=90)  # many panels
-    return Example(rank, key, heard, mixture, shown, cells)
+    return Example(rank, key, heard or key, mixture, shown, cells)
 
 
 def _sounds(data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict],
@@ -101,9 +104,9 @@ def _sounds(data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict],
     places = dict(zip([*data.classes, REST], [*data.refs, data.rest]))
     states = {c: s["state"] for c, s in next(iter(rows.values()))["classes"].items()}
     refs = {c: read_signal(places[c][key], key)[0] for c in states if states[c] != "silent"}
-    part = excerpt(mix, list(refs.values()), fs)
+    part = excerpt(mix, list(refs.values()) or [mix], fs)
     sounds = {}
-    for c in states:
+    for c in states or next(iter(outputs.values())).names:
         sounds[c] = {REFERENCE: refs[c][part]} if c in refs else {}
         for label, o in outputs.items():
             if c in o.names:

@@ -22,7 +22,8 @@ class WeakData:
     """A rendered test set of class mixtures.
 
     `classes` are their names in order; `mix` and `rest` (None: without) key -> place of the audio,
-    `refs` the same for each class; `table` is the set's table of mixtures, `info` its list.json.
+    `refs` the same for each class, or empty where no class was ever heard alone; `table` is the
+    set's table of mixtures, `info` its list.json.
     """
 
     path: Path
@@ -75,6 +76,7 @@ def load_weak_data(path: str | os.PathLike) -> WeakData:
     table = MixtureTable(path / "mixtures")
     keys, classes = sorted(mix), table.classes
     files = [path / f"spk{s}.scp" for s in range(1, len(classes) + 1)]
+    files = files if files[0].is_file() else []  # recordings of which labels alone are known
     refs = [same_keys(read_scp(f), keys, f) for f in files]
     rest = path / "rest.scp"
     rests = same_keys(read_scp(rest), keys, rest) if rest.is_file() else None

@@ -77,11 +77,12 @@ def _section(test: str, found: list[Scored], out: Path) -> list[str]:
     shutil.rmtree(out / test, ignore_errors=True)
     body = [f"<h2>{text(test)}</h2>", f'<nav><a href="#{text(test)}-listen">Listen</a></nav>',
             f"<p>{text(ordering(found))}</p>", fact_list(set_facts(found[0]))]  # fmt: skip
-    separation, *tables = set_tables(found)
-    figure = save(draw_density(found), out / "figures" / f"{test}_density.png")
-    body += [print_table(separation), "<h3>Improvement against the input</h3>",
-             picture(figure, out, "Improvement against the input, by class and label type")]
-    body += [print_table(table) for table in tables]
+    tables = [print_table(table) for table in set_tables(found)]
+    if found[0].summary["overall"]["gain"]["count"]:
+        figure = save(draw_density(found), out / "figures" / f"{test}_density.png")
+        tables[1:1] = ["<h3>Improvement against the input</h3>", picture(
+            figure, out, "Improvement against the input, by class and label type")]
+    body += tables
     body += [f'<h2 id="{text(test)}-listen">Listen: {text(test)}</h2>',
              f'<p class="note">{LISTEN}</p>']  # fmt: skip
     data = load_weak_data(found[0].summary["data_dir"])

@@ -17,6 +17,10 @@ from espnet2_ext.report.weak_sets import (
 from espnet2_ext.report.weak_tables import set_tables
 
 
+# The commit of the report is not that of the trainings; the same scores give the same text.
+AT_REPORT = ("Git hash", "Commit date")
+
+
 def write_weak_results(
     out_dir: str | os.PathLike, experiments: Sequence[Experiment], sets: Sequence[str]
 ) -> Path:
@@ -43,7 +47,8 @@ def lines_of(name: str, experiments: Sequence[Experiment],
     date = max((s.folder / "scores" / "summary.json").stat().st_mtime for s in everything)
     summaries = {str(s.folder): s.summary for s in everything}
     lines = ["# RESULTS", "", "## Environments"]
-    lines += [f"- {k}: `{v}`" for k, v in environment(date, summaries).items()]
+    env = environment(date, summaries)
+    lines += [f"- {k}: `{v}`" for k, v in env.items() if k not in AT_REPORT]
     lines += ["", f"## {name}"]
     for test, found in scored.items():
         lines += ["", f"### {test}", "", ordering(found), ""]

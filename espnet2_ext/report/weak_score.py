@@ -4,7 +4,8 @@ A row of scores.jsonl is one mixture; its `classes` hold the scores of each clas
 the paper's (Pishdadian et al., "Finding Strength in Weakness", III-C): a class that is silent in a
 mixture has no SI-SDR, and what is alone in its mixture has none either, for nothing is to be
 separated. Where a class is silent its output should be too: `level_db` says how far it lies under
-the mixture.
+the mixture. Recordings without isolated sounds have no such scores; there the classifier's
+F-measure is all that can be told.
 """
 
 import functools
@@ -19,7 +20,7 @@ import numpy as np
 from espnet2_ext.core.metrics import METRICS, is_silent, level_db
 from espnet2_ext.data.parallel import map_parts
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path, write_text
+from espnet2_ext.files import write_text
 from espnet2_ext.report.folders import read_signal
 from espnet2_ext.report.score import is_done, metric_value, read_rows
 from espnet2_ext.report.weak_espnet_scoring import score_classes_by_espnet
@@ -72,8 +73,7 @@ def score_weak(
         score_classes_by_espnet(rows, items, out, max_keys=espnet_keys, stamp=stamp, **run)
     summary = {"stamp": stamp, "data_dir": str(data_dir), "inference_dir": str(inference_dir)}
     summary |= summarise_weak(rows, data, outputs, activity)
-    with atomic_path(out / "scores.jsonl") as tmp, tmp.open("w", encoding="utf-8") as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows)
+    write_text(out / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_text(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     for parts in ("parts", "espnet_parts"):
         shutil.rmtree(out / parts, ignore_errors=True)
@@ -82,7 +82,7 @@ def score_weak(
 
 def _items(data: WeakData, outputs: Outputs) -> list[dict]:
     """What is to be scored: key, mix, and for each output with a reference (name, ref, est)."""
-    refs = dict(zip(data.classes, data.refs, strict=True))
+    refs = dict(zip(data.classes, data.refs))
     if data.rest is not None:
         refs[REST] = data.rest
     pairs = [(n, refs[n], est) for n, est in zip(outputs.names, outputs.scps) if n in refs]

@@ -118,6 +118,9 @@ def ordering(scored: Sequence[Scored]) -> str:
     """Which labels gave more, by the mean gain over all sources, in words."""
     means = {s.label: s.summary["overall"]["gain"]["mean"] for s in scored}
     known = {label: v for label, v in means.items() if v is not None}
+    if not known:
+        return ("No source was scored: there are no isolated sounds to compare with, or none "
+                "sounds beside another.")
     ranked = sorted(known, key=lambda label: -known[label])
     text = " > ".join(f"{label} {known[label]:.2f}".replace("-0.00", "0.00") for label in ranked)
     text = f"Mean SI-SDR improvement over all sources, as measured: {text} dB"

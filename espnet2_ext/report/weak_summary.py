@@ -40,7 +40,7 @@ def summarise_weak(rows: list[dict], data: WeakData, outputs: Outputs,
             p: version(p) for p in PACKAGES},
         "scores": {
             name: figures([row["classes"][name] for row in rows]) for name in rows[0]["classes"]},
-        "overall": figures([row["classes"][n] for row in rows for n in data.classes]),
+        "overall": figures([s for r in rows for n, s in r["classes"].items() if n != REST]),
         "detection": None if activity is None else detection(data, activity),
     }  # fmt: skip
 

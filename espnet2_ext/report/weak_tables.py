@@ -14,9 +14,14 @@ from espnet2_ext.report.weak_summary import classes_of
 FRAME_LABELS = ("frame", "mixed")
 
 
-def separation(scored: Sequence[Scored]) -> Table:
-    """Table VI: input SI-SDR and its improvement by label type, class by class and over all."""
+def separation(scored: Sequence[Scored]) -> Table | None:
+    """Table VI: input SI-SDR and its improvement by label type, class by class and over all.
+
+    None without isolated sounds to compare with.
+    """
     first = scored[0].summary
+    if not first["scores"]:
+        return None
     classes = classes_of(first)
     columns = ["", *map(_name, classes), "overall"]
     rows = [["input SI-SDR", *_cells(first, classes, "input")]]
@@ -58,9 +63,12 @@ def _share(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
-def silence(scored: Sequence[Scored]) -> Table:
-    """How far outputs lie under the mixture where their class is silent."""
+def silence(scored: Sequence[Scored]) -> Table | None:
+    """How far outputs lie under the mixture where their class is silent; None where none is."""
     first = scored[0].summary
+    if not first["overall"]["silent"]["count"] and not any(
+            s.summary["overall"]["silent_estimates"] for s in scored):
+        return None
     classes = first["classes"]
     rows = []
     for s in scored:

@@ -81,6 +81,21 @@ def test_one_experiment_alone(top):
     assert "of the paper" not in text and "|ΔSI-SDR clip|" in text and "(Table IV)" not in text
 
 
+def test_recordings_without_isolated_sounds(top, tmp_path):
+    """One's own, of which labels alone are known: F-measures, and outputs to listen to."""
+    data, inference = tmp_path / "data", tmp_path / "exp/weak_x_clip/inference_test"
+    for name in ("spk1", "spk2", "spk3"):
+        (data / f"{name}.scp").unlink()
+    score_weak(data, inference, num_workers=0)
+    out = tmp_path / "r"
+    weak_report.main(["--output_dir", str(out), "--test_set", "test", "--experiment",
+                      f"clip={inference.parent}"])  # fmt: skip
+    text = (out / "RESULTS.md").read_text()
+    assert "No source was scored" in text and "Table VI" not in text and "Table V)" in text
+    page = (out / "index.html").read_text()
+    assert page.count(".flac") == 2 * (1 + 3) and "density" not in page
+
+
 def test_refusals(top, tmp_path):
     with pytest.raises(DataError, match="run the scoring first"):
         weak_report.main(["--output_dir", "x", "--test_set", "other",
@@ -114,7 +129,8 @@ def test_ordering_in_words():
 def test_examples_are_ranked_by_the_mean_over_labels():
     found = pick([fake("a", [5, 1, 2, 9, 3, 0]), fake("b", [6, 1, 2, 0, 3, 9])], count=1)
     assert found == {"worst": ["k1"], "median": ["k4"], "best": ["k0"]}
-    assert pick([fake("a", [2, 1])]) == {"worst": ["k1"], "median": [], "best": ["k0"]}
+    two = pick([fake("a", [2, 1])])
+    assert two == {"worst": ["k1"], "median": [], "best": ["k0"], "first": []}
 
 
 def test_a_long_example_is_cut_where_all_sound(monkeypatch):

@@ -175,7 +175,7 @@ def drop_line(path, key):
 @pytest.mark.parametrize("change, message", [
     (lambda d, i: (d / "list.json").unlink(), "no list.json"),
     (lambda d, i: (d / "wav.scp").write_text(""), "wav.scp: the set is empty"),
-    (lambda d, i: (d / "spk2.scp").unlink(), "spk2.scp: no such file"),
+    (lambda d, i: (d / "spk2.scp").unlink(), "data/spk2.scp: no such file"),
     (lambda d, i: drop_line(i / "spk3.scp", "m4"), "inf/spk3.scp: key m4 is missing"),
     (lambda d, i: (i / "about.json").unlink(), "run inference first"),
     (lambda d, i: (i / "about.json").write_text(json.dumps({"outputs": CLASSES[::-1]})),

@@ -81,7 +81,8 @@ Data
   --fs               sample rate (${fs})
   --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
   --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
-  --mixtures_from    drawn: from a bank of events; songs: chunks of songs, whole ones for the test (${mixtures_from})
+  --mixtures_from    drawn: from a bank of events; songs: chunks of songs, whole ones for the test; recordings:
+                     chunks of labelled recordings (${mixtures_from})
   --train_mixtures   how many to draw for training (${train_mixtures})
   --valid_mixtures   for validation (${valid_mixtures})
   --test_mixtures    for each test set (${test_mixtures})
@@ -127,7 +128,10 @@ for label in ${label_types}; do
 done
 [ -n "${label_types// /}" ] || die "--label_types: name at least one of strong frame clip mixed"
 case ${trainer} in espnet | asteroid) ;; *) die "--trainer takes espnet or asteroid, not '${trainer}'" ;; esac
-case ${mixtures_from} in drawn | songs) ;; *) die "--mixtures_from takes drawn or songs, not '${mixtures_from}'" ;; esac
+case ${mixtures_from} in
+    drawn | songs | recordings) ;;
+    *) die "--mixtures_from takes drawn, songs or recordings, not '${mixtures_from}'" ;;
+esac
 fs=${fs/%k/000}
 [ -n "${strategy}" ] || strategy=$(sed -n 's/^strategy: *\([a-z]*\).*/\1/p' "${weak_config}")
 
@@ -173,18 +177,19 @@ make_table() {
     [ "${kind}" != test ] || read -ra more <<<"${test_mixture_args}"
     options+=(${more[@]+"${more[@]}"})
     need "${dumpdir}/${set}/bank.json" 3
-    if [ "${mixtures_from}" = songs ]; then
-        [ "${kind}" != test ] || options+=(--whole)
-        py prepare_musdb18 tables "${datadir}/${set}" --bank "${dumpdir}/${set}" --out "${to}" "${jobs[@]}" \
-            ${options[@]+"${options[@]}"}
-        return
-    fi
-    case ${kind} in
-        train) draw "${set}" "${to}" "${train_mixtures}" "${lambda}" "${mixtures_seed}" --known "${train_known}" \
+    case ${mixtures_from}/${kind} in
+        songs/*)
+            [ "${kind}" != test ] || options+=(--whole)
+            py prepare_musdb18 tables "${datadir}/${set}" --bank "${dumpdir}/${set}" --out "${to}" "${jobs[@]}" \
+                ${options[@]+"${options[@]}"} ;;
+        recordings/*)
+            py prepare_own_weak tables "${datadir}/${set}" --bank "${dumpdir}/${set}" --out "${to}" \
+                ${options[@]+"${options[@]}"} ;;
+        */train) draw "${set}" "${to}" "${train_mixtures}" "${lambda}" "${mixtures_seed}" --known "${train_known}" \
             ${options[@]+"${options[@]}"} ;;
-        valid) draw "${set}" "${to}" "${valid_mixtures}" "${lambda}" $((mixtures_seed + 1)) --known "${train_known}" \
+        */valid) draw "${set}" "${to}" "${valid_mixtures}" "${lambda}" $((mixtures_seed + 1)) --known "${train_known}" \
             ${options[@]+"${options[@]}"} ;;
-        test) draw "${set}" "${to}" "${test_mixtures}" "${lambda}" $((mixtures_seed + 2)) ${options[@]+"${options[@]}"} ;;
+        */test) draw "${set}" "${to}" "${test_mixtures}" "${lambda}" $((mixtures_seed + 2)) ${options[@]+"${options[@]}"} ;;
     esac
 }
 

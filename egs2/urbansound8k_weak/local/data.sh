@@ -31,5 +31,5 @@ if [ -n "${recordings}" ]; then
         --background "$([ -z "${background}" ] && echo 0 || echo "${recordings}")"
 fi
 
-"${python}" -m espnet2_ext.bin.prepare_urbansound8k --urbansound8k "${top:?is not set: write the folder of UrbanSound8K into db.sh}" \
-    --data_dir "${datadir}" --background_classes "${background}" --splits "$@"
+: "${top:?is not set: write the folder of UrbanSound8K into db.sh}"
+"${python}" -m espnet2_ext.bin.prepare_urbansound8k --urbansound8k "${top}" --data_dir "${datadir}" --background_classes "${background}" --splits "$@"

@@ -1,0 +1,1 @@
+../TEMPLATE/weak1/path.sh

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# A separator from one's own recordings, of which it is known only what sounds in them, and perhaps when.
+#   ./run.sh --recordings ~/street.csv        columns: path, labels; or path, onset, offset, label
+#   ./run.sh --recordings "clips.csv times.csv"
+#   ./run.sh --help                           the options of all recipes
+set -euo pipefail
+. "$(dirname "$0")/utils.sh"
+. ./db.sh
+
+recordings=${RECORDINGS}
+allow_unlabelled=false  # true: recordings without a label are right, all classes are silent in them
+valid_share=0.1
+test_share=0.1
+split_options "recordings allow_unlabelled valid_share test_share" "$@"
+
+case " ${rest[*]-} " in *" --help "* | *" -h "*) exec ./weak.sh --help ;; esac
+[ -n "${recordings}" ] || die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
+RECORDINGS=
+kinds=
+for table in ${recordings}; do
+    table=$(find_path "the recordings (--recordings or db.sh)" "${table}")
+    RECORDINGS+=${RECORDINGS:+ }${table}
+    if head -n 1 "${table}" | grep -qi onset; then kinds+=frame; else kinds+=clip; fi
+done
+case ${kinds} in
+    *clip*frame* | *frame*clip*) label_types=mixed ;;
+    *frame*) label_types="frame clip" ;;
+    *) label_types=clip ;;
+esac
+export RECORDINGS allow_unlabelled valid_share test_share
+
+exec ./weak.sh \
+    --train_set train --valid_set valid --test_sets test --mixtures_from recordings \
+    --weak_config conf/train_weak_small.yaml --label_types "${label_types}" \
+    ${rest[@]+"${rest[@]}"}
