@@ -83,7 +83,7 @@ class ConvMasker(nn.Module):
         x = self.unet(self.first(x.contiguous(memory_format=torch.channels_last)) + self.place)
         x = self.last(x)[:, :, :frames] @ self.spread  # [B, S (or 2 S), L, F]
         if self.mask_type == "complex":
-            x = x.unflatten(1, (2, -1)).movedim(1, -1)
+            x = x.unflatten(1, (2, -1)).movedim(1, -1).contiguous()
         return bounded_mask(x, self.mask_type, self.bound)
 
     def unet(self, x: Tensor) -> Tensor:
