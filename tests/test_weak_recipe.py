@@ -221,6 +221,12 @@ def test_embedded_and_quick_corpora_keep_their_own_folders(tmp_path):
     assert "--corpus musdb18 " in told and "--other class|" in told
 
 
+def test_values_that_look_like_options_stay_values(tmp_path):
+    for value in ("--optim_conf lr=1e-3 --max_epoch 2", "--max_epoch=2"):
+        told = run_recipe(tmp_path, "urbansound8k_weak", "--weak_args", value, "--ngpu=2")
+        assert told.endswith(f"--weak_args|{value}|--ngpu|2|")
+
+
 def test_own_tables_tell_the_label_types(tmp_path):
     (tmp_path / "a.csv").write_text("path,labels\n")
     (tmp_path / "b.tsv").write_text("path\tonset\toffset\tlabel\n")

@@ -60,9 +60,12 @@ split_options() {
         elif is_path_option "$1" && [ $# -ge 2 ]; then
             rest+=("$1" "$(from_caller "$2")")
             shift 2
-        else
+        elif [ $# -lt 2 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
             rest+=("$1")
             shift
+        else # with its value, which may look like an option: --weak_args "--optim_conf lr=1e-3"
+            rest+=("$1" "$2")
+            shift 2
         fi
     done
 }
