@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +14,12 @@ import numpy as np
 
 from espnet2_ext.core.anchors import peak_start
 from espnet2_ext.core.mixing import Pair, render
-from espnet2_ext.data.audio_io import FlacArkWriter, read_scp
+from espnet2_ext.data.audio_io import FlacArkWriter
 from espnet2_ext.data.bank import ClipBank
 from espnet2_ext.data.lists import bank_key, format_list, text_hash
 from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.data.rendered import clear, merge, part_name, part_size_of, read_json
 from espnet2_ext.data.tables import write_labels
-from espnet2_ext.errors import DataError
 from espnet2_ext.files import write_text
 
 VERSION = 1
@@ -64,23 +63,23 @@ def render_folder(
     n = len(pairs)
     about = {"pairs": n, "keys": 2 * n, "seed": seed, "bank": str(bank.path), **key}
     done = out_dir / "list.json"
-    there = _read_json(done)
+    there = read_json(done)
     if all(there.get(k) == v for k, v in key.items()):
         logging.info("%s: is there, of %d pairs", out_dir, there["pairs"])
         return there
     done.unlink(missing_ok=True)
     parts = _render_all(pairs, bank, out_dir, part_size, key, num_workers, scheduler)
-    places, about["scaled"] = _merge(parts, out_dir)
+    places, about["scaled"] = merge(parts, out_dir)
     about["without_other"] = _write_tables(out_dir, pairs, bank, places)
     write_text(out_dir / "pairs.tsv", text)
     write_labels(out_dir / "labels.tsv", bank.classes)
     write_text(done, json.dumps(about, indent=1) + "\n")
-    _clear(out_dir, len(parts))
+    clear(out_dir, len(parts))
     return about
 
 
 def _render_all(pairs, bank, out_dir, part_size, key, num_workers, scheduler) -> list[Path]:
-    size = part_size or min(max(-(-len(pairs) // 32), 8), 256)
+    size = part_size or part_size_of(len(pairs))
     fn = functools.partial(
         render_part, bank=str(bank.path), out_dir=str(out_dir), part_size=size, about=key
     )
@@ -98,7 +97,7 @@ def render_part(items: Sequence[tuple[int, Pair]], path: Path, **settings) -> No
         settings: `bank`, `out_dir`, `part_size`; `about` only counts in the plan's digest.
     """
     bank, scaled = ClipBank(settings["bank"]), 0
-    name = _name(items[0][0] // settings["part_size"])
+    name = part_name(items[0][0] // settings["part_size"])
     with FlacArkWriter(settings["out_dir"], name, bank.fs) as archive:
         for _, pair in items:
             sounds, factor = sounds_of(pair, bank)
@@ -126,32 +125,6 @@ def sounds_of(pair: Pair, bank: ClipBank) -> tuple[dict[str, np.ndarray], float]
     return sounds, factor
 
 
-def _name(n: int) -> str:
-    return f"audio.{n:05d}"
-
-
-def _merge(parts: Sequence[Path], out_dir: Path) -> tuple[dict[str, str], int]:
-    """Places of all sounds, and how many pairs were lowered."""
-    places, scaled = {}, 0
-    for n, part in enumerate(parts):
-        about, ark = _read_json(part), out_dir / f"{_name(n)}.ark"
-        if not ark.is_file() or ark.stat().st_size != about.get("bytes"):
-            part.unlink()
-            raise DataError(f"{ark}: was taken away or changed; start again to make it anew")
-        places.update(read_scp(out_dir / f"{_name(n)}.scp"))
-        scaled += about["scaled"]
-    return places, scaled
-
-
-def _clear(out_dir: Path, num_parts: int) -> None:
-    """Remove what only served the making, and archives of an earlier list."""
-    ours = {f"{_name(n)}.ark" for n in range(num_parts)}
-    for path in out_dir.glob("audio.[0-9]*"):
-        if path.name not in ours:
-            path.unlink()
-    shutil.rmtree(out_dir / "parts")
-
-
 def _write_tables(out_dir: Path, pairs, bank, places: dict[str, str]) -> int:
     """Write the folder's tables; the number of keys without another clip of their class."""
     lines = {f"{name}.scp": [] for name in _TABLES} | {"utt2class": [], "utt2labels": []}
@@ -168,10 +141,3 @@ def _write_tables(out_dir: Path, pairs, bank, places: dict[str, str]) -> int:
     for name, rows in lines.items():
         write_text(out_dir / name, "".join(f"{row}\n" for row in sorted(rows)))
     return len(lines["spk1.scp"]) - len(lines["enroll_other.scp"])
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}

@@ -16,11 +16,9 @@ Layout:
 import base64
 import functools
 import hashlib
-import io
 import json
 import logging
 import shutil
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +27,11 @@ import numpy as np
 
 from espnet2_ext.data.audio_io import resample
 from espnet2_ext.data.flac import encode_flac, to_int16
+from espnet2_ext.data.mini_folder import is_same, start
 from espnet2_ext.data.mini_score import Score, compose
 from espnet2_ext.data.mini_voices import BRANCHES, VOICES, Voice
 from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.data.sound_font import load_synthesizer, play_score
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path, write_text
 
@@ -97,13 +97,13 @@ def make_mini_audioset(
         "seed": seed,
         "version": VERSION,
     }
-    same = _is_same(root, settings)
+    same = is_same(root, settings)
     if same and (root / "done.json").is_file():
         log.info("%s: made already", root)
         return root
-    _load_synthesizer()
+    load_synthesizer()
     if not same:
-        _start(root, settings)
+        start(root, settings, ("audio", "parts"))
     _make(root, voices, settings, num_workers, scheduler)
     write_text(root / "done.json", json.dumps(settings, indent=1) + "\n")
     return root
@@ -116,31 +116,6 @@ def _choose(classes: Sequence[str]) -> tuple[Voice, ...]:
             names = "; ".join(v.name for v in VOICES)
             raise DataError(f"unknown class {name!r}: the embedded corpus has {names}")
     return tuple(v for v in VOICES if not classes or v.mid in classes or v.name in classes)
-
-
-def _is_same(root: Path, settings: dict) -> bool:
-    """Whether `root` was begun with these settings."""
-    file = root / "settings.json"
-    if file.is_file():
-        return _read_json(file) == settings
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(f"{root}: holds files that are not from here; name a new folder")
-    return False
-
-
-def _start(root: Path, settings: dict) -> None:
-    """Clear what other settings left, and write these."""
-    (root / "done.json").unlink(missing_ok=True)
-    for folder in ("audio", "parts"):
-        shutil.rmtree(root / folder, ignore_errors=True)
-    write_text(root / "settings.json", json.dumps(settings, indent=1) + "\n")
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise DataError(f"{file}: not JSON ({e}); remove the folder to make it anew") from e
 
 
 def _make(root: Path, voices: Sequence[Voice], settings: dict, num_workers, scheduler) -> None:
@@ -209,41 +184,11 @@ def make_clip(clip: Clip, seconds: float, seed: int) -> np.ndarray:
 
 def render(score: Score, seconds: float) -> np.ndarray:
     """Play a score on the sound font: float32 [T], mono at 32 kHz, T = seconds * 32000."""
-    import pretty_midi
-
-    instrument = pretty_midi.Instrument(score.program, is_drum=score.drum)
-    instrument.notes = [pretty_midi.Note(n.velocity, n.key, n.start, n.end) for n in score.notes]
-    instrument.control_changes = [
-        pretty_midi.ControlChange(c.number, c.value, c.time) for c in score.controls
-    ]
-    bend = round(8191 * score.cents / 200)  # General MIDI bends by two semitones at most
-    instrument.pitch_bends = [pretty_midi.PitchBend(bend, 0.0)]
-    midi = pretty_midi.PrettyMIDI(resolution=480)
-    midi.instruments.append(instrument)
-    file = io.BytesIO()
-    midi.write(file)
-    play, font = _load_synthesizer()
-    with wave.open(io.BytesIO(play(font, file.getvalue()))) as sound:
-        fs = sound.getframerate()
-        left, right = np.frombuffer(sound.readframes(sound.getnframes()), "<i2").reshape(-1, 2).T
-    x = resample((left.astype(np.float32) + right) / 65536, fs, FS)[: round(seconds * FS)]
+    x, fs = play_score(score)
+    x = resample(x.mean(axis=1), fs, FS)[: round(seconds * FS)]
     if not x.any():
         raise DataError(f"the sound font is silent for program {score.program}")
     return np.pad(x, (0, round(seconds * FS) - len(x)))
-
-
-@functools.cache
-def _load_synthesizer():
-    """The renderer's function and the sound font's bytes, once a process."""
-    try:
-        import midirenderer
-        import pretty_midi
-    except ImportError as e:
-        raise DataError(f"the embedded corpus needs {e.name}: pip install {e.name}") from e
-    font = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
-    if not font.is_file():
-        raise DataError(f"{font}: no sound font; pip install --force-reinstall pretty_midi")
-    return midirenderer.render_wave_from, font.read_bytes()
 
 
 def _write_tables(root: Path, voices: Sequence[Voice], clips: list[Clip], settings: dict) -> None:

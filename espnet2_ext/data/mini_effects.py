@@ -15,15 +15,12 @@ So scores on it say that the software works and that something was learned, not 
 recordings are separated.
 """
 
-import functools
-import io
-import wave
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_ext.data.sound_font import play_instrument
 from espnet2_ext.errors import DataError
 
 FS = 48000  # of the synthesizer
@@ -182,36 +179,13 @@ def _synthesize(take: Take, seconds: float) -> np.ndarray:
     """The notes that begin within `seconds`: [T, 2] at 48 kHz."""
     import pretty_midi
 
-    render, font = load_synthesizer()
-    midi = pretty_midi.PrettyMIDI(resolution=480)
     part = pretty_midi.Instrument(take.program, is_drum=take.drum)
     part.notes = [
         pretty_midi.Note(n.velocity, n.key, n.start, min(n.end, seconds))
         for n in take.notes
         if n.start < seconds
     ]
-    midi.instruments.append(part)
-    file = io.BytesIO()
-    midi.write(file)
-    with wave.open(io.BytesIO(render(font, file.getvalue()))) as sound:
-        if sound.getframerate() != FS or sound.getnchannels() != 2:
-            raise DataError("midirenderer: expected stereo at 48 kHz; install another version")
-        return np.frombuffer(sound.readframes(sound.getnframes()), "<i2").reshape(-1, 2) / 32768
-
-
-@functools.cache
-def load_synthesizer():
-    """The renderer's function and the sound font's bytes, once a process.
-
-    Raises:
-        DataError: naming the package that is not there.
-    """
-    try:
-        import midirenderer
-        import pretty_midi
-    except ImportError as e:
-        raise DataError(f"the embedded corpus needs {e.name}: pip install {e.name}") from e
-    font = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
-    if not font.is_file():
-        raise DataError(f"{font}: no sound font; pip install --force-reinstall pretty_midi")
-    return midirenderer.render_wave_from, font.read_bytes()
+    pcm, fs = play_instrument(part)
+    if fs != FS or pcm.shape[1] != 2:
+        raise DataError("midirenderer: expected stereo at 48 kHz; install another version")
+    return pcm / 32768

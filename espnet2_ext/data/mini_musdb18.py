@@ -12,11 +12,9 @@ A mixture is the sum of its stems, sample for sample. Where a part pauses there 
 
 import functools
 import hashlib
-import io
 import json
 import logging
 import shutil
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +24,10 @@ import soundfile
 
 from espnet2_ext.data.audio_io import resample
 from espnet2_ext.data.flac import to_int16
-from espnet2_ext.data.mini_effects import load_synthesizer
-from espnet2_ext.data.mini_score import Score
+from espnet2_ext.data.mini_folder import is_same, start
 from espnet2_ext.data.mini_songs import STEMS, Song, compose_song
 from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.data.sound_font import load_synthesizer, play_score
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path, write_text
 
@@ -93,13 +91,13 @@ def make_mini_musdb18(
         raise DataError(f"seconds {seconds} must be two rising lengths of 4 or more")
     settings = {"train": train_songs, "test": test_songs, "seconds": list(map(float, seconds)),
                 "channels": channels, "seed": seed, "version": VERSION}  # fmt: skip
-    same = _is_same(root, settings)
+    same = is_same(root, settings)
     if same and (root / "done.json").is_file():
         log.info("%s: made already", root)
         return root
     load_synthesizer()
     if not same:
-        _start(root, settings)
+        start(root, settings, (*SPLITS, "parts"))
     work = functools.partial(write_part, root=str(root), seconds=settings["seconds"],
                              channels=channels, seed=seed)  # fmt: skip
     songs = [Place(part, n) for part in SPLITS for n in range(settings[part])]
@@ -110,27 +108,6 @@ def make_mini_musdb18(
         left.unlink()
     write_text(root / "done.json", json.dumps(settings, indent=1) + "\n")
     return root
-
-
-def _is_same(root: Path, settings: dict) -> bool:
-    """Whether `root` was begun with these settings."""
-    file = root / "settings.json"
-    if file.is_file():
-        try:
-            return json.loads(file.read_text(encoding="utf-8")) == settings
-        except ValueError as e:
-            raise DataError(f"{file}: not JSON ({e}); remove the folder to make it anew") from e
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(f"{root}: holds files that are not from here; name a new folder")
-    return False
-
-
-def _start(root: Path, settings: dict) -> None:
-    """Clear what other settings left, and write these."""
-    (root / "done.json").unlink(missing_ok=True)
-    for folder in (*SPLITS, "parts"):
-        shutil.rmtree(root / folder, ignore_errors=True)
-    write_text(root / "settings.json", json.dumps(settings, indent=1) + "\n")
 
 
 def write_part(
@@ -199,25 +176,3 @@ def _render_stem(song: Song, stem: str, channels: int, level: float) -> np.ndarr
 def _rms(x: np.ndarray, gate: np.ndarray) -> np.float32:
     """Root mean square of [T, C] where the gate is open."""
     return np.sqrt(np.mean(x[gate > 0] ** 2))
-
-
-def play_score(score: Score) -> tuple[np.ndarray, int]:
-    """Play a score on the sound font: float32 [T, 2], full scale 1.0, and its rate in Hz."""
-    import pretty_midi
-
-    instrument = pretty_midi.Instrument(score.program, is_drum=score.drum)
-    instrument.notes = [pretty_midi.Note(n.velocity, n.key, n.start, n.end) for n in score.notes]
-    instrument.control_changes = [
-        pretty_midi.ControlChange(c.number, c.value, c.time) for c in score.controls
-    ]
-    bend = round(8191 * score.cents / 200)  # General MIDI bends by two semitones at most
-    instrument.pitch_bends = [pretty_midi.PitchBend(bend, 0.0)]
-    midi = pretty_midi.PrettyMIDI(resolution=480)
-    midi.instruments.append(instrument)
-    file = io.BytesIO()
-    midi.write(file)
-    render, font = load_synthesizer()
-    with wave.open(io.BytesIO(render(font, file.getvalue()))) as sound:
-        pcm = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
-        x = pcm.reshape(-1, sound.getnchannels()).astype(np.float32) / 32768
-        return x, sound.getframerate()

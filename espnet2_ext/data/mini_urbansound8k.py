@@ -24,8 +24,10 @@ import numpy as np
 import soundfile
 
 from espnet2_ext.data.audio_io import resample
-from espnet2_ext.data.mini_effects import BACKGROUND, EFFECTS, FS, load_synthesizer, play
+from espnet2_ext.data.mini_effects import BACKGROUND, EFFECTS, FS, play
+from espnet2_ext.data.mini_folder import is_same, start
 from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.data.sound_font import load_synthesizer
 from espnet2_ext.data.urbansound8k import COLUMNS
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path, write_text
@@ -89,13 +91,13 @@ def make_mini_urbansound8k(
                         " negative")  # fmt: skip
     settings = {"recordings": recordings, "background": background, "seed": seed,
                 "version": VERSION}  # fmt: skip
-    same = _is_same(root, settings)
+    same = is_same(root, settings)
     if same and (root / "done.json").is_file():
         log.info("%s: made already", root)
         return root
     load_synthesizer()
     if not same:
-        _start(root, settings)
+        start(root, settings, ("audio", "metadata", "parts"))
     parts = map_parts(
         functools.partial(write_part, root=str(root), seed=seed),
         _recordings(recordings, background),
@@ -112,27 +114,6 @@ def make_mini_urbansound8k(
         left.unlink()
     write_text(root / "done.json", json.dumps(settings, indent=1) + "\n")
     return root
-
-
-def _is_same(root: Path, settings: dict) -> bool:
-    """Whether `root` was begun with these settings."""
-    file = root / "settings.json"
-    if file.is_file():
-        try:
-            return json.loads(file.read_text(encoding="utf-8")) == settings
-        except ValueError as e:
-            raise DataError(f"{file}: not JSON ({e}); remove the folder to make it anew") from e
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(f"{root}: holds files that are not from here; name a new folder")
-    return False
-
-
-def _start(root: Path, settings: dict) -> None:
-    """Clear what other settings left, and write these."""
-    (root / "done.json").unlink(missing_ok=True)
-    for folder in ("audio", "metadata", "parts"):
-        shutil.rmtree(root / folder, ignore_errors=True)
-    write_text(root / "settings.json", json.dumps(settings, indent=1) + "\n")
 
 
 def _recordings(effects: int, background: int) -> list[Recording]:

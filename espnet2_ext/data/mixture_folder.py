@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.events import Mixture, clip_activity, render
-from espnet2_ext.data.audio_io import FlacArkWriter, read_scp
+from espnet2_ext.data.audio_io import FlacArkWriter
 from espnet2_ext.data.bank import ClipBank
 from espnet2_ext.data.mixtures import MixtureTable, bank_digest
 from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.data.rendered import clear, merge, part_name, part_size_of, read_json
 from espnet2_ext.data.tables import Label, write_labels
-from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path, write_text
 
 VERSION = 1
@@ -64,13 +64,13 @@ def render_mixtures(
     tracks = _tracks(table)
     key = {"version": VERSION, "table_hash": table.info["table_hash"], "tracks": tracks,
            "fs": table.fs, "classes": table.classes, "bank_hash": bank_digest(bank)}  # fmt: skip
-    there = _read_json(out_dir / "list.json")
+    there = read_json(out_dir / "list.json")
     if all(there.get(k) == v for k, v in key.items()):
         logging.info("%s: is there, of %d mixtures", out_dir, there["mixtures"])
         return there
     (out_dir / "list.json").unlink(missing_ok=True)
     n = len(table)
-    size = part_size or min(max(-(-n // 32), 8), 256)
+    size = part_size or part_size_of(n)
     fn = functools.partial(
         render_part, table=os.path.abspath(table.folder), bank=os.path.abspath(bank.path),
         out_dir=str(out_dir), part_size=size, about=key,
@@ -79,11 +79,11 @@ def render_mixtures(
         fn, list(range(n)), out_dir / "parts", part_size=size, num_workers=num_workers,
         scheduler=scheduler, desc=out_dir.name,
     )  # fmt: skip
-    places, scaled = _merge(parts, out_dir)
+    places, scaled = merge(parts, out_dir)
     _write_tables(out_dir, table, tracks, places)
     about = {"mixtures": n, "scaled": scaled, "bank": str(bank.path), **key}
     write_text(out_dir / "list.json", json.dumps(about, indent=1) + "\n")
-    _clear(out_dir, len(parts))
+    clear(out_dir, len(parts))
     return about
 
 
@@ -102,7 +102,7 @@ def render_part(
 ) -> None:  # fmt: skip
     """Write the sounds of some mixtures into one archive, then to `path` what is known of it."""
     mixtures, clips, scaled = MixtureTable(table), ClipBank(bank), 0
-    name = _name(rows[0] // part_size)
+    name = part_name(rows[0] // part_size)
     with FlacArkWriter(out_dir, name, clips.fs, BITS) as archive:
         for mixture in map(mixtures.row, rows):
             sounds, factor = sounds_of(mixture, clips, about["tracks"])
@@ -130,23 +130,6 @@ def _classes(mixture: Mixture) -> int:
     return max((e.cls + 1 for e in mixture.events), default=0)
 
 
-def _name(n: int) -> str:
-    return f"audio.{n:05d}"
-
-
-def _merge(parts: Sequence[Path], out_dir: Path) -> tuple[dict[str, str], int]:
-    """Places of all sounds, and how many mixtures were lowered."""
-    places, scaled = {}, 0
-    for n, part in enumerate(parts):
-        about, ark = _read_json(part), out_dir / f"{_name(n)}.ark"
-        if not ark.is_file() or ark.stat().st_size != about.get("bytes"):
-            part.unlink()
-            raise DataError(f"{ark}: was taken away or changed; start again to make it anew")
-        places.update(read_scp(out_dir / f"{_name(n)}.scp"))
-        scaled += about["scaled"]
-    return places, scaled
-
-
 def _write_tables(out_dir: Path, table: MixtureTable, tracks: list[str], places: dict) -> None:
     ids = sorted(table.id(i) for i in range(len(table)))
     for track in tracks:
@@ -163,19 +146,3 @@ def _write_tables(out_dir: Path, table: MixtureTable, tracks: list[str], places:
     for name in ("mixtures.tsv", "events.tsv", "ids", "table.json"):
         with atomic_path(out_dir / "mixtures" / name) as tmp:
             shutil.copyfile(table.folder / name, tmp)
-
-
-def _clear(out_dir: Path, num_parts: int) -> None:
-    """Remove what only served the making, and archives of an earlier table."""
-    ours = {f"{_name(n)}.ark" for n in range(num_parts)}
-    for path in out_dir.glob("audio.[0-9]*"):
-        if path.name not in ours:
-            path.unlink()
-    shutil.rmtree(out_dir / "parts")
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}

@@ -10,6 +10,7 @@ import soundfile
 from espnet2_ext.bin import make_mini_audioset as command
 from espnet2_ext.data import mini_audioset as mini
 from espnet2_ext.data import mini_score as score
+from espnet2_ext.data import sound_font
 from espnet2_ext.data.audioset import prepare_audioset
 from espnet2_ext.data.mini_voices import BRANCHES, VOICES
 from espnet2_ext.data.tables import read_clips, read_labels
@@ -224,7 +225,7 @@ def test_refuses_impossible_options(tmp_path, option, text):
 @pytest.mark.parametrize("package", ["midirenderer", "pretty_midi"])
 def test_names_the_package_that_is_missing(tmp_path, monkeypatch, package):
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    mini._load_synthesizer.cache_clear()
+    sound_font.load_synthesizer.cache_clear()
     with pytest.raises(DataError, match=f"pip install {package}"):
         mini.make_mini_audioset(tmp_path / "c", **SMALL)
     assert not (tmp_path / "c").exists()
@@ -234,9 +235,9 @@ def test_names_the_sound_font_that_is_missing(monkeypatch, tmp_path):
     import pretty_midi
 
     monkeypatch.setattr(pretty_midi, "__file__", str(tmp_path / "__init__.py"))
-    mini._load_synthesizer.cache_clear()
+    sound_font.load_synthesizer.cache_clear()
     with pytest.raises(DataError, match="TimGM6mb.sf2: no sound font; pip install"):
-        mini._load_synthesizer()
+        sound_font.load_synthesizer()
 
 
 def test_broken_settings_file_is_named(tmp_path):
