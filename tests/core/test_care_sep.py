@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from espnet2_ext.core.nets.band_split import BandSplit
-from espnet2_ext.core.nets.care_sep import BandLinear, CaRESep
+from espnet2_ext.core.nets.care_encoder import CaREEncoder
+from espnet2_ext.core.nets.care_sep import CaRESep
 
 SMALL = dict(num_bands=32, dim=8, image_channels=4, depths=(1, 2, 1), heads=(1, 2, 2),
              connector_depth=2, connector_heads=2, window=4, num_classes=5, drop_path=0.0)
+
+DECODER = ("expands", "joins", "decoder", "patch_up", "to_mask")
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +29,6 @@ def make(bands, **kw):
 def spectrum(bands, b, length, seed=1):
     g = torch.Generator().manual_seed(seed)
     return bands.split(torch.randn(b, length, 129, dtype=torch.cfloat, generator=g))
-
-
-def test_band_linear_has_a_map_for_each_band():
-    layer = BandLinear(3, 2, 4)
-    torch.nn.init.normal_(layer.bias)
-    x = torch.randn(5, 3, 2)  # L, N, D_in
-    for n in range(3):
-        want = x[:, n] @ layer.weight[n] + layer.bias[n]
-        assert torch.allclose(layer(x)[:, n], want, atol=1e-6)
 
 
 @pytest.mark.parametrize("mask_type", ["magnitude", "complex"])
@@ -117,16 +111,40 @@ def test_both_passes_share_the_encoder(bands):
     shared = {n for n in by_query & by_mask if n.startswith(("encoder", "connector", "project"))}
     assert len(shared) > 20
     assert not any(".query." in n for n in by_query)  # the embedding pass runs without a query
-    for name in ("encoder.0.blocks.0.query", "connector.blocks.1.query", "decoder.2.blocks.0.query"):
+    for name in ("encoder.0.blocks.0.query", "connector.blocks.1.query",
+                 "decoder.2.blocks.0.query"):
         assert f"{name}.weight" in by_mask  # the separation pass has one at every level
 
 
-@pytest.mark.parametrize("detach", [False, True])
-def test_gradient_into_the_query_can_be_stopped(bands, detach):
-    net, spec = make(bands, detach_query=detach), spectrum(bands, 1, 40)
+def test_gradient_reaches_the_query(bands):
+    net, spec = make(bands), spectrum(bands, 1, 40)
     frames, query = torch.tensor([40]), torch.randn(1, 1, 64, requires_grad=True)
     net.mask(spec, frames, query).sum().backward()
-    assert (query.grad is None) == detach
+    assert query.grad.abs().max() > 0
+
+
+def test_encoder_alone_listens_as_the_encoder_within(bands):
+    net, spec = make(bands), spectrum(bands, 2, 50)
+    alone = CaREEncoder(band_width=bands.band_width, **SMALL).eval()
+    missing, unknown = alone.load_state_dict(net.state_dict(), strict=False)
+    assert missing == [] and all(".query." in n or n.startswith(DECODER) for n in unknown)
+    frames = torch.tensor([50, 21])
+    for one, other in zip(alone.embed(spec, frames), net.embed(spec, frames)):
+        assert torch.equal(one, other)
+
+
+def test_windows_repeat_on_the_grid(bands):
+    net = make(bands)
+    grid = net.grid_frames
+    assert grid == 4 * 8 * 4  # bands in a token, three merges, window of 4
+    a, b = spectrum(bands, 1, 2 * grid), spectrum(bands, 1, grid, seed=2)
+    for stage in [*net.encoder, net.connector, *net.decoder]:  # no shift: windows are on their own
+        for block in stage.blocks:
+            block.shift = (0, 0)
+    query, level = torch.randn(1, 1, 64), torch.ones(1)
+    whole = net.mask(torch.cat([a, b], 1), torch.tensor([3 * grid]), query, level)
+    part = net.mask(b, torch.tensor([grid]), query, level)
+    assert torch.allclose(whole[:, :, 2 * grid:], part, atol=1e-5)
 
 
 def test_every_parameter_gets_a_gradient(bands):

@@ -100,6 +100,23 @@ def test_query_is_added_before_the_block():
     assert torch.allclose(block(x, None, query), block(moved, None, None), atol=1e-6)
 
 
+def test_stage_without_a_query_has_no_weights_for_one():
+    assert not any(".query." in n for n, _ in swin.SwinStage(8, 2, 2, 4, 4).named_parameters())
+
+
+def test_maps_of_a_known_length_that_one_window_covers_are_not_shifted():
+    shifts = {length: [b.shift for b in swin.SwinStage(8, 2, 2, 4, 4, length=length).blocks]
+              for length in (None, 8, 4, 2)}
+    assert shifts == {None: [(0, 0), (2, 0)], 8: [(0, 0), (2, 0)],
+                      4: [(0, 0), (0, 0)], 2: [(0, 0), (0, 0)]}
+    assert swin.SwinStage(8, 1, 2, 4, 4, length=2).window == (2, 4)
+
+
+def test_windows_must_fill_the_frequency_axis():
+    with pytest.raises(ValueError, match="windows of 8 tokens do not fill 12"):
+        swin.SwinStage(8, 2, 2, 8, 12)
+
+
 def test_merge_groups_neighbours_and_expand_makes_them():
     merge = swin.PatchMerge(1)
     merge.norm, merge.reduce = torch.nn.Identity(), torch.nn.Identity()

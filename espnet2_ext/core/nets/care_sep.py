@@ -4,63 +4,25 @@ Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General So
 section 2 and figures 1 and 2. Where the paper leaves a choice open, the line says what was chosen.
 """
 
-import math
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.nets.swin import PatchExpand, PatchMerge, SwinStage, valid_mask
+from espnet2_ext.core.nets.care_encoder import BandLinear, CaREEncoder
+from espnet2_ext.core.nets.swin import PatchExpand, SwinStage
+from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
 
 
-class QueryOutput(NamedTuple):
-    """What the embedding pass gives: embedding `[B, E]`; tagging logits, or None without a head.
-
-    `clipwise` is `[B, K]`, `framewise` `[B, L', K]` with one frame for 32 of the spectrum.
-    """
-
-    embedding: Tensor
-    clipwise: Tensor | None
-    framewise: Tensor | None
-
-
-class BandLinear(nn.Module):
-    """One linear map a band: `[..., L, N, D_in]` to `[..., L, N, D_out]`."""
-
-    def __init__(self, num_bands: int, in_dim: int, out_dim: int):
-        super().__init__()
-        bound = 1 / math.sqrt(in_dim)
-        self.weight = nn.Parameter(torch.empty(num_bands, in_dim, out_dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(num_bands, 1, out_dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.transpose(-2, -3)  # [..., N, L, D_in]
-        return (torch.matmul(x, self.weight) + self.bias).transpose(-2, -3)
-
-
-class CaRESep(nn.Module):
+class CaRESep(CaREEncoder):
     """The network of both passes: `embed` (query embedding, tags) and `mask` (separation).
 
     Args:
-        num_bands: N, bands of the split; a multiple of `patch_size` * 8.
-        band_width: W, bins in the widest band.
-        dim: D, width of the first stage; 96 and 256 in the paper (query widths 768 and 2048).
-        image_channels: C of the image C x L x N that the band projections make.
-        depths, heads: of the three encoder stages; the decoder mirrors them.
-        connector_depth, connector_heads: of the connector's blocks, at width 8 D.
-        window: side of the attention windows, in tokens.
-        patch_size: frames and bands in a token.
-        num_classes: K of the token-semantic head; 0 leaves the head out.
         mask_type: `magnitude` (sigmoid on the mixture's magnitude, its phase kept) or `complex`
             (modulus bounded by `mask_bound`).
         image_skip: join the image to the up-sampled map before the masks. The paper has no skip at
             full resolution; without it a token must carry 4 frames of 4 bands through D numbers.
-        detach_query: no gradient into the query embedding (rows D and F of the paper's table 2).
-        drop_path: stochastic depth, rising linearly to this value, as in HTS-AT.
-        compress: exponent of the magnitudes that the network sees.
+        The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
     def __init__(self, num_bands: int = 64, band_width: int = 27, dim: int = 96,
@@ -68,123 +30,27 @@ class CaRESep(nn.Module):
                  heads: tuple[int, ...] = (4, 8, 16), connector_depth: int = 2,
                  connector_heads: int = 32, window: int = 8, patch_size: int = 4,
                  num_classes: int = 527, mask_type: str = "magnitude", mask_bound: float = 2.0,
-                 image_skip: bool = True, detach_query: bool = False, drop_path: float = 0.1,
-                 compress: float = 0.3):
-        super().__init__()
-        scale = 2 ** len(depths)
-        if num_bands % (patch_size * scale):
-            raise ValueError(f"num_bands must be a multiple of {patch_size * scale}: {num_bands}")
+                 image_skip: bool = True, drop_path: float = 0.1, compress: float = 0.3):
+        super().__init__(
+            num_bands, band_width, dim, image_channels, depths, heads, connector_depth,
+            connector_heads, window, patch_size, num_classes, drop_path, compress,
+            takes_query=True)
         if mask_type not in MASK_TYPES:
             raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
-        if len(depths) != len(heads):
-            raise ValueError(f"depths and heads differ in number: {depths}, {heads}")
-        self.num_bands, self.band_width, self.patch_size = num_bands, band_width, patch_size
-        self.mask_type, self.mask_bound, self.compress = mask_type, mask_bound, compress
-        self.image_skip, self.detach_query = image_skip, detach_query
-        self.window = window
-        self.num_classes = num_classes
-        self.query_dim = e = scale * dim
-
-        self.project = BandLinear(num_bands, 3 * band_width, image_channels)
-        self.patch_embed = nn.Linear(patch_size**2 * image_channels, dim)
-        self.patch_norm = nn.LayerNorm(dim)
+        self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
 
         bands = num_bands // patch_size
-        widths = [dim * 2**i for i in range(len(depths))]
-        blocks = sum(depths) + connector_depth
-        rates = [drop_path * i / max(1, blocks - 1) for i in range(blocks)]
-        self.encoder, self.merges = nn.ModuleList(), nn.ModuleList()
-        for i, (d, depth, head) in enumerate(zip(widths, depths, heads)):
-            at = sum(depths[:i])
-            self.encoder.append(
-                SwinStage(d, depth, head, window, bands >> i, e, rates[at:at + depth]))
-            self.merges.append(PatchMerge(d))
-        self.connector = SwinStage(
-            e, connector_depth, connector_heads, window, bands // scale, e, rates[sum(depths):])
-        self.connector_norm = nn.LayerNorm(e)
-        # Token-semantic head of HTS-AT: folds the frequency axis, looks at three frames.
-        self.head = nn.Conv2d(e, num_classes, (3, bands // scale), padding=(1, 0)) \
-            if num_classes else None
-
         self.expands, self.joins, self.decoder = (nn.ModuleList() for _ in range(3))
         for i in reversed(range(len(depths))):
-            d = widths[i]
+            d = dim * 2**i
             self.expands.append(PatchExpand(2 * d, d))
             self.joins.append(nn.Linear(2 * d, d))
-            self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, e))
+            self.decoder.append(
+                SwinStage(d, depths[i], heads[i], window, bands >> i, self.query_dim))
         self.patch_up = PatchExpand(dim, dim, patch_size)
         parts = 2 if mask_type == "complex" else 1
         self.to_mask = BandLinear(
             num_bands, dim + (image_channels if image_skip else 0), parts * band_width)
-
-    # ---- both passes -------------------------------------------------------------------------
-
-    def level_of(self, spec: Tensor, frames: Tensor) -> Tensor:
-        """Root of the mean energy of the valid frames, `[B]`; the network's input is divided by it.
-
-        spec `[B, L, N, W]` complex, frames `[B]`.
-        """
-        valid = valid_mask(frames, spec.shape[1])
-        energy = (spec.real**2 + spec.imag**2).mul(valid).sum((1, 2, 3))
-        return (energy / frames.clamp(min=1)).sqrt()
-
-    def image(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> Tensor:
-        """Spectrum `[B, L, N, W]` (complex) to the image `[B, L', N, C]`, L' padded to whole tokens.
-
-        The network sees the spectrum at unit level (so that loudness does not matter), with
-        compressed magnitudes; real part, imaginary part and magnitude of each bin.
-        """
-        level = self.level_of(spec, frames) if level is None else level
-        level = level.clamp(min=1e-8)[:, None, None, None]
-        spec = spec.permute(0, 2, 3, 1)  # [B, N, W, L], the order in memory
-        real, imag = spec.real / level, spec.imag / level
-        power = (real.square() + imag.square()).clamp(min=1e-10)
-        gain = (power.log() * ((self.compress - 1) / 2)).exp()
-        x = torch.cat([real * gain, imag * gain, power.sqrt() * gain], dim=2)  # [B, N, 3 W, L]
-        x = self.project(x.permute(0, 3, 1, 2))
-        x = x * valid_mask(frames, x.shape[1])
-        if pad := -x.shape[1] % (self.patch_size * 2 ** len(self.encoder)):
-            x = F.pad(x, (0, 0, 0, 0, 0, pad))
-        return x
-
-    def tokens(self, image: Tensor) -> Tensor:
-        """Patch embedding: `[B, L, N, C]` to `[B, L / 4, N / 4, D]`."""
-        b, length, bands, c = image.shape
-        p = self.patch_size
-        x = image.view(b, length // p, p, bands // p, p, c).transpose(2, 3).flatten(3)
-        return self.patch_norm(self.patch_embed(x))
-
-    def _encode(self, x: Tensor, frames: list[int], query: Tensor | None):
-        """Encoder and connector: skips (finest first), output `[B, L', N', 8 D]`, valid tokens."""
-        valid = [-(-f // self.patch_size) for f in frames]
-        x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
-        skips = []
-        for stage, merge in zip(self.encoder, self.merges):
-            x = stage(x, valid, query)
-            skips.append((x, valid))
-            x = merge(x)
-            valid = [-(-v // 2) for v in valid]
-            x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
-        return skips, self.connector(x, valid, query), valid
-
-    # ---- embedding pass ----------------------------------------------------------------------
-
-    def embed(self, spec: Tensor, frames: Tensor) -> QueryOutput:
-        """Query embedding and tags of `spec` `[B, L, N, W]` (complex) with `frames` `[B]` valid."""
-        x = self.tokens(self.image(spec, frames))
-        _, x, valid = self._encode(x, frames.tolist(), None)
-        x = self.connector_norm(x)
-        count = torch.tensor(valid, device=x.device)
-        mask = valid_mask(count, x.shape[1])
-        x = x * mask
-        embedding = x.mean(2).sum(1) / count[:, None]
-        if self.head is None:
-            return QueryOutput(embedding, None, None)
-        framewise = self.head(x.permute(0, 3, 1, 2)).squeeze(-1).transpose(1, 2)  # [B, L', K]
-        clipwise = (framewise * mask[..., 0]).sum(1) / count[:, None]
-        return QueryOutput(embedding, clipwise, framewise)
-
-    # ---- separation pass ---------------------------------------------------------------------
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor,
              level: Tensor | None = None) -> Tensor:
@@ -204,10 +70,10 @@ class CaRESep(nn.Module):
                              f"got {list(query.shape)}")
         b, q = query.shape[:2]
         length = spec.shape[1]
-        query = (query.detach() if self.detach_query else query).flatten(0, 1)
+        query = query.flatten(0, 1)
         image = self.image(spec, frames, level)  # what does not depend on the query is done once
         x = self.tokens(image).repeat_interleave(q, 0)
-        skips, x, _ = self._encode(x, frames.repeat_interleave(q).tolist(), query)
+        skips, x, _ = self.encode(x, frames.repeat_interleave(q).tolist(), query)
         for expand, join, stage, (skip, valid) in zip(
                 self.expands, self.joins, self.decoder, reversed(skips)):
             x = join(torch.cat([expand(x), skip], dim=-1))
@@ -227,8 +93,7 @@ class CaRESep(nn.Module):
 
     def forward(self, spec: Tensor, frames: Tensor, anchor: Tensor,
                 anchor_frames: Tensor) -> tuple[Tensor, QueryOutput]:
-        """Both passes: masked spectra `[B, L, N, W]` of one anchor an item, and the query output."""
+        """Both passes: masked spectra `[B, L, N, W]`, one anchor an item, and the query output."""
         out = self.embed(anchor, anchor_frames)
         mask = self.mask(spec, frames, out.embedding[:, None]).squeeze(1)
         return spec * mask, out
-

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept may be needed for training later
 def _relative_index(window: tuple[int, int]) -> Tensor:
     """Index `[M, M]` into the bias table for each pair of the window's M = wl * wn tokens."""
     wl, wn = window
@@ -25,6 +26,7 @@ def _relative_index(window: tuple[int, int]) -> Tensor:
 
 
 @functools.lru_cache(maxsize=512)
+@torch.inference_mode(False)
 def _window_groups(length: int, valid: int, bands: int, window: tuple[int, int],
                    shift: tuple[int, int]) -> Tensor:
     """Additive mask `[n_windows, M, M]`: 0 inside a group, -inf between groups.
@@ -120,15 +122,15 @@ class SwinBlock(nn.Module):
 
     Args:
         shift: tokens by which the windows are moved, (time, frequency).
-        query_dim: width E of the query embedding that `forward` may get.
+        query_dim: width E of the query embedding that `forward` may get; 0: it gets none.
     """
 
     def __init__(self, dim: int, heads: int, window: tuple[int, int], shift: tuple[int, int],
-                 query_dim: int, mlp_ratio: float = 4.0, drop_path: float = 0.0):
+                 query_dim: int = 0, mlp_ratio: float = 4.0, drop_path: float = 0.0):
         super().__init__()
         self.window = window
         self.shift = shift
-        self.query = nn.Linear(query_dim, dim)
+        self.query = nn.Linear(query_dim, dim) if query_dim else None
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim)
@@ -156,15 +158,20 @@ class SwinStage(nn.Module):
     """`depth` blocks on one map size, every other one shifted by half a window.
 
     A window never exceeds the N frequency tokens; along an axis that one window covers there is
-    nothing to shift (as in Swin).
+    nothing to shift (as in Swin). The same holds for time where all maps are `length` tokens long;
+    None: they are of any length. The blocks take a query of width `query_dim`, or none if it is 0.
     """
 
-    def __init__(self, dim: int, depth: int, heads: int, window: int, bands: int, query_dim: int,
-                 drop_path: list[float] | None = None):
+    def __init__(self, dim: int, depth: int, heads: int, window: int, bands: int,
+                 query_dim: int = 0, drop_path: list[float] | None = None,
+                 length: int | None = None):
         super().__init__()
-        self.window = (window, min(window, bands))
+        self.window = (min(window, length or window), min(window, bands))
+        if bands % self.window[1]:
+            raise ValueError(f"windows of {window} tokens do not fill {bands} tokens of frequency")
         self.bands = bands
-        half = (window // 2, self.window[1] // 2 if bands > self.window[1] else 0)
+        half = (0 if length == self.window[0] else window // 2,
+                0 if bands == self.window[1] else window // 2)
         drop_path = drop_path or [0.0] * depth
         self.blocks = nn.ModuleList(
             SwinBlock(dim, heads, self.window, half if i % 2 else (0, 0), query_dim,
@@ -206,7 +213,7 @@ class PatchMerge(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, length, bands, d = x.shape
         x = x.view(b, length // 2, 2, bands // 2, 2, d)
-        # time varies fastest among the four, the order of the published Swin weights
+        # time, the first axis, varies fastest among the four, as the first axis does in Swin
         x = x.permute(0, 1, 3, 4, 2, 5).reshape(b, length // 2, bands // 2, 4 * d)
         return self.reduce(self.norm(x))
 

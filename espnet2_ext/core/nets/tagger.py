@@ -1,0 +1,58 @@
+"""What every network that listens gives: a query embedding and tags."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class QueryOutput(NamedTuple):
+    """Embedding `[B, E]` and tagging logits: `clipwise` `[B, K]`, `framewise` `[B, L', K]`.
+
+    The logits are None in a network without a head, `framewise` also where tags have no time.
+    """
+
+    embedding: Tensor
+    clipwise: Tensor | None
+    framewise: Tensor | None
+
+
+class Tagger(nn.Module):
+    """Interface of a network that listens: waveform to embedding and tags.
+
+    Attributes:
+        sample_rate: in Hz.
+        query_dim: E, width of the embedding.
+        num_classes: K; 0 without a head.
+    """
+
+    sample_rate: int
+    query_dim: int
+    num_classes: int
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None,
+                mixup: Tensor | None = None) -> QueryOutput:
+        """Listen to `wave` `[B, T]`, of which `lengths` `[B]` samples count (None: all).
+
+        mixup `[B]`: weight w of each item. The features x of an item become w x + (1 - w) x', x'
+        being those of the item at the mirrored place in the batch, `x.flip(0)`.
+        """
+        raise NotImplementedError
+
+    def edges(self, samples: int) -> Tensor:
+        """Where the framewise frames of a clip of so many samples begin and end.
+
+        `[L' + 1]`, double, in samples: from 0 to `samples`, rising.
+        """
+        raise NotImplementedError
+
+
+def mix_up(x: Tensor, frames: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`w x + (1 - w) x.flip(0)`, and the frames that count in each mixed item.
+
+    x `[B, L, ...]`, zero past an item's `frames` `[B]`; weight w `[B]`, None: nothing is mixed.
+    """
+    if weight is None:
+        return x, frames
+    weight = weight.to(x.device).view(-1, *(1,) * (x.dim() - 1))
+    return weight * x + (1 - weight) * x.flip(0), torch.maximum(frames, frames.flip(0))

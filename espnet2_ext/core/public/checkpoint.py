@@ -1,0 +1,57 @@
+"""Reading a published checkpoint without running anything that is in it."""
+
+import os
+import pickle
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from espnet2_ext.errors import DataError
+
+# What PyTorch's reader raises on a file that is cut off or something else.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError)
+
+
+class _Inert:
+    """Stands for an object of any class that a trainer stored beside the weights."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """What `torch.save` wrote, on the CPU.
+
+    Tensors, containers, numbers and strings are read. In place of anything else, such as a
+    trainer's callbacks, stands an object that does nothing: no class named in the file is imported.
+
+    Raises:
+        OSError: the file cannot be opened.
+        DataError: not a checkpoint, cut off, or one that cannot be read in this way.
+    """
+    try:
+        with safe_globals([(_Inert, name) for name in _strangers(path)]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as e:
+        first = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise DataError(
+            f"{path}: is not a whole checkpoint of PyTorch ({first[:120]}). If it is whole and you "
+            "trust its makers, read it with torch.load(..., weights_only=False) where it was made, "
+            "and save its tensors alone") from e
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: holds no weights by name but a {type(state).__name__}")
+    return state
+
+
+def _strangers(path: str | os.PathLike) -> list[str]:
+    """Names in the file that PyTorch's safe reader would refuse."""
+    try:
+        return get_unsafe_globals_in_checkpoint(path)
+    except _UNREADABLE:  # the format before PyTorch 1.6, or no checkpoint: the reader will say
+        return []

@@ -1,0 +1,127 @@
+"""`bin.convert`: a published checkpoint in, weights for `--init_param` out."""
+
+import importlib
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+
+from espnet2_ext.bin.convert import main
+from espnet2_ext.core.nets.cnn14 import CNN14
+from espnet2_ext.core.nets.hts_at import HTSAT
+from espnet2_ext.core.nets.query_unet import QueryUNet
+from espnet2_ext.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    """Tiny checkpoints with the public names, wrapped as they are published."""
+    sys.path.insert(0, f"{__file__.rpartition('/')[0]}/core")
+    taggers, seps = (importlib.import_module(f"test_public_{n}") for n in ("hts_at", "st_sed_sep"))
+    cnn14 = importlib.import_module("test_public_cnn14")
+    sys.path.pop(0)
+    folder, hts_at = tmp_path_factory.mktemp("public"), taggers.public_state()
+    front = ("spectrogram_extractor.", "logmel_extractor.", "bn0.")
+    pann = {k: v for k, v in hts_at.items() if k.startswith(front)}
+    pann |= cnn14.random_state(cnn14.public_shapes((2, 3), 6))
+    unet = cnn14.random_state(seps.public_shapes((2, 2, 2, 2, 2, 2), 64, 129))
+    with_tagger = unet | {f"at_model.sed_model.{k}": v for k, v in hts_at.items()}
+    for name, content in {
+            "hts_at.ckpt": {"state_dict": {f"sed_model.{k}": v for k, v in hts_at.items()}},
+            "cnn14.pth": {"iteration": 600000, "model": pann},
+            "st_sed_sep.ckpt": {"epoch": 3, "state_dict": with_tagger},
+            "unet.ckpt": {"state_dict": unet}}.items():
+        torch.save(content, folder / name)
+    return folder
+
+
+def convert(network, source, target):
+    main(["--network", network, str(source), "-o", str(target)])
+    return torch.load(target, weights_only=True)
+
+
+def part(weights, prefix):
+    return {k.removeprefix(f"{prefix}."): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+@pytest.mark.parametrize("network, file, nets", [
+    ("hts_at", "hts_at.ckpt",
+     {"net": lambda: HTSAT(dim=8, heads=(1, 2, 4, 8), num_classes=6)}),
+    ("cnn14", "cnn14.pth", {"net": lambda: CNN14(widths=(2, 3), num_classes=6)}),
+    ("st_sed_sep", "st_sed_sep.ckpt",
+     {"extractor.net": lambda: QueryUNet(64, 129, (2, 2, 2, 2, 2, 2)),
+      "query_net": lambda: HTSAT(dim=8, heads=(1, 2, 4, 8), num_classes=6)}),
+    ("st_sed_sep", "unet.ckpt", {"extractor.net": lambda: QueryUNet(64, 129, (2,) * 6)}),
+])
+def test_the_written_weights_load(public, tmp_path, capsys, network, file, nets):
+    weights = convert(network, public / file, tmp_path / "new" / "ours.pth")
+    assert sum(len(part(weights, prefix)) for prefix in nets) == len(weights)
+    said = capsys.readouterr().out
+    for prefix, net in nets.items():
+        net().load_state_dict(part(weights, prefix))  # every key, every shape
+        assert f"{len(part(weights, prefix))} tensors under {prefix}" in said
+
+
+def test_objects_beside_the_weights_are_not_made(public, tmp_path):
+    folder = tmp_path / "trainer"
+    folder.mkdir()
+    (folder / "old_trainer.py").write_text(
+        "class Callback:\n    best = None\n"
+        "class Trap:\n    def __reduce__(self):\n        return (exec, ('raise SystemExit',))\n")
+    sys.path.insert(0, str(folder))
+    try:
+        import old_trainer
+        content = torch.load(public / "hts_at.ckpt")
+        content["callbacks"] = {old_trainer.Callback: {"best": old_trainer.Callback()}}
+        content["trap"] = old_trainer.Trap()
+        torch.save(content, tmp_path / "full.ckpt")
+    finally:
+        sys.path.remove(str(folder))
+        del sys.modules["old_trainer"]
+    plain = convert("hts_at", public / "hts_at.ckpt", tmp_path / "a.pth")
+    full = convert("hts_at", tmp_path / "full.ckpt", tmp_path / "b.pth")
+    assert plain.keys() == full.keys() and all(torch.equal(plain[k], full[k]) for k in plain)
+
+
+def test_a_missing_key_is_named_with_the_file(public, tmp_path):
+    content = torch.load(public / "cnn14.pth")
+    del content["model"]["conv_block2.bn1.bias"]
+    torch.save(content, tmp_path / "part.pth")
+    with pytest.raises(DataError, match=r"part.pth: .* 1 missing \(conv_block2.bn1.bias\)"):
+        convert("cnn14", tmp_path / "part.pth", tmp_path / "ours.pth")
+    assert not (tmp_path / "ours.pth").exists()
+
+
+def test_the_wrong_network_is_named(public, tmp_path):
+    with pytest.raises(DataError, match="hts_at.ckpt: expected one key 'conv_block1.conv1.weight'"):
+        convert("cnn14", public / "hts_at.ckpt", tmp_path / "ours.pth")
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"not a checkpoint\n", b"PK\x03\x04 neither", "a half", "a zip", "a list"])
+def test_another_file_is_refused(public, tmp_path, content):
+    path = tmp_path / "public.ckpt"
+    if content == "a half":
+        whole = (public / "cnn14.pth").read_bytes()
+        path.write_bytes(whole[:len(whole) // 2])
+    elif content == "a zip":
+        with zipfile.ZipFile(path, "w") as z:
+            z.writestr("archive/readme", "nothing")
+    elif content == "a list":
+        torch.save([torch.ones(1)], path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"public.ckpt: (is not a whole|holds no weights)"):
+        convert("cnn14", path, tmp_path / "ours.pth")
+    assert [p.name for p in tmp_path.iterdir()] == ["public.ckpt"]
+
+
+def test_the_command_ends_with_a_plain_message(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "espnet2_ext.bin.convert", "--network", "cnn14", "missing.pth",
+         "-o", "ours.pth"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "missing.pth" in done.stderr
+    assert "Traceback" not in done.stderr
