@@ -8,18 +8,25 @@ worker processes that ESPnet spawns for several GPUs.
 from espnet2.tasks import enh, enh_tse
 from espnet2.train.class_choices import ClassChoices
 
+from espnet2_ext.core.nets.care_cls import CaRECLS
+from espnet2_ext.core.nets.cnn14 import CNN14
+from espnet2_ext.core.nets.hts_at import HTSAT
 from espnet2_ext.core.nets.sed import CRNNClassifier, RNNClassifier
 from espnet2_ext.enh.classifier.choices import classifier_choices
+from espnet2_ext.enh.decoder.hann_stft_decoder import HannSTFTDecoder
 from espnet2_ext.enh.decoder.mel_band_merge_decoder import MelBandMergeDecoder
 from espnet2_ext.enh.decoder.sqrt_hann_stft_decoder import SqrtHannSTFTDecoder
+from espnet2_ext.enh.encoder.hann_stft_encoder import HannSTFTEncoder
 from espnet2_ext.enh.encoder.mel_band_split_encoder import MelBandSplitEncoder
 from espnet2_ext.enh.encoder.sqrt_hann_stft_encoder import SqrtHannSTFTEncoder
 from espnet2_ext.enh.extractor.care_sep_extractor import CaRESepExtractor
+from espnet2_ext.enh.extractor.query_unet_extractor import QueryUNetExtractor
 from espnet2_ext.enh.loss.criterions.asteroid_losses import AsteroidLoss
 from espnet2_ext.enh.loss.criterions.query import QuerySDRLoss, TaggingLoss, WaveL1Loss
 from espnet2_ext.enh.loss.criterions.weak_label import WeakLabelCriterion
 from espnet2_ext.enh.loss.wrappers.all_sources import AllSourcesSolver
 from espnet2_ext.enh.loss.wrappers.keyed_order import KeyedOrderSolver
+from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.enh.separator.asteroid_masker_separator import AsteroidMaskerSeparator
 from espnet2_ext.enh.separator.mask_blstm_separator import MaskBLSTMSeparator
 from espnet2_ext.enh.separator.mask_conv_separator import MaskConvSeparator
@@ -28,10 +35,12 @@ from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
 
 TABLE: list[tuple[ClassChoices, dict[str, type]]] = [
     (enh.encoder_choices, {
+        "hann_stft": HannSTFTEncoder,
         "mel_band_split": MelBandSplitEncoder,
         "sqrt_hann_stft": SqrtHannSTFTEncoder,
     }),
     (enh.decoder_choices, {
+        "hann_stft": HannSTFTDecoder,
         "mel_band_merge": MelBandMergeDecoder,
         "sqrt_hann_stft": SqrtHannSTFTDecoder,
     }),
@@ -41,7 +50,11 @@ TABLE: list[tuple[ClassChoices, dict[str, type]]] = [
         "asteroid_masker": AsteroidMaskerSeparator,
     }),
     (classifier_choices, {"rnn": RNNClassifier, "crnn": CRNNClassifier}),
-    (enh_tse.extractor_choices, {"care_sep": CaRESepExtractor}),
+    (enh_tse.extractor_choices, {
+        "care_sep": CaRESepExtractor,
+        "query_unet": QueryUNetExtractor,
+    }),
+    (query_net_choices, {"hts_at": HTSAT, "cnn14": CNN14, "care_cls": CaRECLS}),
     (enh_tse.preprocessor_choices, {"qsep": QSepPreprocessor}),
     (enh.preprocessor_choices, {"weak": WeakPreprocessor}),
     (enh.criterion_choices, {

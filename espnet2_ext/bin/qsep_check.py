@@ -29,7 +29,7 @@ def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     args.num_workers = 0
     torch.manual_seed(args.seed)
-    model = QSepTask.build_model(args).train()
+    model = QSepTask.start_model(args).train()
     logging.info("%s", model_summary(model).partition("Model summary:")[2].strip())
     factory = QSepTask.build_iter_factory(args, DistributedOption(), "train")
     keys, batch = next(iter(factory.build_iter(1)))

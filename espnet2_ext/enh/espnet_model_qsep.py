@@ -1,11 +1,13 @@
 """ESPnet model of query-based separation."""
 
+from collections.abc import Iterator
+
 import torch
 from espnet2.enh.espnet_model_tse import ESPnetExtractionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnet2_ext.core.losses.separation import neg_sdr
-from espnet2_ext.core.nets.care_sep import QueryOutput
+from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
 
 
 class ESPnetQSepModel(ESPnetExtractionModel):
@@ -15,16 +17,45 @@ class ESPnetQSepModel(ESPnetExtractionModel):
     queries as mixtures. Encoder, extractor and decoder are from ESPnet's tables.
 
     Args:
+        query_net: a `core.nets.tagger.Tagger` that hears the queries' waveforms and makes their
+            embeddings; None: the extractor's own encoder does (CaRE-SEP's shared encoder).
+        query_grad: gradients of the separation go into the query embedding. Without, the embedding
+            is detached, and a `query_net` is frozen: no gradient, always as in evaluation (rows A,
+            D, F and G of the CaRE-SEP paper's table 2).
         num_spk: targets (with a query each) in a training item: `speech_ref1`, `enroll_ref1`, ...
         The rest as in `ESPnetExtractionModel`.
     """
 
-    def __init__(self, encoder, extractor, decoder, loss_wrappers: list, num_spk: int = 2,
+    def __init__(self, encoder, extractor, decoder, loss_wrappers: list,
+                 query_net: Tagger | None = None, query_grad: bool = True, num_spk: int = 2,
                  share_encoder: bool = True, extract_feats_in_collect_stats: bool = False):
         super().__init__(
             encoder, extractor, decoder, loss_wrappers, num_spk=num_spk,
             share_encoder=share_encoder,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats)
+        self.query_net, self.query_grad = query_net, query_grad
+        self.frozen = query_net is not None and not query_grad
+        for part in self._unreached():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def _unreached(self) -> Iterator[nn.Module]:
+        """Parts that no gradient can reach: several processes wait for all that are expected."""
+        tags = any("tags{}" in getattr(w.criterion, "needs", {}).values()
+                   for w in self.loss_wrappers)
+        if self.frozen:
+            yield self.query_net
+        elif not tags:
+            yield from tag_parts(self.listener)
+        if self.query_net is not None or not (self.query_grad or tags):
+            yield from (part for name in getattr(self.extractor, "listening", ())
+                        if (part := getattr(self.extractor.net, name)) is not None)
+
+    def train(self, mode: bool = True) -> "ESPnetQSepModel":
+        super().train(mode)
+        if self.frozen:
+            self.query_net.eval()  # batch norm keeps its statistics, nothing is dropped
+        return self
 
     # ---- training ----------------------------------------------------------------------------
 
@@ -63,16 +94,25 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         n = len(enroll_ref)
         feature_mix, flens = self.encoder(speech_mix, speech_lengths)
         longest = max(e.shape[1] for e in enroll_ref)
-        enroll = torch.cat([torch.nn.functional.pad(e, (0, longest - e.shape[1]))
-                            for e in enroll_ref])
-        feature_aux, flens_aux = enroll, torch.cat(list(enroll_ref_lengths))
-        if self.share_encoder:
-            feature_aux, flens_aux = self.encoder(enroll, flens_aux)
-        feature_pre, _, others = self.extractor(feature_mix, flens, feature_aux, flens_aux)
+        enroll = torch.cat([nn.functional.pad(e, (0, longest - e.shape[1])) for e in enroll_ref])
+        query, tags = self._ask(enroll, torch.cat(list(enroll_ref_lengths)))
+        feature_pre, _, others = self.extractor(feature_mix, flens, query, None)
+        if tags is not None:
+            others["tags"] = tags
         pre = self.decoder(feature_pre, speech_lengths)[0].chunk(n)
         others = {f"{key}_spk{s}": part for key, value in others.items()
                   for s, part in enumerate(value.chunk(n), 1)}
         return list(pre), feature_mix, feature_pre.chunk(n), others
+
+    def _ask(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings `[B, E]` as training sees them, and tags `[B, K]` where they can be trained.
+
+        What is detached is computed with a graph all the same: under autocast, weights cast
+        without one would be taken from its cache in the separation pass.
+        """
+        embedding, tags, _ = self.embed(wave, lengths)
+        return (embedding if self.query_grad else embedding.detach(),
+                None if self.frozen else tags)
 
     @torch.no_grad()
     def _sdr_gain(self, pre: list[Tensor], ref: list[Tensor], mix: Tensor) -> Tensor:
@@ -101,14 +141,20 @@ class ESPnetQSepModel(ESPnetExtractionModel):
 
     @property
     def grid(self) -> int:
-        """Samples after which the network's windows repeat; chunks should start on multiples."""
-        net = self.extractor.net
-        return self.hop * net.patch_size * 2 ** len(net.encoder) * net.window
+        """Samples after which the separating network repeats; chunks should start on multiples."""
+        return self.hop * self.extractor.net.grid_frames
+
+    @property
+    def listener(self) -> nn.Module:
+        """The network that makes query embeddings, with `query_dim` and `num_classes`."""
+        return self.extractor.net if self.query_net is None else self.query_net
 
     def embed(self, wave: Tensor, lengths: Tensor | None = None) -> QueryOutput:
         """Query embeddings `[B, E]` and tags of `wave` `[B, T]`; reusable for any mixtures."""
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
+        if self.query_net is not None:
+            return self.query_net(wave, lengths)
         return self.extractor.net.embed(*self.encoder(wave, lengths))
 
     def separate(self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor,
@@ -128,15 +174,18 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
         spec, frames = self.encoder(wave, lengths)
-        if level is not None:
-            # Parseval: a frame's one-sided energy is n_fft / 2 * sum(window^2) * mean square
-            stft = self.encoder.stft
-            level = level * (stft.n_fft / 2 * stft.window.square().sum()).sqrt()
-        mask = self.extractor.net.mask(spec, frames, query, level)  # [B, Q, L, N, W]
+        level = None if level is None else self.encoder.level(level)
+        mask = self.extractor.net.mask(spec, frames, query, level)  # [B, Q, L, ...]
         if wave.dim() == 2:
             return self._waveforms(spec[:, None] * mask, wave.shape[1])
-        stereo = self.encoder.bands.split(self.encoder.stft(wave.transpose(1, 2)))  # [B, C, ...]
+        stereo = self.encoder.spectrum(wave.transpose(1, 2))  # [B, C, L, ...]
         return self._waveforms(stereo[:, None] * mask[:, :, None], wave.shape[1]).transpose(2, 3)
 
     def _waveforms(self, spec: Tensor, length: int) -> Tensor:
         return self.decoder(spec, torch.tensor([length]))[0]
+
+
+def tag_parts(net: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a network that listens through which its tags go, but not its embedding."""
+    if getattr(net, "embedding", None) != "probabilities":
+        yield from (part for name, part in net.named_modules() if name.split(".")[-1] == "head")

@@ -20,14 +20,19 @@ def build(choices: ClassChoices, name: str, conf: dict, **given) -> object:
     """An object of the class that `name` stands for in one of ESPnet's tables.
 
     Raises:
-        DataError: an unknown name, or a key of `conf` that the class does not take.
+        DataError: an unknown name, or a key or value of `conf` that the class does not take.
     """
     if not isinstance(name, str) or name.lower() not in choices.classes:
         raise DataError(f"unknown {choices.name} {name!r}; there is: "
                         f"{', '.join(sorted(choices.classes))}")
     cls = choices.get_class(name.lower())
     check_keys(cls, conf, f"{choices.name}_conf of {name}", given)
-    return cls(**given, **conf)
+    try:
+        return cls(**given, **conf)
+    except DataError:
+        raise
+    except ValueError as e:
+        raise DataError(f"{choices.name}_conf of {name}: {e}") from e
 
 
 def check_keys(cls: type, conf: dict, where: str, given: dict | tuple = ()) -> None:

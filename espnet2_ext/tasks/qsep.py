@@ -1,6 +1,7 @@
 """ESPnet task of query-based separation: target extraction that mixes while it trains."""
 
 import argparse
+import inspect
 
 import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
@@ -13,21 +14,29 @@ from espnet2.tasks.enh_tse import (
 )
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.collate_fn import CommonCollateFn
-from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str_or_none
+from espnet2.utils.types import str2bool, str_or_none
 
 from espnet2_ext.core.mixing import PairDrawer
+from espnet2_ext.core.nets.tagger import Tagger
+from espnet2_ext.data.anchor_tables import AnchorTable
+from espnet2_ext.data.bank import ClipBank
 from espnet2_ext.data.lists import read_list
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
+from espnet2_ext.enh.extractor.abs_query_extractor import AbsQueryExtractor
+from espnet2_ext.enh.query_net.choices import query_net_choices
+from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
+from espnet2_ext.tasks.initial import Entry, goes_on, initial_weights, load
 from espnet2_ext.train.iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
 abs_task.scheduler_classes.setdefault("warmuphalvinglr", WarmupHalvingLR)
+
+SHARED = "shared"
 
 
 class QSepTask(TargetSpeakerExtractionTask):
@@ -37,6 +46,9 @@ class QSepTask(TargetSpeakerExtractionTask):
     `--valid_bank` with `--valid_pairs` (a list drawn once), instead of ESPnet's data triples.
     Everything else (resuming, averaging, mixed precision, accumulation, several GPUs and nodes)
     is ESPnet's own.
+
+    The rows of the CaRE-SEP paper's table 2 are options: `--query_net`, `--query_grad` and ESPnet's
+    `--init_param`.
     """
 
     class_choices_list = [
@@ -54,12 +66,31 @@ class QSepTask(TargetSpeakerExtractionTask):
                            help="Validation list, pairs.tsv")
         group.add_argument("--pair_conf", action=NestedDictAction, default={},
                            help="Keyword arguments of espnet2_ext.core.mixing.PairDrawer")
+        group.add_argument("--anchor_file", type=str_or_none, default=None,
+                           help="Table of anchors that a tagger chose, for the training pairs "
+                                "(default: pair_conf's rule alone)")
+        cls.add_query_arguments(parser)
         parser.set_defaults(
             iterator_type="task",  # pairs are drawn, not read from a list
             num_att_plot=0,  # there is no attention to plot
             encoder="mel_band_split", decoder="mel_band_merge", extractor="care_sep",
-            preprocessor="qsep", num_spk=2, sample_rate=32000,
-            model_conf=get_default_kwargs(ESPnetQSepModel))
+            preprocessor="qsep", num_spk=2, sample_rate=32000, model_conf={})
+
+    @classmethod
+    def add_query_arguments(cls, parser: argparse.ArgumentParser):
+        group = parser.add_argument_group("Query network")
+        group.add_argument("--query_net", choices=(SHARED, *query_net_choices.classes),
+                           default=SHARED,
+                           help="What makes the query embeddings: the separator's own encoder "
+                                "(shared), or a network of its own")
+        group.add_argument("--query_net_conf", action=NestedDictAction, default={},
+                           help="Keyword arguments of that network; not looked at where shared")
+        group.add_argument("--query_grad", type=str2bool, default=True,
+                           help="Gradients go into the query embedding; if not, a query network "
+                                "of its own is frozen")
+        group.add_argument("--random_query_net", type=str2bool, default=False,
+                           help="Train with a frozen query network that has no trained weights "
+                                "(for debugging)")
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool):
@@ -77,8 +108,8 @@ class QSepTask(TargetSpeakerExtractionTask):
         preprocess = iter_options.preprocess_fn
         require(args, "train_bank")
         if mode == "train":
-            check_keys(PairDrawer, args.pair_conf, "pair_conf", ("bank",))
-            source = {"drawer": PairDrawer(preprocess.bank, **args.pair_conf),
+            check_keys(PairDrawer, args.pair_conf, "pair_conf", ("bank", "anchors"))
+            source = {"drawer": _drawer(preprocess.bank, args.anchor_file, args.pair_conf),
                       "num_iters_per_epoch": iter_options.num_iters_per_epoch}
         else:
             require(args, "valid_pairs")
@@ -93,17 +124,85 @@ class QSepTask(TargetSpeakerExtractionTask):
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetQSepModel:
         encoder = build(encoder_choices, args.encoder, args.encoder_conf)
-        extractor = build(extractor_choices, args.extractor, args.extractor_conf,
-                          input_dim=encoder.output_dim)
+        query_net = _build_query_net(args, encoder.sample_rate)
+        extractor = _build_extractor(args, encoder.output_dim, query_net)
         decoder = build(decoder_choices, args.decoder, args.decoder_conf)
         wrappers = [build_criterion(c, "keyed_order") for c in args.criterions or []]
-        check_keys(ESPnetQSepModel, args.model_conf, "model_conf")
-        model = ESPnetQSepModel(encoder, extractor, decoder, wrappers, **args.model_conf)
+        known = {"query_net": query_net, "query_grad": getattr(args, "query_grad", True)}
+        check_keys(ESPnetQSepModel, args.model_conf, "model_conf", known)
+        model = ESPnetQSepModel(encoder, extractor, decoder, wrappers, **known, **args.model_conf)
         if args.init is not None:
             initialize(model, args.init)
         return model
 
     @classmethod
+    def check_weights(cls, args: argparse.Namespace) -> None:
+        """Refuse to train with a frozen query network of random weights (DataError)."""
+        if args.query_net == SHARED or args.query_grad or args.random_query_net or goes_on(args):
+            return
+        if not any(Entry.parse(text).reaches("query_net") for text in args.init_param):
+            raise DataError(
+                f"query_net {args.query_net} is frozen (query_grad: false), but nothing gives it "
+                "trained weights: --init_param TAGGER.pth:net:query_net. To debug with random "
+                "ones: --random_query_net true")
+
+    @classmethod
+    def start_model(cls, args: argparse.Namespace) -> ESPnetQSepModel:
+        """The model as a training begins, initial weights loaded."""
+        cls.check_weights(args)
+        model = cls.build_model(args)
+        for text in [] if goes_on(args) else args.init_param:
+            load(model, text, args.ignore_init_mismatch)
+        return model
+
+    @classmethod
     def main_worker(cls, args: argparse.Namespace):
-        with training():
+        cls.check_weights(args)
+        with training(), initial_weights(args):
             super().main_worker(args)
+
+
+def _build_query_net(args: argparse.Namespace, fs: int) -> Tagger | None:
+    """The query network, None where the encoder is shared (as in models older than the option)."""
+    name = getattr(args, "query_net", SHARED)
+    if name == SHARED:
+        return None
+    if name not in query_net_choices.classes:
+        raise DataError(f"unknown query_net {name!r}; there is: "
+                        f"{', '.join([SHARED, *sorted(query_net_choices.classes)])}")
+    net = build(query_net_choices, name, args.query_net_conf)
+    if net.sample_rate != fs:
+        raise DataError(f"query_net {name} works at {net.sample_rate} Hz (query_net_conf "
+                        f"sample_rate), the encoder at {fs} Hz (encoder_conf sample_rate)")
+    return net
+
+
+def _build_extractor(args: argparse.Namespace, input_dim: int,
+                     query_net: Tagger | None) -> AbsQueryExtractor:
+    """The extractor; where its width of queries is free and not given, it is the query network's.
+
+    Raises:
+        DataError: nothing makes query embeddings, or they are of another width.
+    """
+    given, name = {"input_dim": input_dim}, args.extractor
+    if query_net is not None and name in extractor_choices.classes:  # `build` refuses another
+        takes = inspect.signature(extractor_choices.get_class(name)).parameters
+        if "query_dim" in takes and "query_dim" not in args.extractor_conf:
+            given["query_dim"] = query_net.query_dim
+    extractor = build(extractor_choices, name, args.extractor_conf, **given)
+    if query_net is None and not extractor.listens:
+        raise DataError(f"extractor {name} makes no query embeddings, so query_net cannot be "
+                        f"{SHARED}; there is: {', '.join(sorted(query_net_choices.classes))}")
+    if query_net is not None and query_net.query_dim != extractor.net.query_dim:
+        raise DataError(f"query_net {args.query_net} gives embeddings of width "
+                        f"{query_net.query_dim}, extractor {name} takes {extractor.net.query_dim}")
+    return extractor
+
+
+def _drawer(bank: ClipBank, anchor_file: str | None, conf: dict) -> PairDrawer:
+    """Refuses a table of anchors of another bank or segment length (DataError)."""
+    anchors = None if anchor_file is None else AnchorTable(anchor_file)
+    drawer = PairDrawer(bank, anchors=anchors, **conf)
+    if anchors is not None:
+        anchors.check(bank, drawer.num)
+    return drawer

@@ -5,6 +5,7 @@ import torch
 
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
 from espnet2_ext.core.losses.tagging import tagging_bce
+from espnet2_ext.core.nets import swin
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(model, batch):
@@ -88,6 +89,15 @@ def test_a_key_that_a_criterion_needs_is_named(model, batch):
     del batch["label2"]
     with pytest.raises(KeyError, match="'tagging' needs 'label_spk2'"):
         model(**batch)
+
+
+def test_a_model_that_was_used_can_be_trained_in_the_same_process(model, batch):
+    for cached in (swin._relative_index, swin._window_groups):
+        cached.cache_clear()
+    with torch.inference_mode():
+        query = model.embed(batch["enroll_ref1"]).embedding[:, None]
+        model.separate(batch["speech_mix"], query=query)
+    model(**batch)[0].backward()
 
 
 def test_bf16_autocast_gives_a_finite_loss(model, batch):
