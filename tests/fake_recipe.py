@@ -40,7 +40,7 @@ if name == "archive":
 if name == "draw_lists":
     put(option["--out"])
     put(option["--out"][:-3] + "json", '{{"list_hash": "l"}}')
-if name in ("qsep_train", "weak_train", "weak_train_asteroid"):
+if name in ("qsep_train", "weak_train", "weak_train_asteroid", "tag_train"):
     print("1epoch results: fine", "and noise", sep="\\n")
     out = option["--output_dir"]
     for file in ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"):
@@ -51,12 +51,14 @@ if name in ("draw_mixtures", "prepare_musdb18", "prepare_own_weak") and "--out" 
     put(option["--out"] + "/table.json", '{{"table_hash": "' + os.environ.get("HASH", "1") + '"}}')
 if name == "render_mixtures":
     put(option["--out"] + "/list.json")
-if name in ("qsep_inference", "weak_inference"):
+if name in ("qsep_inference", "weak_inference", "tag_inference"):
     for folder in every("--output_dir"):
         put(folder + "/about.json")
 if name in ("qsep_scoring", "weak_scoring"):
     for folder in every("--inference_dir"):
         put(folder + "/scores/summary.json")
+if name == "tag_scoring" and "--tags_dir" in option:
+    put(option["--tags_dir"] + "/scores.json")
 if name == "launch":
     put(option["--log"][:-9] + "valid.loss.best.pth")
 """
@@ -65,7 +67,7 @@ echo "data $*" >>"$CALLS"
 for set in train valid test; do mkdir -p "$2/$set"; touch "$2/$set/clips.tsv"; done
 """
 class Recipe:
-    """A recipe with the driver of a template (`qsep1` or `weak1`) and the stand-in Python."""
+    """A recipe with the driver of a template (`qsep1`, `tag1`, `weak1`) and the stand-in Python."""
 
     def __init__(self, top: Path, template: str):
         self.top, self.folder, self.calls = top, top / "egs2/a", top / "calls"

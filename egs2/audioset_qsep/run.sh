@@ -3,31 +3,40 @@
 #   ./run.sh                                  everything, on the embedded corpus
 #   ./run.sh --audioset /path/to/audioset --config ../../conf/train_qsep_care_sep_768.yaml --ngpu 8
 #   ./run.sh --quick true                     every stage in a few minutes: does it run at all?
-#   ./run.sh --help                           the options of all recipes
+#   ./run.sh --task tagging                   a tagger on the same data, and anchors from it
+#   ./run.sh --help                           the options of all recipes (with --task tagging: of taggers)
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh
 
 audioset=${AUDIOSET}
 quick=false
-split_options "audioset quick" "$@"
+task=separation
+split_options "audioset quick task" "$@"
 
-if [ "${quick}" = true ]; then
-    corpus=quick
-    options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8
-        --scoring_args "--espnet_keys 4")
-elif [ -z "${audioset}" ]; then
-    corpus=embedded
-    options=(--qsep_config conf/train_qsep_care_sep_mini.yaml --valid_pairs 64 --test_pairs 120
-        --scoring_args "--espnet_keys 60")
-else
+corpus=audioset
+[ -n "${audioset}" ] || corpus=embedded
+[ "${quick}" != true ] || corpus=quick
+if [ "${corpus}" = audioset ]; then
     AUDIOSET=$(find_path "AudioSet (db.sh or --audioset)" "${audioset}")
     export AUDIOSET
-    corpus=audioset
-    options=(--qsep_config conf/train_qsep_care_sep_768.yaml --valid_pairs 2000 --test_pairs 10000)
 fi
+case ${task}/${corpus} in
+    separation/quick) options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8
+        --test_pairs 8 --scoring_args "--espnet_keys 4") ;;
+    separation/embedded) options=(--qsep_config conf/train_qsep_care_sep_mini.yaml --valid_pairs 64
+        --test_pairs 120 --scoring_args "--espnet_keys 60") ;;
+    separation/audioset) options=(--qsep_config conf/train_qsep_care_sep_768.yaml --valid_pairs 2000
+        --test_pairs 10000) ;;
+    tagging/quick) options=(--tag_config conf/debug/train_tag.yaml --anchor_seconds 0.5) ;;
+    tagging/embedded) options=(--tag_config conf/mini/tag_care_cls.yaml --anchor_seconds 2.03) ;;
+    tagging/audioset) options=(--tag_config conf/train_tag_care_cls_768.yaml) ;;
+    *) die "--task takes separation or tagging, not '${task}'" ;;
+esac
+driver=qsep
+[ "${task}" = separation ] || driver=tag
 
-exec ./qsep.sh \
+exec "./${driver}.sh" \
     --train_set train --valid_set valid --test_sets test \
     --datadir "data/${corpus}" --dumpdir "dump/${corpus}" --expdir "exp/${corpus}" \
     --local_data_opts "--corpus ${corpus}" \

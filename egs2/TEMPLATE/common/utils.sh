@@ -33,10 +33,18 @@ find_path() {
     die "$1: there is no $2 (looked in ${caller} and in the project's top folder)"
 }
 
+# column FILE.csv NAME: the values of a column, each once, in one line
+column() {
+    [ -f "$1" ] || die "$1 is not there; is this the corpus's folder?"
+    awk -F, -v name="$2" 'NR == 1 { while ($++at != name && at < NF) continue; next } { print $at }' "$1" |
+        sort -u | xargs
+}
+
 # is_path_option NAME: options of the driver whose value is a path
 is_path_option() {
     case $1 in
-        --config | --qsep_config | --qsep-config | --weak_config | --weak-config | --expdir | --dumpdir | --datadir | --init_param) true ;;
+        --config | --qsep_config | --qsep-config | --weak_config | --weak-config | --tag_config | --tag-config) true ;;
+        --expdir | --dumpdir | --datadir | --init_param | --bundle) true ;;
         *) false ;;
     esac
 }
@@ -271,12 +279,13 @@ train_espnet() {
     run "${launch[@]}" -- "${command[@]}"
 }
 
-# run_stages DATA TRAIN: run stage_1 to stage_9 as the options say. titles[n] names stage n, kinds[n] says what
-# it is: data (works in the folder DATA), train or eval (in TRAIN).
+# run_stages DATA TRAIN: run stage_1, stage_2 ... as the options say. titles[n] names stage n (empty: there is
+# none of that number), kinds[n] says what it is: data (works in the folder DATA), train or eval (in TRAIN).
 run_stages() {
     local number skip work begin=${SECONDS} from
-    for number in 1 2 3 4 5 6 7 8 9; do
+    for number in "${!titles[@]}"; do
         [ "${number}" -ge "${stage}" ] && [ "${number}" -le "${stop_stage}" ] || continue
+        [ -n "${titles[number]}" ] || continue
         case ${kinds[number]} in
             data) skip=${skip_data_prep} work=$1 ;;
             train) skip=${skip_train} work=$2 ;;

@@ -1,0 +1,208 @@
+#!/usr/bin/env bash
+# The driver of taggers: ESPnet's stages and option names. Called by a recipe's run.sh; the data of stages 1
+# to 3 are those of the separation's driver.
+set -euo pipefail
+# shellcheck source=egs2/TEMPLATE/tag1/utils.sh
+. "$(dirname "$0")/utils.sh"
+
+# General
+stage=1
+stop_stage=100
+skip_data_prep=false
+skip_train=false
+skip_eval=false
+ngpu=auto
+num_nodes=1
+host=
+nj=$(getconf _NPROCESSORS_ONLN)
+inference_nj=1
+gpu_inference=auto
+scheduler=
+python=python
+# Folders
+datadir=data
+dumpdir=dump
+expdir=exp
+# Data
+local_data_opts=
+fs=32000
+audio_format=flac
+max_bad_share=0.1
+# Model and training
+tag_config=conf/mini/tag_care_cls.yaml
+tag_tag=
+tag_exp=
+tag_args=
+inference_model=valid.loss.best.pth
+inference_args=
+anchor_seconds=2.0
+anchor_sets=
+# Sets
+train_set=train
+valid_set=valid
+test_sets="test"
+
+help="Usage: ./run.sh --task tagging [--option value ...]
+Stages: 1 data, 2 scan, 3 archive, 5 checks, 6 training, 7 tagging, 8 scoring, 9 report, 10 anchors.
+General
+  --stage            first stage (${stage})
+  --stop_stage       last stage (${stop_stage})
+  --skip_data_prep   leave out stages 1 to 3 (${skip_data_prep})
+  --skip_train       leave out stages 5 and 6 (${skip_train})
+  --skip_eval        leave out stages 7 to 10 (${skip_eval})
+  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
+  --num_nodes        machines for training, started through cmd.sh (${num_nodes})
+  --host             machines by name, reached by ssh: host1,host2 (${host})
+  --nj               processes of data preparation (${nj})
+  --inference_nj     processes of stages 7 and 10, a model each (${inference_nj})
+  --gpu_inference    these on a GPU: true, false, or auto: where there is one (${gpu_inference})
+  --scheduler        address of a Dask scheduler: stages 2, 3, 7, 10 run on its cluster (${scheduler})
+  --python           the Python to use (${python})
+Folders
+  --datadir          lists and manifests (${datadir})
+  --dumpdir          archives of sound (${dumpdir})
+  --expdir           models, tags, results (${expdir})
+Data
+  --local_data_opts  options of local/data.sh (${local_data_opts})
+  --fs               sample rate (${fs})
+  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
+  --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
+  --train_set        name of the training set (${train_set})
+  --valid_set        name of the validation set; may be the training set (${valid_set})
+  --test_sets        names of the test sets (${test_sets})
+Model
+  --tag_config       YAML of the tagger and its training; --config is the same (${tag_config})
+  --tag_tag          name of the experiment (from the YAML's name)
+  --tag_exp          its folder (EXPDIR/tag_TAG)
+  --tag_args         more options for training, as ESPnet takes them (${tag_args})
+  --inference_model  which checkpoint to use (${inference_model})
+  --inference_args   more options for stages 7 and 10 (${inference_args})
+  --anchor_seconds   length of the anchors: pair_conf segment of the separator (${anchor_seconds})
+  --anchor_sets      sets to find anchors in (the training set)"
+
+config_option=tag_config
+parse_options "${help}" "$@"
+# shellcheck source=egs2/TEMPLATE/tag1/path.sh
+. ./path.sh
+# shellcheck source=egs2/TEMPLATE/tag1/cmd.sh
+. ./cmd.sh
+: "${cuda_cmd:?is not set in cmd.sh}"
+export python
+
+[ -f "${tag_config}" ] || die "--tag_config: there is no file ${tag_config}"
+fs=${fs/%k/000}
+if [ -z "${tag_tag}" ]; then
+    tag_tag=$(basename "${tag_config}" .yaml)
+    [ -z "${tag_args}" ] || tag_tag+=$(sed -e 's/--/_/g' -e 's/[ |=/]//g' <<<"${tag_args}")
+    tag_tag=${tag_tag#tag_} # the folder's name begins with tag_ already
+fi
+tag_exp=${tag_exp:-${expdir}/tag_${tag_tag}}
+
+name_sets_and_jobs
+
+# Stages 1 to 3 are those of utils.sh; there are no lists to draw in stage 4. A tagger has one output for each
+# class of the label table.
+set_training() {
+    local table=${dumpdir}/${train_set}/labels.tsv set more
+    for set in "${train_set}" "${valid_set}"; do need "${dumpdir}/${set}/bank.json" 3; done
+    read -ra more <<<"${tag_args}"
+    training=(--config "${tag_config}" --output_dir "${tag_exp}" --resume true
+        --train_bank "${dumpdir}/${train_set}" --valid_bank "${dumpdir}/${valid_set}"
+        --query_net_conf "num_classes=$(($(wc -l <"${table}") - 1))" ${more[@]+"${more[@]}"})
+}
+
+# All that a training is made of, in short.
+training_id() {
+    {
+        cat "${tag_config}"
+        echo "${tag_args}"
+        of "${dumpdir}/${train_set}/bank.json" manifest_hash
+        of "${dumpdir}/${valid_set}/bank.json" manifest_hash
+    } | cksum | tr ' ' '-'
+}
+
+stage_5() {
+    set_training
+    if is_marked "${tag_exp}/.checked" "$(training_id)"; then
+        log "checked already"
+        return
+    fi
+    py tag_check "${training[@]}"
+    mark "${tag_exp}/.checked" "$(training_id)"
+}
+
+stage_6() {
+    local data
+    set_training
+    if is_marked "${tag_exp}/.done" "$(training_id)"; then
+        log "${tag_exp}: trained already"
+        return
+    fi
+    data=$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)
+    if [ -e "${tag_exp}/checkpoint.pth" ] && [ "$(cat "${tag_exp}/.data" 2>/dev/null)" != "${data}" ]; then
+        die "${tag_exp} was trained on other clips than ${dumpdir}/${train_set} holds now:" \
+            "give another --tag_tag, or remove that folder"
+    fi
+    mkdir -p "${tag_exp}"
+    echo "${data}" >"${tag_exp}/.data"
+    rm -f "${tag_exp}/.done"
+    [ ! -e "${tag_exp}/checkpoint.pth" ] || log "going on from the last checkpoint"
+    train_espnet "${tag_exp}" tag_train "${training[@]}"
+    [ -e "${tag_exp}/${inference_model}" ] || die "training ended, but there is no" \
+        "${tag_exp}/${inference_model} (--inference_model); see ${tag_exp}/train.log"
+    mark "${tag_exp}/.done" "$(training_id)"
+}
+
+tags() { echo "${tag_exp}/tagging_$1"; } # of a test set
+
+# listen MODULE ARGS...: a step with the trained model
+listen() {
+    local module=$1 options device
+    shift
+    need "${tag_exp}/${inference_model}" 6
+    case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
+    read -ra options <<<"${inference_args}"
+    [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
+    py "${module}" "$@" --train_config "${tag_exp}/config.yaml" --model_file "${tag_exp}/${inference_model}" \
+        --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
+}
+
+stage_7() {
+    local set
+    for set in ${test_sets}; do
+        need "${dumpdir}/${set}/bank.json" 3
+        listen tag_inference --bank "${dumpdir}/${set}" --output_dir "$(tags "${set}")"
+    done
+}
+
+stage_8() {
+    local set
+    for set in ${test_sets}; do
+        need "$(tags "${set}")/about.json" 7
+        OMP_NUM_THREADS=1 py tag_scoring --bank "${dumpdir}/${set}" --tags_dir "$(tags "${set}")"
+    done
+}
+
+stage_9() {
+    local set folders=()
+    for set in ${test_sets}; do
+        need "$(tags "${set}")/scores.json" 8
+        folders+=(--tags_dir "$(tags "${set}")")
+    done
+    OMP_NUM_THREADS=1 py tag_report --exp_dir "${tag_exp}" "${folders[@]}"
+}
+
+# Anchors for a separator's training: --qsep_args "--anchor_file FILE"
+stage_10() {
+    local set
+    for set in ${anchor_sets:-${train_set}}; do
+        need "${dumpdir}/${set}/bank.json" 3
+        listen tag_anchors --bank "${dumpdir}/${set}" --out "${dumpdir}/${set}/anchors_${tag_tag}.npz" \
+            --segment "${anchor_seconds}"
+    done
+}
+
+titles=("" "the corpus's lists" "decode every clip, manifest" "archive at ${fs} Hz" "" "checks" "training"
+    "tagging of the test sets" "scoring" "report" "anchors")
+kinds=("" data data data data train train eval eval eval eval)
+run_stages "${dumpdir}" "${tag_exp}"; exit 0 # on one line: nothing more is read, were this file changed meanwhile

@@ -1,0 +1,1 @@
+../TEMPLATE/tag1/tag.sh

@@ -1,0 +1,138 @@
+"""ESPnet task of tagging: a network that listens, trained on clip labels."""
+
+import argparse
+from pathlib import Path
+
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.tasks import abs_task
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.trainer import Trainer
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str_or_none
+
+from espnet2_ext.core.nets.tagger import Tagger
+from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.tables import write_labels
+from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
+from espnet2_ext.enh.query_net.choices import query_net_choices
+from espnet2_ext.errors import DataError
+from espnet2_ext.registry import register
+from espnet2_ext.tasks.common import build, check_keys, require, training
+from espnet2_ext.tasks.initial import initial_weights
+from espnet2_ext.train.schedulers import WarmupHalvingLR
+from espnet2_ext.train.tag_iter_factory import (
+    ExcerptReader,
+    TagDrawer,
+    TagIterFactory,
+    whole_clips,
+)
+
+# Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
+register()
+abs_task.scheduler_classes.setdefault("warmuphalvinglr", WarmupHalvingLR)
+
+
+class TaggingTask(AbsTask):
+    """ESPnet's task with our networks, excerpts drawn from clip banks, and nothing else of ours.
+
+    Training takes `--train_bank` and `--valid_bank` instead of ESPnet's data triples; the network
+    is chosen with `--query_net`, as the query network of a separator is.
+    """
+
+    num_optimizers = 1
+    class_choices_list = [query_net_choices]
+    trainer = Trainer
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser):
+        group = parser.add_argument_group("Tagging")
+        query_net_choices.add_arguments(group)
+        group.add_argument("--train_bank", type=str_or_none, default=None,
+                           help="Clip bank to draw training excerpts from")
+        group.add_argument("--valid_bank", type=str_or_none, default=None,
+                           help="Clip bank of the validation, each clip whole (default: "
+                                "--train_bank)")
+        group.add_argument("--tag_conf", action=NestedDictAction, default={},
+                           help="Keyword arguments of "
+                                "espnet2_ext.train.tag_iter_factory.TagDrawer")
+        parser.set_defaults(
+            iterator_type="task",  # excerpts are drawn, not read from a list
+            num_att_plot=0)  # there is no attention to plot
+
+    # ---- data --------------------------------------------------------------------------------
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool):
+        return CommonCollateFn(0.0, 0, TagIterFactory.not_sequence)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
+        require(args, "train_bank")
+        return ExcerptReader(ClipBank(args.train_bank if train else _valid_bank(args)))
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False):
+        return ()
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False):
+        return ("speech", "label", "mixup")
+
+    @classmethod
+    def build_task_iter_factory(cls, args: argparse.Namespace, iter_options,
+                                mode: str) -> AbsIterFactory:
+        bank = iter_options.preprocess_fn.bank
+        if mode == "train":
+            check_keys(TagDrawer, args.tag_conf, "tag_conf", ("bank",))
+            source = {"drawer": TagDrawer(bank, **args.tag_conf),
+                      "num_iters_per_epoch": iter_options.num_iters_per_epoch}
+        else:
+            source = {"excerpts": whole_clips(bank)}
+        return TagIterFactory.of_task(args, iter_options, **source)
+
+    # ---- model -------------------------------------------------------------------------------
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
+        return ESPnetTaggingModel(build(query_net_choices, args.query_net, args.query_net_conf))
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace) -> None:
+        """Before a training: banks and network are held against each other.
+
+        Writes:
+            `labels.tsv` into the output folder, for those who use the network.
+
+        Raises:
+            DataError: an option that is missing; banks of other classes or another rate than each
+                other or the network.
+        """
+        require(args, "train_bank")
+        train, valid = ClipBank(args.train_bank), ClipBank(_valid_bank(args))
+        if [c.mid for c in valid.classes] != [c.mid for c in train.classes]:
+            raise DataError(f"{valid.path}: its classes are not those of {train.path}")
+        net = build(query_net_choices, args.query_net, args.query_net_conf)
+        for bank in (train, valid):
+            check_fits(net, bank)
+        write_labels(Path(args.output_dir) / "labels.tsv", train.classes)
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace):
+        with training(), initial_weights(args):
+            cls.prepare(args)
+            super().main_worker(args)
+
+
+def _valid_bank(args: argparse.Namespace) -> str:
+    return args.valid_bank or args.train_bank
+
+
+def check_fits(net: Tagger, bank: ClipBank) -> None:
+    """Refuse a bank of another rate or number of classes than the network (DataError)."""
+    if net.num_classes != bank.num_classes:
+        raise DataError(f"{bank.path}: has {bank.num_classes} classes, the network tags "
+                        f"{net.num_classes} (query_net_conf num_classes)")
+    if net.sample_rate != bank.fs:
+        raise DataError(f"{bank.path}: at {bank.fs} Hz, but the network at {net.sample_rate} Hz "
+                        "(query_net_conf sample_rate)")
