@@ -19,6 +19,9 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("--passes", nargs="+", default=["mixture", "clean", "silence"],
                    help="of a rendered test set: mixture, clean (the target alone), silence "
                         "(a clip without the class)")
+    p.add_argument("--no_tags", action="store_true",
+                   help="write no tags, from which mAP comes: of an experiment whose classes are "
+                        "not those of the data (of a bundle that is seen)")
     p.add_argument("--batch_size", type=int, default=8, help="clips of one length at once")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     p.add_argument("--num_workers", type=int, default=1,
@@ -36,7 +39,7 @@ def main(cmd=None):
         args.data_dir, args.output_dir,
         ModelFiles(args.bundle, args.train_config, args.model_file, args.device),
         protocols=args.protocols, passes=args.passes, batch_size=args.batch_size,
-        num_workers=args.num_workers, scheduler=args.scheduler)
+        tags=not args.no_tags, num_workers=args.num_workers, scheduler=args.scheduler)
 
 
 if __name__ == "__main__":

@@ -211,22 +211,26 @@ def build_model(config: dict, load: Callable[[], dict[str, Tensor]], task: str,
 
 
 @torch.inference_mode()
-def check_classes(model: nn.Module, labels: list[Label], where: str) -> int:
-    """Width E of the model's queries, found by trying; `labels` must fit what the model tags.
+def check_classes(model: nn.Module, labels: list[Label], where: str) -> tuple[int, bool]:
+    """Width E of the model's queries, and whether it tags `labels`; both found by trying.
+
+    An empty list fits every model. A frozen query network may know other classes than those that
+    the separator was trained on: its tags then are none of `labels`.
 
     Raises:
-        BundleError: a label list of another size than the model's tags. An empty list and a model
-            that does not tag fit everything.
+        BundleError: a label list of another size than the tags that the model was trained on.
     """
     was, _ = model.training, model.eval()
     noise = 0.1 * np.random.default_rng(0).standard_normal((1, int(model.fs) // 2))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     out = model.embed(torch.from_numpy(noise.astype(np.float32)).to(device))
     model.train(was)
-    if labels and out.clipwise is not None and out.clipwise.shape[1] != len(labels):
+    tags = 0 if out.clipwise is None else out.clipwise.shape[1]
+    fits = tags in (0, len(labels)) or not labels
+    if not fits and not getattr(model, "frozen", False):
         raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags "
-                          f"{out.clipwise.shape[1]}")
-    return out.embedding.shape[1]
+                          f"{tags}")
+    return out.embedding.shape[1], tags > 0 and fits
 
 
 # ---- writing -------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from espnet2_ext.infer.weak_separator import CHUNK, CONTEXT, WeakSeparator
 from espnet2_ext.infer.weak_weights import read_config
 
 BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"
-KINDS = ("encoder", "extractor", "separator", "decoder", "classifier", "label_type")
+KINDS = ("encoder", "extractor", "query_net", "query_grad", "separator", "decoder", "classifier",
+         "label_type")
 SHOWN = 50  # names of classes that `info` prints
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from espnet2_ext.data.audio_io import FlacArkWriter, read_audio, read_mono, read_scp
 from espnet2_ext.data.parallel import map_parts
-from espnet2_ext.data.tables import file_digest
+from espnet2_ext.data.tables import file_digest, read_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path, write_text
 from espnet2_ext.infer.own_folder import infer_own_folder
@@ -32,20 +32,22 @@ PROTOCOLS = ("self", "other")
 
 def infer_folder(data_dir: str | os.PathLike, output_dir: str | os.PathLike, model: ModelFiles,
                  *, protocols: Sequence[str] = PROTOCOLS, passes: Sequence[str] = tuple(INPUTS),
-                 batch_size: int = 8, num_workers: int = 1, scheduler: str | None = None) -> None:
+                 batch_size: int = 8, tags: bool = True, num_workers: int = 1,
+                 scheduler: str | None = None) -> None:
     """Answer every key of a data folder; what is there already, of the same model and data, stays.
 
     Args:
         data_dir: a rendered folder, or one with `wav.scp` and `enroll_spk1.scp`.
         protocols, passes: for a rendered folder: names of PROTOCOLS and INPUTS.
         batch_size: clips of one length that go through the network together.
+        tags: write tags, unless the model's own list of classes is another than the folder's.
         num_workers: processes with a model each; 1 works here, on all cores.
         scheduler: address of a Dask scheduler.
 
     Writes:
         `PROTOCOL/PASS/spk1.scp` with its archives; `PROTOCOL/queries.npz` (keys, embedding);
-        `self/tags.npz` (keys, clipwise probabilities of the target clip) when the model tags. Or
-        `spk1.scp` and `wavs/KEY.wav`.
+        `self/tags.npz` (keys, clipwise probabilities of the target clip) when the model tags the
+        folder's classes. Or `spk1.scp` and `wavs/KEY.wav`.
 
     Raises:
         DataError: an unknown name, a missing table, a sound that cannot be read; keys are named.
@@ -68,7 +70,8 @@ def infer_folder(data_dir: str | os.PathLike, output_dir: str | os.PathLike, mod
     inputs = {p: read_table(data_dir / INPUTS[p]) for p in passes}
     enrolls = _queries_of(data_dir, protocols)
     settings = {"model": asdict(model), "batch_size": batch_size}
-    _embed_protocols(output_dir, enrolls, stamp, settings, run)
+    classes = _classes_of(data_dir) if tags else None
+    _embed_protocols(output_dir, enrolls, stamp, {**settings, "classes": classes}, run)
     _separate_passes(output_dir, enrolls, inputs, stamp, settings, run)
 
 
@@ -81,6 +84,12 @@ def _queries_of(data_dir: Path, protocols: Sequence[str]) -> dict[str, dict[str,
     if not tables:
         raise DataError(f"{data_dir}: holds no query for any of the protocols asked for")
     return tables
+
+
+def _classes_of(data_dir: Path) -> list[str]:
+    """Identifiers of the classes of a rendered folder; empty where it has no table of them."""
+    table = data_dir / "labels.tsv"
+    return [label.mid for label in read_labels(table)] if table.exists() else []
 
 
 def folder_digest(data_dir: Path) -> str:
@@ -99,7 +108,8 @@ def parts_of(n: int) -> int:
 def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, settings: dict,
                      run: dict) -> None:
     """Make `PROTOCOL/queries.npz` and `self/tags.npz` where they are not there."""
-    digests = {p: digest_of("queries", *stamp, table) for p, table in enrolls.items()}
+    what = "queries" if settings["classes"] is not None else "queries alone"
+    digests = {p: digest_of(what, *stamp, table) for p, table in enrolls.items()}
     todo = [p for p in enrolls if not is_done(output_dir / p / "queries.json", digests[p],
                                               output_dir / p / "queries.npz")]
     items = [(key, ref) for p in todo for key, ref in enrolls[p].items()]
@@ -128,9 +138,15 @@ def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, se
 
 
 def embed_part(items: Sequence[tuple[str, str]], path: Path, *, model: dict, batch_size: int,
-               stamp: list) -> None:
-    """Embed queries (key, reference) into an npz: embedding `[N, E]`, clipwise `[N, K]`."""
+               classes: list[str] | None, stamp: list) -> None:
+    """Embed queries (key, reference) into an npz: embedding `[N, E]`, clipwise `[N, K]`.
+
+    classes: those of the folder; a model that tells others writes no `clipwise`, nor does any for
+    None: its outputs would be taken for classes that they are not.
+    """
     separator = ModelFiles(**model).load()
+    own = [label.mid for label in separator.classes]
+    tags = classes is not None and (own == classes or not (own and classes))
     waves = [_read(key, ref, separator.fs) for key, ref in items]
     rows: list = [None] * len(items)
     for group in equal_lengths(waves, batch_size):
@@ -140,7 +156,7 @@ def embed_part(items: Sequence[tuple[str, str]], path: Path, *, model: dict, bat
                 raise DataError(f"key {items[i][0]}: {items[i][1]}: the embedding is not finite")
             rows[i] = embedding[at], None if logits is None else logits[at]
     arrays = {"embedding": np.stack([r[0] for r in rows])}
-    if rows[0][1] is not None:
+    if tags and rows[0][1] is not None:
         arrays["clipwise"] = 1 / (1 + np.exp(-np.stack([r[1] for r in rows]).clip(-80, 80)))
     with open(path, "wb") as f:
         np.savez(f, **arrays)

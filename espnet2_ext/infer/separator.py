@@ -53,8 +53,8 @@ class Separator:
         self.classes, self.info = list(classes), dict(info or {})
         self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
         self.agreement = float(self.info.get("agreement", AGREEMENT))
-        self.query_dim = check_classes(self.model, self.classes,
-                                       str(self.info.get("path", "the model")))
+        self.query_dim, self.tags = check_classes(self.model, self.classes,
+                                                  str(self.info.get("path", "the model")))
 
     @classmethod
     def from_bundle(cls, path: str | Path, device: str = "auto") -> "Separator":
@@ -75,10 +75,11 @@ class Separator:
     def embed_batch(self, waves: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Waveforms `[B, T]` at the model's rate to queries `[B, E]`, and tagging logits `[B, K]`.
 
-        Nothing is trimmed or windowed here.
+        Nothing is trimmed or windowed here. The logits are None for a model that does not tag its
+        own `classes`.
         """
         out = self.model.embed(torch.from_numpy(np.ascontiguousarray(waves)).to(self.device))
-        tags = None if out.clipwise is None else out.clipwise.float().cpu().numpy()
+        tags = out.clipwise.float().cpu().numpy() if self.tags else None
         return out.embedding.float().cpu().numpy(), tags
 
     def embed_one(self, query: Q.Query, fs: int | None = None) -> np.ndarray:

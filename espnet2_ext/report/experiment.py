@@ -43,7 +43,10 @@ def load_rows(folder: Path) -> list[dict]:
 
 
 def facts(exp_dir: str | Path) -> dict[str, str]:
-    """Configuration, seed, epochs and parameters of a trained model, as far as its files tell."""
+    """Configuration, seed, epochs and parameters of a trained model, as far as its files tell.
+
+    Where a model is scored that was trained elsewhere, `model.json` says which.
+    """
     exp_dir, found = Path(exp_dir), {}
     config = exp_dir / "config.yaml"
     if config.is_file():
@@ -55,6 +58,9 @@ def facts(exp_dir: str | Path) -> dict[str, str]:
     for log in _logs(exp_dir):
         if match := _PARAMETERS.search(log.read_text(encoding="utf-8", errors="replace")):
             found["parameters"] = match[1].strip()
+    told = exp_dir / "model.json"
+    if told.is_file():
+        found |= json.loads(told.read_text(encoding="utf-8"))["facts"]
     return found
 
 

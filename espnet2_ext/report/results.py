@@ -77,8 +77,8 @@ def set_facts(summary: dict) -> dict[str, str]:
 def set_tables(summary: dict, class_rows: int | None = None) -> list[Table]:
     """All tables of a test set, in the order of the report."""
     made = [
-        tables.overall(summary), tables.espnet(summary), tables.silence(summary),
-        tables.tagging(summary), tables.classes(summary, class_rows),
+        tables.overall(summary), tables.first_targets(summary), tables.espnet(summary),
+        tables.silence(summary), tables.tagging(summary), tables.classes(summary, class_rows),
     ]  # fmt: skip
     return [table for table in made if table is not None]
 

@@ -9,6 +9,7 @@ from espnet2_ext.report.folders import PROTOCOLS, DataFolder
 
 # An output less than this far under its input, when silence was right, is a false extraction.
 FALSE_EXTRACTION_DB = 10.0
+FIRST = "-1"  # end of the key of a mixture's first target
 UNPROCESSED = ("sdr", "si_sdr", "bss_eval_sdr")
 GAINS = tuple(f"{metric}_gain" for metric in UNPROCESSED)
 OWN = (*UNPROCESSED, *GAINS, "clean_sdr", "clean_si_sdr", "silence_sdr")
@@ -85,6 +86,8 @@ def _protocol(rows: list[dict], protocol: str, data: DataFolder) -> dict:
     figures["single_sources"] = sum(row["single_source"] for row in rows)
     figures["false_extractions"] = sum(value < FALSE_EXTRACTION_DB for value in silence)
     figures["classes"] = _classes(rows, protocol, data)
+    first = [row[protocol] for row in rows if row["key"].endswith(FIRST)]
+    figures["first_targets"] = {m: summarise(s[m] for s in first) for m in ("sdr", "sdr_gain")}
     return figures
 
 

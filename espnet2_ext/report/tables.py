@@ -47,6 +47,19 @@ def overall(summary: dict) -> Table:
     return Table("Separation", f"dB, mean (median). {'; '.join(notes)}.", columns, rows)
 
 
+def first_targets(summary: dict) -> Table | None:
+    """mixture-SDR of the first target of each mixture alone; None where that was not counted."""
+    found = {p: f.get("first_targets") for p, f in summary["protocols"].items()}
+    if not any((f or {}).get("sdr", {}).get("count") for f in found.values()):
+        return None
+    rows = [[p, str(f["sdr"]["count"]), both(f["sdr"]), both(f["sdr_gain"])]
+            for p, f in found.items() if f]  # fmt: skip
+    columns = ["query", "first targets", "mixture-SDR", "gain"]
+    note = ("The figures above are over both targets of each mixture; here those of its first one, "
+            "which in a list of whole clips is each clip once. dB, mean (median).")
+    return Table("First targets", note, columns, rows)
+
+
 def espnet(summary: dict) -> Table:
     """BSSEval v3 over all keys and ESPnet's own scores, a row a system."""
     systems = {"unprocessed": summary["mixture"]} | summary["protocols"]

@@ -10,6 +10,7 @@ import soundfile
 import torch
 from standin import StandIn, noise
 
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import audio_files
 from espnet2_ext.infer.audio_files import ArraySource, FileSource, OutputType, output_type
@@ -280,3 +281,15 @@ def test_a_write_that_fails(wav, tmp_path):
 
 def child_env() -> dict:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+def test_tags_of_a_frozen_network_that_knows_other_classes_are_not_the_models():
+    model, classes = StandIn(num_classes=5), [Label(k, f"/m/{k}", "") for k in range(3)]
+    with pytest.raises(BundleError, match="3 classes, the model tags 5"):
+        Separator(model, classes, device="cpu")
+    model.frozen = True
+    assert not Separator(model, classes, device="cpu").tags
+    wave = noise(1, 16000)[None, :, 0]
+    assert Separator(model, classes, device="cpu").embed_batch(wave)[1] is None
+    five = Separator(model, classes + classes[:2], device="cpu")
+    assert five.embed_batch(wave)[1].shape == (1, 5)

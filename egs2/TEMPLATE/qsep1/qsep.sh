@@ -37,6 +37,7 @@ qsep_config=conf/train_qsep_care_sep_small.yaml
 qsep_tag=
 qsep_exp=
 qsep_args=
+bundle=
 inference_model=valid.loss.best.pth
 inference_tag=
 inference_args=
@@ -84,6 +85,7 @@ Model
   --qsep_tag         name of the experiment (from the YAML's name)
   --qsep_exp         its folder (EXPDIR/qsep_TAG)
   --qsep_args        more options for training, as ESPnet takes them (${qsep_args})
+  --bundle           score this trained model, train none: a bundle, or an experiment's folder (${bundle})
   --inference_model  which checkpoint to use (${inference_model})
   --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
   --inference_args   more options for inference (${inference_args})
@@ -100,6 +102,12 @@ export python
 
 [ -f "${qsep_config}" ] || die "--qsep_config: there is no file ${qsep_config}"
 fs=${fs/%k/000}
+if [ -n "${bundle}" ]; then # the test sets alone, and a folder of its own for the outputs
+    [ -e "${bundle}" ] || die "--bundle: there is no ${bundle}"
+    train_set='' valid_set='' skip_train=true
+    qsep_tag=${qsep_tag:-$(basename "${bundle}" .zip)}
+    qsep_tag=${qsep_tag#qsep_}
+fi
 if [ -z "${qsep_tag}" ]; then
     qsep_tag=$(basename "${qsep_config}" .yaml)
     [ -z "${qsep_args}" ] || qsep_tag+=$(sed -e 's/--/_/g' -e 's/[ |=/]//g' <<<"${qsep_args}")
@@ -113,7 +121,7 @@ name_sets_and_jobs
 stage_4() {
     local set
     for set in ${sets}; do need "${dumpdir}/${set}/bank.json" 3; done
-    py draw_lists --bank "${dumpdir}/${valid_set}" --out "${valid_list}" --num_pairs "${valid_pairs}" \
+    [ -n "${bundle}" ] || py draw_lists --bank "${dumpdir}/${valid_set}" --out "${valid_list}" --num_pairs "${valid_pairs}" \
         --segment "${valid_seconds}" --seed "${pairs_seed}"
     for set in ${test_sets}; do
         py draw_lists --bank "${dumpdir}/${set}" --out "${datadir}/${set}/pairs.tsv" \
@@ -123,20 +131,22 @@ stage_4() {
     done
 }
 
-# The tagging head of a model has one output for each class of the label table.
+# A network that tags has one output for each class of the label table, unless --qsep_args says otherwise:
+# options num_classes=K for those parts of the YAML (extractor_conf, query_net_conf) that give a number.
 fit_classes() {
-    local table=${dumpdir}/${train_set}/labels.tsv
+    local table=${dumpdir}/${train_set}/labels.tsv part
     need "${table}" 3
     classes=()
-    if grep -qE '^ +num_classes: *[1-9]' "${qsep_config}"; then
-        classes=(--extractor_conf "num_classes=$(($(wc -l <"${table}") - 1))")
-    fi
+    for part in $(awk '/^[a-z]/ { part = $1 } /^ +num_classes: *[1-9]/ { sub(":", "", part); print part }' \
+        "${qsep_config}"); do
+        classes+=("--${part}" "num_classes=$(($(wc -l <"${table}") - 1))")
+    done
 }
 
 read -ra more <<<"${qsep_args}"
 training=(--config "${qsep_config}" --output_dir "${qsep_exp}" --resume true)
 training+=(--train_bank "${dumpdir}/${train_set}" --valid_bank "${dumpdir}/${valid_set}")
-training+=(--valid_pairs "${valid_list}" ${more[@]+"${more[@]}"})
+training+=(--valid_pairs "${valid_list}")
 
 # All that a training is made of, in short.
 training_id() {
@@ -155,7 +165,7 @@ stage_5() {
         return
     fi
     fit_classes
-    py qsep_check "${training[@]}" ${classes[@]+"${classes[@]}"}
+    py qsep_check "${training[@]}" ${classes[@]+"${classes[@]}"} ${more[@]+"${more[@]}"}
     mark "${qsep_exp}/.checked" "$(training_id)"
 }
 
@@ -177,7 +187,7 @@ stage_6() {
     rm -f "${qsep_exp}/.done"
     [ ! -e "${qsep_exp}/checkpoint.pth" ] || log "going on from the last checkpoint"
     fit_classes
-    train_espnet "${qsep_exp}" qsep_train "${training[@]}" ${classes[@]+"${classes[@]}"}
+    train_espnet "${qsep_exp}" qsep_train "${training[@]}" ${classes[@]+"${classes[@]}"} ${more[@]+"${more[@]}"}
     [ -e "${qsep_exp}/${inference_model}" ] || die "training ended, but there is no" \
         "${qsep_exp}/${inference_model} (--inference_model); see ${qsep_exp}/train.log"
     mark "${qsep_exp}/.done" "$(training_id)"
@@ -185,17 +195,26 @@ stage_6() {
 
 outputs() { echo "${qsep_exp}/inference_${inference_tag:+${inference_tag}_}$1"; } # of a test set
 
+# `model`: options that name the model to use, the experiment's own or that of --bundle
+name_model() {
+    local folder=${bundle:-${qsep_exp}}
+    model=(--bundle "${bundle}")
+    [ ! -f "${bundle}" ] || return 0
+    need "${folder}/${inference_model}" 6
+    model=(--train_config "${folder}/config.yaml" --model_file "${folder}/${inference_model}")
+}
+
 stage_7() {
     local set options device
-    need "${qsep_exp}/${inference_model}" 6
+    name_model
     case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
     read -ra options <<<"${inference_args}"
+    [ ! -d "${bundle}" ] || options+=(--no_tags) # an experiment does not tell its classes
     [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
     for set in ${test_sets}; do
         need "${dumpdir}/${set}_pairs/list.json" 4
         py qsep_inference --data_dir "${dumpdir}/${set}_pairs" --output_dir "$(outputs "${set}")" \
-            --train_config "${qsep_exp}/config.yaml" --model_file "${qsep_exp}/${inference_model}" \
-            --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
+            "${model[@]}" --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
     done
 }
 
@@ -215,7 +234,12 @@ stage_9() {
         need "$(outputs "${set}")/scores/summary.json" 8
         folders+=(--inference_dir "$(outputs "${set}")")
     done
+    if [ -n "${bundle}" ]; then
+        name_model
+        py qsep_describe --exp_dir "${qsep_exp}" --labels "${dumpdir}/${set}_pairs/labels.tsv" "${model[@]}"
+    fi
     py report --exp_dir "${qsep_exp}" "${folders[@]}"
+    [ -z "${bundle}" ] || return 0
     py qsep_pack --exp_dir "${qsep_exp}" --model_file "${qsep_exp}/${inference_model}" \
         --train_bank "${dumpdir}/${train_set}" "${folders[@]}" -o "${qsep_exp}/${qsep_tag}.zip"
 }

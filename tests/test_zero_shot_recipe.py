@@ -1,0 +1,77 @@
+"""The driver with a trained model instead of a training, and ESC-50's short form of it."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from fake_recipe import ROOT, Recipe
+
+STEPS = ["data", "scan", "archive", "draw_lists", "render_lists", "qsep_inference", "qsep_scoring",
+         "qsep_describe", "report"]  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return Recipe(tmp_path, "qsep1")
+
+
+def test_a_bundle_is_scored_on_the_test_set_alone(recipe):
+    (recipe.folder / "some_model.zip").touch()
+    status, out, err = recipe("--bundle", "some_model.zip")
+    assert status == 0, err
+    assert recipe.names() == STEPS
+    assert "Stage 6" not in out
+    call = recipe.call("qsep_inference")
+    assert "--output_dir exp/qsep_some_model/inference_test " in call
+    assert "--bundle some_model.zip" in call and "--model_file" not in call
+    assert "--no_tags" not in call
+    assert "--labels dump/test_pairs/labels.tsv --bundle some_m" in recipe.call("qsep_describe")
+    assert "--inference_dir exp/qsep_some_model/inference_test" in recipe.call("report")
+
+
+def test_so_is_an_experiments_checkpoint(recipe):
+    folder = recipe.folder / "exp_old/qsep_x"
+    folder.mkdir(parents=True)
+    status, _, err = recipe("--bundle", "exp_old/qsep_x")
+    assert status == 1 and "exp_old/qsep_x/valid.loss.best.pth is not there" in err
+    (folder / "9epoch.pth").touch()
+    options = ["--bundle", "exp_old/qsep_x", "--inference_model", "9epoch.pth"]
+    assert recipe(*options)[0] == 0
+    call = recipe.call("qsep_inference")
+    assert "--output_dir exp/qsep_x/inference_test " in call and "--no_tags" in call
+    model = "--train_config exp_old/qsep_x/config.yaml --model_file exp_old/qsep_x/9epoch.pth"
+    assert model in call and model in recipe.call("qsep_describe")
+    assert "qsep_pack" not in recipe.names() and list(folder.iterdir()) == [folder / "9epoch.pth"]
+
+
+def test_a_bundle_that_is_not_there(recipe):
+    status, _, err = recipe("--bundle", "nothing.zip")
+    assert status == 1 and "--bundle: there is no nothing.zip" in err and recipe.names() == []
+
+
+def test_esc50_zero_shot_takes_all_folds_and_folders_of_its_own(tmp_path):
+    folder = tmp_path / "project/egs2/esc50_qsep"
+    shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", folder)
+    for name in ("run.sh", "db.sh"):
+        shutil.copy(ROOT / "egs2/esc50_qsep" / name, folder)
+    (folder / "qsep.sh").write_text('#!/usr/bin/env bash\necho "$ESC50|$*"\n')
+    esc50 = tmp_path / "ESC-50"
+    (esc50 / "meta").mkdir(parents=True)
+    (tmp_path / "M.zip").touch()
+
+    def run(*args):
+        done = subprocess.run([str(folder / "run.sh"), *args], cwd=tmp_path, text=True,
+                              capture_output=True, env={"PATH": os.environ["PATH"]})  # fmt: skip
+        return done.stdout.strip() + done.stderr
+
+    options = ["--esc50", "ESC-50", "--zero_shot", "M.zip", "--nj", "2"]
+    assert "meta/esc50.csv is not there" in run(*options)
+    lines = ["filename,fold,target,category", "a,2,0,x", "b,1,0,x", "c,5,1,y"]
+    (esc50 / "meta/esc50.csv").write_text("\n".join(lines))
+    out = run(*options)
+    assert out.startswith(f"{esc50}|") and "--test_sets folds125" in out
+    assert "--local_data_opts 1 2 5/1 2 5/1 2 5" in out
+    assert f"--bundle {tmp_path}/M.zip --datadir data/zero_shot --dumpdir dump/zero_shot " in out
+    assert out.endswith("--expdir exp/zero_shot --nj 2")
+    assert "the model (--zero_shot): there is no N.zip" in run(*options[:3], "N.zip")
