@@ -51,7 +51,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet2_ext", "espnet2_ext.*"]),
-    package_data={"espnet2_ext": ["**/*.tsv", "**/*.csv", "**/*.json", "**/*.html"]},
+    package_data={"espnet2_ext": ["**/*.tsv", "**/*.csv", "**/*.json", "**/*.html", "**/*.yaml"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["espnet2-ext = espnet2_ext.bin.main:main"]},

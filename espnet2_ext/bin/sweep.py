@@ -1,0 +1,56 @@
+"""Train and score the cells of a sweep one after the other; started again, it goes on.
+
+`conf/sweeps/*.yaml` list them. Beside the experiments (RECIPE/exp/NAME), `sweep_*.md` holds the
+table, written anew after each cell, and log/ what each cell said.
+"""
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+
+from espnet2_ext.bin._cli import run
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("sweep", help="such as conf/sweeps/side_by_side.yaml")
+    p.add_argument("--recipe", help="the recipe's folder (default: as the sweep says)")
+    p.add_argument("--run_options", default="", metavar="'--OPTION VALUE ...'",
+                   help="more options of every run.sh, such as where a corpus lies")
+    p.add_argument("--size", help="which of the sweep's sizes (default: the first)")
+    p.add_argument("--folder", help="name of the folder in the recipe's exp/ (default: as the "
+                                    "sweep says); another corpus needs another one")
+    p.add_argument("--only", nargs="+", default=[], metavar="CELL",
+                   help="these cells alone, and what they need")
+    p.add_argument("--max_seeds", type=int, help="of each cell at most so many (default: all)")
+    p.add_argument("--max_minutes", type=float, help="start no cell after so many minutes")
+    p.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
+    p.add_argument("--table", action="store_true", help="write the table anew, run nothing")
+    return p
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run with the arguments of the command line, or `cmd`."""
+    args = get_parser().parse_args(cmd)
+    from espnet2_ext.bin._sweep_runner import run_sweep, shell_line
+    from espnet2_ext.report.sweep_plan import Sweep
+    from espnet2_ext.report.sweep_table import Notes, write_sweep_table
+
+    sweep = Sweep(args.sweep, recipe=args.recipe, size=args.size, folder=args.folder,
+                  run_options=shlex.split(args.run_options))
+    runs = sweep.runs(args.only, args.max_seeds)
+    if args.dry_run:
+        for one in runs:
+            print(shell_line(sweep, one))
+    elif args.table:
+        print(write_sweep_table(Notes(sweep)))
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that run.sh is ended as well
+        run_sweep(sweep, runs, max_minutes=args.max_minutes)
+
+
+if __name__ == "__main__":
+    run(main)

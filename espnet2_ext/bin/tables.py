@@ -1,0 +1,80 @@
+"""The papers' tables: what fills each row, and what was measured beside what was published.
+
+Without --exp_dirs, experiments are looked for below egs2/*/exp: those that a sweep noted, and
+those in a folder named after a row's cell, such as qsep_C_seed0. A cell stays empty where nothing
+was run.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2_ext.bin._cli import run
+
+PAPERS = ("care_sep", "weak")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--list", action="store_true",
+                   help="every row and figure with the command that fills it")
+    p.add_argument("--paper", choices=PAPERS,
+                   help="care_sep or weak (default with --list: both; with --table: care_sep for "
+                        "arabic, weak for roman numbers)")
+    p.add_argument("--table", nargs="+", default=[], metavar="NUMBER",
+                   help="such as 1, fig3 or VII; all: every table and figure of --paper")
+    p.add_argument("--exp_dirs", nargs="+", default=[], metavar="[CELL=]FOLDER",
+                   help="where to look for experiments, or the experiment that is a row's CELL")
+    p.add_argument("-o", "--output", help="write the Markdown there as well")
+    return p
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run with the arguments of the command line, or `cmd`."""
+    parser = get_parser()
+    args = parser.parse_args(cmd)
+    if args.list == bool(args.table):
+        parser.error("give --list, or --table with its number")
+    from espnet2_ext.files import write_text
+    from espnet2_ext.report.paper.listing import listing
+    from espnet2_ext.report.paper.registry import load_paper
+
+    if args.list:
+        papers = [load_paper(key) for key in ([args.paper] if args.paper else PAPERS)]
+        text = "\n\n".join("\n".join(listing(paper)) for paper in papers)
+    else:
+        text = "\n\n".join(_table(number, args) for number in _numbers(args))
+    print(text)
+    if args.output:
+        write_text(args.output, text + "\n")
+
+
+def _numbers(args: argparse.Namespace) -> list[str]:
+    from espnet2_ext.report.paper.registry import load_paper
+
+    if args.table == ["all"]:
+        args.paper = args.paper or "care_sep"
+        return list(load_paper(args.paper).tables)
+    return args.table
+
+
+def _table(number: str, args: argparse.Namespace) -> str:
+    """One table or figure, filled."""
+    from espnet2_ext.report.paper.fill import fill, fill_figure, fill_mixtures
+    from espnet2_ext.report.paper.registry import find_table
+    from espnet2_ext.report.paper.trained import default_roots, find_tables_of, find_trained
+
+    arabic = number.isdigit() or number.lower().startswith("fig")
+    table = find_table(args.paper or ("care_sep" if arabic else "weak"), number)
+    top = Path(os.path.relpath(Path(__file__).parents[2]))
+    if table.mixtures:
+        folders = find_tables_of(args.exp_dirs or [top / table.recipe / "data"])
+        return "\n".join(fill_mixtures(table, folders))
+    trained = find_trained(args.exp_dirs or default_roots(top))
+    return "\n".join((fill_figure if table.files else fill)(table, trained))
+
+
+if __name__ == "__main__":
+    run(main)

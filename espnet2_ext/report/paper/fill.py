@@ -1,0 +1,213 @@
+"""The papers' tables: what was measured beside what was published, or an empty cell."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet2_ext.report.paper.measured import (
+    Scores,
+    Spread,
+    over_seeds,
+    read_scores,
+    read_statistics,
+    trained_on,
+)
+from espnet2_ext.report.paper.registry import Column, PaperTable, Row
+from espnet2_ext.report.paper.trained import Trained
+from espnet2_ext.report.results import markdown
+from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
+
+SHARES = ("map", "_f.", "_prior.", "_sources.")  # metrics between 0 and 1
+
+
+class Place(NamedTuple):
+    """Where a filled table was measured: folder of experiments, test set, protocol of the query."""
+
+    folder: Path
+    test: str
+    protocol: str | None
+
+
+class Found(NamedTuple):
+    """An experiment and one of its scored sets."""
+
+    trained: Trained
+    scores: Scores
+
+
+def fill(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
+    """Markdown lines of a table: once for each place where something of it was measured.
+
+    Where nothing was, the table is there once, with empty cells beside the paper's values.
+    """
+    found = [f for t in trained for f in _measured(table, t)]
+    places: dict[Place, list[Found]] = {}
+    for f in found:
+        key = Place(f.trained.folder.parent, f.scores.test, f.scores.protocol)
+        places.setdefault(key, []).append(f)
+    lines = [f"## {table.name}: {table.title}"]
+    for place, measured in sorted(_with_taggers(places).items(), key=str):
+        lines += ["", *_section(table, place, measured)]
+    if not places:
+        lines += ["", "Nothing measured.", "", *markdown(_table(table, []))]
+    return lines
+
+
+def _with_taggers(places: dict[Place, list[Found]]) -> dict[Place, list[Found]]:
+    """What has no protocol stands beside all protocols of its folder and test set."""
+    queried = {(p.folder, p.test) for p in places if p.protocol}
+    kept = {}
+    for place, found in places.items():
+        if place.protocol or (place.folder, place.test) not in queried:
+            kept[place] = found + (places.get(place._replace(protocol=None), [])
+                                   if place.protocol else [])
+    return kept
+
+
+def _measured(table: PaperTable, trained: Trained) -> list[Found]:
+    """The scored sets of an experiment that a table has a place for."""
+    if trained.sweep and trained.sweep not in table.sweeps:
+        return []
+    wanted = [table.address(row, column, trained.variables)
+              for row in table.rows for column in table.columns]
+    if not any(_fits(a, trained) for a in wanted):
+        return []
+    return [Found(trained, s) for s in read_scores(trained.folder)
+            if any(_fits(a, trained) and _fits_set(a, s) for a in wanted)]
+
+
+def _fits(address: dict, trained: Trained) -> bool:
+    return address.get("cell") == trained.name and address.get("label", "") in ("", trained.label)
+
+
+def _fits_set(address: dict, scores: Scores) -> bool:
+    """Whether a value is measured on this set: by its name, and by its lambda where that varies."""
+    return (address.get("set", scores.test) == scores.test
+            and address.get("test") == scores.mean_events)
+
+
+def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
+    query = f", query `{place.protocol}`: {PROTOCOL_NOTE[place.protocol]}" if place.protocol else ""
+    lines = [f"### {place.folder}: {place.test}{query}", ""]
+    lines += [f"- data: `{d}`" for d in sorted({f.scores.data for f in found})]
+    hashes = sorted({h for f in found if (h := trained_on(f.trained.folder))})
+    lines += [f"- training data: `{', '.join(hashes) or NONE}`"]
+    if seeds := max(len({f.trained.seed for f in found if f.trained.name == n})
+                    for n in {f.trained.name for f in found}) - 1:
+        lines += [f"- mean ± standard deviation over up to {seeds + 1} seeds, their number behind"]
+    return [*lines, "", *markdown(_table(table, found))]
+
+
+def _table(table: PaperTable, found: list[Found]) -> Table:
+    columns, rows = [""], []
+    for c in table.columns:
+        columns += [c.name, "paper"]
+    for row in table.rows:
+        cells = [row.name]
+        for column, value in zip(table.columns, row.values):
+            cells += [_cell(table, row, column, found), published(value)]
+        rows.append(cells)
+    return Table(table.name, "", columns, rows)
+
+
+def _cell(table: PaperTable, row: Row, column: Column, found: Iterable[Found]) -> str:
+    kept, address = [], {}
+    for f in found:
+        a = table.address(row, column, f.trained.variables)
+        if _fits(a, f.trained) and _fits_set(a, f.scores):
+            kept.append(f.scores.values.get(a["metric"], {}))
+            address = a
+    spreads = [over_seeds([v.get(s) for v in kept]) for s in address.get("stats", ["mean"])]
+    return " / ".join(number(s, address.get("metric", "")) for s in spreads if s)
+
+
+def number(spread: Spread | None, metric: str) -> str:
+    """`13.14`, or `13.14 ± 0.20 (3)` over seeds; shares with three decimals."""
+    if spread is None:
+        return ""
+    digits = 3 if any(s in metric for s in SHARES) else 2
+    text = f"{spread.mean:.{digits}f}"
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return text if spread.std is None else f"{text} ± {spread.std:.{digits}f} ({spread.count})"
+
+
+def published(value) -> str:
+    """A paper's value as it stands there."""
+    if isinstance(value, list):
+        return " / ".join(map(published, value))
+    return NONE if value is None else str(value)
+
+
+# ---- tables of mixtures, figures -----------------------------------------------------------------
+
+
+def fill_mixtures(table: PaperTable, folders: Sequence[Path]) -> list[str]:
+    """Tables II and III from tables of mixtures, each in a section of its own."""
+    lines = [f"## {table.name}: {table.title}"]
+    for folder in folders:
+        scores = read_statistics(folder)
+        columns, rows = [""], []
+        for c in table.columns:
+            columns += [c.name, "paper"]
+        for row in table.rows:
+            cells = [row.name]
+            for column, value in zip(table.columns, row.values):
+                a = table.address(row, column)
+                same = str(a["mean_events"]) == scores.mean_events
+                measured = scores.values.get(a["metric"], {}).get("mean") if same else None
+                cells += [number(over_seeds([measured]), a["metric"]), published(value)]
+            rows.append(cells)
+        rows += _other_lambda(table, scores)
+        lines += ["", f"### {scores.data}", "", *markdown(Table("", "", columns, rows))]
+    if not folders:
+        lines += ["", "Nothing prepared.", "", *markdown(_table(table._replace(at={}), []))]
+    return lines
+
+
+def _other_lambda(table: PaperTable, scores: Scores) -> list[list[str]]:
+    """Rows for a lambda that the paper has not."""
+    if scores.mean_events in {str(row.at["mean_events"]) for row in table.rows}:
+        return []
+    rows = []
+    for level in dict.fromkeys(row.at.get("level", "") for row in table.rows):
+        row = next(r for r in table.rows if r.at.get("level", "") == level)
+        cells = [f"{level} lambda {scores.mean_events or NONE}".strip()]
+        for column in table.columns:
+            metric = table.address(row, column)["metric"]
+            value = scores.values.get(metric, {}).get("mean")
+            cells += [number(over_seeds([value]), metric), NONE]
+        rows.append(cells)
+    return rows
+
+
+def fill_figure(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
+    """A figure: the pictures there are, and numbers beside the paper's where it has some."""
+    folders = sorted({t.folder.parent for t in trained})
+    pattern = table.files or ""
+    if table.columns:
+        return _numbers_of_pictures(table, [f for d in folders for f in sorted(d.glob(pattern))])
+    cells = {c for row in table.rows for c in table.cells(row)}
+    lines = [f"## {table.name}: {table.title}", ""]
+    tags = {(t.folder.parent, t.folder.name.removesuffix(f"_{t.label}")) for t in trained
+            if t.name in cells and (not t.sweep or t.sweep in table.sweeps)}  # fmt: skip
+    found = [p for d, tag in sorted(tags) for p in sorted(d.glob(f"{tag}_report/**/{pattern}"))]
+    return lines + ([f"- {p}" for p in found] or ["Nothing drawn."])
+
+
+def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
+    lines, none = [f"## {table.name}: {table.title}"], True
+    for path in files:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "kl_formula" not in content:
+            continue
+        none, found = False, []
+        data = f"{', '.join(content['classes'])}: {len(content['clips'])} clips"
+        for system in content["systems"]:
+            values = {k: {"mean": v} for k, v in system["kl"].items()}
+            name, _, seed = system["name"].partition("_seed")
+            found.append(Found(Trained(name, int(seed or 0), "", path, "", {}),
+                               Scores("", None, None, data, values)))
+        lines += ["", f"### {path.with_suffix('.png')}", "", f"- data: `{data}`",
+                  f"- KL: {content['kl_formula']}", "", *markdown(_table(table, found))]
+    return lines if not none else [*lines, "", "Nothing drawn.", "", *markdown(_table(table, []))]

@@ -1,0 +1,186 @@
+"""The papers' tables and figures as `care_sep.yaml` and `weak.yaml` beside this file list them."""
+
+import functools
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from espnet2_ext.errors import DataError
+
+HERE = Path(__file__).parent
+PAPERS = ("care_sep", "weak")
+ADDRESS = {"cell", "label", "metric", "stats", "test", "class", "classifier", "level",
+           "mean_events", "set"}
+_PAPER_KEYS = {"paper", "title", "run_options", "size", "tables"}
+_TABLE_KEYS = {"title", "recipe", "sweeps", "columns", "rows", "at", "run_options", "mixtures",
+               "files"}
+_ROW_KEYS = {"name", "values", "yaml", "overrides", "cited", "command", "at", "columns"}
+
+
+class Column(NamedTuple):
+    """A column of a paper's table. at: what it adds to the address of its values."""
+
+    name: str
+    at: dict
+
+
+class Row(NamedTuple):
+    """A row: the paper's values, one a column, and what trains it.
+
+    Attributes:
+        values: number, pair of numbers (mean, median), text, or None where the paper gives none.
+        yaml, overrides: the model's YAML, and what is changed of it, in words.
+        cited: a figure that the paper took from the literature; there is no such system here.
+        command: in place of the sweep's.
+        columns: column name -> what the row changes of the address there.
+    """
+
+    name: str
+    values: list
+    yaml: str | None
+    overrides: str | None
+    cited: bool
+    command: str | None
+    at: dict
+    columns: dict
+
+
+class PaperTable(NamedTuple):
+    """A table or figure of a paper. key: its number; sweeps: names of files in conf/sweeps.
+
+    run_options, size: of the sweep, for the paper's own data and sizes.
+    mixtures: its values are counted from tables of mixtures, not measured on models.
+    files: pattern of the pictures that the recipe's report draws, for a figure.
+    """
+
+    paper: str
+    key: str
+    title: str
+    recipe: str
+    sweeps: tuple[str, ...]
+    columns: list[Column]
+    rows: list[Row]
+    at: dict
+    run_options: str
+    size: str | None
+    mixtures: bool
+    files: str | None
+
+    @property
+    def name(self) -> str:
+        """`Table VII` or `Fig. 3`."""
+        return self.key if self.key.startswith("Fig") else f"Table {self.key}"
+
+    def address(self, row: Row, column: Column | None, variables: Mapping | None = None) -> dict:
+        """Where the value of a row and column is measured: cell, metric and so on.
+
+        variables: names that may stand in braces, such as what the size of a sweep sets.
+        """
+        found = {**(variables or {}), **self.at, **(column.at if column else {}), **row.at}
+        found |= row.columns.get(column.name, {}) if column else {}
+        return {k: _fill(v, found) for k, v in found.items()}
+
+    def cells(self, row: Row) -> list[str]:
+        """Names of the cells that a row needs, in the order of its columns."""
+        found = [self.address(row, c).get("cell") for c in self.columns or [None]]
+        return list(dict.fromkeys(cell for cell in found if cell))
+
+    def command(self, row: Row) -> str | None:
+        """What fills a row, given the data, from the project's top folder; None: cited."""
+        if row.cited:
+            return None
+        if row.command:
+            return row.command.replace("{run_options}", self.run_options)
+        words = ["python -m espnet2_ext.bin.sweep", f"conf/sweeps/{self.sweeps[0]}.yaml"]
+        words += ["--size", self.size] if self.size else []
+        return " ".join([*words, "--run_options", shlex.quote(self.run_options), "--only",
+                         *self.cells(row)])
+
+
+class Paper(NamedTuple):
+    """A paper's tables and figures by number."""
+
+    key: str
+    title: str
+    tables: dict[str, PaperTable]
+
+
+def _fill(value: Any, names: Mapping) -> Any:
+    """`value` with `{name}` replaced, where all names are known."""
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    try:
+        return value.format_map(names)
+    except KeyError:
+        return value
+
+
+@functools.cache
+def load_paper(key: str, folder: Path = HERE) -> Paper:
+    """One of `PAPERS`.
+
+    Raises:
+        DataError: an unknown paper; a file with a wrong key or number of values, naming both.
+    """
+    path = folder / f"{key}.yaml"
+    if not path.is_file():
+        raise DataError(f"--paper {key}: there is {', '.join(PAPERS)}")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    check_keys(content, _PAPER_KEYS, {"paper", "title", "tables"}, str(path))
+    tables = {}
+    for number, table in content["tables"].items():
+        where = f"{path}: tables.{number}"
+        check_keys(table, _TABLE_KEYS, {"title", "recipe", "columns", "rows"}, where)
+        for at in [table.get("at", {}), *(c.get("at", {}) for c in table["columns"])]:
+            check_keys(at, ADDRESS, set(), f"{where}.at")
+        columns = [Column(c["name"], c.get("at", {})) for c in table["columns"]]
+        rows = [_row(row, len(columns), f"{where}.rows[{n}]")
+                for n, row in enumerate(table["rows"])]
+        tables[str(number)] = PaperTable(
+            key, str(number), table["title"], table["recipe"], tuple(table.get("sweeps", ())),
+            columns, rows, table.get("at", {}),
+            table.get("run_options", content.get("run_options", "")), content.get("size"),
+            table.get("mixtures", False), table.get("files"))
+    return Paper(key, content["title"], tables)
+
+
+def _row(row: dict, columns: int, where: str) -> Row:
+    check_keys(row, _ROW_KEYS, {"name", "values"}, where)
+    if len(row["values"]) != columns:
+        raise DataError(f"{where}.values: {len(row['values'])} for {columns} columns")
+    for at in [row.get("at", {}), *row.get("columns", {}).values()]:
+        check_keys(at, ADDRESS, set(), f"{where}.at")
+    return Row(row["name"], row["values"], row.get("yaml"), row.get("overrides"),
+               row.get("cited", False), row.get("command"), row.get("at", {}),
+               row.get("columns", {}))
+
+
+def check_keys(given: Any, known: set, needed: set, where: str) -> None:
+    """Refuse a mapping with an unknown key, or without a needed one (DataError naming it)."""
+    if not isinstance(given, dict):
+        raise DataError(f"{where}: expected keys with values, got {given!r}")
+    if unknown := sorted(map(str, given.keys() - known)):
+        raise DataError(f"{where}: unknown key {', '.join(unknown)}; there is: "
+                        f"{', '.join(sorted(known))}")
+    if missing := sorted(needed - given.keys()):
+        raise DataError(f"{where}: {', '.join(missing)} is missing")
+
+
+def find_table(paper: str, number: str) -> PaperTable:
+    """A table or figure by number, such as `1`, `vii`, `fig3`.
+
+    Raises:
+        DataError: there is no such one; the message lists those there are.
+    """
+    tables = load_paper(paper).tables
+
+    def plain(text: str) -> str:
+        return "".join(c for c in text.lower() if c.isalnum())
+
+    for key, table in tables.items():
+        if plain(key) == plain(number).removeprefix("table"):
+            return table
+    raise DataError(f"--table {number}: {paper} has {', '.join(tables)}")

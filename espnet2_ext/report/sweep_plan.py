@@ -1,0 +1,253 @@
+"""A sweep, `conf/sweeps/*.yaml`: cells, each the options of a recipe's run.sh, as commands.
+
+In an option, `{name}` stands for what the size sets, a YAML of `configs`, or `{folder}`, the name
+of the sweep's folder; `{exp:CELL}` for the experiment of another cell, which is then run before.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.files import write_text
+from espnet2_ext.report.paper.registry import check_keys
+
+TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
+_SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args",
+               "seeds", "cells"}
+_CELL_KEYS = {"name", "title", "task", "config", "options", "args", "seeds"}
+_NAME = re.compile(r"\{(exp:)?([\w.]+)\}")
+_LABELS = "strong frame clip"  # what weak.sh trains by default
+
+
+class Cell(NamedTuple):
+    """One cell. task: of `TASKS`; config: the YAML; args: further options of ESPnet's trainer."""
+
+    name: str
+    title: str
+    task: str
+    config: str
+    options: dict[str, str]
+    args: str
+    seeds: tuple[int, ...]
+
+    @property
+    def needs(self) -> list[str]:
+        """Names of the cells whose experiments its options hold."""
+        texts = " ".join([self.args, *self.options.values()])
+        return list(dict.fromkeys(m[2] for m in _NAME.finditer(texts) if m[1]))
+
+
+class Run(NamedTuple):
+    """A cell with a seed."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the experiment and its log."""
+        return f"{self.cell.name}_seed{self.seed}"
+
+
+class Sweep:
+    """A sweep as one of `conf/sweeps/*.yaml` says, in one recipe.
+
+    Args:
+        path: the YAML. recipe: the recipe's folder; None: that of the YAML, seen from the
+            project's top folder.
+        size: of its `sizes`; None: the first.
+        folder: name of the folder in the recipe's exp/; None: as the YAML says.
+        run_options: more options of every run.sh, as words.
+    Raises:
+        DataError: a file, key, name or size that is wrong, by name.
+    """
+
+    def __init__(self, path: str | Path, *, recipe: str | Path | None = None,
+                 size: str | None = None, folder: str | None = None,
+                 run_options: Sequence[str] = ()):
+        self.path, self.run_options = Path(path), list(run_options)
+        content = self._read(self.path)
+        check_keys(content, _SWEEP_KEYS, {"title", "recipe", "cells"}, str(path))
+        top = self.path.resolve().parents[2]
+        self.recipe = Path(recipe or os.path.relpath(top / content["recipe"]))
+        if not (self.recipe / "run.sh").is_file():
+            raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
+        sizes = content.get("sizes") or {}
+        if size is not None and size not in sizes:
+            raise DataError(f"{path}: sizes: there is {', '.join(sizes) or 'none'}, not {size}")
+        self.size = size or next(iter(sizes), None)
+        name = folder or content.get("folder", self.path.stem)
+        name += f"_{self.size}" if self.size and not folder else ""
+        self.title, self.expdir = content["title"], f"exp/{name}"
+        self.variables = {k: str(v) for k, v in sizes.get(self.size, {}).items()} | {"folder": name}
+        self.tables = content.get("tables") or {}
+        self.configs = content.get("configs") or {}
+        for key, config in self.configs.items():
+            check_keys(config, {"from", "set"}, {"from", "set"}, f"{path}: configs.{key}")
+        cells = [self._cell(c, content, n) for n, c in enumerate(content["cells"])]
+        self.cells = {cell.name: cell for cell in cells}
+        self._check(cells)
+
+    @staticmethod
+    def _read(path: Path) -> dict:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        try:
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as e:
+            raise DataError(f"{path}: not a YAML file: {e}") from e
+
+    def _cell(self, given: dict, content: dict, number: int) -> Cell:
+        where = f"{self.path}: cells[{number}]"
+        check_keys(given, _CELL_KEYS, {"name", "config"}, where)
+        task = given.get("task", content.get("task", "separation"))
+        if task not in TASKS:
+            raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
+        options = {**(content.get("options") or {}), **(given.get("options") or {})}
+        seeds = given.get("seeds", content.get("seeds", [0]))
+        if not seeds or not all(type(s) is int for s in seeds):
+            raise DataError(f"{where}.seeds: expected a list of integers, got {seeds!r}")
+        args = " ".join(filter(None, [content.get("args"), given.get("args")]))
+        return Cell(str(given["name"]), str(given.get("title", given["name"])), task,
+                    given["config"], {k: str(v) for k, v in options.items()}, args, tuple(seeds))
+
+    def _check(self, cells: list[Cell]) -> None:
+        if len(self.cells) < len(cells):
+            names = [cell.name for cell in cells]
+            twice = next(n for n in names if names.count(n) > 1)
+            raise DataError(f"{self.path}: cells: {twice} is there twice")
+        for number, cell in enumerate(cells):
+            where = f"{self.path}: cells[{number}]"
+            for need in cell.needs:
+                if need not in [c.name for c in cells[:number]]:
+                    raise DataError(f"{where}: {{exp:{need}}}: no such cell before {cell.name}")
+            for text in [cell.config, cell.args, *cell.options.values()]:
+                self.fill(text, Run(cell, cell.seeds[0]), where)
+
+    # ---- runs --------------------------------------------------------------------------------
+
+    def runs(self, only: Sequence[str] = (), max_seeds: int | None = None) -> list[Run]:
+        """The first seed of all cells, then the second and so on.
+
+        Args:
+            only: these cells and what they need. max_seeds: of each cell at most so many.
+        Raises:
+            DataError: a name in `only` that is no cell.
+        """
+        wanted = set(only) or set(self.cells)
+        if unknown := sorted(wanted - self.cells.keys()):
+            raise DataError(f"--only {', '.join(unknown)}: {self.path} has the cells "
+                            f"{', '.join(self.cells)}")
+        for cell in reversed(self.cells.values()):  # needs stand before
+            wanted |= set(cell.needs) if cell.name in wanted else set()
+        cells = [cell for cell in self.cells.values() if cell.name in wanted]
+        rounds = min(max(len(cell.seeds) for cell in cells), max_seeds or 2**31)
+        return [Run(c, c.seeds[n]) for n in range(rounds) for c in cells if n < len(c.seeds)]
+
+    def needed(self, run: Run, name: str) -> Run:
+        """The run of cell `name` that `run` is built on: of the same seed, or else its first."""
+        cell = self.cells[name]
+        return Run(cell, run.seed if run.seed in cell.seeds else cell.seeds[0])
+
+    def fill(self, text: str, run: Run, where: str = "") -> str:
+        """`text` with all names in braces replaced."""
+
+        def replace(match: re.Match) -> str:
+            if match[1]:
+                (folder,) = self.folders(self.needed(run, match[2])).values()
+                return folder
+            if match[2] in self.configs:
+                return f"{self.expdir}/conf/{match[2]}.yaml"
+            if match[2] not in self.variables:
+                known = [*self.variables, *self.configs]
+                raise DataError(f"{where or self.path}: {match[0]} is not known; there is "
+                                f"{', '.join(known)}")
+            return self.variables[match[2]]
+
+        return _NAME.sub(replace, text)
+
+    def options(self, run: Run) -> dict[str, str]:
+        """The options of run.sh, filled in."""
+        cell, kind = run.cell, TASKS[run.cell.task]
+        options = {k: self.fill(v, run) for k, v in cell.options.items()}
+        args = " ".join(filter(None, [self.fill(cell.args, run).strip(), f"--seed {run.seed}"]))
+        config = self.fill(cell.config, run)
+        if kind == "weak":  # experiments named by the driver, so that they share classifiers
+            return {"weak_config": config, "strategy": "fixed", **options, "separator_args": args}
+        task = {"task": cell.task} if cell.task != "separation" else {}
+        return {**task, f"{kind}_config": config, f"{kind}_tag": run.name, **options,
+                f"{kind}_args": args}
+
+    def command(self, run: Run) -> list[str]:
+        """What is started in the recipe's folder."""
+        options = [x for k, v in self.options(run).items() for x in (f"--{k}", v)]
+        return ["./run.sh", "--expdir", self.expdir, *options, *self.run_options]
+
+    def folders(self, run: Run) -> dict[str, str]:
+        """Label type (empty but for weak labels) -> experiment, seen from the recipe's folder."""
+        if run.cell.task != "weak":
+            return {"": f"{self.expdir}/{TASKS[run.cell.task]}_{run.name}"}
+        given = zip(self.run_options[::2], self.run_options[1::2])
+        options = self.options(run) | {k.lstrip("-"): v for k, v in given}
+        labels = options.get("label_types", _LABELS).split()
+        return {label: f"{self.expdir}/weak_{weak_tag(options)}_{label}" for label in labels}
+
+    # ---- edited YAMLs ------------------------------------------------------------------------
+
+    def config(self, name: str) -> dict:
+        """The content of one of `configs`: a YAML with some keys set.
+
+        Raises:
+            DataError: a key that leads nowhere, or a YAML that is not there.
+        """
+        entry, where = self.configs[name], f"{self.path}: configs.{name}"
+        inner = _NAME.fullmatch(entry["from"])
+        if inner and inner[2] in self.configs:
+            content = self.config(inner[2])
+        else:
+            base = self.recipe / _NAME.sub(lambda m: self.variables.get(m[2], m[0]), entry["from"])
+            content = self._read(base)
+        for key, value in entry["set"].items():
+            _set(content, key, copy.deepcopy(value), f"{where}.set")
+        return content
+
+    def write_config(self, name: str) -> None:
+        """Write one of `configs` where runs look for it."""
+        path = self.recipe / self.expdir / "conf" / f"{name}.yaml"
+        text = f"# Made from {self.path.name}; change it there.\n"
+        text += yaml.safe_dump(self.config(name), sort_keys=False)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+
+def weak_tag(options: dict[str, str]) -> str:
+    """How weak.sh names the experiments of its options; see there."""
+    if options.get("weak_tag"):
+        return options["weak_tag"]
+    both = options.get("weak_args", "") + options.get("classifier_args", "")
+    name = Path(options["weak_config"]).name.removesuffix(".yaml") + _tag(both)
+    name += _tag(options.get("separator_args", ""))
+    name += "_asteroid" if options.get("trainer", "espnet") == "asteroid" else ""
+    strategy = options.get("strategy", "fixed")
+    return name if strategy == "fixed" else f"{name}_{strategy}"
+
+
+def _tag(text: str) -> str:
+    return re.sub("[ |=/]", "", text.replace("--", "_"))
+
+
+def _set(content: dict | list, key: str, value: object, where: str) -> None:
+    """Set `a.0.b` in nested dicts and lists."""
+    *way, last = key.split(".")
+    try:
+        for part in way:
+            content = content[int(part) if isinstance(content, list) else part]
+        content[int(last) if isinstance(content, list) else last] = value
+    except (KeyError, IndexError, ValueError, TypeError) as e:
+        raise DataError(f"{where}: {key} leads nowhere in the YAML") from e

@@ -1,0 +1,143 @@
+"""The table of a sweep: scores, spread over seeds, cost of its cells, the paper's tables."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.files import write_text
+from espnet2_ext.report.paper.fill import fill, fill_figure, number
+from espnet2_ext.report.paper.measured import Scores, over_seeds, read_scores
+from espnet2_ext.report.paper.registry import find_table
+from espnet2_ext.report.paper.trained import Trained, find_trained
+from espnet2_ext.report.results import markdown
+from espnet2_ext.report.sweep_plan import Run, Sweep
+from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
+from espnet2_ext.report.training_facts import training_of
+
+COLUMNS = {  # of the table of all cells: those that some cell has are shown
+    "mixture-SDR": "sdr", "gain": "sdr_gain", "SI-SDR": "si_sdr", "SI-SDR gain": "si_sdr_gain",
+    "clean-SDR": "clean_sdr", "silence-SDR": "silence_sdr", "mAP": "map",
+    "input SI-SDR": "input.overall", "ΔSI-SDR": "gain.overall",
+}  # fmt: skip
+
+
+class Notes:
+    """What a sweep has finished: `sweep_NAME.json` in its folder of experiments.
+
+    Attributes:
+        runs: run -> {cell, seed, id, folders: label type -> name, seconds}.
+    """
+
+    def __init__(self, sweep: Sweep):
+        self.sweep = sweep
+        self.path = sweep.recipe / sweep.expdir / f"sweep_{sweep.path.stem}.json"
+        self.runs: dict[str, dict] = {}
+        if self.path.is_file():
+            try:
+                self.runs = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
+            except (ValueError, KeyError) as e:
+                raise DataError(f"{self.path}: not what a sweep noted ({e!r}); remove it") from e
+
+    def is_done(self, run: Run, number: str) -> bool:
+        """Whether the run was finished with the same command and YAMLs, and is still there."""
+        note = self.runs.get(run.name, {})
+        folders = [self.path.parent / name for name in note.get("folders", {}).values()]
+        return note.get("id") == number and all(f.is_dir() for f in folders)
+
+    def add(self, run: Run, number: str, seconds: float) -> None:
+        """Note a run that has ended well."""
+        names = {label: Path(f).name for label, f in self.sweep.folders(run).items()}
+        self.runs[run.name] = {"cell": run.cell.name, "seed": run.seed, "id": number,
+                               "folders": names, "seconds": round(seconds)}
+        content = {"sweep": self.sweep.path.stem, "title": self.sweep.title,
+                   "variables": self.sweep.variables, "runs": self.runs}
+        write_text(self.path, json.dumps(content, indent=1) + "\n")
+
+
+def write_sweep_table(notes: Notes) -> Path:
+    """Write `sweep_NAME.md` beside the notes, from what the cells that are finished left."""
+    sweep, folder = notes.sweep, notes.path.parent
+    done = [t for t in find_trained([folder]) if t.sweep == sweep.path.stem]
+    runs = sweep.runs()
+    lines = [f"# {sweep.title}", "", f"`{sweep.path.name}` in `{sweep.recipe.name}`: "
+             f"{sum(r.name in notes.runs for r in runs)} of {len(runs)} trainings finished."]
+    if done:
+        lines += [*_scores(sweep, done), *_cost(sweep, notes, done)]
+    for paper, numbers in sweep.tables.items():
+        for key in numbers:
+            table = find_table(paper, str(key))
+            lines += ["", *(fill_figure if table.files else fill)(table, done)]
+    path = notes.path.with_suffix(".md")
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def _scores(sweep: Sweep, done: Sequence[Trained]) -> list[str]:
+    """One table for each test set and protocol: cells by metrics, means over seeds."""
+    found: dict[tuple, dict[tuple, list[Scores]]] = {}
+    for t in done:
+        for s in read_scores(t.folder):
+            place = (s.test, s.mean_events or "", s.protocol or "")
+            found.setdefault(place, {}).setdefault((t.name, t.label), []).append(s)
+    lines = []
+    for (test, events, protocol), cells in sorted(found.items()):
+        title = f"{test}{f', lambda {events}' * bool(events)}"
+        if protocol:
+            title += f", query `{protocol}`: {PROTOCOL_NOTE[protocol]}"
+        lines += ["", f"## Scores: {title}", ""]
+        data = sorted({s.data for scores in cells.values() for s in scores})
+        lines += [*(f"- data: `{d}`" for d in data), ""]
+        lines += markdown(_score_table(sweep, cells))
+    return lines
+
+
+def _score_table(sweep: Sweep, cells: dict[tuple, list[Scores]]) -> Table:
+    every = [s for scores in cells.values() for s in scores]
+    metrics = {k: m for k, m in COLUMNS.items() if any(m in s.values for s in every)}
+    medians = any(s.values.get("gain.overall") for s in every)
+    rows = []
+    for (name, label), scores in _ordered(sweep, cells):
+        row = [f"{sweep.cells[name].title} {label}".strip()]
+        for m in metrics.values():
+            row.append(_mean(scores, m, "mean"))
+        rows.append([*row, *([_mean(scores, "gain.overall", "median")] if medians else [])])
+    return Table("", "", ["", *metrics, *(["median"] if medians else [])], rows)
+
+
+def _mean(scores: Sequence[Scores], metric: str, stat: str) -> str:
+    spread = over_seeds([s.values.get(metric, {}).get(stat) for s in scores])
+    return number(spread, metric) or NONE
+
+
+def _ordered(sweep: Sweep, cells: dict[tuple, list]) -> list[tuple]:
+    order = list(sweep.cells)
+    known = [item for item in cells.items() if item[0][0] in order]
+    return sorted(known, key=lambda item: order.index(item[0][0]))
+
+
+def _cost(sweep: Sweep, notes: Notes, done: Sequence[Trained]) -> list[str]:
+    """Parameters, time, steps and clips of every training."""
+    columns = ["", "seed", "parameters", "training", "steps", "clips seen", "whole cell"]
+    by_cell: dict[tuple, list[Trained]] = {}
+    for t in done:
+        by_cell.setdefault((t.name, t.label), []).append(t)
+    rows = []
+    for (name, label), members in _ordered(sweep, by_cell):
+        for t in sorted(members, key=lambda t: t.seed):
+            cost = training_of(t.folder)
+            whole = notes.runs[Run(sweep.cells[name], t.seed).name]["seconds"]
+            rows.append([f"{sweep.cells[name].title} {label}".strip(), str(t.seed),
+                         cost.parameters or NONE, _time(cost.seconds),
+                         *(NONE if n is None else str(n) for n in (cost.steps, cost.clips)),
+                         _time(whole)])  # fmt: skip
+    note = ("Training: the steps alone, as the trainer's log tells; whole cell: with preparation, "
+            "inference and scores, as far as not done before.")
+    return ["", "## Cost", "", note, "", *markdown(Table("", "", columns, rows))]
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

@@ -1,0 +1,348 @@
+"""The papers' tables: what is listed, and what is filled from experiments made by hand."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from recipe_options import options_of
+
+from espnet2_ext.bin import embedding_figure, tables
+from espnet2_ext.bin import sweep as sweep_bin
+from espnet2_ext.errors import DataError
+from espnet2_ext.report.paper.listing import CITED, listing
+from espnet2_ext.report.paper.measured import over_seeds, read_scores
+from espnet2_ext.report.paper.registry import PAPERS, find_table, load_paper
+from espnet2_ext.report.sweep_plan import Sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+# rows of each table and figure, counted in the papers
+COUNTS = {
+    "care_sep": {"1": 13, "2": 7, "3": 3, "Fig. 3": 2},
+    "weak": {"II": 2, "III": 4, "IV": 2, "V": 2, "VI": 4, "VII": 2, "VIII": 2, "IX": 2, "X": 4,
+             "XI": 4, "XII": 3, "Fig. 3": 1, "Fig. 4": 1},
+}  # fmt: skip
+TABLES = [t for key in PAPERS for t in load_paper(key).tables.values()]
+ROWS = [(t, row) for t in TABLES for row in t.rows]
+
+
+def rows(text: str, section: str = "##") -> dict[str, list[str]]:
+    """Cells of the first Markdown table after `section`, by the first column."""
+    lines = text[text.index(section):].split("\n\n|")[1].split("\n\n")[0].splitlines()
+    cells = [line.strip("|").split("|") for line in lines]
+    return {row[0]: row[1:] for row in [cells[0], *cells[2:]]}
+
+
+# ---- what is listed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", PAPERS)
+def test_every_table_and_row_is_there(key):
+    assert {k: len(t.rows) for k, t in load_paper(key).tables.items()} == COUNTS[key]
+
+
+def test_list_prints_every_row_with_its_command(capsys):
+    tables.main(["--list"])
+    text = capsys.readouterr().out
+    lines = [v for v in text.splitlines() if v.startswith("|") and "|---" not in v]
+    lines = [v for v in lines if not v.startswith("|row|")]
+    assert len(lines) == sum(sum(c.values()) for c in COUNTS.values())
+    assert sum(CITED in line for line in lines) == 4
+    assert all("`" in line for line in lines if CITED not in line)
+    for table in TABLES:
+        assert f"## {table.name}: " in text
+
+
+def test_values_of_the_papers():
+    care, weak = (load_paper(key).tables for key in PAPERS)
+    by_name = {row.name: row.values for row in care["1"].rows}
+    assert by_name["2048-d ST-SED-SEP"] == [0.459, 10.55, 27.83, 16.64]
+    assert by_name["768-d CaRE-SEP"] == [None, 13.14, 103.16, 17.72]
+    assert [row.values[0] for row in care["2"].rows] == [
+        10.55, 10.77, 13.14, 10.09, 11.33, 9.14, 10.34]  # fmt: skip
+    assert [row.values for row in care["3"].rows] == [[9.03], [9.83], [10.34]]
+    assert weak["VIII"].rows[1].values == [0.9, 3.9, 6.8, 5.1, 1.1]
+    assert weak["XI"].rows[1].values == [9.0, 7.0, 9.4, 7.3, 3.2, 1.8, 9.3, 7.4]
+    assert weak["VI"].rows[2].values[-1] == [6.8, 6.2]
+
+
+@pytest.mark.parametrize("table, row", ROWS, ids=lambda v: v.name.replace(" ", "_"))
+def test_every_row_has_a_yaml_and_a_command_that_can_be_run(table, row):
+    if row.cited:
+        assert row.yaml is None and table.command(row) is None
+        return
+    assert (ROOT / row.yaml).is_file()
+    words = shlex.split(table.command(row))
+    if words[0] == "cd":
+        recipe, sign, *words = words[1:]
+        assert sign == "&&"
+        if words[0] == "./run.sh":
+            assert {w[2:] for w in words if w.startswith("--")} <= options_of(ROOT / recipe)
+        else:
+            assert words[:3] == ["python", "-m", "espnet2_ext.bin.embedding_figure"]
+            embedding_figure.get_parser().parse_args(words[3:])
+        return
+    assert words[:3] == ["python", "-m", "espnet2_ext.bin.sweep"]
+    args = sweep_bin.get_parser().parse_args(words[3:])
+    sweep = Sweep(ROOT / args.sweep, size=args.size, run_options=shlex.split(args.run_options))
+    assert sweep.recipe.resolve() == (ROOT / table.recipe).resolve()
+    assert {w[2:] for w in sweep.run_options if w.startswith("--")} <= options_of(sweep.recipe)
+    wanted = {run.cell.name for run in sweep.runs(args.only)}
+    assert wanted >= set(table.cells(row)) and wanted
+
+
+@pytest.mark.parametrize("table, row", [r for r in ROWS if r[0].paper == "care_sep"
+                                        and not r[1].cited and not r[1].command],
+                         ids=lambda v: v.name.replace(" ", "_"))  # fmt: skip
+def test_a_rows_yaml_is_that_of_its_cell(table, row):
+    sweep = Sweep(ROOT / "conf/sweeps/care_sep.yaml")
+    assert sweep.cells[table.cells(row)[-1]].config == row.yaml
+
+
+@pytest.mark.parametrize("name", ["weak_table_vi", "weak_table_vii", "weak_table_viii",
+                                  "weak_table_ix"])  # fmt: skip
+def test_the_small_classifier_becomes_that_of_the_papers_yaml(name):
+    sweep = Sweep(ROOT / f"conf/sweeps/{name}.yaml", size="paper")
+    assert sweep.config("rnn") == yaml.safe_load((ROOT / "conf/train_weak_rnn.yaml").read_text())
+
+
+def test_grids_have_a_cell_for_each_value_and_no_other():
+    for number in ("VII", "VIII", "IX", "X", "XI"):
+        table = find_table("weak", number)
+        sweep = Sweep(ROOT / f"conf/sweeps/{table.sweeps[0]}.yaml")
+        assert {c for row in table.rows for c in table.cells(row)} == set(sweep.cells), number
+
+
+def test_tables_are_found_by_number():
+    assert find_table("weak", "vii").key == "VII" and find_table("care_sep", "fig3").key == "Fig. 3"
+    with pytest.raises(DataError, match="--table XX: weak has II, III, IV"):
+        find_table("weak", "XX")
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"rows": [{"name": "a"}]}, r"x.yaml: tables.1.rows\[0\]: values is missing"),
+    ({"rows": [{"name": "a", "values": [1, 2]}]}, r"tables.1.rows\[0\].values: 2 for 1 columns"),
+    ({"rows": [{"name": "a", "values": [1], "yml": ""}]}, r"rows\[0\]: unknown key yml"),
+    ({"columns": [{"name": "b", "at": {"sel": 1}}]}, "tables.1.at: unknown key sel"),
+    ({"sweep": "a"}, "tables.1: unknown key sweep"),
+])  # fmt: skip
+def test_wrong_files_name_file_and_key(tmp_path, change, message):
+    table = {"title": "t", "recipe": "egs2/a", "columns": [{"name": "b"}], "rows": []}
+    content = {"paper": "x", "title": "x", "tables": {"1": {**table, **change}}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(DataError, match=message):
+        load_paper("x", tmp_path)
+
+
+# ---- what is filled ------------------------------------------------------------------------------
+
+
+def stats(mean: float, median: float | None = None) -> dict:
+    return {"mean": mean, "median": mean if median is None else median}
+
+
+def put(path: Path, content: dict | str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def qsep(folder: Path, sdr: float, test: str = "test", tagging: dict | None = None) -> None:
+    put(folder / "config.yaml", "seed: 0\n")
+    put(folder / ".data", "feedfeed\n")
+    one = {"sdr": stats(sdr), "clean_sdr": stats(20.0), "silence_sdr": stats(None)}
+    other = {**one, "sdr": stats(sdr - 1)}
+    put(folder / f"inference_{test}/scores/summary.json", {
+        "keys": 240, "data_dir": "dump/embedded/test_pairs", "tagging": tagging or {},
+        "list": {"pairs": 120, "list_hash": "abc123"},
+        "protocols": {"self": one, "other": other}})  # fmt: skip
+
+
+def weak(folder: Path, gain: float, test: str = "folds9-10", f: float = 0.8) -> None:
+    put(folder / "config.yaml", "seed: 0\n")
+    classes = ["car_horn", "dog_bark", "gun_shot", "jackhammer", "siren"]
+    one = {"input": stats(-4.5, -4.0), "gain": stats(gain, gain / 2)}
+    put(folder / f"inference_{test}/scores/summary.json", {
+        "keys": 9, "data_dir": "dump/x", "classes": classes, "table": {"table_hash": "beef"},
+        "scores": {c: one for c in classes}, "overall": one,
+        "detection": {k: {"f": [f, None, f, f, f]} for k in ("frame", "clip")}})  # fmt: skip
+
+
+def noted(folder: Path, sweep: str, runs: list[tuple], **variables: str) -> None:
+    """The note of a sweep: (cell, seed, {label: folder name})."""
+    content = {f"{c}_seed{s}": {"cell": c, "seed": s, "id": "", "folders": f, "seconds": 1}
+               for c, s, f in runs}  # fmt: skip
+    put(folder / f"sweep_{sweep}.json", {"sweep": sweep, "runs": content, "variables": variables})
+
+
+def filled(capsys, *args) -> str:
+    tables.main([*map(str, args)])
+    return capsys.readouterr().out
+
+
+def test_table_2_has_what_was_measured_and_empty_cells(tmp_path, capsys):
+    qsep(tmp_path / "exp/e/qsep_C_seed0", 6.0)
+    qsep(tmp_path / "exp/e/qsep_C_seed1", 8.0)
+    qsep(tmp_path / "exp/e/qsep_A", 4.0)
+    qsep(tmp_path / "exp/e/qsep_another", 9.0)
+    text = filled(capsys, "--table", "2", "--exp_dirs", tmp_path / "exp")
+    assert text.count("###") == 2 and f"### {tmp_path}/exp/e: test, query `self`" in text
+    assert "240 targets in 120 mixtures, list abc123" in text and "`feedfeed`" in text
+    found = rows(text, "### " + str(tmp_path / "exp/e") + ": test, query `self`")
+    # mean of 6 and 8, standard deviation sqrt(2); no silence-SDR was scored
+    assert found["C: 768-d CaRE-SEP (grad, init, shared)"] == [
+        "7.00 ± 1.41 (2)", "13.14", "20.00 ± 0.00 (2)", "103.16", "", "17.72"]  # fmt: skip
+    assert found["A: 2048-d ST-SED-SEP (init)"][:2] == ["4.00", "10.55"]
+    assert found["B: A with gradient (grad, init)"] == ["", "10.77", "", "31.85", "", "13.67"]
+    assert rows(text, "query `other`")["A: 2048-d ST-SED-SEP (init)"][0] == "3.00"
+
+
+def test_table_1_takes_map_from_taggers_and_from_joint_training(tmp_path, capsys):
+    top = tmp_path / "exp"
+    qsep(top / "qsep_cls_sep_seed0", 5.0, tagging={"self": {"map": 0.7}})
+    put(top / "tag_tag_hts_at_seed0/tagging_test/scores.json",
+        {"map": 0.25, "keys": 30, "bank": "dump/test", "manifest_hash": "cafe"})  # fmt: skip
+    text = filled(capsys, "--table", "1", "--exp_dirs", top)
+    found = rows(text, "query `self`")
+    assert found["768-d CaRE-CLS+SEP"][:4] == ["0.700", "0.446", "5.00", "11.48"]
+    assert found["2048-d ST-SED-SEP"][:4] == ["0.250", "0.459", "", "10.55"]
+    assert found["DeepRes"] == ["", "0.392", "", "–", "", "–", "", "–"]
+    assert found["527-d PANN-SEP"][1] == "NP" and "manifest cafe" in text
+    found = rows(text, "query `other`")
+    assert found["768-d CaRE-CLS+SEP"][0] == "" and found["2048-d ST-SED-SEP"][0] == "0.250"
+
+
+def test_nothing_run_leaves_the_papers_values_alone(tmp_path, capsys):
+    for number in ("1", "2", "3", "fig3"):
+        text = filled(capsys, "--table", number, "--exp_dirs", tmp_path)
+        assert all(v == "" for row in list(rows(text).values())[1:] for v in row[::2])
+    assert "Nothing drawn" in filled(capsys, "--paper", "weak", "--table", "fig4", "--exp_dirs",
+                                     tmp_path)  # fmt: skip
+
+
+def test_zero_shot_takes_its_own_set_alone(tmp_path, capsys):
+    qsep(tmp_path / "qsep_C_seed0", 6.0)
+    qsep(tmp_path / "qsep_C_seed0", 2.0, test="folds12345")
+    text = filled(capsys, "--table", "3", "--exp_dirs", tmp_path)
+    assert rows(text, "query `self`")["768-d CaRE-SEP"] == ["2.00", "9.83"]
+    assert text.count("###") == 2
+
+
+def test_an_experiment_can_be_named_as_a_cell(tmp_path, capsys):
+    qsep(tmp_path / "anything", 6.0)
+    text = filled(capsys, "--table", "2", "--exp_dirs", f"D={tmp_path / 'anything'}")
+    assert rows(text, "query `self`")["D: C without gradient (init, shared)"][0] == "6.00"
+    with pytest.raises(DataError, match="--exp_dirs E=nowhere: no such folder"):
+        tables.main(["--table", "2", "--exp_dirs", "E=nowhere"])
+
+
+def test_weak_tables_find_what_sweeps_noted(tmp_path, capsys):
+    for name, gain in (("weak_a_frame", 5.0), ("weak_b_frame", 7.0), ("weak_c_strong", 9.0)):
+        weak(tmp_path / name, gain)
+    alphas = [("crnn_alpha_10", 0, {"frame": "weak_a_frame"}),
+              ("crnn_alpha_100", 0, {"frame": "weak_b_frame"})]  # fmt: skip
+    noted(tmp_path, "weak_table_viii", alphas)
+    noted(tmp_path, "weak_table_vii", [("crnn_fixed", 0, {"frame": "weak_b_frame"})])
+    noted(tmp_path, "weak_table_vi", [("crnn", 0, {"frame": "weak_b_frame",
+                                                   "strong": "weak_c_strong"})])  # fmt: skip
+    text = filled(capsys, "--table", "VIII", "--exp_dirs", tmp_path)
+    assert rows(text, "###")["2D-CRNN (STFT)"] == [
+        "", "0.9", "5.00", "3.9", "7.00", "6.8", "", "5.1", "", "1.1"]  # fmt: skip
+    found = rows(filled(capsys, "--table", "VII", "--exp_dirs", tmp_path), "###")
+    assert found["2D-CRNN (STFT)"] == ["", "-0.2", "", "1.3", "7.00", "6.8"]
+    found = rows(filled(capsys, "--table", "IV", "--exp_dirs", tmp_path), "###")
+    assert found["2D-CRNN (STFT)"][:4] == ["0.800", "0.948", "", "0.87"]
+    found = rows(filled(capsys, "--table", "VI", "--exp_dirs", tmp_path), "###")
+    assert found["ΔSI-SDR strong"][-2:] == ["9.00 / 4.50", "9.0 / –"]
+    assert found["ΔSI-SDR clip"][-2:] == ["", "5.6 / 5.5"]
+    assert found["input SI-SDR"][-2:] == ["-4.50 / -4.00", "-4.5 / –"]
+
+
+def test_table_xi_tells_the_tests_lambdas_apart(tmp_path, capsys):
+    weak(tmp_path / "weak_a_frame", 6.0, "folds9-10_lambda2")
+    weak(tmp_path / "weak_a_frame", 4.0, "folds9-10_lambda5")
+    weak(tmp_path / "weak_a_frame", 1.0, "folds9-10")
+    noted(tmp_path, "weak_table_xi", [("sparse", 0, {"frame": "weak_a_frame"})], sparse="2",
+          dense="5")  # fmt: skip
+    text = filled(capsys, "--table", "XI", "--exp_dirs", tmp_path)
+    found = rows(text, "###")["ΔSI-SDR frame"]
+    assert found[:4] == ["6.00", "6.8", "4.00", "5.2"] and set(found[4::2]) == {""}
+
+
+def test_tables_ii_and_iii_come_from_the_preparation(tmp_path, capsys):
+    folder = tmp_path / "data/folds1-6/mixtures"
+    put(folder / "table.json", {"settings": {"mean_events": 5.0}, "mixtures": 7,
+                                "table_hash": "beef"})  # fmt: skip
+    lines = ["table\tname\tvalue", "frame_prior\tcar_horn\t0.25", "clip_sources\t1\t0.0625"]
+    put(folder / "statistics.tsv", "\n".join(lines) + "\n")
+    found = rows(filled(capsys, "--table", "II", "--exp_dirs", tmp_path), "###")
+    assert found["lambda 5"][:4] == ["0.250", "0.26", "", "0.36"]
+    assert found["lambda 10"][:2] == ["", "0.44"]
+    text = filled(capsys, "--table", "III", "--exp_dirs", tmp_path)
+    assert rows(text, "###")["clips, lambda 5"][2:4] == ["0.062", "0.06"]
+    assert "7 mixtures, table beef" in text
+    put(folder / "table.json", {"settings": {"mean_events": 2.0}, "mixtures": 7,
+                                "table_hash": "beef"})  # fmt: skip
+    found = rows(filled(capsys, "--table", "II", "--exp_dirs", tmp_path), "###")
+    assert found["lambda 5"][0] == "" and found["lambda 2"][:2] == ["0.250", "–"]
+
+
+def test_figure_3_of_care_sep_has_its_divergences(tmp_path, capsys):
+    put(tmp_path / "e/qsep_A_seed0/config.yaml", "seed: 0\n")
+    put(tmp_path / "e/figure_3.json", {
+        "classes": ["Bark", "Piano"], "clips": ["a", "b"], "kl_formula": "symmetric",
+        "systems": [{"name": "A_seed0", "kl": {"separation feature": 2.5,
+                                               "query embedding": 7.25}}]})  # fmt: skip
+    text = filled(capsys, "--table", "fig3", "--exp_dirs", tmp_path)
+    found = rows(text, "###")
+    assert found["(a), (b): 2048-d ST-SED-SEP"] == ["2.50", "4.34", "7.25", "10.37"]
+    assert found["(c), (d): 768-d CaRE-SEP"] == ["", "5.08", "", "5.77"]
+    assert f"### {tmp_path}/e/figure_3.png" in text
+
+
+def test_pictures_of_weak_labels_are_found(tmp_path, capsys):
+    weak(tmp_path / "weak_x_frame", 5.0)
+    noted(tmp_path, "weak_table_vi", [("crnn", 0, {"frame": "weak_x_frame"})])
+    put(tmp_path / "weak_x_report/figures/folds9-10_density.png", "")
+    text = filled(capsys, "--paper", "weak", "--table", "fig3", "--exp_dirs", tmp_path)
+    assert text.rstrip().endswith("weak_x_report/figures/folds9-10_density.png")
+
+
+def test_all_tables_into_a_file(tmp_path, capsys):
+    out = tmp_path / "tables.md"
+    text = filled(capsys, "--paper", "weak", "--table", "all", "--exp_dirs", tmp_path, "-o", out)
+    assert out.read_text() == text
+    assert text.count("## ") == len(COUNTS["weak"])
+
+
+@pytest.mark.parametrize("path, content, message", [
+    ("inference_t/scores/summary.json", "{", "summary.json: not a whole JSON file"),
+    ("inference_t/scores/summary.json", '{"protocols": {}}', "summary.json: .*'list'"),
+    ("tagging_t/scores.json", "{}", "scores.json: map is missing"),
+])  # fmt: skip
+def test_broken_scores_are_named(tmp_path, path, content, message):
+    put(tmp_path / path, content)
+    with pytest.raises(DataError, match=message):
+        read_scores(tmp_path)
+
+
+def test_a_broken_note_is_named(tmp_path):
+    put(tmp_path / "sweep_x.json", "[]")
+    with pytest.raises(DataError, match="sweep_x.json: not what a sweep noted"):
+        tables.main(["--table", "1", "--exp_dirs", str(tmp_path)])
+
+
+def test_mean_and_spread():
+    assert over_seeds([1.0, None, 3.0]) == (2.0, pytest.approx(2**0.5), 2)
+    assert over_seeds([1.0]) == (1.0, None, 1) and over_seeds([None]) is None
+
+
+def test_list_and_table_exclude_each_other(capsys):
+    for cmd in ([], ["--list", "--table", "1"]):
+        with pytest.raises(SystemExit):
+            tables.main(cmd)
+    assert "--list, or --table" in capsys.readouterr().err
+
+
+def test_listing_tells_what_is_changed():
+    assert any("query_grad false" in line for line in listing(load_paper("care_sep")))
