@@ -2,8 +2,9 @@
 
 import torch
 
+from espnet2_ext.bench.configs import Options, build, name_of, noise
 from espnet2_ext.bench.measure import QUIET, gflop, interleaved, parameters
-from espnet2_ext.bench.models import ANCHOR, Options, build, name_of, noise, passes
+from espnet2_ext.bench.models import ANCHOR, passes
 from espnet2_ext.bench.plain_nets import FS, HTSAT, QueryUNet
 
 ROUTE_TARGET, TAGGER_TARGET = 0.1, 2.5  # of the two-network route, and of HTS-AT 96-d on 10 s
@@ -27,7 +28,7 @@ def compare(paths: list, options: Options) -> dict:
             calls |= {(name, key): call
                       for key, call in passes(model, options.seconds, device).items()}
         took = interleaved(calls, options.repeats, device)
-    rows = {name: {"width": model.extractor.net.query_dim,
+    rows = {name: {"width": model.listener.query_dim,
                    **{key: took[name, key] for key in ("mask", "embed", "embed_anchor")}}
             for name, model in models.items()}
     return {"seconds": options.seconds, "models": rows,

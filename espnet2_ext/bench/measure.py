@@ -1,5 +1,7 @@
 """Clocks and counters: operations, interleaved wall times, peak memory, the machine itself."""
 
+import contextlib
+import math
 import os
 import platform
 import resource
@@ -20,13 +22,35 @@ QUIET = 0.25  # cores that others may take while a call is timed
 def gflop(call: Call) -> float:
     """Operations of `call` in 1e9, two for a multiply-add.
 
-    Matrix products, convolutions and attention count; the Fourier transform, norms and
+    Matrix products, convolutions, LSTMs and attention count; the Fourier transform, norms and
     element-wise work do not. Fused attention kernels are taken apart, for the counter does not
     know all of them.
     """
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_lstm_kernels())
+    counter.mod_tracker = _OneModule()
+    with sdpa_kernel(SDPBackend.MATH), counter:
         call()
     return counter.get_total_flops() / 1e9
+
+
+class _OneModule(contextlib.nullcontext):
+    """In place of the counter's record of modules, whose hooks do not bear `autograd.grad`."""
+
+    parents = frozenset({"Global"})
+
+
+def _lstm_kernels() -> dict:
+    """The fused LSTMs of oneDNN and cuDNN, which the counter does not know either."""
+    def forward(x, *args, **_) -> int:
+        weights = args[0] if isinstance(args[0], list) else args[:2]  # all layers, or one
+        return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
+
+    def backward(*args, **_) -> int:  # of the input and of the weights, asked for or not
+        return 2 * forward(*args)
+
+    names = {"mkldnn_rnn_layer": forward, "mkldnn_rnn_layer_backward": backward,
+             "_cudnn_rnn": forward, "_cudnn_rnn_backward": backward}
+    return {getattr(torch.ops.aten, name): count for name, count in names.items()}
 
 
 def interleaved(calls: dict[str, Call], repeats: int, device: torch.device,
@@ -88,8 +112,8 @@ def synchronize(device: torch.device) -> None:
 
 
 def parameters(model: torch.nn.Module) -> float:
-    """Trainable parameters in millions."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+    """Parameters in millions, frozen ones too."""
+    return sum(p.numel() for p in model.parameters()) / 1e6
 
 
 def reset_peak(device: torch.device) -> None:

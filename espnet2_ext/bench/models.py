@@ -1,59 +1,18 @@
 """One model, built from its YAML, measured in a process of its own."""
 
-import concurrent.futures
 import contextlib
 import gc
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from espnet2_ext.bench.configs import Options, build, name_of, noise
 from espnet2_ext.bench.measure import gflop, interleaved, parameters, peak_mb, reset_peak
-from espnet2_ext.errors import DataError
-from espnet2_ext.infer.separator import pick_device
-from espnet2_ext.tasks.qsep import QSepTask
 
 ANCHOR = 2.0  # seconds of a short query, and of what a training item mixes
 TRAIN_BATCH = 2
 VARIANTS = ("fp32", "bf16", "fp32 compiled", "bf16 compiled")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is measured, and how often."""
-
-    seconds: float = 10.0
-    repeats: int = 5
-    threads: int = 1
-    device: str = "auto"
-    train: bool = True
-
-    def start(self) -> torch.device:
-        """Set the number of threads; the device."""
-        torch.set_num_threads(self.threads)
-        return pick_device(self.device)
-
-
-def build(path: str | Path, device: torch.device) -> tuple[nn.Module, object]:
-    """The model of a YAML with random weights, and its arguments.
-
-    Raises:
-        DataError: no such file, or what the task refuses.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    args = QSepTask.get_parser().parse_args(["--config", str(path), "--output_dir", "unused"])
-    torch.manual_seed(0)
-    return QSepTask.build_model(args).to(device).eval(), args
-
-
-def name_of(path: str | Path) -> str:
-    """Short name of a YAML."""
-    return Path(path).stem.removeprefix("train_qsep_")
 
 
 def passes(model: nn.Module, seconds: float, device: torch.device) -> dict[str, Callable]:
@@ -72,7 +31,7 @@ def training_step(model: nn.Module, device: torch.device, cast: Callable) -> Cal
     spks = range(1, model.num_spk + 1)
     refs = [noise(TRAIN_BATCH, ANCHOR, model.fs, device, seed=s) for s in spks]
     batch = {"speech_mix": sum(refs)}
-    classes = getattr(getattr(model.extractor, "net", None), "num_classes", 0)
+    classes = model.listener.num_classes
     for s, ref in zip(spks, refs):
         batch |= {f"speech_ref{s}": ref, f"enroll_ref{s}": ref}
         if classes:
@@ -86,12 +45,6 @@ def training_step(model: nn.Module, device: torch.device, cast: Callable) -> Cal
         optimiser.step()
 
     return step
-
-
-def noise(batch: int, seconds: float, fs: int, device: torch.device, seed: int = 0) -> Tensor:
-    """`[B, T]`."""
-    g = torch.Generator().manual_seed(seed)
-    return (0.1 * torch.randn(batch, round(seconds * fs), generator=g)).to(device)
 
 
 def bench_model(path: str, variant: str, options: Options) -> dict:
@@ -134,26 +87,13 @@ def bench_model(path: str, variant: str, options: Options) -> dict:
 
 
 def compile_passes(model: nn.Module) -> None:
-    """Compile what the network does; spectra stay outside."""
+    """Compile what the networks do; spectra stay outside."""
     net = model.extractor.net
-    net.embed, net.mask = torch.compile(net.embed), torch.compile(net.mask)
-
-
-def bench_apart(path: str, variant: str, options: Options, prepare: Callable) -> dict:
-    """`bench_model` in a new process, so that its memory is the model's alone.
-
-    Args:
-        prepare: called there first.
-
-    Raises:
-        DataError: also when the process was killed, for want of memory as a rule.
-    """
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context, prepare) as pool:
-        try:
-            return pool.submit(bench_model, str(path), variant, options).result()
-        except BrokenProcessPool as e:
-            raise DataError(f"{path}: the measuring process was killed (out of memory?)") from e
+    net.mask = torch.compile(net.mask)
+    if model.query_net is None:
+        net.embed = torch.compile(net.embed)
+    else:
+        model.query_net.compile()
 
 
 HEADER = ["model", "variant", "M param.", "GFLOP mask", "embed", "embed 2 s", "mask s", "embed s",

@@ -2,10 +2,13 @@
 
 import argparse
 import logging
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
-from espnet2_ext.bench import against, data, models
-from espnet2_ext.bench.measure import machine, markdown
+from espnet2_ext.bench import against, data, models, rendering, systems, weak, weak_against
+from espnet2_ext.bench.configs import Options, apart, kind_of
+from espnet2_ext.bench.measure import QUIET, machine, markdown
 from espnet2_ext.errors import DataError
 
 
@@ -16,57 +19,147 @@ def bench(args: argparse.Namespace, prepare: Callable) -> dict:
         prepare: called first in each process that measures a model.
 
     Returns:
-        `machine`, `models` (rows of `bench_model`), and when asked for `against` and `data`.
+        `machine`, and what was asked for of `costs` (rows of `bench_system`), `models` (rows of
+        `bench_model`), `against`, `data`, `weak` (see `_bench_weak`) and `rendering`.
 
     Raises:
         DataError: an option that cannot be, a missing file.
     """
     options = _options(args)
     device = options.start()
-    variants = args.variants or (models.VARIANTS if device.type == "cuda" else ("fp32",))
     result = {"machine": machine(device), "seconds": options.seconds}
     _say(result["machine"], options)
-    result["models"] = []
-    for path in args.yaml:
-        for variant in variants:
-            logging.info("%s, %s", path, variant)
-            result["models"].append(models.bench_apart(path, variant, options, prepare))
-    rows = [models.table_row(row) for row in result["models"]]
-    print("\n" + markdown(models.HEADER, rows), flush=True)
-    if args.against:
-        logging.info("against the plain two-network route")
-        result["against"] = found = against.compare(args.yaml, options)
-        found["verdicts"] = against.verdicts(found)
-        print("\n" + markdown(against.HEADER, against.table_rows(found)) + "\n")
-        print("\n".join(found["verdicts"]), flush=True)
+    kinds = {path: kind_of(path) for path in args.yaml}
+    weak_ones = [path for path, kind in kinds.items() if kind == "weak"]
+    queries = [path for path in kinds if path not in weak_ones]
+    if args.costs:
+        result["costs"] = _costs(systems.only(_systems(args, queries), args.only), options,
+                                 prepare)
+    elif queries:
+        result |= _bench_queries(queries, args, options, prepare)
     if args.data:
-        result["data"] = _bench_data(args, result["models"])
+        result["data"] = _bench_data(args, result.get("models", []))
+    if weak_ones:
+        result["weak"] = _bench_weak(weak_ones, args, options, prepare)
+    if args.rendering is not None:
+        training = result.get("weak", {}).get("training", [])
+        result["rendering"] = _bench_rendering(args.rendering, training)
     return result
 
 
-def _options(args: argparse.Namespace) -> models.Options:
-    for name in ("seconds", "repeats", "threads"):
+def _options(args: argparse.Namespace) -> Options:
+    for name in ("seconds", "repeats", "threads", "batch", "clip", "song"):
         if getattr(args, name) <= 0:
             raise DataError(f"--{name} must be above 0, not {getattr(args, name)}")
     if unknown := [v for v in args.variants or () if v not in models.VARIANTS]:
         raise DataError(f"unknown variant {unknown[0]!r}; there is: {', '.join(models.VARIANTS)}")
-    if lost := [path for path in args.yaml if not path.is_file()]:
-        raise DataError(f"{lost[0]}: no such file")
-    return models.Options(args.seconds, args.repeats, args.threads, args.device,
-                          not args.no_train)
+    if args.rendering is not None and len(args.rendering) not in (0, 2):
+        raise DataError("--rendering takes the folder of a table and its clip bank, or nothing")
+    if args.only and not args.costs:
+        raise DataError("--only chooses rows of --costs, which was not given")
+    for path in args.yaml:
+        if kind_of(path) == "tag" and not args.costs:
+            raise DataError(f"{path}: a tagger is measured with --costs")
+    return Options(args.seconds, args.repeats, args.threads, args.device, not args.no_train,
+                   args.batch, args.clip, args.song)
 
 
-def _say(m: dict, options: models.Options) -> None:
+def _say(m: dict, options: Options) -> None:
     print(f"{m['device']}, {m['threads']} threads, PyTorch {m['torch']}; load {m['load']}; fp32 "
-          f"matrix product {m['matmul_gflops']} GFLOP/s. Mixture of "
-          f"{options.seconds:g} s, batch 1, median of {options.repeats}; training step on "
-          f"{models.TRAIN_BATCH} x {models.ANCHOR:g} s.", flush=True)
+          f"matrix product {m['matmul_gflops']} GFLOP/s. Median of {options.repeats}.", flush=True)
+
+
+def _bench_queries(paths: list, args: argparse.Namespace, options: Options,
+                   prepare: Callable) -> dict:
+    print(f"Mixture of {options.seconds:g} s, batch 1; training step on {models.TRAIN_BATCH} x "
+          f"{models.ANCHOR:g} s.", flush=True)
+    device = options.start()
+    variants = args.variants or (models.VARIANTS if device.type == "cuda" else ("fp32",))
+    result = {"models": []}
+    for path in paths:
+        for variant in variants:
+            logging.info("%s, %s", path, variant)
+            result["models"].append(
+                apart(models.bench_model, str(path), variant, options, prepare=prepare))
+    _print(models.HEADER, [models.table_row(row) for row in result["models"]])
+    if args.against:
+        logging.info("against the plain two-network route")
+        result["against"] = found = against.compare(paths, options)
+        found["verdicts"] = against.verdicts(found)
+        _print(against.HEADER, against.table_rows(found))
+        print("\n" + "\n".join(found["verdicts"]), flush=True)
+    return result
+
+
+def _systems(args: argparse.Namespace, paths: list) -> list[systems.System]:
+    return systems.system_of(paths) or systems.all_systems(args.conf)
+
+
+def _costs(chosen: list[systems.System], options: Options, prepare: Callable) -> list[dict]:
+    rows = systems.costs(chosen, options, prepare)
+    print(f"One query on a mixture of {options.seconds:g} s, batch 1, fp32, each system in a "
+          "process of its own.")
+    _print(systems.header(options.seconds), [systems.table_row(row) for row in rows])
+    for row in rows:
+        if "failed" in row:
+            print(f"FAILED: {row['system']}: {row['failed']}", flush=True)
+    lost = [t["lost"] for row in rows for t in row.get("time", {}).values()]
+    if max(lost, default=0.0) > QUIET:
+        print(f"NOT VALID: other processes took up to {max(lost):.1f} cores meanwhile; measure "
+              "again when the machine is quiet.", flush=True)
+    return rows
 
 
 def _bench_data(args: argparse.Namespace, rows: list[dict]) -> dict:
     found = data.bench_data(args.data)
     print(f"\n{found['bank']} ({found['format']}): {found['clips']['a_core']:.0f} crops of "
-          f"{data.CROP:g} s and {found['pairs']['a_core']:.0f} rendered pairs a second a core\n")
+          f"{data.CROP:g} s and {found['pairs']['a_core']:.0f} rendered pairs a second a core")
     found["need"] = data.need(found, rows, models.TRAIN_BATCH, args.steps_per_second)
-    print(markdown(data.NEED_HEADER, found["need"]), flush=True)
+    _print(data.NEED_HEADER, found["need"])
     return found
+
+
+def _bench_weak(paths: list, args: argparse.Namespace, options: Options,
+                prepare: Callable) -> dict:
+    """`training` and `inference` (rows of `bench.weak`), `against` and its `verdicts`."""
+    result = {"training": []}
+    if options.train:
+        for path in paths:
+            logging.info("%s, training", path)
+            result["training"].append(
+                apart(weak.bench_training, str(path), options, prepare=prepare))
+        print(f"\nTraining step on {options.batch} x {options.clip:g} s; classes: the "
+              "classifier's terms alone, forward and backward.")
+        _print(weak.TRAINING, [weak.training_row(row) for row in result["training"]])
+    if args.against:
+        logging.info("against the plain version")
+        result["against"] = found = weak_against.compare(paths, options, prepare)
+        result["verdicts"] = weak_against.verdicts(found, result["training"])
+        _print(weak_against.HEADER, weak_against.table_rows(found))
+        print("\n" + "\n".join(result["verdicts"]), flush=True)
+    result["inference"] = []
+    for path in paths:
+        logging.info("%s, inference", path)
+        result["inference"].append(
+            apart(weak.bench_inference, str(path), options, prepare=prepare))
+    print(f"\nInference of a clip of {options.seconds:g} s and of a song of {options.song:g} s, "
+          "as weak_inference does it; activity: what the classifier hears.")
+    _print(weak.INFERENCE, [weak.inference_row(row) for row in result["inference"]])
+    return result
+
+
+def _bench_rendering(given: list[str], training: list[dict]) -> dict:
+    if given:
+        rows = rendering.bench_rendering(*given)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = rendering.bench_embedded(Path(folder))
+    _print(rendering.HEADER, [rendering.table_row(row) for row in rows])
+    result = {"rows": rows, "need": rendering.need(rows, training)}
+    if training:
+        _print(rendering.NEED_HEADER, result["need"])
+    return result
+
+
+def _print(header: list[str], rows: list[list]) -> None:
+    print("\n" + markdown(header, rows), flush=True)

@@ -1,7 +1,13 @@
 """What each model costs: `python -m espnet2_ext.bin.bench [YAML ...]`.
 
-Prints parameters, operations, time, memory; with `--against plain` also how CaRE-SEP compares with
-the two-network route, and with `--data BANK` whether a clip bank keeps up with training.
+Separation by query (conf/train_qsep_*.yaml): parameters, operations, time and memory; with
+`--against plain` also how CaRE-SEP compares with the two-network route, and with `--data BANK`
+whether a clip bank keeps up with training. `--costs` prints one table of every system and tagger
+of the papers.
+
+Separation from weak labels (conf/train_weak_*.yaml): training step, the classifier's share of it,
+memory, inference of a clip and of a song; with `--against plain` also how the step compares with a
+plain version of it, and with `--rendering` how fast mixtures are rendered.
 """
 
 import argparse
@@ -19,28 +25,54 @@ DEFAULT = [CONF / f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768"
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("yaml", nargs="*", type=Path, default=DEFAULT,
-                        help="model configurations; default: CaRE-SEP small, 768 and 2048")
+    parser.add_argument("yaml", nargs="*", type=Path,
+                        help="model configurations; default: CaRE-SEP small, 768 and 2048; with "
+                             "--costs all query systems and taggers; with --rendering alone none")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the mixture")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median is shown")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--variants", nargs="+", metavar="VARIANT",
-                        help="fp32, bf16, 'fp32 compiled', 'bf16 compiled'; default: all on a "
-                             "GPU, else fp32")
     parser.add_argument("--no_train", action="store_true", help="leave out the training step")
     parser.add_argument("--against", choices=["plain"],
-                        help="plain: plain HTS-AT and U-Net, in turns with the models")
-    parser.add_argument("--data", metavar="BANK", help="clip bank to measure")
-    parser.add_argument("--steps_per_second", type=float,
-                        help="of training with the YAML's batch size; default: as measured")
+                        help="plain: plain HTS-AT and U-Net, or a plain training from weak "
+                             "labels, in turns with the models")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
+    _add_queries(parser.add_argument_group("separation by query"))
+    _add_weak(parser.add_argument_group("separation from weak labels"))
     return parser
+
+
+def _add_queries(group) -> None:
+    group.add_argument("--costs", action="store_true",
+                       help="one table: parameters, operations, time and memory of a query of 2 s "
+                            "and of --seconds, for each system")
+    group.add_argument("--only", nargs="+", metavar="NAME",
+                       help="of --costs, systems whose name holds one of these, such as care_sep")
+    group.add_argument("--conf", type=Path, default=CONF,
+                       help="folder whose YAMLs --costs takes when none is named")
+    group.add_argument("--variants", nargs="+", metavar="VARIANT",
+                       help="fp32, bf16, 'fp32 compiled', 'bf16 compiled'; default: all on a "
+                            "GPU, else fp32; not with --costs")
+    group.add_argument("--data", metavar="BANK", help="clip bank to measure")
+    group.add_argument("--steps_per_second", type=float,
+                       help="of training with the YAML's batch size; default: as measured")
+
+
+def _add_weak(group) -> None:
+    group.add_argument("--batch", type=int, default=10, help="mixtures in a training step")
+    group.add_argument("--clip", type=float, default=4.0, help="seconds of each of them")
+    group.add_argument("--song", type=float, default=210.0,
+                       help="seconds of the song that is separated in chunks")
+    group.add_argument("--rendering", nargs="*", metavar=("TABLE", "BANK"),
+                       help="mixtures rendered a second a core, of a table and its clip bank; "
+                            "without them of sounds made for it")
 
 
 def main(cmd: list[str] | None = None) -> None:
     """Measure and print."""
     args = get_parser().parse_args(cmd)
+    if not args.yaml and not args.costs and args.rendering is None:
+        args.yaml = DEFAULT
     from espnet2_ext.bench import report  # PyTorch is loaded after the options are known good
 
     result = report.bench(args, keep_memory)

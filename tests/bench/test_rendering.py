@@ -1,0 +1,65 @@
+"""Which mixtures the rendering speed is measured on."""
+
+import json
+
+import pytest
+
+from espnet2_ext.bench import rendering
+from espnet2_ext.bin import bench
+from espnet2_ext.core.events import with_ids
+from espnet2_ext.data.archive import Settings, archive
+from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.mixtures import MixtureTable, write_table
+from espnet2_ext.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rendering")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rendering, "CLIPS", 1)
+        rendering.write_sounds(root)
+    archive(root / "sounds", root / "bank", settings=Settings(fs=rendering.FS), num_workers=0)
+    rendering.write_mixtures(root / "table", ClipBank(root / "bank"), number=10)
+    return root
+
+
+def test_rows(corpus):
+    rows = rendering.bench_rendering(corpus / "table", corpus / "bank", seconds=0.02)
+    assert [row["labels"] for row in rows] == ["strong", "frame", "clip"]
+    assert all(row["a_core"] > 0 and row["seconds"] == 4.0 and row["format"] == "flac"
+               for row in rows)
+    table = MixtureTable(corpus / "table")
+    assert rows[0]["events"] == table.info["events"] / 10
+    assert len(rendering.table_row(rows[0])) == len(rendering.HEADER)
+
+
+def test_only_labels_that_are_known(corpus, tmp_path):
+    table = MixtureTable(corpus / "table")
+    mixtures = [table.row(i)._replace(known="clip" if i else "frame") for i in range(3)]
+    write_table(tmp_path / "weak", [with_ids(m, None) for m in mixtures], fs=table.fs,
+                classes=table.classes, n_fft=512, hop=128)
+    rows = rendering.bench_rendering(tmp_path / "weak", corpus / "bank", seconds=0.02)
+    assert [row["labels"] for row in rows] == ["clip"]
+
+
+def test_need_by_hand():
+    rows = [{"a_core": 200.0}, {"a_core": 100.0}]
+    training = [{"model": "m", "mixtures": 10, "time": {"step": {"s": 0.5}}}]
+    assert rendering.need(rows, training) == [["m", 20.0, 0.2]]
+
+
+def test_command(corpus, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rendering, "rate", lambda call, seconds: call() or {"a_core": 9.0,
+                                                                            "wall": 8.0})
+    file = tmp_path / "bench.json"
+    bench.main(["--rendering", str(corpus / "table"), str(corpus / "bank"), "--threads", "1",
+                "--device", "cpu", "--json", str(file)])
+    found = json.loads(file.read_text())
+    assert len(found["rendering"]["rows"]) == 3 and "models" not in found
+    assert "| strong |" in capsys.readouterr().out
+
+
+def test_bad_options_are_named():
+    with pytest.raises(DataError, match="--rendering takes the folder of a table and its"):
+        bench.main(["--rendering", "table"])
