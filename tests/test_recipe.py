@@ -35,6 +35,17 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
     assert "qsep_train" in recipe.names() and "--max_epoch 3" in recipe.call("qsep_train")
 
 
+def test_number_of_classes_reaches_each_network_that_tags_unless_told(recipe):
+    conf = recipe.folder / "conf/train_x.yaml"
+    conf.write_text("extractor_conf:  # no head\n  num_classes: 0\nquery_net_conf:  # tags\n"
+                    "  dim: 8\n  num_classes: 527\n")
+    assert recipe("--stop_stage", "6", "--qsep_args", "--query_net_conf num_classes=9")[0] == 0
+    for step in ("qsep_check", "qsep_train"):
+        call = recipe.call(step)
+        assert "--extractor_conf" not in call
+        assert call.index("--query_net_conf num_classes=2") < call.index("num_classes=9")
+
+
 def test_stage_and_stop_stage(recipe):
     assert recipe("--stop_stage", "4")[0] == 0
     assert recipe.names() == PREPARATION
