@@ -3,7 +3,6 @@
 import argparse
 import inspect
 
-import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks import abs_task
 from espnet2.tasks.enh import decoder_choices, encoder_choices
@@ -114,12 +113,7 @@ class QSepTask(TargetSpeakerExtractionTask):
         else:
             require(args, "valid_pairs")
             source = {"pairs": read_list(args.valid_pairs, preprocess.bank)}
-        split = iter_options.distributed and torch.distributed.is_initialized()
-        return PairIterFactory(
-            preprocess, batch_size=iter_options.batch_size, collate_fn=iter_options.collate_fn,
-            seed=args.seed, num_workers=args.num_workers, pin_memory=args.ngpu > 0,
-            rank=torch.distributed.get_rank() if split else 0,
-            world_size=torch.distributed.get_world_size() if split else 1, **source)
+        return PairIterFactory.of_task(args, iter_options, **source)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetQSepModel:
