@@ -129,6 +129,17 @@ def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
     assert status == 1 and "was trained on other clips" in err and "--qsep_tag" in err
 
 
+def test_other_initial_weights_under_an_old_checkpoint_are_refused(recipe):
+    (recipe.folder / "tagger.pth").write_text("weights")
+    options = ("--stop_stage", "6", "--qsep_tag", "x",
+               "--qsep_args", "--init_param tagger.pth:net:query_net")
+    assert recipe(*options)[0] == 0
+    assert "trained already" in recipe(*options)[1]
+    (recipe.folder / "tagger.pth").write_text("of a longer training")
+    status, _, err = recipe(*options)
+    assert status == 1 and "from other weights than --init_param gives" in err
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from fake_recipe import ROOT, Recipe
+from fake_recipe import ROOT, Recipe, options_of
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3
 TRAINING = ["tag_check", "tag_train"]
@@ -67,8 +67,7 @@ def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
 
 def test_help_names_every_option(recipe):
     status, out, _ = recipe("--help", PATH="/usr/bin:/bin")
-    lines = (recipe.folder / "tag.sh").read_text().split("help=")[0].splitlines()
-    names = [v.split("=")[0] for v in lines if "=" in v and v[0] != "#"]
+    names = options_of(recipe.folder / "tag.sh")
     assert status == 0 and len(names) > 30
     assert [n for n in names if f"  --{n} " not in out] == []
 

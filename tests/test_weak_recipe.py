@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from fake_recipe import ROOT, Recipe
+from fake_recipe import ROOT, Recipe, options_of
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3
 PREPARATION += ["draw_mixtures"] * 3 + ["render_mixtures"]
@@ -164,9 +164,7 @@ def test_a_stage_without_the_one_before_it_says_which(recipe):
 
 def test_help_names_every_option(recipe):
     status, out, _ = recipe("--help", PATH="/usr/bin:/bin")
-    text = (recipe.folder / "weak.sh").read_text()
-    lines = text.split("help=")[0].splitlines()
-    names = [v.split("=")[0] for v in lines if "=" in v and v[0] != "#"]
+    names = options_of(recipe.folder / "weak.sh")
     assert status == 0 and len(names) > 35
     assert [n for n in names if f"  --{n} " not in out] == []
 

@@ -205,6 +205,72 @@ hold() {
 # --- what the drivers share: their variables are used ---------------------------------------------
 # shellcheck disable=SC2154
 
+# common_defaults RATE: the options that all drivers have, RATE being that of the sound
+common_defaults() {
+    # General
+    stage=1
+    stop_stage=100
+    skip_data_prep=false
+    skip_train=false
+    skip_eval=false
+    ngpu=auto
+    num_nodes=1
+    host=
+    nj=$(getconf _NPROCESSORS_ONLN)
+    inference_nj=1
+    gpu_inference=auto
+    scheduler=
+    python=python
+    # Folders
+    datadir=data
+    dumpdir=dump
+    expdir=exp
+    # Data
+    local_data_opts=
+    fs=$1
+    audio_format=flac
+    max_bad_share=0.1
+    train_set=train
+    valid_set=valid
+    test_sets="test"
+    # Models
+    inference_model=valid.loss.best.pth
+    inference_args=
+}
+
+# common_help: their part of a driver's help
+common_help() {
+    echo "General
+  --stage            first stage (${stage})
+  --stop_stage       last stage (${stop_stage})
+  --skip_data_prep   leave out the stages of the data (${skip_data_prep})
+  --skip_train       leave out those of the training (${skip_train})
+  --skip_eval        leave out all that comes after it (${skip_eval})
+  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
+  --num_nodes        machines for training, started through cmd.sh (${num_nodes})
+  --host             machines by name, reached by ssh: host1,host2 (${host})
+  --nj               processes of data preparation and scoring (${nj})
+  --inference_nj     processes of inference, a model each (${inference_nj})
+  --gpu_inference    inference on a GPU: true, false, or auto: where there is one (${gpu_inference})
+  --scheduler        address of a Dask scheduler: data, inference and scoring run on its cluster (${scheduler})
+  --python           the Python to use (${python})
+Folders
+  --datadir          lists, manifests and tables (${datadir})
+  --dumpdir          archives of sound (${dumpdir})
+  --expdir           models, outputs, results (${expdir})
+Data
+  --local_data_opts  options of local/data.sh (${local_data_opts})
+  --fs               sample rate (${fs})
+  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
+  --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
+  --train_set        name of the training set (${train_set})
+  --valid_set        name of the validation set; may be the training set (${valid_set})
+  --test_sets        names of the test sets (${test_sets})
+Use of the model
+  --inference_model  which checkpoint to use (${inference_model})
+  --inference_args   more options for inference (${inference_args})"
+}
+
 # py MODULE ARGS...: one of the package's steps
 py() {
     local module=$1
@@ -260,6 +326,38 @@ gpus() {
             found=$("${python}" -c 'import torch; print(int(torch.cuda.is_available()))')
     fi
     echo "${found}"
+}
+
+# initial_weights OPTIONS: checksums of the files that --init_param names among a training's options
+initial_weights() {
+    local word
+    for word in $1; do
+        case ${word} in *:*) [ ! -f "${word%%:*}" ] || cksum <"${word%%:*}" ;; esac
+    done
+}
+
+# train_once EXP ID DATA WHAT COMMAND...: run COMMAND, which trains in the folder EXP, unless that was done (ID
+# tells). DATA tells what it is trained on and begins with; WHAT is that in words, and where it lies.
+train_once() {
+    local exp=$1 id=$2 data=$3 what=$4 begun=false
+    shift 4
+    if is_marked "${exp}/.done" "${id}"; then
+        log "${exp}: trained already"
+        return
+    fi
+    if [ -e "${exp}/checkpoint.pth" ] || [ -e "${exp}/lightning/last.ckpt" ]; then begun=true; fi
+    if ${begun} && ! is_marked "${exp}/.data" "${data}"; then
+        die "${exp} was trained on other ${what} now: give another --${config_option%_config}_tag," \
+            "or remove that folder"
+    fi
+    mkdir -p "${exp}"
+    mark "${exp}/.data" "${data}"
+    rm -f "${exp}/.done"
+    ! ${begun} || log "going on from the last checkpoint"
+    "$@"
+    [ -e "${exp}/${inference_model}" ] || die "training ended, but there is no ${exp}/${inference_model}" \
+        "(--inference_model); see ${exp}/train.log"
+    mark "${exp}/.done" "${id}"
 }
 
 # train_espnet EXP MODULE ARGS...: train with ESPnet's trainer, here or, with --num_nodes or --host, elsewhere.

@@ -4,29 +4,8 @@ set -euo pipefail
 # shellcheck source=egs2/TEMPLATE/qsep1/utils.sh
 . "$(dirname "$0")/utils.sh"
 
-# General
-stage=1
-stop_stage=100
-skip_data_prep=false
-skip_train=false
-skip_eval=false
-ngpu=auto
-num_nodes=1
-host=
-nj=$(getconf _NPROCESSORS_ONLN)
-inference_nj=1
-gpu_inference=auto
-scheduler=
-python=python
-# Folders
-datadir=data
-dumpdir=dump
-expdir=exp
+common_defaults 32000
 # Data
-local_data_opts=
-fs=32000
-audio_format=flac
-max_bad_share=0.1
 valid_pairs=500
 valid_seconds=2.0
 test_pairs=0
@@ -38,57 +17,25 @@ qsep_tag=
 qsep_exp=
 qsep_args=
 bundle=
-inference_model=valid.loss.best.pth
 inference_tag=
-inference_args=
 scoring_args=
-# Sets
-train_set=train
-valid_set=valid
-test_sets="test"
 
 help="Usage: ./run.sh [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 statistics, 6 training, 7 inference, 8 scoring, 9 report.
-General
-  --stage            first stage (${stage})
-  --stop_stage       last stage (${stop_stage})
-  --skip_data_prep   leave out stages 1 to 4 (${skip_data_prep})
-  --skip_train       leave out stages 5 and 6 (${skip_train})
-  --skip_eval        leave out stages 7 to 9 (${skip_eval})
-  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
-  --num_nodes        machines for training, started through cmd.sh (${num_nodes})
-  --host             machines by name, reached by ssh: host1,host2 (${host})
-  --nj               processes of data preparation and scoring (${nj})
-  --inference_nj     processes of inference (${inference_nj})
-  --gpu_inference    inference on a GPU: true, false, or auto: where there is one (${gpu_inference})
-  --scheduler        address of a Dask scheduler: stages 2, 3, 7, 8 run on its cluster (${scheduler})
-  --python           the Python to use (${python})
-Folders
-  --datadir          lists and manifests (${datadir})
-  --dumpdir          archives of sound (${dumpdir})
-  --expdir           models, outputs, results (${expdir})
-Data
-  --local_data_opts  options of local/data.sh (${local_data_opts})
-  --fs               sample rate (${fs})
-  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
-  --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
+$(common_help)
+Mixtures
   --valid_pairs      mixtures of the validation list (${valid_pairs})
   --valid_seconds    their length; 0: whole clips (${valid_seconds})
   --test_pairs       mixtures of a test list; 0: each clip once as first target (${test_pairs})
   --test_seconds     their length; 0: whole clips (${test_seconds})
   --pairs_seed       seed of the lists (${pairs_seed})
-  --train_set        name of the training set (${train_set})
-  --valid_set        name of the validation set; may be the training set (${valid_set})
-  --test_sets        names of the test sets (${test_sets})
 Model
   --qsep_config      YAML of the model and its training; --config is the same (${qsep_config})
   --qsep_tag         name of the experiment (from the YAML's name)
   --qsep_exp         its folder (EXPDIR/qsep_TAG)
   --qsep_args        more options for training, as ESPnet takes them (${qsep_args})
   --bundle           score this trained model, train none: a bundle, or an experiment's folder (${bundle})
-  --inference_model  which checkpoint to use (${inference_model})
   --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
-  --inference_args   more options for inference (${inference_args})
   --scoring_args     more options for scoring (${scoring_args})"
 
 config_option=qsep_config
@@ -148,12 +95,13 @@ training=(--config "${qsep_config}" --output_dir "${qsep_exp}" --resume true)
 training+=(--train_bank "${dumpdir}/${train_set}" --valid_bank "${dumpdir}/${valid_set}")
 training+=(--valid_pairs "${valid_list}")
 
-# All that a training is made of, in short.
+# What a training is made on and begins with; and all that it is made of, in short.
+training_data() { of "${dumpdir}/${train_set}/bank.json" manifest_hash && initial_weights "${qsep_args}"; }
 training_id() {
     {
         cat "${qsep_config}"
         echo "${qsep_args}"
-        of "${dumpdir}/${train_set}/bank.json" manifest_hash
+        training_data
         of "${valid_list%.tsv}.json" list_hash
     } | cksum | tr ' ' '-'
 }
@@ -170,27 +118,12 @@ stage_5() {
 }
 
 stage_6() {
-    local data
     need "${dumpdir}/${train_set}/bank.json" 3
     need "${valid_list}" 4
-    if is_marked "${qsep_exp}/.done" "$(training_id)"; then
-        log "${qsep_exp}: trained already"
-        return
-    fi
-    data=$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)
-    if [ -e "${qsep_exp}/checkpoint.pth" ] && [ "$(cat "${qsep_exp}/.data" 2>/dev/null)" != "${data}" ]; then
-        die "${qsep_exp} was trained on other clips than ${dumpdir}/${train_set} holds now:" \
-            "give another --qsep_tag, or remove that folder"
-    fi
-    mkdir -p "${qsep_exp}"
-    echo "${data}" >"${qsep_exp}/.data"
-    rm -f "${qsep_exp}/.done"
-    [ ! -e "${qsep_exp}/checkpoint.pth" ] || log "going on from the last checkpoint"
     fit_classes
-    train_espnet "${qsep_exp}" qsep_train "${training[@]}" ${classes[@]+"${classes[@]}"} ${more[@]+"${more[@]}"}
-    [ -e "${qsep_exp}/${inference_model}" ] || die "training ended, but there is no" \
-        "${qsep_exp}/${inference_model} (--inference_model); see ${qsep_exp}/train.log"
-    mark "${qsep_exp}/.done" "$(training_id)"
+    train_once "${qsep_exp}" "$(training_id)" "$(training_data)" \
+        "clips than ${dumpdir}/${train_set} holds, or from other weights than --init_param gives," \
+        train_espnet "${qsep_exp}" qsep_train "${training[@]}" ${classes[@]+"${classes[@]}"} ${more[@]+"${more[@]}"}
 }
 
 outputs() { echo "${qsep_exp}/inference_${inference_tag:+${inference_tag}_}$1"; } # of a test set

@@ -5,78 +5,23 @@ set -euo pipefail
 # shellcheck source=egs2/TEMPLATE/tag1/utils.sh
 . "$(dirname "$0")/utils.sh"
 
-# General
-stage=1
-stop_stage=100
-skip_data_prep=false
-skip_train=false
-skip_eval=false
-ngpu=auto
-num_nodes=1
-host=
-nj=$(getconf _NPROCESSORS_ONLN)
-inference_nj=1
-gpu_inference=auto
-scheduler=
-python=python
-# Folders
-datadir=data
-dumpdir=dump
-expdir=exp
-# Data
-local_data_opts=
-fs=32000
-audio_format=flac
-max_bad_share=0.1
+common_defaults 32000
 # Model and training
 tag_config=conf/mini/tag_care_cls.yaml
 tag_tag=
 tag_exp=
 tag_args=
-inference_model=valid.loss.best.pth
-inference_args=
 anchor_seconds=2.0
 anchor_sets=
-# Sets
-train_set=train
-valid_set=valid
-test_sets="test"
 
 help="Usage: ./run.sh --task tagging [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 5 checks, 6 training, 7 tagging, 8 scoring, 9 report, 10 anchors.
-General
-  --stage            first stage (${stage})
-  --stop_stage       last stage (${stop_stage})
-  --skip_data_prep   leave out stages 1 to 3 (${skip_data_prep})
-  --skip_train       leave out stages 5 and 6 (${skip_train})
-  --skip_eval        leave out stages 7 to 10 (${skip_eval})
-  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
-  --num_nodes        machines for training, started through cmd.sh (${num_nodes})
-  --host             machines by name, reached by ssh: host1,host2 (${host})
-  --nj               processes of data preparation (${nj})
-  --inference_nj     processes of stages 7 and 10, a model each (${inference_nj})
-  --gpu_inference    these on a GPU: true, false, or auto: where there is one (${gpu_inference})
-  --scheduler        address of a Dask scheduler: stages 2, 3, 7, 10 run on its cluster (${scheduler})
-  --python           the Python to use (${python})
-Folders
-  --datadir          lists and manifests (${datadir})
-  --dumpdir          archives of sound (${dumpdir})
-  --expdir           models, tags, results (${expdir})
-Data
-  --local_data_opts  options of local/data.sh (${local_data_opts})
-  --fs               sample rate (${fs})
-  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
-  --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
-  --train_set        name of the training set (${train_set})
-  --valid_set        name of the validation set; may be the training set (${valid_set})
-  --test_sets        names of the test sets (${test_sets})
+$(common_help)
 Model
   --tag_config       YAML of the tagger and its training; --config is the same (${tag_config})
   --tag_tag          name of the experiment (from the YAML's name)
   --tag_exp          its folder (EXPDIR/tag_TAG)
   --tag_args         more options for training, as ESPnet takes them (${tag_args})
-  --inference_model  which checkpoint to use (${inference_model})
-  --inference_args   more options for stages 7 and 10 (${inference_args})
   --anchor_seconds   length of the anchors: pair_conf segment of the separator (${anchor_seconds})
   --anchor_sets      sets to find anchors in (the training set)"
 
@@ -111,12 +56,13 @@ set_training() {
         --query_net_conf "num_classes=$(($(wc -l <"${table}") - 1))" ${more[@]+"${more[@]}"})
 }
 
-# All that a training is made of, in short.
+# What a training is made on and begins with; and all that it is made of, in short.
+training_data() { of "${dumpdir}/${train_set}/bank.json" manifest_hash && initial_weights "${tag_args}"; }
 training_id() {
     {
         cat "${tag_config}"
         echo "${tag_args}"
-        of "${dumpdir}/${train_set}/bank.json" manifest_hash
+        training_data
         of "${dumpdir}/${valid_set}/bank.json" manifest_hash
     } | cksum | tr ' ' '-'
 }
@@ -132,25 +78,10 @@ stage_5() {
 }
 
 stage_6() {
-    local data
     set_training
-    if is_marked "${tag_exp}/.done" "$(training_id)"; then
-        log "${tag_exp}: trained already"
-        return
-    fi
-    data=$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)
-    if [ -e "${tag_exp}/checkpoint.pth" ] && [ "$(cat "${tag_exp}/.data" 2>/dev/null)" != "${data}" ]; then
-        die "${tag_exp} was trained on other clips than ${dumpdir}/${train_set} holds now:" \
-            "give another --tag_tag, or remove that folder"
-    fi
-    mkdir -p "${tag_exp}"
-    echo "${data}" >"${tag_exp}/.data"
-    rm -f "${tag_exp}/.done"
-    [ ! -e "${tag_exp}/checkpoint.pth" ] || log "going on from the last checkpoint"
-    train_espnet "${tag_exp}" tag_train "${training[@]}"
-    [ -e "${tag_exp}/${inference_model}" ] || die "training ended, but there is no" \
-        "${tag_exp}/${inference_model} (--inference_model); see ${tag_exp}/train.log"
-    mark "${tag_exp}/.done" "$(training_id)"
+    train_once "${tag_exp}" "$(training_id)" "$(training_data)" \
+        "clips than ${dumpdir}/${train_set} holds, or from other weights than --init_param gives," \
+        train_espnet "${tag_exp}" tag_train "${training[@]}"
 }
 
 tags() { echo "${tag_exp}/tagging_$1"; } # of a test set

@@ -4,29 +4,8 @@ set -euo pipefail
 # shellcheck source=egs2/TEMPLATE/common/utils.sh
 . "$(dirname "$0")/utils.sh"
 
-# General
-stage=1
-stop_stage=100
-skip_data_prep=false
-skip_train=false
-skip_eval=false
-ngpu=auto
-num_nodes=1
-host=
-nj=$(getconf _NPROCESSORS_ONLN)
-inference_nj=1
-gpu_inference=auto
-scheduler=
-python=python
-# Folders
-datadir=data
-dumpdir=dump
-expdir=exp
+common_defaults 16000
 # Data
-local_data_opts=
-fs=16000
-audio_format=flac
-max_bad_share=0.1
 mixtures_from=drawn
 train_mixtures=20000
 valid_mixtures=5000
@@ -47,40 +26,13 @@ trainer=espnet
 weak_args=
 classifier_args=
 separator_args=
-inference_model=valid.loss.best.pth
 inference_tag=
-inference_args=
 scoring_args=
-# Sets
-train_set=train
-valid_set=valid
-test_sets="test"
 
 help="Usage: ./run.sh [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 inference, 8 scoring, 9 report.
-General
-  --stage            first stage (${stage})
-  --stop_stage       last stage (${stop_stage})
-  --skip_data_prep   leave out stages 1 to 4 (${skip_data_prep})
-  --skip_train       leave out stages 5 and 6 (${skip_train})
-  --skip_eval        leave out stages 7 to 9 (${skip_eval})
-  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
-  --num_nodes        machines for training, started through cmd.sh (${num_nodes})
-  --host             machines by name, reached by ssh: host1,host2 (${host})
-  --nj               processes of data preparation and scoring (${nj})
-  --inference_nj     processes of inference (${inference_nj})
-  --gpu_inference    inference on a GPU: true, false, or auto: where there is one (${gpu_inference})
-  --scheduler        address of a Dask scheduler: stages 2, 3, 4, 7, 8 run on its cluster (${scheduler})
-  --python           the Python to use (${python})
-Folders
-  --datadir          lists, manifests and tables of mixtures (${datadir})
-  --dumpdir          archives of sound (${dumpdir})
-  --expdir           models, outputs, results (${expdir})
-Data
-  --local_data_opts  options of local/data.sh (${local_data_opts})
-  --fs               sample rate (${fs})
-  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
-  --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
+$(common_help)
+Mixtures
   --mixtures_from    drawn: from a bank of events; songs: chunks of songs, whole ones for the test; recordings:
                      chunks of labelled recordings (${mixtures_from})
   --train_mixtures   how many to draw for training (${train_mixtures})
@@ -93,9 +45,6 @@ Data
   --mixture_args     more options for making the mixtures (${mixture_args})
   --test_mixture_args more options for making the test mixtures (${test_mixture_args})
   --mixtures_seed    seed of the tables; validation and test have the next two (${mixtures_seed})
-  --train_set        name of the training set (${train_set})
-  --valid_set        name of the validation set (${valid_set})
-  --test_sets        names of the test sets (${test_sets})
 Model
   --weak_config      YAML of the model and its training; --config is the same (${weak_config})
   --weak_tag         name of the experiments (from the YAML's name)
@@ -105,9 +54,7 @@ Model
   --weak_args        more options for both trainings, as ESPnet takes them (${weak_args})
   --classifier_args  more options for the classifiers' training (${classifier_args})
   --separator_args   more options for the separators' training (${separator_args})
-  --inference_model  which checkpoint to use (${inference_model})
   --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
-  --inference_args   more options for inference (${inference_args})
   --scoring_args     more options for scoring (${scoring_args})"
 
 config_option=weak_config
@@ -223,39 +170,28 @@ training_id() {
 
 # train EXP ID ARGS...: train with these options in EXP, unless that was done (ID tells)
 train() {
-    local exp=$1 id=$2 data options gpu
+    local exp=$1 id=$2 options
     shift 2
-    if is_marked "${exp}/.done" "${id}"; then
-        log "${exp}: trained already"
-        return
-    fi
-    data=$(of "$(table "${train_set}")/table.json" table_hash)
-    if [ -e "${exp}/.data" ] && [ "$(cat "${exp}/.data")" != "${data}" ]; then
-        die "${exp} was trained on other mixtures than $(table "${train_set}") holds now:" \
-            "give another --weak_tag, or remove that folder"
-    fi
-    mkdir -p "${exp}"
-    echo "${data}" >"${exp}/.data"
-    rm -f "${exp}/.done"
-    [ ! -e "${exp}/checkpoint.pth" ] && [ ! -e "${exp}/lightning/last.ckpt" ] || log "going on from the last checkpoint"
     read -ra options <<<"${weak_args}"
     options=(--config "${weak_config}" --output_dir "${exp}" --resume true
         --train_table "$(table "${train_set}")" --train_bank "${dumpdir}/${train_set}"
         --valid_table "$(table "${valid_set}")" --valid_bank "${dumpdir}/${valid_set}"
         ${options[@]+"${options[@]}"} "$@")
-    if [ "${trainer}" = espnet ]; then # its curves are not drawn at each epoch: stage 9 draws them
-        train_espnet "${exp}" weak_train --use_matplotlib false "${options[@]}"
-    else
-        [ -z "${host}" ] && [ "${num_nodes}" -le 1 ] || die "--trainer asteroid trains on one machine"
-        gpu=$(gpus)
-        if [ "${gpu}" -gt 0 ]; then options+=(--devices "${gpu}"); else options+=(--accelerator cpu); fi
-        log "all it says: ${exp}/train.log; curves: ${exp}/lightning/metrics.csv"
-        run_logged "${exp}/train.log" 'best checkpoint|WARNING|ERROR|^error:|Traceback' \
-            "${python}" -m espnet2_ext.bin.weak_train_asteroid "${options[@]}"
-    fi
-    [ -e "${exp}/${inference_model}" ] || die "training ended, but there is no ${exp}/${inference_model}" \
-        "(--inference_model); see ${exp}/train.log"
-    mark "${exp}/.done" "${id}"
+    train_once "${exp}" "${id}" "$(of "$(table "${train_set}")/table.json" table_hash)" \
+        "mixtures than $(table "${train_set}") holds" train_with_"${trainer}" "${exp}" "${options[@]}"
+}
+
+# its curves are not drawn at each epoch: stage 9 draws them
+train_with_espnet() { train_espnet "$1" weak_train --use_matplotlib false "${@:2}"; }
+
+train_with_asteroid() {
+    local exp=$1 gpu options=("${@:2}")
+    [ -z "${host}" ] && [ "${num_nodes}" -le 1 ] || die "--trainer asteroid trains on one machine"
+    gpu=$(gpus)
+    if [ "${gpu}" -gt 0 ]; then options+=(--devices "${gpu}"); else options+=(--accelerator cpu); fi
+    log "all it says: ${exp}/train.log; curves: ${exp}/lightning/metrics.csv"
+    run_logged "${exp}/train.log" 'best checkpoint|WARNING|ERROR|^error:|Traceback' \
+        "${python}" -m espnet2_ext.bin.weak_train_asteroid "${options[@]}"
 }
 
 need_tables() {
