@@ -3,16 +3,15 @@
 import argparse
 import inspect
 import logging
-import pickle
 from pathlib import Path
 
-import torch
 import yaml
 from espnet2.tasks.enh import encoder_choices
 from torch import Tensor, nn
 
 from espnet2_ext.enh.classifier.choices import classifier_choices
 from espnet2_ext.errors import DataError
+from espnet2_ext.tasks.initial import read_weights
 
 HOW = "train one first: the same command with --part classifier and another --output_dir"
 PREFIX = "classifier."
@@ -77,12 +76,7 @@ def describe(args: argparse.Namespace) -> dict:
 
 def compare_weights(expected: dict[str, Tensor], path: str) -> None:
     """Refuse a file without whole weights of this classifier (DataError)."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise DataError(f"--classifier_file {path}: is not a file of weights ({first[:120]})") \
-            from e
+    state = read_weights(path, "--classifier_file")
     found = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not found:
         raise DataError(f"--classifier_file {path}: holds no weights of a classifier; give weights "

@@ -61,18 +61,17 @@ class Entry(NamedTuple):
         return found
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, option: str = "--init_param") -> dict[str, Tensor]:
     """Weights by name, on the CPU; a DataError names a file that is not there or holds others."""
     if not Path(path).is_file():
-        raise DataError(f"--init_param: no such file: {path}")
+        raise DataError(f"{option}: no such file: {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as e:
         first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise DataError(f"--init_param: {path} is not a whole file of weights ({first[:120]})") \
-            from e
+        raise DataError(f"{option}: {path} is not a whole file of weights ({first[:120]})") from e
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"--init_param: {path} holds something else than named tensors; give "
+        raise DataError(f"{option}: {path} holds something else than named tensors; give "
                         "weights alone, such as valid.loss.best.pth")
     return state
 

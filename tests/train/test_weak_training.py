@@ -264,7 +264,7 @@ def test_another_classifier_is_refused(run, classifier, tmp_path):
         torch.save({"separator.x": torch.zeros(1)}, tmp_path / "model.pth")
         run("--classifier_file", tmp_path / "model.pth")
     (tmp_path / "model.pth").write_bytes(b"no zip")
-    with pytest.raises(DataError, match="is not a file of weights"):
+    with pytest.raises(DataError, match="is not a whole file of weights"):
         run("--classifier_file", tmp_path / "model.pth")
 
 
