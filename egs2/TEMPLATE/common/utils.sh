@@ -285,6 +285,14 @@ name_sets_and_jobs() {
     [ -z "${scheduler}" ] || jobs+=(--scheduler "${scheduler}")
 }
 
+# inference_options: `options`, with what and how a step that uses a model is run
+inference_options() {
+    local device
+    case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
+    read -ra options <<<"--device ${device} --num_workers ${inference_nj} ${inference_args}"
+    [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
+}
+
 stage_1() {
     local options
     read -ra options <<<"${local_data_opts}"

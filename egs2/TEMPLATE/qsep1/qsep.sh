@@ -138,16 +138,14 @@ name_model() {
 }
 
 stage_7() {
-    local set options device
+    local set options
     name_model
-    case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
-    read -ra options <<<"${inference_args}"
+    inference_options
     [ ! -d "${bundle}" ] || options+=(--no_tags) # an experiment does not tell its classes
-    [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
     for set in ${test_sets}; do
         need "${dumpdir}/${set}_pairs/list.json" 4
         py qsep_inference --data_dir "${dumpdir}/${set}_pairs" --output_dir "$(outputs "${set}")" \
-            "${model[@]}" --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
+            "${model[@]}" ${options[@]+"${options[@]}"}
     done
 }
 

@@ -88,14 +88,12 @@ tags() { echo "${tag_exp}/tagging_$1"; } # of a test set
 
 # listen MODULE ARGS...: a step with the trained model
 listen() {
-    local module=$1 options device
+    local module=$1 options
     shift
     need "${tag_exp}/${inference_model}" 6
-    case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
-    read -ra options <<<"${inference_args}"
-    [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
+    inference_options
     py "${module}" "$@" --train_config "${tag_exp}/config.yaml" --model_file "${tag_exp}/${inference_model}" \
-        --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
+        ${options[@]+"${options[@]}"}
 }
 
 stage_7() {

@@ -235,10 +235,8 @@ stage_6() {
 outputs() { echo "$(experiment "$1")/inference_${inference_tag:+${inference_tag}_}$2"; } # LABEL TEST
 
 stage_7() {
-    local label name exp options device models
-    case ${gpu_inference} in true) device=cuda ;; false) device=cpu ;; *) device=auto ;; esac
-    read -ra options <<<"${inference_args}"
-    [ -z "${scheduler}" ] || options+=(--scheduler "${scheduler}")
+    local label name exp options models
+    inference_options
     for name in ${test_names}; do
         need "${dumpdir}/${name}_mix/list.json" 4
         models=()
@@ -249,7 +247,7 @@ stage_7() {
             models+=(--train_config "${exp}/config.yaml" --model_file "${exp}/${inference_model}")
         done
         py weak_inference --data_dir "${dumpdir}/${name}_mix" "${models[@]}" \
-            --device "${device}" --num_workers "${inference_nj}" ${options[@]+"${options[@]}"}
+            ${options[@]+"${options[@]}"}
     done
 }
 

@@ -1,7 +1,7 @@
 """The papers' tables: what was measured beside what was published, or an empty cell."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,13 +100,18 @@ def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
 
 
 def _table(table: PaperTable, found: list[Found]) -> Table:
+    return _filled(table, lambda row, column: _cell(table, row, column, found))
+
+
+def _filled(table: PaperTable, measured: Callable[[Row, Column], str]) -> Table:
+    """The paper's table; beside each value the cell `measured(row, column)`."""
     columns, rows = [""], []
     for c in table.columns:
         columns += [c.name, "paper"]
     for row in table.rows:
         cells = [row.name]
         for column, value in zip(table.columns, row.values):
-            cells += [_cell(table, row, column, found), published(value)]
+            cells += [measured(row, column), published(value)]
         rows.append(cells)
     return Table(table.name, "", columns, rows)
 
@@ -147,22 +152,20 @@ def fill_mixtures(table: PaperTable, folders: Sequence[Path]) -> list[str]:
     lines = [f"## {table.name}: {table.title}"]
     for folder in folders:
         scores = read_statistics(folder)
-        columns, rows = [""], []
-        for c in table.columns:
-            columns += [c.name, "paper"]
-        for row in table.rows:
-            cells = [row.name]
-            for column, value in zip(table.columns, row.values):
-                a = table.address(row, column)
-                same = str(a["mean_events"]) == scores.mean_events
-                measured = scores.values.get(a["metric"], {}).get("mean") if same else None
-                cells += [number(over_seeds([measured]), a["metric"]), published(value)]
-            rows.append(cells)
-        rows += _other_lambda(table, scores)
-        lines += ["", f"### {scores.data}", "", *markdown(Table("", "", columns, rows))]
+        filled = _filled(table, lambda row, column: _share(table, row, column, scores))
+        filled.rows.extend(_other_lambda(table, scores))
+        lines += ["", f"### {scores.data}", "", *markdown(filled)]
     if not folders:
         lines += ["", "Nothing prepared.", "", *markdown(_table(table._replace(at={}), []))]
     return lines
+
+
+def _share(table: PaperTable, row: Row, column: Column, scores: Scores) -> str:
+    """The cell of a share in mixtures of the row's lambda; empty where they are of another."""
+    a = table.address(row, column)
+    same = str(a["mean_events"]) == scores.mean_events
+    value = scores.values.get(a["metric"], {}).get("mean") if same else None
+    return number(over_seeds([value]), a["metric"])
 
 
 def _other_lambda(table: PaperTable, scores: Scores) -> list[list[str]]:
