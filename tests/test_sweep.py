@@ -123,6 +123,15 @@ def test_cells_in_order_first_seeds_first_and_what_they_need_is_filled_in(place)
     assert edited == {"criterions": [{"name": "a", "conf": {"alpha": 3}}]}
 
 
+def test_a_sweep_without_edited_yamls_begins_in_no_folder(place):
+    cells = [cell for cell in CONTENT["cells"] if cell["name"] == "tag_care_cls"]
+    place.write({"title": "A test", "recipe": "egs2/fake", "cells": cells})
+    assert place("--table") == [] and "0 of 1 trainings finished" in place.table()
+    (place.exp / "sweep_side_by_side.md").unlink()
+    place.exp.rmdir()
+    assert place() == ["tag_care_cls_seed0"]
+
+
 def test_what_is_done_is_not_done_again_unless_it_changed(place):
     place()
     assert place() == []

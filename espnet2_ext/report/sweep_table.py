@@ -58,6 +58,7 @@ class Notes:
 def write_sweep_table(notes: Notes) -> Path:
     """Write `sweep_NAME.md` beside the notes, from what the cells that are finished left."""
     sweep, folder = notes.sweep, notes.path.parent
+    folder.mkdir(parents=True, exist_ok=True)  # of a sweep that has not begun
     done = [t for t in find_trained([folder]) if t.sweep == sweep.path.stem]
     runs = sweep.runs()
     lines = [f"# {sweep.title}", "", f"`{sweep.path.name}` in `{sweep.recipe.name}`: "
