@@ -8,7 +8,7 @@ from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor, nn
 
-from espnet2_ext.core.losses.weak_label import Labels
+from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
 from espnet2_ext.core.nets.stft import STFT
 from espnet2_ext.enh.loss.criterions.weak_label import WeakLabelCriterion
@@ -28,6 +28,9 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
     magnitude, as in the paper (Pishdadian et al., "Finding Strength in Weakness", eq. 2), complex
     ones for complex masks. With any other encoder the outputs are decoded, and both they and the
     mixture go through an STFT of the model's own.
+
+    Where a criterion has `remix`, a separator trains on mixtures of mixtures: to each mixture of
+    a batch the one is added that shares the fewest classes with it; strong sources are added, too.
 
     Args:
         encoder, decoder: from ESPnet's tables. separator: the same, or None for part `classifier`.
@@ -52,6 +55,7 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         self.weak_wrappers = self_made
         self.classifier, self.class_names, self.residual = classifier, list(class_names), residual
         self.part, self.label_type = part, label_type
+        self.remix = part == "separator" and any(w.criterion.loss.remix for w in self_made)
         self.freeze_classifier = freeze_classifier
         self.sample_rate = sample_rate
         _, self.hop = frame_sizes(encoder, n_fft, hop_length)
@@ -113,6 +117,8 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         return self._weak_loss(None, spec.abs(), labels, frames)
 
     def _separator_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
+        if self.remix and self.training:
+            mix, lengths, batch = _remixed(mix, lengths, batch)
         feature, flens = self.encoder(mix, lengths)
         masked, _, others = self.separator(feature, flens, {})
         scored = not self.training and "speech_ref1" in batch
@@ -124,7 +130,11 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
             est, spec = self._estimates(masked, others, feature, waves, mix)
             labels = self._labels(batch, spec)
             if self.label_type in ("strong", "mixed"):
-                labels = labels._replace(ref=self._references(batch, est, mix, lengths))
+                refs = torch.stack(self._refs(batch, mix.shape[1]), 1)
+                labels = labels._replace(ref=self._spectra_like(est, refs, mix, lengths))
+            if "part_mix" in batch and self.label_type != "strong":
+                parts = self._spectra_like(est, batch["part_mix"], mix, lengths)
+                labels = labels._replace(parts=parts, part_active=self._part_active(batch))
             frames = flens if self.stft is None else self.stft.frames(lengths)
             loss, stats = self._weak_loss(est, spec, labels, frames)
         if self.loss_wrappers:
@@ -164,12 +174,22 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
             raise ValueError(f"isolated sources are needed, and the data has no {missing[0]}")
         return [batch[name][:, :samples] for name in names]
 
+    def _part_active(self, batch: dict) -> Tensor:
+        """Labels of the mixtures in a mixture: of clips `[B, P, K]`, of frames `[B, P, K, L]`."""
+        clip = batch["part_clip_label"]
+        if self.label_type == "clip":
+            return clip
+        frame = batch["part_frame_label"].transpose(2, 3)
+        if self.label_type == "frame":
+            return frame
+        only_clip = batch["part_label_kind"].reshape(*clip.shape[:2], 1, 1) == KINDS["clip"]
+        return torch.where(only_clip, clip[..., None], frame)
+
     @torch.no_grad()
-    def _references(self, batch: dict, est: Tensor, mix: Tensor, lengths: Tensor) -> Tensor:
-        """Spectra of the isolated sources `[B, S, L, F]`, of the kind of the estimates."""
-        refs = torch.stack(self._refs(batch, mix.shape[1]), 1)
-        repeated = lengths.repeat_interleave(refs.shape[1])
-        ref = self._spectrum(refs.flatten(0, 1), repeated)[0].unflatten(0, refs.shape[:2])
+    def _spectra_like(self, est: Tensor, waves: Tensor, mix: Tensor, lengths: Tensor) -> Tensor:
+        """Spectra `[B, N, L, F]` of `waves` `[B, N, T]`, of the kind of the estimates."""
+        repeated = lengths.repeat_interleave(waves.shape[1])
+        ref = self._spectrum(waves.flatten(0, 1), repeated)[0].unflatten(0, waves.shape[:2])
         if est.is_complex():
             return ref
         if getattr(self.separator, "mask_type", "magnitude") != "phase_sensitive":
@@ -231,6 +251,26 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         logits = self.classifier(spec.abs(), frames)
         clip = self.classifier.pool(logits, self.classifier.frames(frames))
         return logits.sigmoid().transpose(1, 2), clip.sigmoid()
+
+
+def _remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict]:
+    """A batch with another of its mixtures added to each; `part_` keys hold both, `[B, 2, ...]`.
+
+    Partners share as few classes as the batch allows; ties are broken at random. A batch of one
+    mixture stays as it is.
+    """
+    if len(mix) < 2:
+        return mix, lengths, batch
+    clip = batch.get("clip_label", mix.new_zeros(len(mix), 0))
+    shared = clip @ clip.T + torch.rand(len(mix), len(mix), device=mix.device)  # ties: below 1
+    other = shared.fill_diagonal_(torch.inf).argmin(1)
+    both = {k: torch.stack([x, x[other]], 1) for k, x in {"mix": mix, **batch}.items()
+            if k in ("mix", "clip_label", "frame_label", "label_kind")}
+    new = {k: both[k].amax(1) for k in both if k != "mix"}  # of two label types the weaker one
+    new |= {k: x + x[other] for k, x in batch.items() if k.startswith("speech_ref")
+            and x.is_floating_point()}
+    new |= {f"part_{k}": x for k, x in both.items()}
+    return mix + mix[other], torch.maximum(lengths, lengths[other]), {**batch, **new}
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from espnet2_ext.core.losses.weak_label import (
     class_weights,
     mask_inference,
     mixture_consistency,
+    remix_consistency,
 )
 from espnet2_ext.core.losses.weak_terms import estimate_labels, pick_weights
 from espnet2_ext.core.nets.sed import CRNNClassifier
@@ -75,7 +76,8 @@ def batch(sources: int = K, kind: str = "real"):
 
 
 def item(x, i: int):
-    return Labels(*(v[i:i + 1] for v in x)) if isinstance(x, Labels) else x[i:i + 1]
+    return Labels(*(None if v is None else v[i:i + 1] for v in x)) \
+        if isinstance(x, Labels) else x[i:i + 1]
 
 
 @pytest.mark.parametrize("module", [weak_terms, weak_label, in_parts])
@@ -155,6 +157,42 @@ def test_all_active_is_the_plain_mixture_consistency():
     est, mix, _, lengths = batch()
     got = active_mixture(est=est, mix=mix, active=torch.ones(B, K, L), lengths=lengths)
     assert torch.allclose(got, mixture_consistency(est=est, mix=mix, lengths=lengths))
+
+
+def test_parts_of_a_mixture_of_mixtures_by_hand():
+    # K 3, two parts, L 4, F 1: apart, both parts hold class 0, nothing sounds, part 0 alone
+    est = torch.tensor([[1.0, 9.0, 9.0, 2.0], [2.0, 9.0, 9.0, 0.5], [4.0, 9.0, 9.0, 1.0]])
+    active = torch.tensor([[[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]],
+                           [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]])
+    parts = torch.tensor([[3.0, 0.0, 7.0, 2.0], [5.0, 0.0, 7.0, 0.25]])
+    given = {"est": est[None, ..., None], "parts": parts[None, ..., None], "active": active[None]}
+    # frame 0: |3 - 1| + |5 - 2 - 4|; frame 3: |2 - 2 - 0.5| + |0.25|
+    assert remix_consistency(**given, reduction="sum").item() == 3 + 0.75
+    assert remix_consistency(**given).item() == 3.75 / 2
+    assert remix_consistency(**given, lengths=torch.tensor([3])).item() == 3
+    of_clips = {**given, "active": active[None, ..., 0]}  # the labels of frame 0 in each frame
+    want = [3, 9 + 18, abs(7 - 9) + abs(7 - 18), 0 + 1.25]
+    assert remix_consistency(**of_clips, reduction="sum").item() == sum(want)
+    turned = {k: x * 1j if k != "active" else x for k, x in given.items()}
+    assert remix_consistency(**turned).item() == 3.75 / 2
+
+
+def test_each_bin_of_a_residual_goes_to_the_part_that_it_fits():
+    est = torch.tensor([[[1.0, 1.0]], [[2.0, 2.0]], [[4.0, 0.5]]])  # 2 classes, the rest; F 2
+    parts = torch.tensor([[[5.5, 1.0]], [[2.0, 2.25]]])
+    given = {"est": est[None], "parts": parts[None], "active": torch.eye(2)[None]}
+    # bin 0: to part 0, |5.5 - 1 - 4| + 0; bin 1: to part 1, 0 + |2.25 - 2 - 0.5|
+    assert remix_consistency(**given, reduction="sum").item() == 0.5 + 0.25
+    silent = {**given, "active": torch.zeros(1, 2, 2)}  # bin 0: 1.5 + 2; bin 1: 1 + 1.75
+    assert remix_consistency(**silent, reduction="sum").item() == 3.5 + 2.75
+    assert remix_consistency(**{**silent, "est": est[None, :2]}).item() == 0
+
+
+def test_one_class_a_part_is_strong_supervision():
+    est, _, labels, lengths = batch()
+    active = torch.eye(K).expand(B, K, K)
+    got = remix_consistency(est=est, parts=labels.ref, active=active, lengths=lengths)
+    assert torch.allclose(got, mask_inference(est=est, ref=labels.ref, lengths=lengths))
 
 
 def test_class_terms_by_hand():  # (8), (9), (10)
@@ -284,6 +322,27 @@ def test_a_mixed_batch_is_its_items_one_by_one(strategy, sources, kind):
         for name, value in got.items():
             expected = want.get(name, torch.zeros(1))
             assert torch.allclose(value[i:i + 1], expected, atol=1e-5), (label_type, name)
+
+
+@pytest.mark.parametrize("label_type", ["strong", "frame", "clip", "mixed"])
+def test_the_term_of_mixtures_of_mixtures_is_added_with_its_weight(label_type):
+    est, mix, labels, lengths = batch()
+    active = torch.eye(K).expand(B, K, K) if label_type == "clip" else \
+        torch.eye(K)[None, ..., None].expand(B, K, K, L)
+    known = labels._replace(parts=labels.ref, part_active=active)
+    plain, remix = (WeakLabelLoss(crnn(), label_type=label_type, remix=r).eval() for r in (0, 7.0))
+    given = {"est": est, "mix": mix, "lengths": lengths}
+    before, after = plain(**given, labels=known), remix(**given, labels=known)
+    term = remix_consistency(est=est, parts=labels.ref, active=torch.eye(K).expand(B, K, K),
+                             lengths=lengths)
+    if label_type == "mixed":
+        term = term * (labels.kind != 0)  # strong items know more
+    if label_type == "strong":
+        assert after.keys() == before.keys() and after["loss"].equal(before["loss"])
+        return
+    assert "remix" not in before and torch.allclose(after["remix"], term)
+    assert torch.allclose(after["loss"], before["loss"] + 7 * term) and (term > 0).any()
+    assert remix(**given, labels=labels)["remix"].eq(0).all()  # mixtures as they are
 
 
 @pytest.mark.parametrize("label_type", ["strong", "frame", "clip", "mixed"])
@@ -437,6 +496,11 @@ EST, MIX = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5)
     lambda: active_mixture(est=EST, mix=MIX[..., :2], active=torch.ones(2, 3, 4)),
     lambda: active_mixture(est=EST, mix=MIX, active=torch.ones(2, 3, 5)),
     lambda: active_mixture(est=EST, mix=MIX, active=torch.ones(2, 4, 4)),
+    lambda: remix_consistency(est=EST, parts=EST[:, :2, :3], active=torch.ones(2, 2, 3, 4)),
+    lambda: remix_consistency(est=EST, parts=EST[:, :2] + 0j, active=torch.ones(2, 2, 3, 4)),
+    lambda: remix_consistency(est=EST, parts=EST[:, :2], active=torch.ones(2, 2, 4)),
+    lambda: WeakLabelLoss(Loudness(), label_type="clip", remix=1.0)(
+        est=EST, mix=MIX, labels=Labels(clip=torch.ones(2, 3), parts=EST)),
     lambda: class_weights(torch.ones(2, 2)),
     lambda: pick_weights(torch.ones(2, 3), torch.ones(1, 2)),
     lambda: class_loss(logits_mix=torch.ones(2, 3), logits_est=None, labels=torch.ones(2, 4)),

@@ -16,9 +16,12 @@ T, PRIOR = 2000, [0.2, 0.5, 0.4]
 PRIORS = ["--frame_prior", *PRIOR]
 
 
-def build(*more, seed=0, **kwargs):
+def build(*more, seed=0, remix=0.0, **kwargs):
     torch.manual_seed(seed)
-    return WeakLabelTask.build_model(model_args(*PRIORS, *more, **kwargs))
+    args = model_args(*PRIORS, *more, **kwargs)
+    if remix:
+        args.criterions = [{"name": "weak_label", "conf": {"alpha": 100.0, "remix": remix}}]
+    return WeakLabelTask.build_model(args)
 
 
 @pytest.fixture
@@ -93,6 +96,83 @@ def test_loss_is_that_of_the_core(batch, kind, residual):
     assert without_gradient(model) == []
 
 
+JOINT = ("--strategy", "joint")
+
+
+def by_hand(batch):
+    """The batch with item 1 + 0, 0 + 1, 3 + 2, 2 + 3: made so that no pair shares a class."""
+    first, third = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    only = torch.stack([first, third, first, third])
+    batch["frame_label"] = batch["frame_label"] * only[:, None] + 0.0
+    batch["frame_label"][:, 5] = only  # each class sounds somewhere
+    batch["clip_label"] = only
+    other = torch.tensor([1, 0, 3, 2])
+    both = {k: torch.stack([batch[k], batch[k][other]], 1) for k in batch}
+    summed = {k: x.sum(1) for k, x in both.items() if k.startswith("speech") and "_len" not in k}
+    return both, {k: x.amax(1) for k, x in both.items()} | summed
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("kind", ["strong", "frame", "clip", "mixed"])
+def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual, monkeypatch):
+    model = build("--label_type", kind, "--residual", residual, *JOINT, remix=30.0).train()
+    both, new = by_hand(batch)
+    order = torch.ones(4, 4) * 0.9
+    order[[0, 1, 2, 3], [1, 0, 3, 2]] = 0.0  # of the two that would do
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: order)
+    loss, stats, _ = model(**batch)
+    est, mix, ref, frames = magnitudes(model, new, 3 + residual)
+    parts = torch.stack([model.encoder(both["speech_mix"][:, p], new["speech_mix_lengths"])[0].abs()
+                         for p in (0, 1)], 1)
+    active = both["frame_label"].transpose(2, 3)
+    clips = both["clip_label"][..., None].expand_as(active)
+    of_clips = both["label_kind"][..., None] == 2  # [B, P, 1, 1]
+    active = {"clip": clips, "mixed": torch.where(of_clips, clips, active)}.get(kind, active)
+    labels = Labels(new["clip_label"], new["frame_label"].transpose(1, 2), ref,
+                    new["label_kind"][:, 0], parts, active)
+    want = WeakLabelLoss(model.classifier, label_type=kind, strategy="joint", remix=30.0,
+                         prior=torch.tensor(PRIOR))(est=est, mix=mix, labels=labels, lengths=frames)
+    assert stats.keys() == want.keys()
+    for name in want:
+        assert torch.allclose(stats[name], want[name].mean(), rtol=1e-4, atol=1e-5), name
+    assert kind == "strong" or stats["remix"] > 0
+    loss.backward()
+    assert without_gradient(model) == []
+
+
+def test_partners_share_few_classes_and_are_never_oneself(batch):
+    model = build(*JOINT, remix=30.0).train()
+    added = []
+    model.encoder.register_forward_pre_hook(lambda _, given: added.append(given[0]))
+    by_hand(batch)
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model(**batch)
+    mixes, found = batch["speech_mix"], set()
+    for mix in (x for x in added if len(x) == 4):  # the other ones are the parts
+        for i, x in enumerate(mix):
+            (j,) = [j for j in range(4) if torch.allclose(x, mixes[i] + mixes[j])]
+            found.add((i, j))
+    apart = {(i, j) for i in (0, 2) for j in (1, 3)}
+    assert found == apart | {(j, i) for i, j in apart}
+
+
+def test_only_training_remixes(batch):
+    model, plain = build(*JOINT, remix=30.0).eval(), build(*JOINT).eval()
+    assert torch.equal(model(**batch)[0], plain(**batch)[0])
+    alone = {k: x[:1] for k, x in batch.items()}  # nothing to mix it with
+    got = [m.train()(**alone)[0] for m in (model, plain)]
+    assert torch.equal(*got) and not build("--part", "classifier", remix=30.0).remix
+
+
+@pytest.mark.parametrize("mask", ["phase_sensitive", "complex"])
+def test_all_kinds_of_estimates_are_remixed(batch, mask):
+    model = build("--separator_conf", f"mask_type={mask}", *JOINT, remix=30.0).train()
+    loss, stats, _ = model(**batch)
+    loss.backward()
+    assert without_gradient(model) == [] and stats["remix"] > 0
+
+
 def test_the_classifiers_own_loss(batch):
     model = build("--part", "classifier")
     loss, stats, _ = model(**batch)
@@ -152,7 +232,8 @@ def test_kinds_of_masks(batch):
         mix, ref = (model.encoder(batch[k], lengths)[0] for k in ("speech_mix", "speech_ref1"))
         kind = torch.complex64 if mask == "complex" else torch.float32
         est = torch.zeros(4, 3, *mix.shape[1:], dtype=kind)
-        got = model._references(batch, est, batch["speech_mix"], lengths)[:, 0]
+        wave = batch["speech_ref1"][:, None]
+        got = model._spectra_like(est, wave, batch["speech_mix"], lengths)[:, 0]
         want = ref if mask == "complex" else (ref * mix.conj()).real / mix.abs()
         assert torch.allclose(got, want, atol=1e-4)
 
@@ -219,6 +300,7 @@ def test_an_encoder_that_is_no_stft(batch):
     args.encoder_conf = args.decoder_conf = {"channel": 16, "kernel_size": 32, "stride": 16}
     args.separator_conf = {"unit": 8, "layer": 1}
     args.model_conf, args.sample_rate = {"n_fft": N_FFT, "hop_length": HOP}, FS
+    args.criterions = [{"name": "weak_label", "conf": {"remix": 30.0}}]
     model = WeakLabelTask.build_model(args)
     loss, _, _ = model(**batch)
     loss.backward()

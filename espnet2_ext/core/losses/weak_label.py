@@ -2,7 +2,7 @@
 
 Pishdadian et al., "Finding Strength in Weakness": (11) for frame labels, (15) for clip labels, (17)
 for strong ones, with the terms of `weak_terms`. Not in the paper: batches whose items each carry
-their own label type, and a residual output.
+their own label type, a residual output, and mixtures of mixtures.
 """
 
 from typing import NamedTuple
@@ -22,12 +22,13 @@ from espnet2_ext.core.losses.weak_terms import (
     mask_inference,
     mixture_consistency,
     pick_weights,
+    remix_consistency,
     spectrum_class_loss,
     valid_frames,
 )
 
 __all__ = ["ClassifierLoss", "Labels", "WeakLabelLoss", "active_mixture", "class_loss",
-           "class_weights", "mask_inference", "mixture_consistency"]
+           "class_weights", "mask_inference", "mixture_consistency", "remix_consistency"]
 
 STRONG, FRAME, CLIP = range(3)
 KINDS = {"strong": STRONG, "frame": FRAME, "clip": CLIP}
@@ -40,12 +41,16 @@ class Labels(NamedTuple):
 
     `clip` `[B, K]` and `frame` `[B, K, L]` are 0 or 1, `ref` `[B, S, L, F]` holds the spectra of
     the isolated sources, `kind` `[B]` int64 each item's label type: 0 strong, 1 frame, 2 clip.
+    Of a mixture of P mixtures, `parts` `[B, P, L, F]` are their spectra and `part_active`
+    `[B, P, K, L]`, or `[B, P, K]` of clips, their labels.
     """
 
     clip: Tensor | None = None
     frame: Tensor | None = None
     ref: Tensor | None = None
     kind: Tensor | None = None
+    parts: Tensor | None = None
+    part_active: Tensor | None = None
 
 
 class _Target(NamedTuple):
@@ -170,6 +175,8 @@ class WeakLabelLoss(ClassifierLoss):
             evaluation mode, and its term on the mixture, a constant, is neither computed nor added.
         strong_scale: factor of (17), to balance strong items against others in a batch; 1 in the
             paper, which does not mix them.
+        remix: of the term `remix_consistency`, for weakly labelled items that are mixtures of
+            mixtures (`Labels.parts`); 0, without it, in the paper.
 
     Raises:
         ValueError: an unknown label type, strategy or reduction; no classifier for weak labels.
@@ -182,7 +189,8 @@ class WeakLabelLoss(ClassifierLoss):
     def __init__(self, classifier: nn.Module | None, *, label_type: str = "frame",
                  alpha: float = 100.0, prior: Tensor | None = None,
                  clip_prior: Tensor | None = None, strategy: str = "fixed",
-                 reduction: str = "mean", strong_scale: float = 1.0, part: int | None = None):
+                 reduction: str = "mean", strong_scale: float = 1.0, remix: float = 0.0,
+                 part: int | None = None):
         super().__init__(classifier, label_type=label_type, prior=prior, clip_prior=clip_prior,
                          reduction=reduction, part=part)
         if strategy not in STRATEGIES:
@@ -190,6 +198,7 @@ class WeakLabelLoss(ClassifierLoss):
         if classifier is None and label_type != "strong":
             raise ValueError(f"{label_type} labels need a classifier")
         self.alpha, self.strategy, self.strong_scale = alpha, strategy, strong_scale
+        self.remix = remix
         self.fixed = strategy == "fixed"
         if self.fixed and classifier is not None:
             classifier.requires_grad_(False).eval()
@@ -211,8 +220,8 @@ class WeakLabelLoss(ClassifierLoss):
             lengths: `[B]` frames; what lies behind is padding.
 
         Returns:
-            dict of `[B]`: `loss`, and detached `strong`, `mixture`, `class_est`, `class_mix`:
-            those of the label type and strategy, 0 for items without this term.
+            dict of `[B]`: `loss`, and detached `strong`, `mixture`, `class_est`, `class_mix`,
+            `remix`: those of the label type and settings, 0 for items without this term.
 
         Raises:
             ValueError: shapes that do not fit, or labels that are missing; says which.
@@ -223,6 +232,7 @@ class WeakLabelLoss(ClassifierLoss):
         names = ["loss"] + ["strong"] * (self.label_type in ("strong", "mixed"))
         if self.label_type != "strong":
             names += ["mixture", "class_est"] + ["class_mix"] * (not self.fixed)
+            names += ["remix"] * bool(self.remix)
         est, mix = full_precision(est), full_precision(mix)
         terms = dict.fromkeys(names, est.new_zeros(len(est), dtype=est.dtype.to_real()))
         for kind, index, batch, known in self.groups((est, mix, lengths), labels):
@@ -250,7 +260,13 @@ class WeakLabelLoss(ClassifierLoss):
         mixture = active_mixture(est=est, mix=mix, active=active, lengths=lengths,
                                  reduction=self.reduction)
         terms = self.class_terms(est, mix, self.target(kind, labels, lengths))
-        return {"loss": sum(terms.values()) + self.alpha * mixture, "mixture": mixture, **terms}
+        loss = sum(terms.values()) + self.alpha * mixture
+        if self.remix and labels.parts is not None:
+            terms["remix"] = remix_consistency(
+                est=est, parts=labels.parts, lengths=lengths, reduction=self.reduction,
+                active=_given(labels.part_active, "part_active", "[B, P, K, L]"))
+            loss = loss + self.remix * terms["remix"]
+        return {"loss": loss, "mixture": mixture, **terms}
 
     def class_terms(self, est: Tensor, mix: Tensor, target: _Target) -> dict[str, Tensor]:
         """(9) or (14) summed over the estimates and, unless fixed, (8) or (13)."""

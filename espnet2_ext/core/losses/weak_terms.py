@@ -201,6 +201,60 @@ def active_mixture(*, est: Tensor, mix: Tensor, active: Tensor, lengths: Tensor 
     return _over_frames(rest + leak, counted, bins, reduction)
 
 
+def remix_consistency(*, est: Tensor, parts: Tensor, active: Tensor, lengths: Tensor | None = None,
+                      reduction: str = "mean") -> Tensor:
+    """In a mixture of mixtures, the estimates of each one's classes must add up to that one.
+
+    Sum over the parts p of |X_p - sum over i active in p of S^_i|, on the frames in which no class
+    is active in two parts: there the labels alone tell whose an estimate is. Not in the paper; it
+    is the mixture invariant loss (Wisdom et al., "Unsupervised Sound Separation Using Mixture
+    Invariant Training", eq. 2), with labels in the place of the best assignment. A residual output
+    has no label: each of its bins goes to the part that it fits best.
+
+    Args:
+        est: `[B, S, L, F]`, estimates from the sum of the parts.
+        parts: `[B, P, L, F]`, the mixtures that were added, of the same kind as the estimates.
+        active: `[B, P, K, L]` frame labels of the parts, or `[B, P, K]`, their clips' labels.
+        lengths: `[B]` frames.
+        reduction: `mean` (sum over parts, mean over bins and counted frames) or `sum`.
+
+    Returns:
+        `[B]`; 0 for an item of which no frame counts. Frames without any active class do not,
+        unless there is a residual.
+
+    Raises:
+        ValueError: shapes that do not fit, or one of both complex.
+
+    >>> est, parts = torch.tensor([2.0, 1.0]), torch.tensor([3.0, 1.5])
+    >>> remix_consistency(est=est.reshape(1, 2, 1, 1), parts=parts.reshape(1, 2, 1, 1),
+    ...                   active=torch.eye(2)[None])  # |3 - 2| and |1.5 - 1|
+    tensor([1.5000])
+    """
+    batch, sources, length, bins = est.shape
+    if active.dim() == 3:
+        active = active[..., None].expand(-1, -1, -1, length)
+    if active.dim() != 4 or parts.shape != (*active.shape[:2], length, bins) or \
+            active.shape[::3] != (batch, length) or active.shape[2] > sources:
+        _refuse("est [B, S, L, F], parts [B, P, L, F] and active [B, P, K, L] or [B, P, K], K <= S",
+                est=est, parts=parts, active=active)
+    if est.is_complex() != parts.is_complex():
+        raise ValueError(f"expected est and parts both real or both complex, "
+                         f"got {est.dtype} and {parts.dtype}")
+    est, on, classes = full_precision(est), active > 0.5, active.shape[2]
+    counted = (on.sum(1) <= 1).all(1)  # [B, L]
+    rest = torch.stack([part - (est[:, :classes] * own[..., None]).sum(1) for part, own in
+                        zip(full_precision(parts).unbind(1), on.unbind(1))], 1)
+    away = rest.abs().sum(1)  # [B, L, F]
+    if classes < sources:
+        residual = est[:, classes:].sum(1, keepdim=True)
+        away = away + ((rest - residual).abs() - rest.abs()).amin(1)
+    else:
+        counted = counted & on.any(1).any(1)
+    if lengths is not None:
+        counted = counted & valid_frames(lengths, length)
+    return _over_frames(away.sum(-1), counted, bins, reduction)
+
+
 def estimate_labels(labels: Tensor, sources: int) -> Tensor:
     """Labels of the mixture `[B, K, ...]` to those of each estimate, `[B, S, K, ...]`; (9), (14).
 

@@ -23,6 +23,8 @@ class WeakLabelCriterion(AbsEnhLoss):
         class_weights: weights (16) for frame and strong labels, from `prior`.
         clip_weights: the same for clip labels, from `clip_prior`; the paper has none.
         reduction: `mean` or `sum`. strong_scale: see `WeakLabelLoss`.
+        remix: weight of its term for mixtures of mixtures, of which a model that is trained with
+            it makes its batches (`ESPnetWeakLabelModel`); 0: mixtures are taken as they are.
         name: in the log.
 
     After each call `stats` holds the terms `[B]`, detached.
@@ -34,7 +36,7 @@ class WeakLabelCriterion(AbsEnhLoss):
                  strategy: str = "fixed", part: str = "separator",
                  prior: Sequence[float] | None = None, clip_prior: Sequence[float] | None = None,
                  alpha: float = 100.0, class_weights: bool = True, clip_weights: bool = False,
-                 reduction: str = "mean", strong_scale: float = 1.0, name: str = "weak_label"):
+                 reduction: str = "mean", strong_scale: float = 1.0, remix: float = 0.0, name: str = "weak_label"):
         super().__init__()
         self._name, self.part, self.stats = name, part, {}
         options = {"label_type": label_type, "reduction": reduction,
@@ -44,7 +46,7 @@ class WeakLabelCriterion(AbsEnhLoss):
             self.loss = ClassifierLoss(classifier, **options)
         else:
             self.loss = WeakLabelLoss(classifier, alpha=alpha, strategy=strategy,
-                                      strong_scale=strong_scale, **options)
+                                      strong_scale=strong_scale, remix=remix, **options)
 
     @property
     def name(self) -> str:
