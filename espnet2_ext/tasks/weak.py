@@ -64,6 +64,9 @@ class WeakLabelTask(EnhancementTask):
                            help="Weights of a trained classifier, its config.yaml beside them")
         group.add_argument("--residual", type=str2bool, default=False,
                            help="One output more, for the sound of no labelled class")
+        group.add_argument("--remix", type=float, default=0.0,
+                           help="Train a separator on mixtures of mixtures; the weight of the "
+                                "loss's term of their parts. 0: on the mixtures as they are")
         for name in ("train", "valid"):
             group.add_argument(f"--{name}_table", type=str_or_none, default=None,
                                help="Folder of a mixture table")
@@ -144,7 +147,7 @@ class WeakLabelTask(EnhancementTask):
         if args.part == "separator":
             separator = _build_separator(args, encoder.output_dim)
         given = {"classifier": classifier, "label_type": args.label_type, "part": args.part,
-                 "strategy": args.strategy, "prior": args.frame_prior,
+                 "strategy": args.strategy, "remix": args.remix, "prior": args.frame_prior,
                  "clip_prior": args.clip_prior}
         wrappers = [build_criterion(c, "all_sources", **(given if c["name"] == WEAK else {}))
                     for c in (_weak(args) if args.part == "classifier" else args.criterions)]
@@ -201,6 +204,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.part == "separator" and others and args.label_type != "strong":
         raise DataError(f"criterion {others[0]} compares with isolated sources, which label_type "
                         f"{args.label_type} does not give; set label_type: strong")
+    if args.remix < 0 or (args.remix and not _weak(args)):
+        raise DataError(f"remix, 0 or more, is a weight in a criterion weak_label; got {args.remix:g}"
+                        + " without one" * (not _weak(args)))
     if args.part == "classifier" and not _weak(args):
         raise DataError("--part classifier needs a criterion weak_label")
 

@@ -16,12 +16,9 @@ T, PRIOR = 2000, [0.2, 0.5, 0.4]
 PRIORS = ["--frame_prior", *PRIOR]
 
 
-def build(*more, seed=0, remix=0.0, **kwargs):
+def build(*more, seed=0, **kwargs):
     torch.manual_seed(seed)
-    args = model_args(*PRIORS, *more, **kwargs)
-    if remix:
-        args.criterions = [{"name": "weak_label", "conf": {"alpha": 100.0, "remix": remix}}]
-    return WeakLabelTask.build_model(args)
+    return WeakLabelTask.build_model(model_args(*PRIORS, *more, **kwargs))
 
 
 @pytest.fixture
@@ -96,7 +93,8 @@ def test_loss_is_that_of_the_core(batch, kind, residual):
     assert without_gradient(model) == []
 
 
-JOINT = ("--strategy", "joint")
+JOINT = ["--strategy", "joint"]
+REMIX = [*JOINT, "--remix", 30]
 
 
 def by_hand(batch):
@@ -115,7 +113,7 @@ def by_hand(batch):
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("kind", ["strong", "frame", "clip", "mixed"])
 def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual, monkeypatch):
-    model = build("--label_type", kind, "--residual", residual, *JOINT, remix=30.0).train()
+    model = build("--label_type", kind, "--residual", residual, *REMIX).train()
     both, new = by_hand(batch)
     order = torch.ones(4, 4) * 0.9
     order[[0, 1, 2, 3], [1, 0, 3, 2]] = 0.0  # of the two that would do
@@ -141,7 +139,7 @@ def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual, monke
 
 
 def test_partners_share_few_classes_and_are_never_oneself(batch):
-    model = build(*JOINT, remix=30.0).train()
+    model = build(*REMIX).train()
     added = []
     model.encoder.register_forward_pre_hook(lambda _, given: added.append(given[0]))
     by_hand(batch)
@@ -158,16 +156,16 @@ def test_partners_share_few_classes_and_are_never_oneself(batch):
 
 
 def test_only_training_remixes(batch):
-    model, plain = build(*JOINT, remix=30.0).eval(), build(*JOINT).eval()
+    model, plain = build(*REMIX).eval(), build(*JOINT).eval()
     assert torch.equal(model(**batch)[0], plain(**batch)[0])
     alone = {k: x[:1] for k, x in batch.items()}  # nothing to mix it with
     got = [m.train()(**alone)[0] for m in (model, plain)]
-    assert torch.equal(*got) and not build("--part", "classifier", remix=30.0).remix
+    assert torch.equal(*got) and not build("--part", "classifier", *REMIX).remix
 
 
 @pytest.mark.parametrize("mask", ["phase_sensitive", "complex"])
 def test_all_kinds_of_estimates_are_remixed(batch, mask):
-    model = build("--separator_conf", f"mask_type={mask}", *JOINT, remix=30.0).train()
+    model = build("--separator_conf", f"mask_type={mask}", *REMIX).train()
     loss, stats, _ = model(**batch)
     loss.backward()
     assert without_gradient(model) == [] and stats["remix"] > 0
@@ -300,7 +298,7 @@ def test_an_encoder_that_is_no_stft(batch):
     args.encoder_conf = args.decoder_conf = {"channel": 16, "kernel_size": 32, "stride": 16}
     args.separator_conf = {"unit": 8, "layer": 1}
     args.model_conf, args.sample_rate = {"n_fft": N_FFT, "hop_length": HOP}, FS
-    args.criterions = [{"name": "weak_label", "conf": {"remix": 30.0}}]
+    args.remix = 30.0
     model = WeakLabelTask.build_model(args)
     loss, _, _ = model(**batch)
     loss.backward()
@@ -333,6 +331,9 @@ def test_a_loss_on_references_needs_strong_labels():
     args = model_args(config="conf/debug/train_weak_asteroid_loss.yaml")
     args.label_type = "clip"
     with pytest.raises(DataError, match="asteroid compares with isolated sources.*label_type"):
+        WeakLabelTask.build_model(args)
+    args.label_type, args.remix = "strong", 1.0
+    with pytest.raises(DataError, match="remix, 0 or more, .* got 1 without one"):
         WeakLabelTask.build_model(args)
     args.label_type = "weak"
     with pytest.raises(DataError, match="label_type must be one of strong, frame, clip, mixed"):

@@ -12,19 +12,18 @@ from espnet2_ext.core.losses.weak_label import ClassifierLoss, Labels, WeakLabel
 class WeakLabelCriterion(AbsEnhLoss):
     """`core.losses.weak_label` behind ESPnet's interface, for `ESPnetWeakLabelModel`.
 
-    In a YAML: `{name: weak_label, conf: {alpha: 100, class_weights: true}}`. What the first line
-    of arguments holds comes from the task's own options.
+    In a YAML: `{name: weak_label, conf: {alpha: 100, class_weights: true}}`. The first four
+    arguments and the priors come from the task's own options.
 
     Args:
-        classifier, label_type, strategy: see `WeakLabelLoss`.
+        classifier, label_type, strategy, remix: see `WeakLabelLoss`. A model that is trained with
+            `remix` makes its batches of mixtures of mixtures (`ESPnetWeakLabelModel`).
         part: `separator`, or `classifier` for the classifier's own training (`ClassifierLoss`).
         prior, clip_prior: K shares of frames and of clips in which each class is active.
         alpha: weight of the mixture term, (11) and (15) of the paper.
         class_weights: weights (16) for frame and strong labels, from `prior`.
         clip_weights: the same for clip labels, from `clip_prior`; the paper has none.
         reduction: `mean` or `sum`. strong_scale: see `WeakLabelLoss`.
-        remix: weight of its term for mixtures of mixtures, of which a model that is trained with
-            it makes its batches (`ESPnetWeakLabelModel`); 0: mixtures are taken as they are.
         name: in the log.
 
     After each call `stats` holds the terms `[B]`, detached.
@@ -33,10 +32,10 @@ class WeakLabelCriterion(AbsEnhLoss):
     needs = {"mix": "mix_spectrum", "labels": "labels", "lengths": "frames"}
 
     def __init__(self, classifier: nn.Module | None, label_type: str = "frame",
-                 strategy: str = "fixed", part: str = "separator",
+                 strategy: str = "fixed", remix: float = 0.0, part: str = "separator",
                  prior: Sequence[float] | None = None, clip_prior: Sequence[float] | None = None,
                  alpha: float = 100.0, class_weights: bool = True, clip_weights: bool = False,
-                 reduction: str = "mean", strong_scale: float = 1.0, remix: float = 0.0, name: str = "weak_label"):
+                 reduction: str = "mean", strong_scale: float = 1.0, name: str = "weak_label"):
         super().__init__()
         self._name, self.part, self.stats = name, part, {}
         options = {"label_type": label_type, "reduction": reduction,
