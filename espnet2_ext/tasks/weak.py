@@ -147,7 +147,7 @@ class WeakLabelTask(EnhancementTask):
         if args.part == "separator":
             separator = _build_separator(args, encoder.output_dim)
         given = {"classifier": classifier, "label_type": args.label_type, "part": args.part,
-                 "strategy": args.strategy, "remix": args.remix, "prior": args.frame_prior,
+                 "strategy": args.strategy, "remix": _remix(args), "prior": args.frame_prior,
                  "clip_prior": args.clip_prior}
         wrappers = [build_criterion(c, "all_sources", **(given if c["name"] == WEAK else {}))
                     for c in (_weak(args) if args.part == "classifier" else args.criterions)]
@@ -183,6 +183,10 @@ def _weak(args: argparse.Namespace) -> list[dict]:
     return [c for c in args.criterions or [] if c["name"] == WEAK]
 
 
+def _remix(args: argparse.Namespace) -> float:
+    return getattr(args, "remix", 0.0)  # config.yaml of older trainings does not know it
+
+
 def _rate(args: argparse.Namespace) -> int:
     """Sampling rate of the model in Hz: the encoder's, where it has one."""
     encoder = build(encoder_choices, args.encoder, args.encoder_conf)
@@ -204,8 +208,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.part == "separator" and others and args.label_type != "strong":
         raise DataError(f"criterion {others[0]} compares with isolated sources, which label_type "
                         f"{args.label_type} does not give; set label_type: strong")
-    if args.remix < 0 or (args.remix and not _weak(args)):
-        raise DataError(f"remix, 0 or more, is a weight in a criterion weak_label; got {args.remix:g}"
+    if (remix := _remix(args)) < 0 or (remix and not _weak(args)):
+        raise DataError(f"remix, 0 or more, is a weight in a criterion weak_label; got {remix:g}"
                         + " without one" * (not _weak(args)))
     if args.part == "classifier" and not _weak(args):
         raise DataError("--part classifier needs a criterion weak_label")

@@ -163,6 +163,12 @@ def test_only_training_remixes(batch):
     assert torch.equal(*got) and not build("--part", "classifier", *REMIX).remix
 
 
+def test_a_config_from_before_remixing_builds_as_it_did():
+    args = model_args(*PRIORS)
+    del args.remix
+    assert not WeakLabelTask.build_model(args).remix
+
+
 @pytest.mark.parametrize("mask", ["phase_sensitive", "complex"])
 def test_all_kinds_of_estimates_are_remixed(batch, mask):
     model = build("--separator_conf", f"mask_type={mask}", *REMIX).train()
