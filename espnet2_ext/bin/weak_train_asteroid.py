@@ -1,8 +1,8 @@
 """Train the model and loss of a weak-label YAML with Asteroid and PyTorch Lightning.
 
 `python -m espnet2_ext.bin.weak_train_asteroid` takes the options of `weak_train`; data, batches and
-steps are the same. `config.yaml` and the best weights lie in the output folder as after ESPnet's
-training, so what reads the one reads the other.
+steps are the same. `config.yaml`, the best and the latest weights lie in the output folder as after
+ESPnet's training, so what reads the one reads the other.
 """
 
 import argparse
@@ -53,6 +53,7 @@ def main(cmd: list[str] | None = None) -> None:
         write_text(Path(args.output_dir) / "config.yaml",
                    yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False))
         export_weights(best, Path(args.output_dir) / f"valid.{monitor}.best.pth")
+        export_weights(best.with_name("last.ckpt"), Path(args.output_dir) / "latest.pth")
         logging.info("best checkpoint: %s", best)
 
 

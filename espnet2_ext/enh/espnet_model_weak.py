@@ -256,14 +256,15 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
 def _remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict]:
     """A batch with another of its mixtures added to each; `part_` keys hold both, `[B, 2, ...]`.
 
-    Partners share as few classes as the batch allows; ties are broken at random. A batch of one
-    mixture stays as it is.
+    Partners share as few classes as the batch allows; of several such, an item takes the next one
+    of the batch, whose order is random. A batch of one mixture stays as it is.
     """
     if len(mix) < 2:
         return mix, lengths, batch
     clip = batch.get("clip_label", mix.new_zeros(len(mix), 0))
-    shared = clip @ clip.T + torch.rand(len(mix), len(mix), device=mix.device)  # ties: below 1
-    other = shared.fill_diagonal_(torch.inf).argmin(1)
+    place = torch.arange(len(mix), device=mix.device)
+    after = (place - place[:, None]) % len(mix)  # how far behind an item, round the batch
+    other = (clip @ clip.T * len(mix) + after).fill_diagonal_(torch.inf).argmin(1)
     both = {k: torch.stack([x, x[other]], 1) for k, x in {"mix": mix, **batch}.items()
             if k in ("mix", "clip_label", "frame_label", "label_kind")}
     new = {k: both[k].amax(1) for k in both if k != "mix"}  # of two label types the weaker one

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet2_ext.core.losses import in_parts, weak_label, weak_terms
+from espnet2_ext.core.losses import in_parts, mixture_terms, weak_label, weak_terms
 from espnet2_ext.core.losses.weak_label import (
     ClassifierLoss,
     Labels,
@@ -80,7 +80,7 @@ def item(x, i: int):
         if isinstance(x, Labels) else x[i:i + 1]
 
 
-@pytest.mark.parametrize("module", [weak_terms, weak_label, in_parts])
+@pytest.mark.parametrize("module", [weak_terms, mixture_terms, weak_label, in_parts])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted and not result.failed

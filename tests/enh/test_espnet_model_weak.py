@@ -98,13 +98,13 @@ REMIX = [*JOINT, "--remix", 30]
 
 
 def by_hand(batch):
-    """The batch with item 1 + 0, 0 + 1, 3 + 2, 2 + 3: made so that no pair shares a class."""
+    """The batch with one class in each item, and its sums: 0 + 1, 1 + 2, 2 + 3, 3 + 0."""
     first, third = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
     only = torch.stack([first, third, first, third])
     batch["frame_label"] = batch["frame_label"] * only[:, None] + 0.0
     batch["frame_label"][:, 5] = only  # each class sounds somewhere
     batch["clip_label"] = only
-    other = torch.tensor([1, 0, 3, 2])
+    other = torch.tensor([1, 2, 3, 0])
     both = {k: torch.stack([batch[k], batch[k][other]], 1) for k in batch}
     summed = {k: x.sum(1) for k, x in both.items() if k.startswith("speech") and "_len" not in k}
     return both, {k: x.amax(1) for k, x in both.items()} | summed
@@ -112,12 +112,9 @@ def by_hand(batch):
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("kind", ["strong", "frame", "clip", "mixed"])
-def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual, monkeypatch):
+def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual):
     model = build("--label_type", kind, "--residual", residual, *REMIX).train()
     both, new = by_hand(batch)
-    order = torch.ones(4, 4) * 0.9
-    order[[0, 1, 2, 3], [1, 0, 3, 2]] = 0.0  # of the two that would do
-    monkeypatch.setattr(torch, "rand", lambda *_, **__: order)
     loss, stats, _ = model(**batch)
     est, mix, ref, frames = magnitudes(model, new, 3 + residual)
     parts = torch.stack([model.encoder(both["speech_mix"][:, p], new["speech_mix_lengths"])[0].abs()
@@ -140,19 +137,12 @@ def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual, monke
 
 def test_partners_share_few_classes_and_are_never_oneself(batch):
     model = build(*REMIX).train()
-    added = []
-    model.encoder.register_forward_pre_hook(lambda _, given: added.append(given[0]))
-    by_hand(batch)
-    for seed in range(6):
-        torch.manual_seed(seed)
-        model(**batch)
-    mixes, found = batch["speech_mix"], set()
-    for mix in (x for x in added if len(x) == 4):  # the other ones are the parts
-        for i, x in enumerate(mix):
-            (j,) = [j for j in range(4) if torch.allclose(x, mixes[i] + mixes[j])]
-            found.add((i, j))
-    apart = {(i, j) for i in (0, 2) for j in (1, 3)}
-    assert found == apart | {(j, i) for i, j in apart}
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    batch["clip_label"] = torch.tensor([[1., 1, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+    model(**batch)
+    mixes = batch["speech_mix"]  # 3 shares one class with 1 and with 2; 1 comes first behind it
+    assert torch.equal(seen[0], mixes + mixes[[2, 2, 0, 1]])
 
 
 def test_only_training_remixes(batch):

@@ -148,6 +148,13 @@ def test_other_separators(run, weak_corpus, classifier, separator, conf):
     assert (out / BEST).exists()
 
 
+def test_mixtures_of_mixtures_in_both_trainers(run, classifier):
+    given = ["--classifier_file", classifier, "--remix", 30]
+    espnet, lightning = run(*given), run(*given, main=weak_train_asteroid.main)
+    assert "remix" in reported(espnet)
+    same(weights(lightning / BEST), weights(espnet / BEST), rtol=0, atol=0)
+
+
 def test_an_asteroid_loss_in_espnets_trainer(run, weak_corpus):
     path = write_config(weak_corpus / "asteroid.yaml", "conf/debug/train_weak_asteroid_loss.yaml")
     out = run(config=path)
@@ -198,7 +205,8 @@ def test_two_processes_give_the_gradients_of_one(run, weak_corpus, config, tmp_p
 
 def test_lightning_takes_espnets_steps(run, classifier, straight):
     out = run("--classifier_file", classifier, main=weak_train_asteroid.main)
-    same(weights(out / BEST), weights(straight / BEST), rtol=0, atol=0)
+    for file in (BEST, "latest.pth"):
+        same(weights(out / file), weights(straight / file), rtol=0, atol=0)
     ours, theirs = (yaml.safe_load((p / "config.yaml").read_text()) for p in (out, straight))
     differ = {k for k in ours if ours[k] != theirs.get(k)}
     assert differ <= {"output_dir", "version"} and theirs.keys() - ours.keys() <= {

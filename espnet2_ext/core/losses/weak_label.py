@@ -1,8 +1,8 @@
 """Losses to train a separator, and its classifier, from strong, frame, clip or mixed labels.
 
 Pishdadian et al., "Finding Strength in Weakness": (11) for frame labels, (15) for clip labels, (17)
-for strong ones, with the terms of `weak_terms`. Not in the paper: batches whose items each carry
-their own label type, a residual output, and mixtures of mixtures.
+for strong ones, with the terms of `weak_terms` and `mixture_terms`. Not in the paper: batches whose
+items each carry their own label type, a residual output, and mixtures of mixtures.
 """
 
 from typing import NamedTuple
@@ -12,17 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet2_ext.core.losses.in_parts import in_parts
+from espnet2_ext.core.losses.mixture_terms import (
+    active_mixture,
+    mixture_consistency,
+    remix_consistency,
+)
 from espnet2_ext.core.losses.weak_terms import (
     REDUCTIONS,
-    active_mixture,
     class_loss,
     class_weights,
     estimate_labels,
     full_precision,
     mask_inference,
-    mixture_consistency,
     pick_weights,
-    remix_consistency,
     spectrum_class_loss,
     valid_frames,
 )

@@ -27,7 +27,8 @@ def valid_frames(lengths: Tensor | None, num_frames: int) -> Tensor | None:
     return torch.arange(num_frames, device=lengths.device) < lengths[:, None]
 
 
-def _refuse(expected: str, **tensors: Tensor) -> None:
+def refuse(expected: str, **tensors: Tensor) -> None:
+    """Raise a ValueError that says what was expected, and the shapes that came."""
     got = ", ".join(f"{name} {list(x.shape)}" for name, x in tensors.items())
     raise ValueError(f"expected {expected}, got {got}")
 
@@ -37,20 +38,12 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, not {reduction!r}")
 
 
-def _check_spectra(est: Tensor, mix: Tensor) -> None:
-    if est.dim() != 4 or est.shape[:1] + est.shape[2:] != mix.shape:
-        _refuse("est [B, S, L, F] and mix [B, L, F]", est=est, mix=mix)
-    if est.is_complex() != mix.is_complex():
-        raise ValueError(f"expected est and mix both real or both complex, "
-                         f"got {est.dtype} and {mix.dtype}")
-
-
 def full_precision(x: Tensor) -> Tensor:
     """`x` in at least 32 bits a real number: bfloat16 is too coarse to sum in."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _over_frames(frames: Tensor, counted: Tensor | None, bins: int, reduction: str) -> Tensor:
+def over_frames(frames: Tensor, counted: Tensor | None, bins: int, reduction: str) -> Tensor:
     """Sums over the bins of each frame `[B, L]` to one value an item, counting `[B, L]` frames."""
     _check_reduction(reduction)
     if counted is None:
@@ -80,7 +73,7 @@ def class_weights(prior: Tensor) -> Tensor:
     """
     prior = torch.as_tensor(prior, dtype=torch.float32)
     if prior.dim() != 1:
-        _refuse("prior [K]", prior=prior)
+        refuse("prior [K]", prior=prior)
     for k, gamma in enumerate(prior.tolist()):
         if not 0 <= gamma <= 1:
             raise ValueError(f"the prior of class {k} must lie between 0 and 1, not {gamma:g}")
@@ -95,7 +88,7 @@ def pick_weights(weight: Tensor, labels: Tensor) -> Tensor:
     tensor([[4., 3.]])
     """
     if weight.shape != (2, labels.shape[1]):
-        _refuse("weight [2, K] and labels [B, K, ...]", weight=weight, labels=labels)
+        refuse("weight [2, K] and labels [B, K, ...]", weight=weight, labels=labels)
     off, on = weight.reshape(2, 1, -1, *[1] * (labels.dim() - 2)).to(labels.device)
     return torch.where(labels > 0.5, on, off)
 
@@ -122,137 +115,17 @@ def mask_inference(*, est: Tensor, ref: Tensor, weight: Tensor | None = None,
     tensor([1.5000])
     """
     if est.dim() != 4 or est.shape != ref.shape:
-        _refuse("est and ref of one shape [B, S, L, F]", est=est, ref=ref)
+        refuse("est and ref of one shape [B, S, L, F]", est=est, ref=ref)
     if est.is_complex() != ref.is_complex():
         raise ValueError(f"expected est and ref both real or both complex, "
                          f"got {est.dtype} and {ref.dtype}")
     if weight is not None and weight.shape != est.shape[:3]:
-        _refuse("weight [B, S, L] for est [B, S, L, F]", weight=weight, est=est)
+        refuse("weight [B, S, L] for est [B, S, L, F]", weight=weight, est=est)
     frames = (full_precision(est) - full_precision(ref)).abs().sum(-1)  # [B, S, L]
     if weight is not None:
         frames = frames * weight
-    return _over_frames(
+    return over_frames(
         frames.sum(1), valid_frames(lengths, est.shape[2]), est.shape[3], reduction)
-
-
-def mixture_consistency(*, est: Tensor, mix: Tensor, lengths: Tensor | None = None,
-                        reduction: str = "mean") -> Tensor:
-    """The estimates must add up to the mixture: |X - sum_i S^_i|, whatever the labels; (4).
-
-    Args:
-        est: `[B, S, L, F]`; mix: `[B, L, F]`, both real or both complex.
-        lengths: `[B]` frames.
-        reduction: `mean` (over bins and frames) or `sum`, as in the paper.
-
-    Returns:
-        `[B]`.
-
-    Raises:
-        ValueError: shapes that do not fit, or one of both complex.
-
-    >>> mix = torch.tensor([[[3.0, 1.0]]])
-    >>> mixture_consistency(est=torch.ones(1, 2, 1, 2), mix=mix)  # |3 - 2| and |1 - 2|
-    tensor([1.])
-    """
-    _check_spectra(est, mix)
-    frames = (full_precision(mix) - full_precision(est).sum(1)).abs().sum(-1)
-    return _over_frames(frames, valid_frames(lengths, est.shape[2]), est.shape[3], reduction)
-
-
-def active_mixture(*, est: Tensor, mix: Tensor, active: Tensor, lengths: Tensor | None = None,
-                   reduction: str = "mean") -> Tensor:
-    """The active estimates must add up to the mixture, the others be silent; (5) and (6).
-
-    |X - sum over active i of S^_i| + sum over inactive i of |S^_i|. Frames without any active
-    class are left out, unless there is a residual output to take their sound.
-
-    Args:
-        est: `[B, S, L, F]`; mix: `[B, L, F]`, both real or both complex.
-        active: `[B, K, L]` frame labels, 0 or 1, for (5). For (6) `[B, K]`, the clip's labels,
-            the same in each frame. S > K: what follows the classes always counts as active.
-        lengths: `[B]` frames.
-        reduction: `mean` (over bins and counted frames) or `sum`, as in the paper.
-
-    Returns:
-        `[B]`; 0 for an item of which no frame counts.
-
-    Raises:
-        ValueError: shapes that do not fit, or one of both complex.
-
-    >>> est = torch.tensor([2.0, 1.0]).reshape(1, 2, 1, 1)
-    >>> active_mixture(est=est, mix=torch.tensor([[[5.0]]]), active=torch.tensor([[1.0, 0.0]]))
-    tensor([4.])
-    """
-    _check_spectra(est, mix)
-    batch, sources, length, bins = est.shape
-    if active.dim() == 2:
-        active = active[..., None].expand(-1, -1, length)
-    if active.dim() != 3 or active.shape[::2] != (batch, length) or active.shape[1] > sources:
-        _refuse("active [B, K, L] or [B, K] for est [B, S, L, F], K <= S", active=active, est=est)
-    on = active > 0.5
-    if active.shape[1] < sources:
-        on = torch.cat([on, on.new_ones(batch, sources - active.shape[1], length)], 1)
-    est = full_precision(est)
-    rest = (full_precision(mix) - (est * on[..., None]).sum(1)).abs().sum(-1)  # [B, L]
-    leak = est.abs().sum(-1).masked_fill(on, 0).sum(1)
-    counted = on.any(1)
-    if lengths is not None:
-        counted = counted & valid_frames(lengths, length)
-    return _over_frames(rest + leak, counted, bins, reduction)
-
-
-def remix_consistency(*, est: Tensor, parts: Tensor, active: Tensor, lengths: Tensor | None = None,
-                      reduction: str = "mean") -> Tensor:
-    """In a mixture of mixtures, the estimates of each one's classes must add up to that one.
-
-    Sum over the parts p of |X_p - sum over i active in p of S^_i|, on the frames in which no class
-    is active in two parts: there the labels alone tell whose an estimate is. Not in the paper; it
-    is the mixture invariant loss (Wisdom et al., "Unsupervised Sound Separation Using Mixture
-    Invariant Training", eq. 2), with labels in the place of the best assignment. A residual output
-    has no label: each of its bins goes to the part that it fits best.
-
-    Args:
-        est: `[B, S, L, F]`, estimates from the sum of the parts.
-        parts: `[B, P, L, F]`, the mixtures that were added, of the same kind as the estimates.
-        active: `[B, P, K, L]` frame labels of the parts, or `[B, P, K]`, their clips' labels.
-        lengths: `[B]` frames.
-        reduction: `mean` (sum over parts, mean over bins and counted frames) or `sum`.
-
-    Returns:
-        `[B]`; 0 for an item of which no frame counts. Frames without any active class do not,
-        unless there is a residual.
-
-    Raises:
-        ValueError: shapes that do not fit, or one of both complex.
-
-    >>> est, parts = torch.tensor([2.0, 1.0]), torch.tensor([3.0, 1.5])
-    >>> remix_consistency(est=est.reshape(1, 2, 1, 1), parts=parts.reshape(1, 2, 1, 1),
-    ...                   active=torch.eye(2)[None])  # |3 - 2| and |1.5 - 1|
-    tensor([1.5000])
-    """
-    batch, sources, length, bins = est.shape
-    if active.dim() == 3:
-        active = active[..., None].expand(-1, -1, -1, length)
-    if active.dim() != 4 or parts.shape != (*active.shape[:2], length, bins) or \
-            active.shape[::3] != (batch, length) or active.shape[2] > sources:
-        _refuse("est [B, S, L, F], parts [B, P, L, F] and active [B, P, K, L] or [B, P, K], K <= S",
-                est=est, parts=parts, active=active)
-    if est.is_complex() != parts.is_complex():
-        raise ValueError(f"expected est and parts both real or both complex, "
-                         f"got {est.dtype} and {parts.dtype}")
-    est, on, classes = full_precision(est), active > 0.5, active.shape[2]
-    counted = (on.sum(1) <= 1).all(1)  # [B, L]
-    rest = torch.stack([part - (est[:, :classes] * own[..., None]).sum(1) for part, own in
-                        zip(full_precision(parts).unbind(1), on.unbind(1))], 1)
-    away = rest.abs().sum(1)  # [B, L, F]
-    if classes < sources:
-        residual = est[:, classes:].sum(1, keepdim=True)
-        away = away + ((rest - residual).abs() - rest.abs()).amin(1)
-    else:
-        counted = counted & on.any(1).any(1)
-    if lengths is not None:
-        counted = counted & valid_frames(lengths, length)
-    return _over_frames(away.sum(-1), counted, bins, reduction)
 
 
 def estimate_labels(labels: Tensor, sources: int) -> Tensor:
@@ -286,12 +159,12 @@ def spectrum_class_loss(*, logits: Tensor, target: Tensor, weight: Tensor | None
     tensor([1.3863])
     """
     if logits.shape != target.shape or logits.dim() not in (2, 3):
-        _refuse("logits and labels of one shape [B, K, L'] or [B, K]", logits=logits,
+        refuse("logits and labels of one shape [B, K, L'] or [B, K]", logits=logits,
                 labels=target)
     logits = full_precision(logits)
     loss = F.binary_cross_entropy_with_logits(
         logits, target.to(logits.dtype), weight, reduction="none").sum(1)
-    return _over_frames(loss[:, None] if loss.dim() == 1 else loss, valid, 1, reduction)
+    return over_frames(loss[:, None] if loss.dim() == 1 else loss, valid, 1, reduction)
 
 
 def class_loss(*, logits_mix: Tensor | None, logits_est: Tensor | None, labels: Tensor,
@@ -338,7 +211,7 @@ def _estimates_loss(logits: Tensor, labels: Tensor, weight: Tensor | None, valid
                     reduction: str) -> Tensor:
     batch, sources = logits.shape[:2]
     if logits.shape != (len(labels), sources, *labels.shape[1:]):
-        _refuse("logits_est [B, S, K, L'] or [B, S, K] for labels [B, K, L'] or [B, K]",
+        refuse("logits_est [B, S, K, L'] or [B, S, K] for labels [B, K, L'] or [B, K]",
                 logits_est=logits, labels=labels)
     weight, valid = (None if x is None else x.repeat_interleave(sources, 0)
                      for x in (weight, valid))
