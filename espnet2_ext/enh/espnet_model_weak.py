@@ -29,8 +29,9 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
     ones for complex masks. With any other encoder the outputs are decoded, and both they and the
     mixture go through an STFT of the model's own.
 
-    Where a criterion has `remix`, a separator trains on mixtures of mixtures: to each mixture of
-    a batch the one is added that shares the fewest classes with it; strong sources are added, too.
+    Where a criterion has `remix`, a separator trains on mixtures of mixtures, and is validated on
+    them: to each mixture of a batch the one is added that shares the fewest classes with it;
+    strong sources are added, too.
 
     Args:
         encoder, decoder: from ESPnet's tables. separator: the same, or None for part `classifier`.
@@ -117,7 +118,7 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         return self._weak_loss(None, spec.abs(), labels, frames)
 
     def _separator_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
-        if self.remix and self.training:
+        if self.remix:
             mix, lengths, batch = _remixed(mix, lengths, batch)
         feature, flens = self.encoder(mix, lengths)
         masked, _, others = self.separator(feature, flens, {})

@@ -135,8 +135,9 @@ def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual):
     assert without_gradient(model) == []
 
 
-def test_partners_share_few_classes_and_are_never_oneself(batch):
-    model = build(*REMIX).train()
+@pytest.mark.parametrize("training", [True, False])
+def test_partners_share_few_classes_and_are_never_oneself(batch, training):
+    model = build(*REMIX).train(training)
     seen = []
     model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     batch["clip_label"] = torch.tensor([[1., 1, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
@@ -145,10 +146,9 @@ def test_partners_share_few_classes_and_are_never_oneself(batch):
     assert torch.equal(seen[0], mixes + mixes[[2, 2, 0, 1]])
 
 
-def test_only_training_remixes(batch):
-    model, plain = build(*REMIX).eval(), build(*JOINT).eval()
-    assert torch.equal(model(**batch)[0], plain(**batch)[0])
-    alone = {k: x[:1] for k, x in batch.items()}  # nothing to mix it with
+def test_nothing_is_remixed_alone_or_for_a_classifier(batch):
+    model, plain = build(*REMIX), build(*JOINT)
+    alone = {k: x[:1] for k, x in batch.items()}
     got = [m.train()(**alone)[0] for m in (model, plain)]
     assert torch.equal(*got) and not build("--part", "classifier", *REMIX).remix
 

@@ -3,15 +3,19 @@
 import torch
 from torch import Tensor
 
-from espnet2_ext.core.losses.weak_terms import full_precision, over_frames, refuse, valid_frames
+from espnet2_ext.core.losses.weak_terms import (
+    full_precision,
+    over_frames,
+    refuse,
+    same_kind,
+    valid_frames,
+)
 
 
 def _check_spectra(est: Tensor, mix: Tensor) -> None:
     if est.dim() != 4 or est.shape[:1] + est.shape[2:] != mix.shape:
         refuse("est [B, S, L, F] and mix [B, L, F]", est=est, mix=mix)
-    if est.is_complex() != mix.is_complex():
-        raise ValueError(f"expected est and mix both real or both complex, "
-                         f"got {est.dtype} and {mix.dtype}")
+    same_kind(est=est, mix=mix)
 
 
 def mixture_consistency(*, est: Tensor, mix: Tensor, lengths: Tensor | None = None,
@@ -116,9 +120,7 @@ def remix_consistency(*, est: Tensor, parts: Tensor, active: Tensor, lengths: Te
             active.shape[::3] != (batch, length) or active.shape[2] > sources:
         refuse("est [B, S, L, F], parts [B, P, L, F] and active [B, P, K, L] or [B, P, K], K <= S",
                 est=est, parts=parts, active=active)
-    if est.is_complex() != parts.is_complex():
-        raise ValueError(f"expected est and parts both real or both complex, "
-                         f"got {est.dtype} and {parts.dtype}")
+    same_kind(est=est, parts=parts)
     est, on, classes = full_precision(est), active > 0.5, active.shape[2]
     counted = (on.sum(1) <= 1).all(1)  # [B, L]
     rest = torch.stack([part - (est[:, :classes] * own[..., None]).sum(1) for part, own in

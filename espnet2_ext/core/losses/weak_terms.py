@@ -33,6 +33,13 @@ def refuse(expected: str, **tensors: Tensor) -> None:
     raise ValueError(f"expected {expected}, got {got}")
 
 
+def same_kind(**spectra: Tensor) -> None:
+    """Raise a ValueError where one of two spectra is real and the other complex."""
+    if len({x.is_complex() for x in spectra.values()}) > 1:
+        got = " and ".join(str(x.dtype) for x in spectra.values())
+        raise ValueError(f"expected {' and '.join(spectra)} both real or both complex, got {got}")
+
+
 def _check_reduction(reduction: str) -> None:
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, not {reduction!r}")
@@ -116,9 +123,7 @@ def mask_inference(*, est: Tensor, ref: Tensor, weight: Tensor | None = None,
     """
     if est.dim() != 4 or est.shape != ref.shape:
         refuse("est and ref of one shape [B, S, L, F]", est=est, ref=ref)
-    if est.is_complex() != ref.is_complex():
-        raise ValueError(f"expected est and ref both real or both complex, "
-                         f"got {est.dtype} and {ref.dtype}")
+    same_kind(est=est, ref=ref)
     if weight is not None and weight.shape != est.shape[:3]:
         refuse("weight [B, S, L] for est [B, S, L, F]", weight=weight, est=est)
     frames = (full_precision(est) - full_precision(ref)).abs().sum(-1)  # [B, S, L]
