@@ -16,6 +16,8 @@ if sys.argv[1] == "-c":
 name, args = sys.argv[2].rpartition(".")[2], sys.argv[3:]
 with open(os.environ["CALLS"], "a") as f:
     f.write(" ".join([name, *args]) + "\\n")
+with open(os.environ["CALLS"] + ".threads", "a") as f:
+    f.write(name + " " + os.environ.get("OMP_NUM_THREADS", "unset") + "\\n")
 option = dict(zip(args, args[1:]))
 def every(name):
     return [b for a, b in zip(args, args[1:]) if a == name]

@@ -50,6 +50,13 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
     assert status == 0 and "weak_train" not in recipe.names() and out.count("trained already") == 5
 
 
+def test_preparing_takes_one_thread_a_job_and_training_those_given(recipe):
+    recipe("--stop_stage", "6", OMP_NUM_THREADS="3")
+    threads = (recipe.top / "calls.threads").read_text().splitlines()
+    assert "draw_mixtures 1" in threads and "render_mixtures 1" in threads
+    assert {v for v in threads if v.startswith("weak_train")} == {"weak_train 3"}
+
+
 def test_a_classifier_that_changed_trains_its_separator_anew(recipe):
     recipe("--weak_tag", "t", "--stop_stage", "6")
     recipe("--weak_tag", "t", "--stop_stage", "6", "--classifier_args", "--max_epoch 3")

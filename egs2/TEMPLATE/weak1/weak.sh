@@ -142,8 +142,8 @@ make_table() {
 
 # Tables are drawn from a bank once and written; those of the tests are rendered as well.
 stage_4() {
+    local -x OMP_NUM_THREADS=1
     local name set lambda
-    export OMP_NUM_THREADS=1
     make_table "${train_set}" "$(table "${train_set}")" train "${mean_events}"
     [ "${valid_set}" = "${train_set}" ] || make_table "${valid_set}" "$(table "${valid_set}")" valid "${mean_events}"
     while read -r name set lambda; do
@@ -152,7 +152,6 @@ stage_4() {
         py render_mixtures --table "$(table "${set}" "${lambda}")" --bank "${dumpdir}/${set}" \
             --out "${dumpdir}/${name}_mix" "${jobs[@]}"
     done <<<"${tests}"
-    unset OMP_NUM_THREADS
 }
 
 experiment() { echo "${expdir}/weak_${weak_tag}_$1"; }                  # the separator of a label type
