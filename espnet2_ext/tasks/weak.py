@@ -65,8 +65,9 @@ class WeakLabelTask(EnhancementTask):
         group.add_argument("--residual", type=str2bool, default=False,
                            help="One output more, for the sound of no labelled class")
         group.add_argument("--remix", type=float, default=0.0,
-                           help="Train a separator on mixtures of mixtures; the weight of the "
-                                "loss's term of their parts. 0: on the mixtures as they are")
+                           help="Train and validate a separator on mixtures of mixtures; the "
+                                "weight of the loss's term of their parts. 0: on the mixtures as "
+                                "they are")
         for name in ("train", "valid"):
             group.add_argument(f"--{name}_table", type=str_or_none, default=None,
                                help="Folder of a mixture table")

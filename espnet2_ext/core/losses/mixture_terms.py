@@ -119,7 +119,7 @@ def remix_consistency(*, est: Tensor, parts: Tensor, active: Tensor, lengths: Te
     if active.dim() != 4 or parts.shape != (*active.shape[:2], length, bins) or \
             active.shape[::3] != (batch, length) or active.shape[2] > sources:
         refuse("est [B, S, L, F], parts [B, P, L, F] and active [B, P, K, L] or [B, P, K], K <= S",
-                est=est, parts=parts, active=active)
+               est=est, parts=parts, active=active)
     same_kind(est=est, parts=parts)
     est, on, classes = full_precision(est), active > 0.5, active.shape[2]
     counted = (on.sum(1) <= 1).all(1)  # [B, L]

@@ -165,7 +165,7 @@ def spectrum_class_loss(*, logits: Tensor, target: Tensor, weight: Tensor | None
     """
     if logits.shape != target.shape or logits.dim() not in (2, 3):
         refuse("logits and labels of one shape [B, K, L'] or [B, K]", logits=logits,
-                labels=target)
+               labels=target)
     logits = full_precision(logits)
     loss = F.binary_cross_entropy_with_logits(
         logits, target.to(logits.dtype), weight, reduction="none").sum(1)
@@ -217,7 +217,7 @@ def _estimates_loss(logits: Tensor, labels: Tensor, weight: Tensor | None, valid
     batch, sources = logits.shape[:2]
     if logits.shape != (len(labels), sources, *labels.shape[1:]):
         refuse("logits_est [B, S, K, L'] or [B, S, K] for labels [B, K, L'] or [B, K]",
-                logits_est=logits, labels=labels)
+               logits_est=logits, labels=labels)
     weight, valid = (None if x is None else x.repeat_interleave(sources, 0)
                      for x in (weight, valid))
     target = estimate_labels(labels, sources)
