@@ -4,6 +4,7 @@ Losses are called `loss(est_targets, targets)`, as `asteroid.losses` are, and ca
 `asteroid.engine.System`. What they need besides references is in `targets`.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -123,6 +124,17 @@ class ModelSystem(System):
 
     def validation_step(self, batch, batch_nb):
         self.common_step(batch, batch_nb, train=False)
+
+    def on_train_epoch_end(self):
+        """Tell the epoch's results as ESPnet's trainer does, so that what reads its logs reads ours."""
+        values = self.trainer.callback_metrics  # on all processes: it gathers from them
+        stages: dict[str, list[str]] = {"train": [], "valid": []}
+        for name, value in values.items():
+            stages["valid" if name.startswith("val_") else "train"].append(
+                f"{name.removeprefix('val_')}={value:.4g}")
+        if self.trainer.is_global_zero:
+            logging.info("%depoch results: %s", self.trainer.current_epoch + 1,
+                         ", ".join(f"[{k}] {', '.join(v)}" for k, v in stages.items()))
 
     def train_dataloader(self):
         pl.seed_everything(self.seed + self.trainer.current_epoch + 1, verbose=False)

@@ -47,6 +47,9 @@ if name in ("qsep_train", "weak_train", "weak_train_asteroid", "tag_train"):
     out = option["--output_dir"]
     for file in ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"):
         put(out + "/" + file)
+if name == "keep_best":
+    os.path.lexists(option["--exp_dir"]) and os.unlink(option["--exp_dir"])
+    os.symlink(os.path.basename(args[0]), option["--exp_dir"])
 if name == "render_lists":
     put(option["--out"] + "/list.json")
 if name in ("draw_mixtures", "prepare_musdb18", "prepare_own_weak") and "--out" in option:

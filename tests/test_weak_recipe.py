@@ -75,6 +75,32 @@ def test_options_of_the_parts_name_their_experiments(recipe):
     assert "--max_epoch=4" in second and "--max_epoch 3" not in second and "--seed 1" in second
 
 
+def test_trials_train_with_several_seeds_and_keep_the_best(recipe):
+    status, _, err = recipe("--trials", "2", "--label_types", "frame", "--stop_stage", "8")
+    assert status == 0, err
+    exps = [f"{EXP}_best_classifier_frame", f"{EXP}_best_frame"]
+    train = calls(recipe, "weak_train")
+    for n, exp in enumerate(e for e in exps for _ in range(2)):
+        assert f"--output_dir {exp}_seed{n % 2} " in train[n] and f" --seed {n % 2} " in train[n]
+    for call, exp in zip(calls(recipe, "keep_best"), exps, strict=True):
+        assert f"{exp}_seed0 {exp}_seed1 --exp_dir {exp} --model_file valid.loss.best.pth" in call
+        assert (recipe.folder / exp).resolve().name.endswith("_seed0")
+    # both separators have the kept classifier for their judge
+    judge = f"--classifier_file {exps[0]}/valid.loss.best.pth"
+    assert judge in train[2] and judge in train[3]
+    assert f"--output_dir {exps[1]}/inference_test " in recipe.call("weak_inference")
+    recipe("--trials", "3", "--label_types", "frame", "--stop_stage", "6")
+    train = calls(recipe, "weak_train")
+    assert len(train) == 2 and all(" --seed 2 " in call for call in train)  # the others are there
+
+
+def test_one_training_does_not_take_the_place_of_several(recipe):
+    args = ["--weak_tag", "t", "--label_types", "strong", "--stop_stage", "6"]
+    assert recipe(*args, "--trials", "2")[0] == 0
+    status, _, err = recipe(*args)
+    assert status == 1 and "was chosen from several --trials" in err and "--weak_tag" in err
+
+
 def test_joint_needs_no_classifier(recipe):
     recipe("--strategy", "joint", "--stop_stage", "6", "--label_types", "frame")
     (call,) = calls(recipe, "weak_train")
@@ -151,6 +177,11 @@ def test_a_stopped_training_goes_on(recipe):
     (["--label_types", "frame weak"], "weak is none of strong frame clip mixed"),
     (["--label_types", " "], "name at least one of strong frame clip mixed"),
     (["--trainer", "keras"], "--trainer takes espnet or asteroid, not 'keras'"),
+    (["--trials", "0"], "--trials takes a whole number from 1, not '0'"),
+    (["--trials", "two"], "--trials takes a whole number from 1, not 'two'"),
+    (["--trials", "2", "--weak_args", "--seed 3"], "leave out --seed, or add --trials 1"),
+    (["--trials", "2", "--separator_args", "--seed=3"], "leave out --seed, or add --trials 1"),
+    (["--trials", "2", "--inference_model", "valid.loss.ave.pth"], "valid.loss.ave.pth is not kn"),
     (["--mixtures_from", "air"], "--mixtures_from takes drawn, songs or recordings"),
     (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
     (["--qsep_config", "x"], "unknown option --qsep_config"),
@@ -213,6 +244,9 @@ def test_folds_of_urbansound8k(tmp_path, present, folds):
                       "1,2", "--background_classes", "a,b", "--ngpu", "2")  # fmt: skip
     assert "--train_set|folds1_2|" in told and "--background a,b folds1_2:1,2" in told
     assert "--background_classes|a,b|" in told and told.endswith("--ngpu|2|")
+    assert "--trials|2|" in told
+    more = ("--urbansound8k", "us8k", "--config", "x.yaml")  # of a longer training one is enough
+    assert "--trials" not in run_recipe(tmp_path, "urbansound8k_weak", *more)
 
 
 def test_embedded_and_quick_corpora_keep_their_own_folders(tmp_path):

@@ -8,7 +8,7 @@ from espnet2_ext.errors import DataError
 
 _EPOCH = re.compile(r"(\d+)epoch results: (.*)")
 _STAGE = re.compile(r"\[(\w+)\] ([^\[]*)")
-_VALUE = re.compile(r"(\w+)=(-?[\d.]+(?:e[+-]?\d+)?)(?=,|\s*$)")
+_VALUE = re.compile(r"(\w+)=(-?(?:[\d.]+(?:e[+-]?\d+)?|nan|inf))(?=,|\s*$)")
 _PARAMETERS = re.compile(r"Total Number of model parameters: (.+)")
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.experiment import facts, load_rows, load_summary
+from espnet2_ext.report.trials import told_trials
 
 PAPER_ORDER = ("strong", "frame", "clip")  # from the most that is known to the least
 
@@ -82,6 +83,8 @@ def model_facts(experiment: Experiment) -> dict[str, str]:
                                                  and config.get("label_type") == "strong"):
             found[name.replace("_", " ")] = str(config[name])
     found |= facts(experiment.folder)
+    if told := told_trials(experiment.folder):
+        found["trials by validation loss"] = told
     if (table := config.get("train_table")) and (Path(table) / "table.json").is_file():
         info = json.loads((Path(table) / "table.json").read_text(encoding="utf-8"))
         found["training mixtures"] = f"{info['mixtures']} ({info['events']} events)"

@@ -15,6 +15,7 @@ from espnet2_ext.core.events import clip_activity, render
 from espnet2_ext.data.bank import ClipBank
 from espnet2_ext.data.mixtures import MixtureTable, write_table
 from espnet2_ext.errors import DataError
+from espnet2_ext.report.experiment import training_curves
 from espnet2_ext.tasks.weak import WeakLabelTask
 
 BEST = "valid.loss.best.pth"
@@ -215,6 +216,19 @@ def test_lightning_takes_espnets_steps(run, classifier, straight):
     assert {"loss", "mixture", "val_loss", "val_si_sdr_gain"} <= set(log[0].split(","))
     checkpoint = weights(out / "lightning/last.ckpt")["state_dict"]
     assert all(key.startswith("model.") for key in checkpoint)
+
+
+def test_lightning_tells_its_epochs_as_espnet_does(run, classifier, straight, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run("--classifier_file", classifier, main=weak_train_asteroid.main)
+    (tmp_path / "train.log").write_text(caplog.text)
+    curves = training_curves(tmp_path)
+    stats = torch.load(straight / "checkpoint.pth", weights_only=False)["reporter"]["stats"]
+    for stage in ("train", "valid"):
+        for name in ("loss", "class_est"):
+            told = {n: epoch[stage][name] for n, epoch in stats.items()}
+            assert curves[name][stage] == pytest.approx(told, rel=1e-3)
+    assert "si_sdr_gain" in curves and "val_loss" not in curves
 
 
 def test_lightning_resumes(run, classifier, straight, tmp_path):

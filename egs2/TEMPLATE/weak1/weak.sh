@@ -22,6 +22,7 @@ weak_config=conf/train_weak_small.yaml
 weak_tag=
 label_types="strong frame clip"
 strategy=
+trials=1
 trainer=espnet
 weak_args=
 classifier_args=
@@ -50,6 +51,8 @@ Model
   --weak_tag         name of the experiments (from the YAML's name)
   --label_types      separators to train: of strong frame clip mixed (${label_types})
   --strategy         of the classifier: joint, finetune, fixed (as the YAML says)
+  --trials           trainings with seeds 0, 1, ... of each classifier and separator, of which the one of the lowest
+                     validation loss is kept (${trials})
   --trainer          espnet, or asteroid: Asteroid's System with Lightning (${trainer})
   --weak_args        more options for both trainings, as ESPnet takes them (${weak_args})
   --classifier_args  more options for the classifiers' training (${classifier_args})
@@ -75,6 +78,14 @@ for label in ${label_types}; do
 done
 [ -n "${label_types// /}" ] || die "--label_types: name at least one of strong frame clip mixed"
 case ${trainer} in espnet | asteroid) ;; *) die "--trainer takes espnet or asteroid, not '${trainer}'" ;; esac
+case ${trials}/${inference_model} in
+    [!1-9]* | *[!0-9]*/*) die "--trials takes a whole number from 1, not '${trials}'" ;;
+    1/* | */latest.pth | */valid.loss.best.pth | */[0-9]*epoch.pth) ;;
+    *) die "--trials ${trials}: the validation loss of --inference_model ${inference_model} is not known; trials are" \
+        "told apart by that of latest.pth, valid.loss.best.pth or Nepoch.pth" ;;
+esac
+[[ ${trials} = 1 || " ${weak_args} ${classifier_args} ${separator_args}" != *" --seed"[\ =]* ]] ||
+    die "--trials ${trials} trains with seeds 0, 1, ...: leave out --seed, or add --trials 1"
 case ${mixtures_from} in
     drawn | songs | recordings) ;;
     *) die "--mixtures_from takes drawn, songs or recordings, not '${mixtures_from}'" ;;
@@ -85,7 +96,9 @@ fs=${fs/%k/000}
 # tag OPTIONS...: what tells an experiment with these options from others of the same YAML
 tag() { echo "$*" | sed -e 's/--/_/g' -e 's/[ |=/]//g'; }
 
-classifier_tag=${weak_tag:-$(basename "${weak_config}" .yaml)$(tag "${weak_args}${classifier_args}")}
+kept=
+[ "${trials}" = 1 ] || kept=_best
+classifier_tag=${weak_tag:-$(basename "${weak_config}" .yaml)${kept}$(tag "${weak_args}${classifier_args}")}
 if [ -z "${weak_tag}" ]; then
     weak_tag=${classifier_tag}$(tag "${separator_args}")
     [ "${trainer}" = espnet ] || { weak_tag+=_asteroid classifier_tag+=_asteroid; }
@@ -180,6 +193,22 @@ train() {
         "mixtures than $(table "${train_set}") holds" train_with_"${trainer}" "${exp}" "${options[@]}"
 }
 
+# train_trials EXP ID ARGS...: train, as often as --trials says, and have in EXP the best
+train_trials() {
+    local exp=$1 id=$2 seed folders=()
+    shift 2
+    if [ "${trials}" = 1 ]; then
+        [ ! -L "${exp}" ] || die "${exp} was chosen from several --trials: give another --weak_tag"
+        train "${exp}" "${id}" "$@"
+        return
+    fi
+    for ((seed = 0; seed < trials; seed++)); do
+        folders+=("${exp}_seed${seed}")
+        train "${exp}_seed${seed}" "${id}-seed${seed}" "$@" --seed "${seed}"
+    done
+    py keep_best "${folders[@]}" --exp_dir "${exp}" --model_file "${inference_model}"
+}
+
 # its curves are not drawn at each epoch: stage 9 draws them
 train_with_espnet() { train_espnet "$1" weak_train --use_matplotlib false "${@:2}"; }
 
@@ -189,7 +218,7 @@ train_with_asteroid() {
     gpu=$(gpus)
     if [ "${gpu}" -gt 0 ]; then options+=(--devices "${gpu}"); else options+=(--accelerator cpu); fi
     log "all it says: ${exp}/train.log; curves: ${exp}/lightning/metrics.csv"
-    run_logged "${exp}/train.log" 'best checkpoint|WARNING|ERROR|^error:|Traceback' \
+    run_logged "${exp}/train.log" 'epoch results|best checkpoint|WARNING|ERROR|^error:|Traceback' \
         "${python}" -m espnet2_ext.bin.weak_train_asteroid "${options[@]}"
 }
 
@@ -209,7 +238,7 @@ stage_5() {
     read -ra options <<<"${classifier_args}"
     for label in ${label_types}; do
         [ "${label}" != strong ] || continue
-        train "$(classifier "${label}")" "$(training_id "${weak_args}" "${classifier_args}")" \
+        train_trials "$(classifier "${label}")" "$(training_id "${weak_args}" "${classifier_args}")" \
             --part classifier --label_type "${label}" ${options[@]+"${options[@]}"}
     done
 }
@@ -226,7 +255,7 @@ stage_6() {
             id+=-$(cat "${judge}/.done")
             options+=(--classifier_file "${judge}/${inference_model}")
         fi
-        train "$(experiment "${label}")" "${id}" --part separator --label_type "${label}" \
+        train_trials "$(experiment "${label}")" "${id}" --part separator --label_type "${label}" \
             ${strategy:+--strategy "${strategy}"} ${options[@]+"${options[@]}"}
     done
 }
