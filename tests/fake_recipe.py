@@ -46,7 +46,7 @@ if name in ("qsep_train", "weak_train", "weak_train_asteroid", "tag_train"):
     print("1epoch results: fine", "and noise", sep="\\n")
     out = option["--output_dir"]
     for file in ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"):
-        put(out + "/" + file)
+        put(out + "/" + file, os.environ.get("WEIGHTS", ""))
 if name == "keep_best":
     os.path.lexists(option["--exp_dir"]) and os.unlink(option["--exp_dir"])
     os.symlink(os.path.basename(args[0]), option["--exp_dir"])

@@ -126,7 +126,7 @@ def test_training_that_leaves_no_model_is_a_failure(recipe):
 def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
     recipe("--stop_stage", "6")
     status, _, err = recipe("--stop_stage", "6", HASH="2")
-    assert status == 1 and "was trained on other clips" in err and "--qsep_tag" in err
+    assert status == 1 and "was begun with other clips in dump/train:" in err and "--qsep_tag" in err
 
 
 def test_other_initial_weights_under_an_old_checkpoint_are_refused(recipe):
@@ -137,7 +137,22 @@ def test_other_initial_weights_under_an_old_checkpoint_are_refused(recipe):
     assert "trained already" in recipe(*options)[1]
     (recipe.folder / "tagger.pth").write_text("of a longer training")
     status, _, err = recipe(*options)
-    assert status == 1 and "from other weights than --init_param gives" in err
+    assert status == 1 and "was begun with other weights:" in err
+
+
+def test_other_options_under_an_old_checkpoint_are_refused(recipe):
+    config = recipe.folder / "conf/train_x.yaml"
+    options = ("--stop_stage", "6", "--qsep_tag", "x")
+    assert recipe(*options, "--qsep_args", "--max_epoch 1")[0] == 0
+    config.write_text("max_epoch: 3 # longer\nnum_workers: 2\n" + config.read_text())
+    status, out, err = recipe(*options, "--qsep_args", "--patience=2 --max_epoch 4")
+    assert status == 0 and "going on from the last checkpoint" in out, err
+    status, _, err = recipe(*options, "--qsep_args", "--optim_conf lr=1")
+    assert status == 1 and "exp/qsep_x was begun with other options: give another --qsep_tag" in err
+    config.write_text("optim: adam\n" + config.read_text())
+    (recipe.folder / "exp/qsep_x/.begun_with").unlink()
+    status, _, err = recipe(*options)
+    assert status == 1 and "other clips in dump/train, weights, options:" in err
 
 
 def alive(pid: int) -> bool:

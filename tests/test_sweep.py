@@ -15,6 +15,7 @@ from recipe_options import options_of
 from espnet2_ext.bin import sweep as sweep_bin
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.sweep_plan import Sweep
+from espnet2_ext.report.sweep_table import Notes
 from espnet2_ext.report.training_facts import seconds_of, training_of
 
 RUN = f"""#!{sys.executable} -IS
@@ -39,7 +40,7 @@ def put(path, text):
         f.write(text)
 put(exp + "/config.yaml", "batch_size: 8\\nextractor: care_sep\\n")
 put(exp + "/train.log", open("log").read())
-put(exp + "/.data", "feed\\n")
+put(exp + "/.begun_with", "clips: feed\\n")
 value = float(open("scores").read()) + 10 * int(tag[-1])
 figures = lambda x: {{"mean": x, "median": x + 1}}
 if kind == "tag":
@@ -234,6 +235,15 @@ def test_the_table_alone(place):
     ({"cells": [{"name": "x", "config": "y", "seed": 1}]}, r"cells\[0\]: unknown key seed"),
     ({"cells": [{"name": "x", "config": "y", "task": "z"}]}, r"cells\[0\].task: 'z' is none of"),
     ({"cells": [{"name": "x", "config": "y", "seeds": ["a"]}]}, r"cells\[0\].seeds: expected"),
+    ({"cells": [{"name": "x", "config": "y", "seeds": [1, 1]}]}, "expected a list of different"),
+    ({"cells": []}, "side_by_side.yaml: cells: there is none"),
+    ({"cells": [{"name": "x", "config": "y", "options": {"qsep_tag": "a"}}]},
+     r"cells\[0\]: qsep_tag cannot be an option: the sweep sets that"),
+    ({"task": "weak", "cells": [{"name": "x", "config": "y", "options": {"trials": 2}}]},
+     r"cells\[0\]: trials cannot be an option"),
+    ({"task": "weak", "cells": [{"name": "x", "config": "y"},
+                                {"name": "z", "config": "y", "args": "{exp:x}"}]},
+     r"cells\[1\]: \{exp:x\} has several experiments, one a label type"),
     ({"cells": [{"name": "x", "config": "y"}] * 2}, "cells: x is there twice"),
     ({"cells": [{"name": "x", "config": "{base}"}]}, r"cells\[0\]: \{base\} is not known"),
     ({"cells": [{"name": "x", "config": "y", "args": "{exp:a}"}]}, "no such cell before x"),
@@ -246,6 +256,45 @@ def test_wrong_yamls_name_file_and_key(place, change, message):
     place.write({**CONTENT, **change})
     with pytest.raises(DataError, match=message):
         place()
+
+
+@pytest.mark.parametrize("options, message", [
+    ("--expdir /scratch", r"cells\[0\]: expdir cannot be an option"),
+    ("--qsep-args '--seed 3'", "qsep_args cannot be an option"),
+    ("--ngpu", "--run_options: expected --name value, got --ngpu"),
+    ("ngpu 1", "--run_options: expected --name value, got ngpu"),
+])  # fmt: skip
+def test_wrong_options_of_run_sh_are_named(place, options, message):
+    with pytest.raises(DataError, match=message):
+        place(f"--run_options={options}")
+
+
+def test_needs_come_first_whatever_their_seeds(place):
+    place.write({**CONTENT, "cells": [
+        {"name": "a", "config": "conf/sep.yaml", "seeds": [0, 1]},
+        {"name": "b", "config": "conf/sep.yaml", "seeds": [1], "args": "{exp:a}"}]})  # fmt: skip
+    assert place("--max_seeds", "1") == ["a_seed0", "a_seed1", "b_seed1"]
+    with pytest.raises(DataError, match="--max_seeds 0: 1 is the least"):
+        place("--max_seeds", "0")
+
+
+def test_two_processes_note_beside_each_other(place):
+    sweep = Sweep(place.yaml)
+    first, second = Notes(sweep), Notes(sweep)
+    runs = sweep.runs()
+    first.add(runs[0], "1", 1.0)
+    second.add(runs[1], "2", 1.0)
+    assert set(Notes(sweep).runs) == {runs[0].name, runs[1].name}
+
+
+def test_edited_yamls_are_the_same_in_every_sweep_that_has_them(place):
+    texts = []
+    for name in ("one", "two"):
+        path = place.yaml.with_name(f"{name}.yaml")
+        path.write_text(place.yaml.read_text())
+        Sweep(path, folder="both").write_config("less")
+        texts.append((place.recipe / "exp/both/conf/less.yaml").read_text())
+    assert texts[0] == texts[1] and "alpha: 3" in texts[0]
 
 
 def test_sizes(place):
@@ -265,20 +314,21 @@ def test_sizes(place):
 @pytest.mark.parametrize("more", [
     {}, {"strategy": "joint"}, {"trainer": "asteroid", "strategy": "finetune"},
     {"weak_args": "--classifier_conf pooling=average", "classifier_args": "--max_epoch 3"},
-    {"weak_tag": "own"},
+    {"weak_tag": "own"}, {"run": "--label-types=frame --nj 2"},
 ])  # fmt: skip
 def test_experiments_of_weak_labels_are_named_as_the_driver_names_them(place, tmp_path, more):
     recipe = Recipe(tmp_path / "real", "weak1")
+    more, words = {k: v for k, v in more.items() if k != "run"}, more.get("run", "")
     (recipe.folder / "conf/less.yaml").write_text("strategy: fixed\n")
     (recipe.folder / "run.sh").touch()
     place.write({"title": "t", "recipe": "egs2/fake", "task": "weak", "cells": [
         {"name": "x", "config": "conf/less.yaml", "args": "--config conf/less.yaml",
          "options": {"label_types": "strong clip", **more}}]})  # fmt: skip
-    sweep = Sweep(place.yaml, recipe=recipe.folder)
+    sweep = Sweep(place.yaml, recipe=recipe.folder, run_options=words.split())
     (run,) = sweep.runs()
     status, _, err = recipe(*sweep.command(run)[1:], "--stop_stage", "6")
     assert status == 0, err
-    assert list(sweep.folders(run)) == ["strong", "clip"]
+    assert list(sweep.folders(run)) == (["frame"] if words else ["strong", "clip"])
     for folder in sweep.folders(run).values():
         assert (recipe.folder / folder / "valid.loss.best.pth").exists(), folder
 

@@ -62,7 +62,7 @@ def test_a_stage_without_the_one_before_it_says_which(recipe):
 def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
     recipe("--stop_stage", "6")
     status, _, err = recipe("--stop_stage", "6", HASH="2")
-    assert status == 1 and "was trained on other clips" in err and "--tag_tag" in err
+    assert status == 1 and "was begun with other clips in dump/train:" in err and "--tag_tag" in err
 
 
 def test_help_names_every_option(recipe):

@@ -2,7 +2,6 @@
 
 import hashlib
 import shlex
-import shutil
 import signal
 import subprocess
 import time
@@ -80,8 +79,9 @@ def _start(sweep: Sweep, run: Run) -> int:
     """Run one cell to its end, output to its log; its status. Ends with all that it started."""
     path, command = _log(sweep, run), sweep.command(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if shutil.which("setpriv"):  # run.sh also ends when this process is killed
-        command = ["setpriv", "--pdeathsig", "TERM", *command]
+    with_parent = ["setpriv", "--pdeathsig", "TERM"]  # run.sh also ends when this one is killed
+    if _works([*with_parent, "true"]):
+        command = [*with_parent, *command]
     with open(path, "a", encoding="utf-8") as log:
         log.write(f"\n# {shell_line(sweep, run)}\n")
         log.flush()
@@ -96,6 +96,13 @@ def _start(sweep: Sweep, run: Run) -> int:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
         print(*lines, f"{run.name}: failed with status {status}; {path}", sep="\n", flush=True)
     return status
+
+
+def _works(command: Sequence[str]) -> bool:
+    try:
+        return not subprocess.run(command, capture_output=True).returncode
+    except FileNotFoundError:
+        return False
 
 
 def _stop(process: subprocess.Popen) -> None:

@@ -70,7 +70,8 @@ def _table(number: str, args: argparse.Namespace) -> str:
     table = find_table(args.paper or ("care_sep" if arabic else "weak"), number)
     top = Path(os.path.relpath(Path(__file__).parents[2]))
     if table.mixtures:
-        folders = find_tables_of(args.exp_dirs or [top / table.recipe / "data"])
+        data = top / table.recipe / "data"
+        folders = find_tables_of(args.exp_dirs or [data] * data.is_dir())
         return "\n".join(fill_mixtures(table, folders))
     trained = find_trained(args.exp_dirs or default_roots(top))
     return "\n".join((fill_figure if table.files else fill)(table, trained))

@@ -20,13 +20,13 @@ def main(cmd: list[str] | None = None) -> None:
     """Check, and say what was seen.
 
     Raises:
-        DataError: as `TaggingTask.prepare`; or a loss that is not a number.
+        DataError: as `TaggingTask.prepare` and `load_all`; or a loss that is not a number.
     """
     args = get_parser().parse_args(cmd)
     args.num_workers = 0
     torch.manual_seed(args.seed)
     TaggingTask.prepare(args)
-    first_step(TaggingTask, args, TaggingTask.build_model(args).train())
+    first_step(TaggingTask, args, TaggingTask.start_model(args).train())
 
 
 if __name__ == "__main__":

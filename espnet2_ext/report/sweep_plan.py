@@ -71,10 +71,10 @@ class Sweep:
     def __init__(self, path: str | Path, *, recipe: str | Path | None = None,
                  size: str | None = None, folder: str | None = None,
                  run_options: Sequence[str] = ()):
-        self.path, self.run_options = Path(path), list(run_options)
+        self.path, self.run_options = Path(path), _pairs(run_options)
         content = self._read(self.path)
         check_keys(content, _SWEEP_KEYS, {"title", "recipe", "cells"}, str(path))
-        top = self.path.resolve().parents[2]
+        top = self.path.resolve().parent.parent.parent
         self.recipe = Path(recipe or os.path.relpath(top / content["recipe"]))
         if not (self.recipe / "run.sh").is_file():
             raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
@@ -111,13 +111,18 @@ class Sweep:
             raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
         options = {**(content.get("options") or {}), **(given.get("options") or {})}
         seeds = given.get("seeds", content.get("seeds", [0]))
-        if not seeds or not all(type(s) is int for s in seeds):
-            raise DataError(f"{where}.seeds: expected a list of integers, got {seeds!r}")
+        if (not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds)
+                or len(set(seeds)) < len(seeds)):
+            raise DataError(f"{where}.seeds: expected a list of different integers, got {seeds!r}")
+        if held := sorted(_held(task) & {**options, **self.run_options}.keys()):
+            raise DataError(f"{where}: {', '.join(held)} cannot be an option: the sweep sets that")
         args = " ".join(filter(None, [content.get("args"), given.get("args")]))
         return Cell(str(given["name"]), str(given.get("title", given["name"])), task,
                     given["config"], {k: str(v) for k, v in options.items()}, args, tuple(seeds))
 
     def _check(self, cells: list[Cell]) -> None:
+        if not cells:
+            raise DataError(f"{self.path}: cells: there is none")
         if len(self.cells) < len(cells):
             names = [cell.name for cell in cells]
             twice = next(n for n in names if names.count(n) > 1)
@@ -136,10 +141,13 @@ class Sweep:
         """The first seed of all cells, then the second and so on.
 
         Args:
-            only: these cells and what they need. max_seeds: of each cell at most so many.
+            only: these cells and what they need. max_seeds: of each cell at most so many, but for
+                what the others need.
         Raises:
-            DataError: a name in `only` that is no cell.
+            DataError: a name in `only` that is no cell; max_seeds below 1.
         """
+        if max_seeds is not None and max_seeds < 1:
+            raise DataError(f"--max_seeds {max_seeds}: 1 is the least")
         wanted = set(only) or set(self.cells)
         if unknown := sorted(wanted - self.cells.keys()):
             raise DataError(f"--only {', '.join(unknown)}: {self.path} has the cells "
@@ -148,7 +156,17 @@ class Sweep:
             wanted |= set(cell.needs) if cell.name in wanted else set()
         cells = [cell for cell in self.cells.values() if cell.name in wanted]
         rounds = min(max(len(cell.seeds) for cell in cells), max_seeds or 2**31)
-        return [Run(c, c.seeds[n]) for n in range(rounds) for c in cells if n < len(c.seeds)]
+        order: dict[str, Run] = {}
+        for n in range(rounds):
+            for run in [Run(c, c.seeds[n]) for c in cells if n < len(c.seeds)]:
+                self._add(run, order)
+        return list(order.values())
+
+    def _add(self, run: Run, order: dict[str, Run]) -> None:
+        """Put a run at the end of an order of runs, after what it needs."""
+        for name in run.cell.needs:
+            self._add(self.needed(run, name), order)
+        order.setdefault(run.name, run)
 
     def needed(self, run: Run, name: str) -> Run:
         """The run of cell `name` that `run` is built on: of the same seed, or else its first."""
@@ -160,8 +178,11 @@ class Sweep:
 
         def replace(match: re.Match) -> str:
             if match[1]:
-                (folder,) = self.folders(self.needed(run, match[2])).values()
-                return folder
+                folders = list(self.folders(self.needed(run, match[2])).values())
+                if len(folders) > 1:
+                    raise DataError(f"{where or self.path}: {match[0]} has several experiments, one "
+                                    "a label type; it cannot stand for one of them")
+                return folders[0]
             if match[2] in self.configs:
                 return f"{self.expdir}/conf/{match[2]}.yaml"
             if match[2] not in self.variables:
@@ -186,15 +207,14 @@ class Sweep:
 
     def command(self, run: Run) -> list[str]:
         """What is started in the recipe's folder."""
-        options = [x for k, v in self.options(run).items() for x in (f"--{k}", v)]
-        return ["./run.sh", "--expdir", self.expdir, *options, *self.run_options]
+        options = [*self.options(run).items(), *self.run_options.items()]
+        return ["./run.sh", "--expdir", self.expdir, *(x for k, v in options for x in (f"--{k}", v))]
 
     def folders(self, run: Run) -> dict[str, str]:
         """Label type (empty but for weak labels) -> experiment, seen from the recipe's folder."""
         if run.cell.task != "weak":
             return {"": f"{self.expdir}/{TASKS[run.cell.task]}_{run.name}"}
-        given = zip(self.run_options[::2], self.run_options[1::2])
-        options = self.options(run) | {k.lstrip("-"): v for k, v in given}
+        options = self.options(run) | self.run_options
         labels = options.get("label_types", _LABELS).split()
         return {label: f"{self.expdir}/weak_{weak_tag(options)}_{label}" for label in labels}
 
@@ -220,10 +240,29 @@ class Sweep:
     def write_config(self, name: str) -> None:
         """Write one of `configs` where runs look for it."""
         path = self.recipe / self.expdir / "conf" / f"{name}.yaml"
-        text = f"# Made from {self.path.name}; change it there.\n"
+        text = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same for all that have it
         text += yaml.safe_dump(self.config(name), sort_keys=False)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
+
+
+def _held(task: str) -> set[str]:
+    """Options of run.sh that a sweep sets itself, so that no cell can."""
+    kind = TASKS[task]
+    if kind == "weak":
+        return {"expdir", "weak_config", "config", "separator_args", "trials"}
+    return {"expdir", "task", "config", *(f"{kind}_{k}" for k in ("config", "tag", "exp", "args"))}
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """`--a-b 1 --c=2` as {a_b: 1, c: 2}, as run.sh reads it (DataError: anything else)."""
+    found, rest = {}, list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--") or not (equals or rest):
+            raise DataError(f"--run_options: expected --name value, got {name}")
+        found[name.removeprefix("--").replace("-", "_")] = value if equals else rest.pop(0)
+    return found
 
 
 def weak_tag(options: dict[str, str]) -> str:

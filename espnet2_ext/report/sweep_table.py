@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import write_text
+from espnet2_ext.files import locked, write_text
 from espnet2_ext.report.paper.fill import fill, fill_figure, number
 from espnet2_ext.report.paper.measured import Scores, over_seeds, read_scores
 from espnet2_ext.report.paper.registry import find_table
@@ -32,12 +32,15 @@ class Notes:
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
         self.path = sweep.recipe / sweep.expdir / f"sweep_{sweep.path.stem}.json"
-        self.runs: dict[str, dict] = {}
-        if self.path.is_file():
-            try:
-                self.runs = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
-            except (ValueError, KeyError) as e:
-                raise DataError(f"{self.path}: not what a sweep noted ({e!r}); remove it") from e
+        self.runs = self._read()
+
+    def _read(self) -> dict[str, dict]:
+        if not self.path.is_file():
+            return {}
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))["runs"]
+        except (ValueError, KeyError) as e:
+            raise DataError(f"{self.path}: not what a sweep noted ({e!r}); remove it") from e
 
     def is_done(self, run: Run, number: str) -> bool:
         """Whether the run was finished with the same command and YAMLs, and is still there."""
@@ -46,13 +49,15 @@ class Notes:
         return note.get("id") == number and all(f.is_dir() for f in folders)
 
     def add(self, run: Run, number: str, seconds: float) -> None:
-        """Note a run that has ended well."""
+        """Note a run that has ended well, beside what other processes noted meanwhile."""
         names = {label: Path(f).name for label, f in self.sweep.folders(run).items()}
-        self.runs[run.name] = {"cell": run.cell.name, "seed": run.seed, "id": number,
-                               "folders": names, "seconds": round(seconds)}
-        content = {"sweep": self.sweep.path.stem, "title": self.sweep.title,
-                   "variables": self.sweep.variables, "runs": self.runs}
-        write_text(self.path, json.dumps(content, indent=1) + "\n")
+        with locked(self.path.with_suffix(".lock")):
+            self.runs = self._read()
+            self.runs[run.name] = {"cell": run.cell.name, "seed": run.seed, "id": number,
+                                   "folders": names, "seconds": round(seconds)}
+            content = {"sweep": self.sweep.path.stem, "title": self.sweep.title,
+                       "variables": self.sweep.variables, "runs": self.runs}
+            write_text(self.path, json.dumps(content, indent=1) + "\n")
 
 
 def write_sweep_table(notes: Notes) -> Path:

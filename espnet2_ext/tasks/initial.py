@@ -90,7 +90,7 @@ def initial_weights(args: argparse.Namespace) -> Iterator[None]:
     Raises:
         DataError: see `Entry.read` and `load`.
     """
-    resumed = goes_on(args)
+    resumed, came = goes_on(args), []
     for text in [] if resumed else args.init_param:
         Entry.parse(text).read()
 
@@ -99,7 +99,9 @@ def initial_weights(args: argparse.Namespace) -> Iterator[None]:
         if resumed:
             logging.info("going on from a checkpoint: %s is not read", init_param)
         else:
-            load(model, init_param, ignore_init_mismatch)
+            came.append(load(model, init_param, ignore_init_mismatch))
+            if len(came) == len(args.init_param):
+                check_frozen(model, args.init_param, set().union(*came), ignore_init_mismatch)
 
     espnets = abs_task.load_pretrained_model
     abs_task.load_pretrained_model = load_one
@@ -109,16 +111,60 @@ def initial_weights(args: argparse.Namespace) -> Iterator[None]:
         abs_task.load_pretrained_model = espnets
 
 
-def load(model: nn.Module, init_param: str, ignore_mismatch: bool = False) -> None:
+def load_all(model: nn.Module, args: argparse.Namespace) -> None:
+    """Give a new model what `--init_param` names, as a training begins with it.
+
+    Raises:
+        DataError: see `load` and `check_frozen`.
+    """
+    entries = [] if goes_on(args) else args.init_param
+    came = [load(model, text, args.ignore_init_mismatch) for text in entries]
+    check_frozen(model, entries, set().union(*came), args.ignore_init_mismatch)
+
+
+def check_frozen(model: nn.Module, entries: Iterable[str], came: set[str],
+                 ignore_mismatch: bool = False) -> None:
+    """Refuse frozen weights that no entry holds, as they would stay random.
+
+    Args:
+        entries: of `--init_param`; parts of the model that none of them reaches are not looked at.
+        came: names of the tensors that they gave.
+
+    Raises:
+        DataError: weights or running statistics of frozen layers are missing.
+    """
+    tops = {Entry.parse(text).dst.partition(".")[0] for text in entries}
+    missing = [name for name in _frozen(model)
+               if name not in came and ("" in tops or name.partition(".")[0] in tops)]
+    if missing and not ignore_mismatch:
+        raise DataError(f"--init_param {' '.join(entries)}: tensors "
+                        f"{_few(missing, 'frozen and not in the file')}. To go on without them: "
+                        "--ignore_init_mismatch true")
+
+
+def _frozen(model: nn.Module) -> Iterator[str]:
+    """Weights that are not trained, and the running statistics of their layers."""
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(prefix=name, recurse=False))
+        if own and not any(p.requires_grad for p in own.values()):
+            yield from own
+            for kind in ("running_mean", "running_var"):
+                if getattr(module, kind, None) is not None:
+                    yield f"{name}.{kind}"
+
+
+def load(model: nn.Module, init_param: str, ignore_mismatch: bool = False) -> set[str]:
     """Load an entry of `--init_param` and log what came, part by part, and what did not.
 
     What the file has and the model has not is left out, as are, with `ignore_mismatch`, tensors of
     another shape.
 
+    Returns:
+        The names, in the model, of what the file holds.
+
     Raises:
         DataError: a part that the model does not have; a file none of whose weights fit; without
-            `ignore_mismatch` also another shape, and frozen weights that the file does not hold,
-            as these would stay random.
+            `ignore_mismatch` also another shape.
     """
     entry = Entry.parse(init_param)
     given, part = entry.read(), _part(model, entry)
@@ -130,11 +176,9 @@ def load(model: nn.Module, init_param: str, ignore_mismatch: bool = False) -> No
         raise DataError(f"{where}: none of its tensors fit; are these the right parts?")
     shapes = [f"{k} {list(given[k].shape)} in the file, {list(own[k].shape)} here"
               for k in given if k in own and k not in fits]
-    frozen = [k for k, p in part.named_parameters() if not p.requires_grad and k not in given]
-    if (shapes or frozen) and not ignore_mismatch:
-        faults = ((shapes, "of another shape"), (frozen, "frozen and not in the file"))
-        raise DataError(f"{where}: tensors {' and '.join(_few(*f) for f in faults if f[0])}. To go "
-                        "on without them: --ignore_init_mismatch true")
+    if shapes and not ignore_mismatch:
+        raise DataError(f"{where}: tensors {_few(shapes, 'of another shape')}. To go on without "
+                        "them: --ignore_init_mismatch true")
     part.load_state_dict({**own, **fits})
     logging.info("%s: %d of %d tensors initialised: %s", where, len(fits), len(own),
                  ", ".join(f"{top} {sum(k in fits for k in names)} of {len(names)}"
@@ -144,6 +188,7 @@ def load(model: nn.Module, init_param: str, ignore_mismatch: bool = False) -> No
                         ("in the file alone", _in_short(unknown, given))):
         if names:
             logging.warning("--init_param: left out, %s: %s", what, ", ".join(names))
+    return {f"{entry.dst}.{k}" if entry.dst else k for k in given}
 
 
 def _part(model: nn.Module, entry: Entry) -> nn.Module:

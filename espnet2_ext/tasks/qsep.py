@@ -27,7 +27,7 @@ from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
-from espnet2_ext.tasks.initial import Entry, goes_on, initial_weights, load
+from espnet2_ext.tasks.initial import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
@@ -145,8 +145,7 @@ class QSepTask(TargetSpeakerExtractionTask):
         """The model as a training begins, initial weights loaded."""
         cls.check_weights(args)
         model = cls.build_model(args)
-        for text in [] if goes_on(args) else args.init_param:
-            load(model, text, args.ignore_init_mismatch)
+        load_all(model, args)
         return model
 
     @classmethod

@@ -19,7 +19,7 @@ from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, check_keys, require, training
-from espnet2_ext.tasks.initial import initial_weights
+from espnet2_ext.tasks.initial import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_iter_factory import (
     ExcerptReader,
@@ -96,6 +96,13 @@ class TaggingTask(AbsTask):
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
         return ESPnetTaggingModel(build(query_net_choices, args.query_net, args.query_net_conf))
+
+    @classmethod
+    def start_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
+        """The model as a training begins, initial weights loaded."""
+        model = cls.build_model(args)
+        load_all(model, args)
+        return model
 
     @classmethod
     def prepare(cls, args: argparse.Namespace) -> None:

@@ -149,7 +149,7 @@ def put(path: Path, content: dict | str) -> None:
 
 def qsep(folder: Path, sdr: float, test: str = "test", tagging: dict | None = None) -> None:
     put(folder / "config.yaml", "seed: 0\n")
-    put(folder / ".data", "feedfeed\n")
+    put(folder / ".begun_with", "clips in dump/train: feedfeed\nweights: \noptions: 1 2\n")
     one = {"sdr": stats(sdr), "clean_sdr": stats(20.0), "silence_sdr": stats(None)}
     other = {**one, "sdr": stats(sdr - 1)}
     put(folder / f"inference_{test}/scores/summary.json", {
@@ -228,6 +228,22 @@ def test_zero_shot_takes_its_own_set_alone(tmp_path, capsys):
     assert text.count("###") == 2
 
 
+def test_a_bundle_scored_in_another_recipe_is_not_of_this_table(tmp_path, capsys):
+    roots = [tmp_path / "egs2" / recipe / "exp" for recipe in ("esc50_qsep", "audioset_qsep")]
+    for root in roots:
+        qsep(root / "zero/qsep_C_seed0", 6.0)
+        put(root / "zero/qsep_C_seed0/model.json", "{}")
+    text = filled(capsys, "--table", "1", "--exp_dirs", *roots)
+    assert "audioset_qsep/exp/zero: test" in text and "esc50_qsep" not in text
+
+
+def test_an_experiment_found_twice_counts_once(tmp_path, capsys):
+    qsep(tmp_path / "exp/qsep_C_seed1", 6.0)
+    given = [tmp_path, tmp_path / "exp", f"C={tmp_path / 'exp/qsep_C_seed1'}"]
+    found = rows(filled(capsys, "--table", "2", "--exp_dirs", *given), "query `self`")
+    assert found["C: 768-d CaRE-SEP (grad, init, shared)"][0] == "6.00"
+
+
 def test_an_experiment_can_be_named_as_a_cell(tmp_path, capsys):
     qsep(tmp_path / "anything", 6.0)
     text = filled(capsys, "--table", "2", "--exp_dirs", f"D={tmp_path / 'anything'}")
@@ -266,6 +282,7 @@ def test_table_xi_tells_the_tests_lambdas_apart(tmp_path, capsys):
           dense="5")  # fmt: skip
     text = filled(capsys, "--table", "XI", "--exp_dirs", tmp_path)
     found = rows(text, "###")["ΔSI-SDR frame"]
+    assert "- the sweep's size: dense 5, sparse 2" in text
     assert found[:4] == ["6.00", "6.8", "4.00", "5.2"] and set(found[4::2]) == {""}
 
 
@@ -287,17 +304,29 @@ def test_tables_ii_and_iii_come_from_the_preparation(tmp_path, capsys):
     assert found["lambda 5"][0] == "" and found["lambda 2"][:2] == ["0.250", "–"]
 
 
+def test_tables_ii_and_iii_where_nothing_was_prepared(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tables, "__file__", str(tmp_path / "a/b/tables.py"))
+    assert "Nothing prepared." in filled(capsys, "--table", "II")
+    weak(tmp_path / "weak_crnn_frame", 1.0)
+    given = f"crnn={tmp_path / 'weak_crnn_frame'}"
+    assert "Nothing prepared." in filled(capsys, "--table", "III", "--exp_dirs", given)
+
+
 def test_figure_3_of_care_sep_has_its_divergences(tmp_path, capsys):
     put(tmp_path / "e/qsep_A_seed0/config.yaml", "seed: 0\n")
     put(tmp_path / "e/figure_3.json", {
         "classes": ["Bark", "Piano"], "clips": ["a", "b"], "kl_formula": "symmetric",
-        "systems": [{"name": "A_seed0", "kl": {"separation feature": 2.5,
-                                               "query embedding": 7.25}}]})  # fmt: skip
+        "systems": [{"name": name, "kl": {"separation feature": kl, "query embedding": 7.25}}
+                    for name, kl in (("qsep_A_seed0", 2.5), ("C_seed1", 3.0), ("care_seeded", 1))],
+    })  # fmt: skip
     text = filled(capsys, "--table", "fig3", "--exp_dirs", tmp_path)
     found = rows(text, "###")
     assert found["(a), (b): 2048-d ST-SED-SEP"] == ["2.50", "4.34", "7.25", "10.37"]
-    assert found["(c), (d): 768-d CaRE-SEP"] == ["", "5.08", "", "5.77"]
+    assert found["(c), (d): 768-d CaRE-SEP"] == ["3.00", "5.08", "7.25", "5.77"]
     assert f"### {tmp_path}/e/figure_3.png" in text
+    put(tmp_path / "e/figure_3.json", "{")
+    with pytest.raises(DataError, match="figure_3.json: not a whole JSON file"):
+        tables.main(["--table", "fig3", "--exp_dirs", str(tmp_path)])
 
 
 def test_pictures_of_weak_labels_are_found(tmp_path, capsys):

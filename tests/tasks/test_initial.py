@@ -10,7 +10,7 @@ from small_confs import parse, small_separator, small_tagger
 from torch import nn
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.tasks.initial import Entry, initial_weights, load
+from espnet2_ext.tasks.initial import Entry, initial_weights, load, load_all
 from espnet2_ext.tasks.qsep import QSepTask
 
 CARE, UNET = "mini/care_sep.yaml", "mini/st_sed_sep.yaml"
@@ -98,10 +98,33 @@ def test_what_cannot_be_taken_is_named(file, entry, message):
 
 def test_frozen_weights_must_all_be_there(file):
     model = net()
-    model["more"] = nn.Linear(4, 4).requires_grad_(False)
-    with pytest.raises(DataError, match="frozen and not in the file: more.weight, more.bias"):
-        load(model, f"{file}:a")
-    load(model, f"{file}:a", ignore_mismatch=True)
+    model["more"] = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).requires_grad_(False)
+    with pytest.raises(DataError, match="frozen and not in the file: more.0.weight, more.0.bias, "
+                                        "more.1.weight and 3 more"):
+        load_all(model, start_with(f"{file}:a"))
+    load_all(model, start_with(f"{file}:a", ignore=True))
+    load_all(model, start_with(f"{file}:a.body:body"))  # another part than the frozen one
+
+
+def test_several_files_may_hold_the_frozen_weights_together(file, tmp_path):
+    model = net()
+    model["more"] = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).requires_grad_(False)
+    state = model["more"].state_dict()
+    whole = save(tmp_path / "more.pth", state)
+    load_all(model, start_with(f"{file}:a", f"{whole}::more"))
+    part = save(tmp_path / "part.pth", {k: v for k, v in state.items() if "running" not in k})
+    with pytest.raises(DataError, match="more.1.running_mean, more.1.running_var"):
+        load_all(model, start_with(f"{file}:a", f"{part}::more"))
+    first = save(tmp_path / "first.pth", model["more"][0].state_dict())
+    with pytest.raises(DataError, match="frozen and not in the file: more.1.weight"):
+        load_all(model, start_with(f"{first}::more.0"))
+    with initial_weights(start_with(f"{first}::more.0")), pytest.raises(DataError, match="more.1"):
+        abs_task.load_pretrained_model(f"{first}::more.0", model, False)
+
+
+def start_with(*entries, ignore=False):
+    return argparse.Namespace(init_param=list(entries), resume=False, output_dir="",
+                              ignore_init_mismatch=ignore)
 
 
 # ---- around a training ---------------------------------------------------------------------------

@@ -336,32 +336,52 @@ gpus() {
     echo "${found}"
 }
 
-# initial_weights OPTIONS: checksums of the files that --init_param names among a training's options
+# initial_weights OPTIONS: checksums of the files that a training's options name to begin with
 initial_weights() {
-    local word
+    local word names=false
     for word in $1; do
-        case ${word} in *:*) [ ! -f "${word%%:*}" ] || cksum <"${word%%:*}" ;; esac
+        case ${word} in
+            --init_param=* | --classifier_file=*) names=true word=${word#*=} ;;
+            --init_param | --classifier_file) names=true ;;
+            --*) names=false ;;
+        esac
+        if ${names} && [ -f "${word%%:*}" ]; then cksum <"${word%%:*}"; fi
     done
 }
 
-# train_once EXP ID DATA WHAT COMMAND...: run COMMAND, which trains in the folder EXP, unless that was done (ID
-# tells). DATA tells what it is trained on and begins with; WHAT is that in words, and where it lies.
+# lasting CONFIG OPTIONS: what of a YAML and of further options stays the same as long as a training goes on
+lasting() {
+    local free='max_epoch|patience|keep_nbest_models|num_workers|num_att_plot|log_level|log_interval|use_[a-z]+'
+    sed -E -e 's/(^| )#.*//' -e "/^(${free}):/d" -e 's/ +$//' -e '/^$/d' "$1"
+    sed -E -e "s/--(${free})[= ]+[^ ]+//g" <<<"$2" | tr -s ' ' '\n'
+}
+
+# begun_with WHAT HASH CONFIG OPTIONS: what a training begins with and keeps, lines of `what: checksum`
+begun_with() {
+    echo "$1: $2"
+    echo "weights: $(initial_weights "$4" | xargs)"
+    echo "options: $(lasting "$3" "$4" | cksum)"
+}
+
+# train_once EXP ID WITH COMMAND...: run COMMAND, which trains in the folder EXP, unless that was done (ID tells).
+# WITH is of begun_with; a training that was begun with something else does not go on.
 train_once() {
-    local exp=$1 id=$2 data=$3 what=$4 begun=false
-    shift 4
+    local exp=$1 id=$2 with=$3 other
+    shift 3
     if is_marked "${exp}/.done" "${id}"; then
         log "${exp}: trained already"
         return
     fi
-    if [ -e "${exp}/checkpoint.pth" ] || [ -e "${exp}/lightning/last.ckpt" ]; then begun=true; fi
-    if ${begun} && ! is_marked "${exp}/.data" "${data}"; then
-        die "${exp} was trained on other ${what} now: give another --${config_option%_config}_tag," \
-            "or remove that folder"
+    if [ -e "${exp}/checkpoint.pth" ] || [ -e "${exp}/lightning/last.ckpt" ]; then
+        touch "${exp}/.begun_with"
+        other=$(grep -vxFf "${exp}/.begun_with" <<<"${with}" | sed 's/: [^:]*$//' | paste -sd, -) || true # all are there
+        [ -z "${other}" ] || die "${exp} was begun with other ${other//,/, }: give another" \
+            "--${config_option%_config}_tag, or remove that folder"
+        log "going on from the last checkpoint"
     fi
     mkdir -p "${exp}"
-    mark "${exp}/.data" "${data}"
+    mark "${exp}/.begun_with" "${with}"
     rm -f "${exp}/.done"
-    ! ${begun} || log "going on from the last checkpoint"
     "$@"
     [ -e "${exp}/${inference_model}" ] || die "training ended, but there is no ${exp}/${inference_model}" \
         "(--inference_model); see ${exp}/train.log"

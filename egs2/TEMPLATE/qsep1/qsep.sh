@@ -95,13 +95,16 @@ training=(--config "${qsep_config}" --output_dir "${qsep_exp}" --resume true)
 training+=(--train_bank "${dumpdir}/${train_set}" --valid_bank "${dumpdir}/${valid_set}")
 training+=(--valid_pairs "${valid_list}")
 
-# What a training is made on and begins with; and all that it is made of, in short.
-training_data() { of "${dumpdir}/${train_set}/bank.json" manifest_hash && initial_weights "${qsep_args}"; }
+# What a training begins with; and all that it is made of, in short.
+training_with() {
+    begun_with "clips in ${dumpdir}/${train_set}" "$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)" \
+        "${qsep_config}" "${qsep_args}"
+}
 training_id() {
     {
         cat "${qsep_config}"
         echo "${qsep_args}"
-        training_data
+        training_with
         of "${valid_list%.tsv}.json" list_hash
     } | cksum | tr ' ' '-'
 }
@@ -121,8 +124,7 @@ stage_6() {
     need "${dumpdir}/${train_set}/bank.json" 3
     need "${valid_list}" 4
     fit_classes
-    train_once "${qsep_exp}" "$(training_id)" "$(training_data)" \
-        "clips than ${dumpdir}/${train_set} holds, or from other weights than --init_param gives," \
+    train_once "${qsep_exp}" "$(training_id)" "$(training_with)" \
         train_espnet "${qsep_exp}" qsep_train "${training[@]}" ${classes[@]+"${classes[@]}"} ${more[@]+"${more[@]}"}
 }
 

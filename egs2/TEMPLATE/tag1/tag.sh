@@ -56,13 +56,16 @@ set_training() {
         --query_net_conf "num_classes=$(($(wc -l <"${table}") - 1))" ${more[@]+"${more[@]}"})
 }
 
-# What a training is made on and begins with; and all that it is made of, in short.
-training_data() { of "${dumpdir}/${train_set}/bank.json" manifest_hash && initial_weights "${tag_args}"; }
+# What a training begins with; and all that it is made of, in short.
+training_with() {
+    begun_with "clips in ${dumpdir}/${train_set}" "$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)" \
+        "${tag_config}" "${tag_args}"
+}
 training_id() {
     {
         cat "${tag_config}"
         echo "${tag_args}"
-        training_data
+        training_with
         of "${dumpdir}/${valid_set}/bank.json" manifest_hash
     } | cksum | tr ' ' '-'
 }
@@ -79,8 +82,7 @@ stage_5() {
 
 stage_6() {
     set_training
-    train_once "${tag_exp}" "$(training_id)" "$(training_data)" \
-        "clips than ${dumpdir}/${train_set} holds, or from other weights than --init_param gives," \
+    train_once "${tag_exp}" "$(training_id)" "$(training_with)" \
         train_espnet "${tag_exp}" tag_train "${training[@]}"
 }
 

@@ -189,8 +189,9 @@ train() {
         --train_table "$(table "${train_set}")" --train_bank "${dumpdir}/${train_set}"
         --valid_table "$(table "${valid_set}")" --valid_bank "${dumpdir}/${valid_set}"
         ${options[@]+"${options[@]}"} "$@")
-    train_once "${exp}" "${id}" "$(of "$(table "${train_set}")/table.json" table_hash)" \
-        "mixtures than $(table "${train_set}") holds" train_with_"${trainer}" "${exp}" "${options[@]}"
+    train_once "${exp}" "${id}" "$(begun_with "mixtures in $(table "${train_set}")" \
+        "$(of "$(table "${train_set}")/table.json" table_hash)" "${weak_config}" "${weak_args} $*")" \
+        train_with_"${trainer}" "${exp}" "${options[@]}"
 }
 
 # train_trials EXP ID ARGS...: train, as often as --trials says, and have in EXP the best

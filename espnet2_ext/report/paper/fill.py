@@ -1,6 +1,5 @@
 """The papers' tables: what was measured beside what was published, or an empty cell."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,13 +7,14 @@ from typing import NamedTuple
 from espnet2_ext.report.paper.measured import (
     Scores,
     Spread,
+    load_json,
     over_seeds,
     read_scores,
     read_statistics,
     trained_on,
 )
 from espnet2_ext.report.paper.registry import Column, PaperTable, Row
-from espnet2_ext.report.paper.trained import Trained
+from espnet2_ext.report.paper.trained import Trained, cell_of
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
 
@@ -69,12 +69,20 @@ def _measured(table: PaperTable, trained: Trained) -> list[Found]:
     """The scored sets of an experiment that a table has a place for."""
     if trained.sweep and trained.sweep not in table.sweeps:
         return []
+    if _is_elsewhere(trained.folder, table.recipe):
+        return []
     wanted = [table.address(row, column, trained.variables)
               for row in table.rows for column in table.columns]
     if not any(_fits(a, trained) for a in wanted):
         return []
     return [Found(trained, s) for s in read_scores(trained.folder)
             if any(_fits(a, trained) and _fits_set(a, s) for a in wanted)]
+
+
+def _is_elsewhere(folder: Path, recipe: str) -> bool:
+    """Whether a model is scored, trained elsewhere (`model.json`), in another recipe than this."""
+    parts = folder.resolve().parts
+    return (folder / "model.json").is_file() and "egs2" in parts and Path(recipe).name not in parts
 
 
 def _fits(address: dict, trained: Trained) -> bool:
@@ -93,6 +101,8 @@ def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
     lines += [f"- data: `{d}`" for d in sorted({f.scores.data for f in found})]
     hashes = sorted({h for f in found if (h := trained_on(f.trained.folder))})
     lines += [f"- training data: `{', '.join(hashes) or NONE}`"]
+    sizes = {f"{k} {v}" for f in found for k, v in f.trained.variables.items() if k != "folder"}
+    lines += [f"- the sweep's size: {', '.join(sorted(sizes))}"] * bool(sizes)
     if seeds := max(len({f.trained.seed for f in found if f.trained.name == n})
                     for n in {f.trained.name for f in found}) - 1:
         lines += [f"- mean ± standard deviation over up to {seeds + 1} seeds, their number behind"]
@@ -201,15 +211,15 @@ def fill_figure(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
 def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
     lines, none = [f"## {table.name}: {table.title}"], True
     for path in files:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         if not isinstance(content, dict) or "kl_formula" not in content:
             continue
         none, found = False, []
         data = f"{', '.join(content['classes'])}: {len(content['clips'])} clips"
         for system in content["systems"]:
             values = {k: {"mean": v} for k, v in system["kl"].items()}
-            name, _, seed = system["name"].partition("_seed")
-            found.append(Found(Trained(name, int(seed or 0), "", path, "", {}),
+            name, seed = cell_of(system["name"])
+            found.append(Found(Trained(name, seed, "", path, "", {}),
                                Scores("", None, None, data, values)))
         lines += ["", f"### {path.with_suffix('.png')}", "", f"- data: `{data}`",
                   f"- KL: {content['kl_formula']}", "", *markdown(_table(table, found))]

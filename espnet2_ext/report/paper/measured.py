@@ -39,17 +39,18 @@ def read_scores(exp_dir: Path) -> list[Scores]:
     """
     found = []
     for path in sorted(exp_dir.glob("inference_*/scores/summary.json")):
-        summary, test = _load(path), path.parents[1].name.removeprefix("inference_")
+        summary, test = load_json(path), path.parents[1].name.removeprefix("inference_")
         try:
             found += _qsep(summary, test) if "protocols" in summary else [_weak(summary, test)]
         except (KeyError, TypeError) as e:
             raise DataError(f"{path}: not the scores of a test set: {e!r} is missing") from e
     for path in sorted(exp_dir.glob("tagging_*/scores.json")):
-        found.append(_tagging(_load(path), path.parent.name.removeprefix("tagging_"), path))
+        found.append(_tagging(load_json(path), path.parent.name.removeprefix("tagging_"), path))
     return found
 
 
-def _load(path: Path) -> dict:
+def load_json(path: Path) -> dict:
+    """Content of a JSON file; a DataError names one that is not whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
@@ -98,7 +99,7 @@ def read_statistics(table: Path) -> Scores:
     Raises:
         DataError: no statistics there.
     """
-    info = _load(table / "table.json")
+    info = load_json(table / "table.json")
     events = info["settings"].get("mean_events")
     values = {f"{kind}.{name}": {"mean": float(value)}
               for _, (kind, name, value) in read_tsv(table / "statistics.tsv",
@@ -108,9 +109,12 @@ def read_statistics(table: Path) -> Scores:
 
 
 def trained_on(exp_dir: Path) -> str | None:
-    """The hash of the training data that the driver noted, or None."""
-    path = exp_dir / ".data"
-    return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
+    """The hash of the training data, which the driver noted first of all, or None."""
+    path = exp_dir / ".begun_with"
+    if not path.is_file():
+        return None
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.rpartition(": ")[2] or None
 
 
 class Spread(NamedTuple):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
 
-_FOLDER = re.compile(r"(?:qsep|tag|weak)_(.+?)(?:_seed(\d+))?$")
+_FOLDER = re.compile(r"(qsep|tag|weak)_.")  # of an experiment
+_CELL = re.compile(r"(?:(?:qsep|tag|weak)_)?(.+?)(?:_seed(\d+))?$")
 _WEAK = re.compile(r"weak_(.+)_(strong|frame|clip|mixed)$")
 _DEPTH = 3  # exp/CORPUS/EXPERIMENT, and one to spare
 
@@ -45,14 +46,15 @@ def find_trained(roots: Sequence[str | Path]) -> list[Trained]:
             raise DataError(f"--exp_dirs {root}: no such folder")
         if sign:
             label = _WEAK.match(folder.name)
-            found.append(Trained(name, 0, label[2] if label else "", folder, "", {}))
+            seed = 0 if label else cell_of(folder.name)[1]
+            found.append(Trained(name, seed, label[2] if label else "", folder, "", {}))
             continue
         folders = list(_folders(folder, _DEPTH))
         noted = [t for f in folders for note in sorted(f.glob("sweep_*.json"))
                  for t in _noted(note)]  # sweeps of one folder may share an experiment
         known = {t.folder for t in noted}
         found += noted + [t for f in folders if f not in known and (t := _named(f))]
-    return found
+    return list({(t.folder.resolve(), t.sweep, t.name): t for t in found}.values())
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
@@ -81,18 +83,25 @@ def _named(folder: Path) -> Trained | None:
         return None
     if match := _WEAK.match(folder.name):
         return Trained(match[1], 0, match[2], folder, "", {})
-    match = _FOLDER.match(folder.name)
-    return match and Trained(match[1], int(match[2] or 0), "", folder, "", {})
+    if not _FOLDER.match(folder.name):
+        return None
+    return Trained(*cell_of(folder.name), "", folder, "", {})
+
+
+def cell_of(name: str) -> tuple[str, int]:
+    """Cell and seed of an experiment or bundle: `qsep_C_seed1` and `C_seed1` are C with seed 1."""
+    match = _CELL.match(name)
+    return (match[1], int(match[2] or 0)) if match else (name, 0)
 
 
 def find_tables_of(roots: Sequence[str | Path]) -> list[Path]:
-    """Tables of mixtures for training, with their statistics, below recipes' folders or `roots`.
+    """Tables of mixtures, with their statistics, below `roots`; `NAME=FOLDER` holds none.
 
     Raises:
         DataError: no such folder.
     """
     found = []
-    for root in map(Path, roots):
+    for root in map(Path, (r for r in map(str, roots) if "=" not in r)):
         if not root.is_dir():
             raise DataError(f"--exp_dirs {root}: no such folder")
         for path in sorted(root.glob("**/mixtures/statistics.tsv")):
