@@ -59,6 +59,16 @@ def test_a_stage_without_the_one_before_it_says_which(recipe):
     assert status == 1 and "valid.loss.best.pth is not there; run stage 6 first" in err
 
 
+def test_outputs_of_another_checkpoint_and_frames(recipe):
+    args = ["--inference_tag", "map", "--inference_args", "--frames --batch_size 2"]
+    assert recipe(*args)[0] == 0
+    call = recipe.call("tag_inference")
+    assert "/tagging_map_test " in call and "--frames --batch_size 2" in call
+    assert "/tagging_map_test" in recipe.call("tag_report")
+    call = recipe.call("tag_anchors")  # which needs no asking for frames
+    assert "--frames" not in call and "--batch_size 2" in call
+
+
 def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
     recipe("--stop_stage", "6")
     status, _, err = recipe("--stop_stage", "6", HASH="2")

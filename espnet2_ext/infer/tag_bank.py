@@ -53,7 +53,8 @@ def tag_bank(bank_dir: str | os.PathLike, output_dir: str | os.PathLike, model: 
     if is_done(out / "about.json", stamp, *files):
         logging.info("%s: is there", files[0])
         return
-    (out / "about.json").unlink(missing_ok=True)
+    for old in ("about.json", "activity.npz"):
+        (out / old).unlink(missing_ok=True)
     fn = functools.partial(tag_part, model=asdict(model), bank_dir=str(bank_dir), frames=frames,
                            batch_size=batch_size, stamp=stamp)
     parts = map_parts(fn, range(len(bank)), out / "parts", part_size=part_size(len(bank)),

@@ -39,7 +39,7 @@ def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path
         DataError: no tags, tags of other clips or classes than the bank's, no labels.
     """
     bank, tags_dir = ClipBank(bank_dir), Path(tags_dir)
-    clipwise = _read_tags(tags_dir, bank)
+    clipwise, digest = _read_tags(tags_dir, bank)
     truth = np.zeros((len(bank), bank.num_classes), bool)
     for i in range(len(bank)):
         truth[i, bank.labels(i)] = True
@@ -55,7 +55,7 @@ def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path
         "classes": classes, "classes_without_clips": int((~occurs).sum()), "keys": len(bank),
         "seconds": sum(bank.num_samples(i) for i in range(len(bank))) / bank.fs, "fs": bank.fs,
         "bank": str(bank_dir), "manifest_hash": bank.info["manifest_hash"],
-        "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
+        "tags": digest, "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
     }  # fmt: skip
     path = tags_dir / "scores.json"
     write_text(path, json.dumps(scores, indent=1, allow_nan=False) + "\n")
@@ -69,7 +69,8 @@ def accuracy(clipwise: np.ndarray, truth: np.ndarray) -> float | None:
     return float((clipwise.argmax(axis=1) == truth.argmax(axis=1)).mean())
 
 
-def _read_tags(tags_dir: Path, bank: ClipBank) -> np.ndarray:
+def _read_tags(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
+    """Probabilities [N, K], and the digest of what they were made of."""
     path = tags_dir / "tags.npz"
     if not (tags_dir / "about.json").is_file() or not path.is_file():
         raise DataError(f"{tags_dir}: no tags.npz that is whole; run the tagging first")
@@ -81,15 +82,18 @@ def _read_tags(tags_dir: Path, bank: ClipBank) -> np.ndarray:
     if clipwise.shape[1] != bank.num_classes:
         raise DataError(f"{path}: has tags of {clipwise.shape[1]} classes, {bank.path} has "
                         f"{bank.num_classes}")
-    return clipwise
+    return clipwise, about["digest"]
 
 
 def load_scores(folder: str | os.PathLike) -> dict:
-    """`scores.json` of a folder. Raises a DataError where there is none."""
-    path = Path(folder) / "scores.json"
+    """`scores.json` of a folder. Raises a DataError where there is none, or one of former tags."""
+    path, about = Path(folder) / "scores.json", Path(folder) / "about.json"
     if not path.is_file():
         raise DataError(f"{folder}: no scores.json; run the scoring first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    if about.is_file() and json.loads(about.read_text(encoding="utf-8"))["digest"] != scores.get("tags"):
+        raise DataError(f"{path}: scores of other tags than lie there now; run the scoring again")
+    return scores
 
 
 def mean_scores(folders: Sequence[str | os.PathLike]) -> dict:

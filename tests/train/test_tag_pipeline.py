@@ -109,6 +109,11 @@ def test_tags_scores_and_report_of_a_tagger_that_knows(banks, known, tmp_path, c
     tag_report.main(["--exp_dir", str(tmp_path), "--tags_dir", str(out)])
     text = (tmp_path / "RESULTS.md").read_text()
     assert "|tagging_test|1.0000|1.0000|4|0|8|" in text and "|Tone 3|2|1.0000|" in text
+    args.remove("--frames")
+    tag_inference.main(args)  # made anew, and no frames of former tags are left
+    assert (out / "tags.npz").exists() and not (out / "activity.npz").exists()
+    with pytest.raises(DataError, match="scores of other tags than lie there now"):
+        tag_report.main(["--exp_dir", str(tmp_path), "--tags_dir", str(out)])
 
 
 def test_means_go_over_the_folds(tmp_path, capsys):

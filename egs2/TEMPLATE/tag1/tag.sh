@@ -11,6 +11,7 @@ tag_config=conf/mini/tag_care_cls.yaml
 tag_tag=
 tag_exp=
 tag_args=
+inference_tag=
 anchor_seconds=2.0
 anchor_sets=
 
@@ -22,6 +23,7 @@ Model
   --tag_tag          name of the experiment (from the YAML's name)
   --tag_exp          its folder (EXPDIR/tag_TAG)
   --tag_args         more options for training, as ESPnet takes them (${tag_args})
+  --inference_tag    suffix of the folders of tags and scores (${inference_tag})
   --anchor_seconds   length of the anchors: pair_conf segment of the separator (${anchor_seconds})
   --anchor_sets      sets to find anchors in (the training set)"
 
@@ -86,7 +88,7 @@ stage_6() {
         train_espnet "${tag_exp}" tag_train "${training[@]}"
 }
 
-tags() { echo "${tag_exp}/tagging_$1"; } # of a test set
+tags() { echo "${tag_exp}/tagging_${inference_tag:+${inference_tag}_}$1"; } # of a test set
 
 # listen MODULE ARGS...: a step with the trained model
 listen() {
@@ -125,7 +127,7 @@ stage_9() {
 
 # Anchors for a separator's training: --qsep_args "--anchor_file FILE"
 stage_10() {
-    local set
+    local set inference_args=${inference_args//--frames/} # anchors are made of frames anyway
     for set in ${anchor_sets:-${train_set}}; do
         need "${dumpdir}/${set}/bank.json" 3
         listen tag_anchors --bank "${dumpdir}/${set}" --out "${dumpdir}/${set}/anchors_${tag_tag}.npz" \
