@@ -137,7 +137,7 @@ def test_other_initial_weights_under_an_old_checkpoint_are_refused(recipe):
     assert "trained already" in recipe(*options)[1]
     (recipe.folder / "tagger.pth").write_text("of a longer training")
     status, _, err = recipe(*options)
-    assert status == 1 and "was begun with other weights:" in err
+    assert status == 1 and "was begun with other files:" in err
 
 
 def test_other_options_under_an_old_checkpoint_are_refused(recipe):
@@ -152,7 +152,7 @@ def test_other_options_under_an_old_checkpoint_are_refused(recipe):
     config.write_text("optim: adam\n" + config.read_text())
     (recipe.folder / "exp/qsep_x/.begun_with").unlink()
     status, _, err = recipe(*options)
-    assert status == 1 and "other clips in dump/train, weights, options:" in err
+    assert status == 1 and "other clips in dump/train, files, options:" in err
 
 
 def alive(pid: int) -> bool:

@@ -29,7 +29,7 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
     tags = "--bank dump/test --output_dir exp/tag_train_x/tagging_test " + model
     assert tags in recipe.call("tag_inference")
     assert "--tags_dir exp/tag_train_x/tagging_test" in recipe.call("tag_scoring")
-    anchors = f"--bank dump/train --out dump/train/anchors_train_x.npz --segment 3 {model}"
+    anchors = f"--bank dump/train --out exp/tag_train_x/anchors_train.npz --segment 3 {model}"
     assert anchors in recipe.call("tag_anchors")
     status, out, _ = recipe()
     assert status == 0 and "tag_train" not in recipe.names() and "trained already" in out

@@ -61,7 +61,7 @@ def test_a_separator_whose_classifier_changed_does_not_go_on(recipe):
     args = ["--weak_tag", "t", "--stop_stage", "6", "--label_types", "frame"]
     recipe(*args)
     status, _, err = recipe(*args, "--classifier_args", "--max_epoch 3", WEIGHTS="trained on")
-    assert status == 1 and "exp/weak_t_frame was begun with other weights:" in err
+    assert status == 1 and "exp/weak_t_frame was begun with other files:" in err
     assert [c.split("--part ")[1].split()[0] for c in calls(recipe, "weak_train")] == ["classifier"]
 
 

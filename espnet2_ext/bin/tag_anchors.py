@@ -10,7 +10,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this step."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--bank", required=True, help="clip bank, such as dump/train")
-    p.add_argument("--out", required=True, help="the table, such as dump/train/anchors_TAG.npz")
+    p.add_argument("--out", required=True, help="the table, such as EXP/anchors_train.npz")
     p.add_argument("--segment", type=float, default=2.0, help="length of a segment in seconds")
     add_model_options(p)
     return p

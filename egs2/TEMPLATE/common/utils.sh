@@ -336,13 +336,13 @@ gpus() {
     echo "${found}"
 }
 
-# initial_weights OPTIONS: checksums of the files that a training's options name to begin with
-initial_weights() {
+# given_files OPTIONS: checksums of weights and anchors that a training's options name
+given_files() {
     local word names=false
     for word in $1; do
         case ${word} in
-            --init_param=* | --classifier_file=*) names=true word=${word#*=} ;;
-            --init_param | --classifier_file) names=true ;;
+            --init_param=* | --classifier_file=* | --anchor_file=*) names=true word=${word#*=} ;;
+            --init_param | --classifier_file | --anchor_file) names=true ;;
             --*) names=false ;;
         esac
         if ${names} && [ -f "${word%%:*}" ]; then cksum <"${word%%:*}"; fi
@@ -359,7 +359,7 @@ lasting() {
 # begun_with WHAT HASH CONFIG OPTIONS: what a training begins with and keeps, lines of `what: checksum`
 begun_with() {
     echo "$1: $2"
-    echo "weights: $(initial_weights "$4" | xargs)"
+    echo "files: $(given_files "$4" | xargs)"
     echo "options: $(lasting "$3" "$4" | cksum)"
 }
 

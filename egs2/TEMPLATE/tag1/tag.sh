@@ -130,7 +130,7 @@ stage_10() {
     local set inference_args=${inference_args//--frames/} # anchors are made of frames anyway
     for set in ${anchor_sets:-${train_set}}; do
         need "${dumpdir}/${set}/bank.json" 3
-        listen tag_anchors --bank "${dumpdir}/${set}" --out "${dumpdir}/${set}/anchors_${tag_tag}.npz" \
+        listen tag_anchors --bank "${dumpdir}/${set}" --out "${tag_exp}/anchors_${set}.npz" \
             --segment "${anchor_seconds}"
     done
 }
