@@ -19,6 +19,7 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 from espnet2_ext.bin._cli import run
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import write_text
+from espnet2_ext.tasks.common import fit_schedule
 from espnet2_ext.tasks.weak import WeakLabelTask
 
 
@@ -38,6 +39,7 @@ def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     WeakLabelTask.check_required_command_args(args)
     lightning = {k: vars(args).pop(k) for k in ("devices", "accelerator")}
+    fit_schedule(args)
     model = WeakLabelTask.start_model(args)
     (optimizer,) = WeakLabelTask.build_optimizers(args, model)
     loader = functools.partial(load, args, {})

@@ -66,9 +66,34 @@ def require(args: argparse.Namespace, *names: str) -> None:
             raise DataError(f"--{name} is needed for training (command line or YAML)")
 
 
+def fit_schedule(args: argparse.Namespace) -> None:
+    """Let a schedule of one cycle last as long as the training where its length is not given.
+
+    Raises:
+        DataError: neither its length nor that of an epoch is known, or it ends too early.
+    """
+    if args.scheduler != "onecyclelr" or "epochs" in args.scheduler_conf:
+        return
+    total, steps = args.scheduler_conf.get("total_steps"), None
+    if args.num_iters_per_epoch is not None:
+        steps = args.max_epoch * (args.num_iters_per_epoch // args.accum_grad)
+    if total is None and steps is None:
+        raise DataError("scheduler onecyclelr: --num_iters_per_epoch or total_steps in "
+                        "scheduler_conf is needed")
+    if total is not None and steps is not None and total < steps:
+        raise DataError(f"scheduler_conf: total_steps {total} ends before the training, which takes "
+                        f"{steps} steps; left out, it lasts as long")
+    args.scheduler_conf = {**args.scheduler_conf, "total_steps": total or steps}
+
+
 @contextlib.contextmanager
-def training() -> Iterator[None]:
-    """Around `main_worker`: checkpoints are written whole, and the process group is closed."""
+def training(args: argparse.Namespace) -> Iterator[None]:
+    """Around `main_worker`: checkpoints are written whole, and the process group is closed.
+
+    Raises:
+        DataError: see `fit_schedule`.
+    """
+    fit_schedule(args)
     try:
         with whole_checkpoints():
             yield

@@ -151,7 +151,7 @@ class QSepTask(TargetSpeakerExtractionTask):
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
         cls.check_weights(args)
-        with training(), initial_weights(args):
+        with training(args), initial_weights(args):
             super().main_worker(args)
 
 

@@ -126,7 +126,7 @@ class TaggingTask(AbsTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
-        with training(), initial_weights(args):
+        with training(args), initial_weights(args):
             cls.prepare(args)
             super().main_worker(args)
 

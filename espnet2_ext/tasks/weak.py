@@ -175,7 +175,7 @@ class WeakLabelTask(EnhancementTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
-        with training():
+        with training(args):
             cls.prepare(args)
             super().main_worker(args)
 

@@ -351,7 +351,8 @@ given_files() {
 
 # lasting CONFIG OPTIONS: what of a YAML and of further options stays the same as long as a training goes on
 lasting() {
-    local free='max_epoch|patience|keep_nbest_models|num_workers|num_att_plot|log_level|log_interval|use_[a-z]+'
+    local free='patience|keep_nbest_models|num_workers|num_att_plot|log_level|log_interval|use_[a-z]+'
+    grep -q onecyclelr "$1" || free+='|max_epoch' # that schedule is as long as the training
     sed -E -e 's/(^| )#.*//' -e "/^(${free}):/d" -e 's/ +$//' -e '/^$/d' "$1"
     sed -E -e "s/--(${free})[= ]+[^ ]+//g" <<<"$2" | tr -s ' ' '\n'
 }
