@@ -4,7 +4,7 @@
 #   ./run.sh --audioset /path/to/audioset --config ../../conf/train_qsep_care_sep_768.yaml --ngpu 8
 #   ./run.sh --quick true                     every stage in a few minutes: does it run at all?
 #   ./run.sh --task tagging                   a tagger on the same data, and anchors from it
-#   ./run.sh --help                           the options of all recipes (with --task tagging: of taggers)
+#   ./run.sh --help                           all options (with --task tagging: those of taggers)
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh

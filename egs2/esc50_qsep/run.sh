@@ -3,7 +3,7 @@
 #   ./run.sh --esc50 /path/to/ESC-50
 #   ./run.sh --esc50 PATH --zero_shot MODEL.zip      score a trained model on all folds, train none
 #   ./run.sh --esc50 PATH --task tagging      a tagger on the same folds (five_folds.sh: on all in turn)
-#   ./run.sh --help                           the options of all recipes (with --task tagging: of taggers)
+#   ./run.sh --help                           all options (with --task tagging: those of taggers)
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh

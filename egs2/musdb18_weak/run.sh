@@ -2,9 +2,10 @@
 # Separation of music from weak labels on MUSDB18; without it (see db.sh), on the small embedded corpus.
 #   ./run.sh                                  everything, on the embedded corpus
 #   ./run.sh --musdb18 /path/to/musdb18       stem files or HQ's WAV folders
-#   ./run.sh --musdb18 ... --config conf/train_weak_crnn.yaml --ngpu 1
+#   ./run.sh --musdb18 ... --config conf/train_weak_crnn.yaml --separator_args "--separator_conf input_norm=true" \
+#       --ngpu 1                              the paper's training
 #   ./run.sh --quick true                     every stage in a minute or two: does it run at all?
-#   ./run.sh --help                           the options of all recipes
+#   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh

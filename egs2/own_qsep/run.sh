@@ -2,7 +2,7 @@
 # Query-based separation of one's own sounds: a folder with a subfolder for each class, or a table.
 #   ./run.sh --sounds ~/my_sounds
 #   ./run.sh --sounds ~/my_sounds.csv         columns: path, labels and, if wanted, set and group
-#   ./run.sh --help                           the options of all recipes
+#   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh

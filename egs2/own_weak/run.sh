@@ -2,7 +2,7 @@
 # A separator from one's own recordings, of which it is known only what sounds in them, and perhaps when.
 #   ./run.sh --recordings ~/street.csv        columns: path, labels; or path, onset, offset, label
 #   ./run.sh --recordings "clips.csv times.csv"
-#   ./run.sh --help                           the options of all recipes
+#   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh

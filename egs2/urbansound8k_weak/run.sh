@@ -2,9 +2,10 @@
 # Separation from weak labels on UrbanSound8K; without it (see db.sh), on the small embedded corpus.
 #   ./run.sh                                  everything, on the embedded corpus
 #   ./run.sh --urbansound8k /path/to/UrbanSound8K
-#   ./run.sh --urbansound8k ... --config conf/train_weak_crnn.yaml --train_mixtures 20000 --ngpu 1
+#   ./run.sh --urbansound8k ... --config conf/train_weak_crnn.yaml --train_mixtures 20000 --valid_mixtures 5000 \
+#       --test_mixtures 5000 --ngpu 1         the paper's training
 #   ./run.sh --quick true                     every stage in a minute or two: does it run at all?
-#   ./run.sh --help                           the options of all recipes
+#   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh
@@ -32,8 +33,7 @@ else
     URBANSOUND8K=$(find_path "UrbanSound8K (--urbansound8k or db.sh)" "${urbansound8k}")
     export URBANSOUND8K
     corpus=urbansound8k
-    # the small model's short training: few events to learn from, the end of its schedule, the better of two seeds
-    case " ${rest[*]-}" in *--config* | *--weak[_-]config*) ;;
+    case " ${rest[*]-}" in *--config* | *--weak[_-]config*) ;; # few events, the schedule's end, the better of two seeds
         *) options+=(--mean_events 2 --test_mean_events 5 --inference_model latest.pth --trials 2) ;; esac
     # not all folds are there: fold 2 validates and tests, its recordings shared out, the others train
     others=$(cd "${URBANSOUND8K}/audio" && printf '%s\n' fold* | sed 's/fold//' | grep -vx 2 | sort -n | paste -sd, -)

@@ -68,7 +68,11 @@ split_options() {
         elif is_path_option "$1" && [ $# -ge 2 ]; then
             rest+=("$1" "$(from_caller "$2")")
             shift 2
-        elif [ $# -lt 2 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
+        elif [ "$1" = --help ] || [ "$1" = -h ]; then
+            own_help "${names}"
+            rest+=(--help)
+            shift
+        elif [ $# -lt 2 ]; then
             rest+=("$1")
             shift
         else # with its value, which may look like an option: --weak_args "--optim_conf lr=1e-3"
@@ -78,15 +82,24 @@ split_options() {
     done
 }
 
-# parse_options "HELP" ARGS...: `--name VALUE` sets the variable `name`. An option is what HELP lists in a
-# line of its own that begins with `  --name `; one whose default is true or false takes only these. `--config`
+# own_help "NAMES": what the head of run.sh says, and its own options with their values
+own_help() {
+    local name
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$(basename "$0")"
+    echo "Options of this recipe"
+    for name in $1; do printf '  --%-20s %s\n' "${name}" "(${!name})"; done
+    echo
+}
+
+# parse_options ARGS...: `--name VALUE` sets the variable `name`. An option is what the function usage lists in
+# a line of its own that begins with `  --name `; one whose default is true or false takes only these. `--config`
 # is short for the option that the variable config_option names.
 parse_options() {
-    local help=$1 name
-    shift
+    local names name
+    names=$(usage)
     while [ $# -gt 0 ]; do
         case $1 in
-            --help | -h) echo "${help}"; exit 0 ;;
+            --help | -h) usage; exit 0 ;; # with what the options before it set
             --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
             --*) ;;
             *) die "what is '$1'? Options are written --name value; see --help" ;;
@@ -94,7 +107,7 @@ parse_options() {
         name=${1#--}
         name=${name//-/_}
         [ "${name}" != config ] || name=${config_option:-config}
-        grep -q "^  --${name} " <<<"${help}" || die "unknown option $1; --help lists those there are"
+        grep -q "^  --${name} " <<<"${names}" || die "unknown option $1; --help lists those there are"
         [ $# -ge 2 ] || die "option $1 needs a value"
         case ${!name}/$2 in
             true/true | true/false | false/true | false/false) ;;

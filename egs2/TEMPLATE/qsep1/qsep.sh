@@ -20,7 +20,8 @@ bundle=
 inference_tag=
 scoring_args=
 
-help="Usage: ./run.sh [--option value ...]
+usage() {
+    echo "Usage: ./run.sh [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 statistics, 6 training, 7 inference, 8 scoring, 9 report.
 $(common_help)
 Mixtures
@@ -37,9 +38,10 @@ Model
   --bundle           score this trained model, train none: a bundle, or an experiment's folder (${bundle})
   --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
   --scoring_args     more options for scoring (${scoring_args})"
+}
 
 config_option=qsep_config
-parse_options "${help}" "$@"
+parse_options "$@"
 # shellcheck source=egs2/TEMPLATE/qsep1/path.sh
 . ./path.sh
 # shellcheck source=egs2/TEMPLATE/qsep1/cmd.sh

@@ -15,7 +15,8 @@ inference_tag=
 anchor_seconds=2.0
 anchor_sets=
 
-help="Usage: ./run.sh --task tagging [--option value ...]
+usage() {
+    echo "Usage: ./run.sh --task tagging [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 5 checks, 6 training, 7 tagging, 8 scoring, 9 report, 10 anchors.
 $(common_help)
 Model
@@ -26,9 +27,10 @@ Model
   --inference_tag    suffix of the folders of tags and scores (${inference_tag})
   --anchor_seconds   length of the anchors: pair_conf segment of the separator (${anchor_seconds})
   --anchor_sets      sets to find anchors in (the training set)"
+}
 
 config_option=tag_config
-parse_options "${help}" "$@"
+parse_options "$@"
 # shellcheck source=egs2/TEMPLATE/tag1/path.sh
 . ./path.sh
 # shellcheck source=egs2/TEMPLATE/tag1/cmd.sh

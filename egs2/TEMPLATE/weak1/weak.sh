@@ -30,7 +30,8 @@ separator_args=
 inference_tag=
 scoring_args=
 
-help="Usage: ./run.sh [--option value ...]
+usage() {
+    echo "Usage: ./run.sh [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 inference, 8 scoring, 9 report.
 $(common_help)
 Mixtures
@@ -59,9 +60,10 @@ Model
   --separator_args   more options for the separators' training (${separator_args})
   --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
   --scoring_args     more options for scoring (${scoring_args})"
+}
 
 config_option=weak_config
-parse_options "${help}" "$@"
+parse_options "$@"
 # shellcheck source=egs2/TEMPLATE/common/path.sh
 . ./path.sh
 # shellcheck source=egs2/TEMPLATE/common/cmd.sh
