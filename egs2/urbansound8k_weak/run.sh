@@ -33,8 +33,8 @@ else
     URBANSOUND8K=$(find_path "UrbanSound8K (--urbansound8k or db.sh)" "${urbansound8k}")
     export URBANSOUND8K
     corpus=urbansound8k
-    case " ${rest[*]-}" in *--config* | *--weak[_-]config*) ;; # few events, the schedule's end, the better of two seeds
-        *) options+=(--mean_events 2 --test_mean_events 5 --inference_model latest.pth --trials 2) ;; esac
+    case " ${rest[*]-}" in *--config* | *--weak[_-]config*) ;;
+        *) options+=(--mean_events 2 --test_mean_events 5 --inference_model latest.pth --trials 2) ;; esac # few recordings
     # not all folds are there: fold 2 validates and tests, its recordings shared out, the others train
     others=$(cd "${URBANSOUND8K}/audio" && printf '%s\n' fold* | sed 's/fold//' | grep -vx 2 | sort -n | paste -sd, -)
     [ -d "${URBANSOUND8K}/audio/fold10" ] || folds=("${others}" 2/1of2 2/2of2)
