@@ -6,23 +6,25 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class WarmupHalvingLR(LambdaLR, AbsEpochStepScheduler):
-    """First epochs at fixed factors of the base rate, then full, halved at intervals to a floor.
+    """First epochs at fixed factors of the base rate, then the peak, halved at intervals to a floor.
 
     CaRE-SEP paper, section 3.2; read as 0.05, 0.1 and 0.2 of the base rate in the first three
-    epochs, the full rate after them, half of it for each `interval` epochs, not below `floor`.
+    epochs, the full rate after them, half of it for each `interval` epochs, not below `floor`. Its
+    words also allow a peak of 0.2, halved twice: `peak: 0.2`.
 
     Args:
         optimizer: its learning rate is the base rate.
         warmup: factors of the first epochs.
+        peak: factor after them.
         interval: epochs between halvings, counted from the first epoch.
         floor: smallest factor.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: list = (0.05, 0.1, 0.2), interval: int = 10,
-                 floor: float = 0.05):
+                 floor: float = 0.05, peak: float = 1.0):
         def factor(epoch: int) -> float:
             if epoch < len(warmup):
                 return warmup[epoch]
-            return max(floor, 0.5 ** (epoch // interval))
+            return max(floor, peak * 0.5 ** (epoch // interval))
 
         super().__init__(optimizer, factor)

@@ -9,6 +9,7 @@ from small_confs import parse
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.common import fit_schedule
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 
 def fitted(scheduler="onecyclelr", per_epoch=50, accum_grad=1, **conf):
@@ -44,3 +45,21 @@ def test_a_shipped_yaml_trained_longer_steps_to_its_end():
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] < 1e-6
+
+
+def factors(epochs, **conf):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, found = WarmupHalvingLR(optimizer, **conf), []
+    for _ in range(epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_warm_up_then_half_every_ten_epochs():
+    found = factors(60)
+    assert found[:4] == [0.05, 0.1, 0.2, 1.0] and found[9:11] == [1.0, 0.5]
+    assert found[20] == 0.25 and found[30] == 0.125 and found[40] == 0.0625 and found[50] == 0.05
+    found = factors(40, peak=0.2)  # the other reading of the paper
+    assert found[:4] == [0.05, 0.1, 0.2, 0.2] and found[10] == 0.1 and found[20] == found[39] == 0.05
