@@ -11,6 +11,7 @@ import torch
 from espnet2_ext.bin.convert import main
 from espnet2_ext.core.nets.cnn14 import CNN14
 from espnet2_ext.core.nets.hts_at import HTSAT
+from espnet2_ext.core.nets.log_mel import LogMel
 from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.errors import DataError
 
@@ -40,6 +41,22 @@ def public(tmp_path_factory):
 def convert(network, source, target):
     main(["--network", network, str(source), "-o", str(target)])
     return torch.load(target, weights_only=True)
+
+
+def test_a_tagger_of_another_rate(public, tmp_path, capsys):
+    state = torch.load(public / "cnn14.pth", weights_only=True)
+    mel = LogMel(16000, 1024, mel_bands=64, low=50.0, high=8000.0).bank
+    state["model"]["logmel_extractor.melW"] = mel.clone()
+    torch.save(state, tmp_path / "16k.pth")
+    with pytest.raises(DataError, match=r"rate \(sample_rate\) or mel bands \(low, high\)"):
+        convert("cnn14", tmp_path / "16k.pth", tmp_path / "ours.pth")
+    options = ["--sample_rate", "16000", "--high", "8000"]
+    main(["--network", "cnn14", str(tmp_path / "16k.pth"), "-o", str(tmp_path / "o.pth"), *options])
+    plain = convert("cnn14", public / "cnn14.pth", tmp_path / "plain.pth")
+    assert torch.load(tmp_path / "o.pth", weights_only=True).keys() == plain.keys()
+    with pytest.raises(SystemExit):
+        main(["--network", "st_sed_sep", "x", "-o", "y", *options])
+    assert "--sample_rate is for hts_at and cnn14" in capsys.readouterr().err
 
 
 def part(weights, prefix):

@@ -4,7 +4,8 @@
 
 A tagger's names begin with `net.`: `--init_param hts_at.pth` starts its training there,
 `--init_param hts_at.pth:net:query_net` makes it the query network of a separator. ST-SED-SEP's
-begin with `extractor.net.`, those of the tagger in the same checkpoint with `query_net.`.
+begin with `extractor.net.`, those of the tagger in the same checkpoint with `query_net.`. A tagger of another rate, such
+as CNN14 at 16 kHz: `--sample_rate 16000 --high 8000`.
 """
 
 import argparse
@@ -23,6 +24,8 @@ PARTS = {
     "cnn14": {"net": cnn14.convert},
     "st_sed_sep": {"extractor.net": st_sed_sep.convert, "query_net": st_sed_sep.convert_tagger},
 }
+TAGGERS = ("hts_at", "cnn14")
+FRONT = ("sample_rate", "low", "high")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,18 +34,25 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--network", required=True, choices=PARTS, help="what the checkpoint holds")
     p.add_argument("checkpoint", type=Path, metavar="PUBLIC.ckpt")
+    for name in FRONT:
+        p.add_argument(f"--{name}", type=float, metavar="HZ",
+                       help="with which a tagger's mel bands were made, if not at 32 kHz")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="OURS.pth")
     return p
 
 
 def main(cmd: list[str] | None = None) -> None:
     """Convert one checkpoint."""
-    args = get_parser().parse_args(cmd)
+    parser = get_parser()
+    args = parser.parse_args(cmd)
+    front = {k: v for k in FRONT if (v := getattr(args, k)) is not None}
+    if front and args.network not in TAGGERS:
+        parser.error(f"--{next(iter(front))} is for {' and '.join(TAGGERS)}")
     public = read_checkpoint(args.checkpoint)
     weights, counts = {}, []
     for prefix, convert in PARTS[args.network].items():
         try:
-            part = convert(public)
+            part = convert(public, **front)
         except DataError as e:
             raise DataError(f"{args.checkpoint}: {e}") from e
         weights |= {f"{prefix}.{name}": value for name, value in part.items()}

@@ -68,5 +68,6 @@ def log_mel_weights(state: dict[str, Tensor], log_mel: LogMel) -> dict[str, Tens
         if state[key].shape != value.shape \
                 or (state[key] - value).abs().max() > 1e-3 * value.abs().max():
             raise DataError(f"{key} {list(state[key].shape)} is not that of the network's front "
-                            f"end {list(value.shape)}: other window, rate or mel bands?")
+                            f"end {list(value.shape)}: other window, rate (sample_rate) or mel "
+                            "bands (low, high)?")
     return {f"log_mel.{key}": state[key] for key in LOG_MEL if key.startswith("bn0.")}
