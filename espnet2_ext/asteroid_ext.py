@@ -126,7 +126,7 @@ class ModelSystem(System):
         self.common_step(batch, batch_nb, train=False)
 
     def on_train_epoch_end(self):
-        """Tell the epoch's results as ESPnet's trainer does, so that what reads its logs reads ours."""
+        """Tell the epoch's results as ESPnet's trainer does, for what reads its logs."""
         values = self.trainer.callback_metrics  # on all processes: it gathers from them
         stages: dict[str, list[str]] = {"train": [], "valid": []}
         for name, value in values.items():

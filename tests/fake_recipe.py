@@ -112,6 +112,7 @@ class Recipe:
 def options_of(driver: Path) -> list[str]:
     """Names of the options of a driver: its own, set before its help, and those of all drivers."""
     common = (driver.parent / "utils.sh").read_text().split("common_defaults() {")[1]
-    lines = common.split("\n}\n")[0].splitlines() + driver.read_text().split("usage()")[0].splitlines()
+    lines = common.split("\n}\n")[0].splitlines()
+    lines += driver.read_text().split("usage()")[0].splitlines()
     pairs = [line.strip().partition("=") for line in lines]
     return [name for name, equals, _ in pairs if equals and name.isidentifier()]

@@ -4,8 +4,8 @@
 
 A tagger's names begin with `net.`: `--init_param hts_at.pth` starts its training there,
 `--init_param hts_at.pth:net:query_net` makes it the query network of a separator. ST-SED-SEP's
-begin with `extractor.net.`, those of the tagger in the same checkpoint with `query_net.`. A tagger of another rate, such
-as CNN14 at 16 kHz: `--sample_rate 16000 --high 8000`.
+begin with `extractor.net.`, those of the tagger in the same checkpoint with `query_net.`. A tagger
+of another rate, such as CNN14 at 16 kHz: `--sample_rate 16000 --high 8000`.
 """
 
 import argparse

@@ -180,8 +180,8 @@ class Sweep:
             if match[1]:
                 folders = list(self.folders(self.needed(run, match[2])).values())
                 if len(folders) > 1:
-                    raise DataError(f"{where or self.path}: {match[0]} has several experiments, one "
-                                    "a label type; it cannot stand for one of them")
+                    raise DataError(f"{where or self.path}: {match[0]} has several experiments, "
+                                    "one a label type; it cannot stand for one of them")
                 return folders[0]
             if match[2] in self.configs:
                 return f"{self.expdir}/conf/{match[2]}.yaml"
@@ -208,7 +208,8 @@ class Sweep:
     def command(self, run: Run) -> list[str]:
         """What is started in the recipe's folder."""
         options = [*self.options(run).items(), *self.run_options.items()]
-        return ["./run.sh", "--expdir", self.expdir, *(x for k, v in options for x in (f"--{k}", v))]
+        words = [x for k, v in options for x in (f"--{k}", v)]
+        return ["./run.sh", "--expdir", self.expdir, *words]
 
     def folders(self, run: Run) -> dict[str, str]:
         """Label type (empty but for weak labels) -> experiment, seen from the recipe's folder."""
@@ -240,7 +241,7 @@ class Sweep:
     def write_config(self, name: str) -> None:
         """Write one of `configs` where runs look for it."""
         path = self.recipe / self.expdir / "conf" / f"{name}.yaml"
-        text = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same for all that have it
+        text = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in every sweep
         text += yaml.safe_dump(self.config(name), sort_keys=False)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)

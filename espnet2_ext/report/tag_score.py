@@ -55,7 +55,8 @@ def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path
         "classes": classes, "classes_without_clips": int((~occurs).sum()), "keys": len(bank),
         "seconds": sum(bank.num_samples(i) for i in range(len(bank))) / bank.fs, "fs": bank.fs,
         "bank": str(bank_dir), "manifest_hash": bank.info["manifest_hash"],
-        "tags": digest, "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
+        "tags": digest,
+        "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
     }  # fmt: skip
     path = tags_dir / "scores.json"
     write_text(path, json.dumps(scores, indent=1, allow_nan=False) + "\n")
@@ -91,7 +92,8 @@ def load_scores(folder: str | os.PathLike) -> dict:
     if not path.is_file():
         raise DataError(f"{folder}: no scores.json; run the scoring first")
     scores = json.loads(path.read_text(encoding="utf-8"))
-    if about.is_file() and json.loads(about.read_text(encoding="utf-8"))["digest"] != scores.get("tags"):
+    made = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else None
+    if made and made["digest"] != scores.get("tags"):
         raise DataError(f"{path}: scores of other tags than lie there now; run the scoring again")
     return scores
 

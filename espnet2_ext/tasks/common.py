@@ -81,8 +81,8 @@ def fit_schedule(args: argparse.Namespace) -> None:
         raise DataError("scheduler onecyclelr: --num_iters_per_epoch or total_steps in "
                         "scheduler_conf is needed")
     if total is not None and steps is not None and total < steps:
-        raise DataError(f"scheduler_conf: total_steps {total} ends before the training, which takes "
-                        f"{steps} steps; left out, it lasts as long")
+        raise DataError(f"scheduler_conf: total_steps {total} ends before the training, which "
+                        f"takes {steps} steps; left out, it lasts as long")
     args.scheduler_conf = {**args.scheduler_conf, "total_steps": total or steps}
 
 

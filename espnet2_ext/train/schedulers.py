@@ -6,7 +6,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class WarmupHalvingLR(LambdaLR, AbsEpochStepScheduler):
-    """First epochs at fixed factors of the base rate, then the peak, halved at intervals to a floor.
+    """First epochs at fixed factors of the base rate, then a peak, halved at intervals to a floor.
 
     CaRE-SEP paper, section 3.2; read as 0.05, 0.1 and 0.2 of the base rate in the first three
     epochs, the full rate after them, half of it for each `interval` epochs, not below `floor`. Its
