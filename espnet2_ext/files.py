@@ -32,17 +32,27 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Hold the file `path`, made if need be, for this process alone; others wait.
+def locked(path: str | os.PathLike, *, wait: bool = True) -> Iterator[None]:
+    """Hold the file `path`, made if need be, for this process alone.
 
-    On a file system without locks nobody waits.
+    On a file system without locks nobody is kept out.
+
+    Args:
+        wait: for another process that holds it, or else raise.
+
+    Raises:
+        BlockingIOError: without `wait`, another process holds it.
     """
     import fcntl
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as f:
-        with contextlib.suppress(OSError):
-            fcntl.flock(f, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks
         yield
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path, write_text
+from espnet2_ext.files import atomic_path, locked, write_text
 
 
 def map_parts(
@@ -202,15 +202,11 @@ def _dask(address: str):
 @contextlib.contextmanager
 def _lock(parts_dir: Path):
     """Refuse a second process in `parts_dir`; clear what a killed one left."""
-    import fcntl
-
-    with open(parts_dir / ".lock", "w") as f:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(parts_dir / ".lock", wait=False))
         except BlockingIOError:
             raise DataError(f"{parts_dir}: another process is at work here") from None
-        except OSError:
-            pass  # a file system without locks
         for left in parts_dir.glob(".tmp-*"):
             left.unlink(missing_ok=True)
         yield
