@@ -377,6 +377,14 @@ begun_with() {
     echo "options: $(lasting "$3" "$4" | cksum)"
 }
 
+# name_training CONFIG OPTIONS VALID: of a training on ${train_set}'s clips, `with`, what it begins with and keeps, and
+# `id`, all that it is made of, in short; VALID is the hash of what it is validated on
+name_training() {
+    with=$(begun_with "clips in ${dumpdir}/${train_set}" "$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)" \
+        "$1" "$2")
+    id=$({ cat "$1"; printf '%s\n' "$2" "${with}" "$3"; } | cksum | tr ' ' '-')
+}
+
 # train_once EXP ID WITH COMMAND...: run COMMAND, which trains in the folder EXP, unless that was done (ID tells).
 # WITH is of begun_with; a training that was begun with something else does not go on.
 train_once() {

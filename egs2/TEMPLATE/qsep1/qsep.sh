@@ -97,36 +97,26 @@ training=(--config "${qsep_config}" --output_dir "${qsep_exp}" --resume true)
 training+=(--train_bank "${dumpdir}/${train_set}" --valid_bank "${dumpdir}/${valid_set}")
 training+=(--valid_pairs "${valid_list}")
 
-# What a training begins with; and all that it is made of, in short.
-training_with() {
-    begun_with "clips in ${dumpdir}/${train_set}" "$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)" \
-        "${qsep_config}" "${qsep_args}"
-}
-training_id() {
-    {
-        cat "${qsep_config}"
-        echo "${qsep_args}"
-        training_with
-        of "${valid_list%.tsv}.json" list_hash
-    } | cksum | tr ' ' '-'
-}
-
 stage_5() {
+    local with id
     need "${valid_list}" 4
-    if is_marked "${qsep_exp}/.checked" "$(training_id)"; then
+    name_training "${qsep_config}" "${qsep_args}" "$(of "${valid_list%.tsv}.json" list_hash)"
+    if is_marked "${qsep_exp}/.checked" "${id}"; then
         log "checked already"
         return
     fi
     fit_classes
     py qsep_check "${training[@]}" ${classes[@]+"${classes[@]}"} ${more[@]+"${more[@]}"}
-    mark "${qsep_exp}/.checked" "$(training_id)"
+    mark "${qsep_exp}/.checked" "${id}"
 }
 
 stage_6() {
+    local with id
     need "${dumpdir}/${train_set}/bank.json" 3
     need "${valid_list}" 4
+    name_training "${qsep_config}" "${qsep_args}" "$(of "${valid_list%.tsv}.json" list_hash)"
     fit_classes
-    train_once "${qsep_exp}" "$(training_id)" "$(training_with)" \
+    train_once "${qsep_exp}" "${id}" "${with}" \
         train_espnet "${qsep_exp}" qsep_train "${training[@]}" ${classes[@]+"${classes[@]}"} ${more[@]+"${more[@]}"}
 }
 

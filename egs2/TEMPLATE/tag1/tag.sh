@@ -49,8 +49,10 @@ tag_exp=${tag_exp:-${expdir}/tag_${tag_tag}}
 
 name_sets_and_jobs
 
-# Stages 1 to 3 are those of utils.sh; there are no lists to draw in stage 4. A tagger has one output for each
-# class of the label table.
+# Stages 1 to 3 are those of utils.sh; there are no lists to draw in stage 4.
+
+# `training`, its options, and `with` and `id` of name_training. A tagger has one output for each class of the
+# label table.
 set_training() {
     local table=${dumpdir}/${train_set}/labels.tsv set more
     for set in "${train_set}" "${valid_set}"; do need "${dumpdir}/${set}/bank.json" 3; done
@@ -58,35 +60,24 @@ set_training() {
     training=(--config "${tag_config}" --output_dir "${tag_exp}" --resume true
         --train_bank "${dumpdir}/${train_set}" --valid_bank "${dumpdir}/${valid_set}"
         --query_net_conf "num_classes=$(($(wc -l <"${table}") - 1))" ${more[@]+"${more[@]}"})
-}
-
-# What a training begins with; and all that it is made of, in short.
-training_with() {
-    begun_with "clips in ${dumpdir}/${train_set}" "$(of "${dumpdir}/${train_set}/bank.json" manifest_hash)" \
-        "${tag_config}" "${tag_args}"
-}
-training_id() {
-    {
-        cat "${tag_config}"
-        echo "${tag_args}"
-        training_with
-        of "${dumpdir}/${valid_set}/bank.json" manifest_hash
-    } | cksum | tr ' ' '-'
+    name_training "${tag_config}" "${tag_args}" "$(of "${dumpdir}/${valid_set}/bank.json" manifest_hash)"
 }
 
 stage_5() {
+    local training with id
     set_training
-    if is_marked "${tag_exp}/.checked" "$(training_id)"; then
+    if is_marked "${tag_exp}/.checked" "${id}"; then
         log "checked already"
         return
     fi
     py tag_check "${training[@]}"
-    mark "${tag_exp}/.checked" "$(training_id)"
+    mark "${tag_exp}/.checked" "${id}"
 }
 
 stage_6() {
+    local training with id
     set_training
-    train_once "${tag_exp}" "$(training_id)" "$(training_with)" \
+    train_once "${tag_exp}" "${id}" "${with}" \
         train_espnet "${tag_exp}" tag_train "${training[@]}"
 }
 
