@@ -83,25 +83,20 @@ def goes_on(args: argparse.Namespace) -> bool:
 
 @contextlib.contextmanager
 def initial_weights(args: argparse.Namespace) -> Iterator[None]:
-    """Around ESPnet's `main_worker`: its `--init_param` is checked first, and loaded by `load`.
+    """Around ESPnet's `main_worker`: its `--init_param` is checked first, and loaded by `load_all`.
 
     A training that goes on reads no initial weights.
 
     Raises:
-        DataError: see `Entry.read` and `load`.
+        DataError: see `Entry.read` and `load_all`.
     """
-    resumed, came = goes_on(args), []
-    for text in [] if resumed else args.init_param:
+    for text in [] if goes_on(args) else args.init_param:
         Entry.parse(text).read()
 
     def load_one(init_param: str, model: nn.Module, ignore_init_mismatch: bool,
                  map_location: str = "cpu") -> None:
-        if resumed:
-            logging.info("going on from a checkpoint: %s is not read", init_param)
-        else:
-            came.append(load(model, init_param, ignore_init_mismatch))
-            if len(came) == len(args.init_param):
-                check_frozen(model, args.init_param, set().union(*came), ignore_init_mismatch)
+        if init_param == args.init_param[-1]:  # called once an entry; what is frozen needs all
+            load_all(model, args)
 
     espnets = abs_task.load_pretrained_model
     abs_task.load_pretrained_model = load_one
@@ -117,7 +112,10 @@ def load_all(model: nn.Module, args: argparse.Namespace) -> None:
     Raises:
         DataError: see `load` and `check_frozen`.
     """
-    entries = [] if goes_on(args) else args.init_param
+    entries = args.init_param
+    if entries and goes_on(args):
+        logging.info("going on from a checkpoint: %s is not read", " ".join(entries))
+        return
     came = [load(model, text, args.ignore_init_mismatch) for text in entries]
     check_frozen(model, entries, set().union(*came), args.ignore_init_mismatch)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-from pathlib import Path
 
 from espnet2.tasks.enh import (
     EnhancementTask,
@@ -27,6 +26,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.classifier_file import require_classifier
 from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
+from espnet2_ext.tasks.initial import goes_on
 from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
@@ -128,8 +128,7 @@ class WeakLabelTask(EnhancementTask):
         for which in ("train", "valid"):
             if getattr(args, f"{which}_table") is not None or args.train_table is not None:
                 _use_table(args, which)
-        goes_on = args.resume and (Path(args.output_dir) / "checkpoint.pth").exists()
-        if args.part == "separator" and args.strategy != "joint" and not goes_on:
+        if args.part == "separator" and args.strategy != "joint" and not goes_on(args):
             classifier = _build_classifier(args)
             if classifier is not None:
                 require_classifier(args, classifier)

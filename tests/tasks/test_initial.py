@@ -131,7 +131,8 @@ def start_with(*entries, ignore=False):
 
 
 def args(tmp_path, *entries):
-    return argparse.Namespace(init_param=list(entries), resume=True, output_dir=str(tmp_path))
+    return argparse.Namespace(init_param=list(entries), resume=True, output_dir=str(tmp_path),
+                              ignore_init_mismatch=False)  # fmt: skip
 
 
 def test_espnets_loading_is_ours_for_as_long(file):
