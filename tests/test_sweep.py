@@ -297,6 +297,20 @@ def test_edited_yamls_are_the_same_in_every_sweep_that_has_them(place):
     assert texts[0] == texts[1] and "alpha: 3" in texts[0]
 
 
+def test_arguments_for_all_cells_or_for_those_of_a_task(place):
+    place.write({**CONTENT, "args": "--a 1"})
+    args = [Sweep(place.yaml).cells[name].args for name in ("tag_care_cls", "F")]
+    assert args == ["--a 1", "--a 1"]
+    place.write({**CONTENT, "args": {"separation": "--b {exp:tag_care_cls}/x"}})
+    sweep = Sweep(place.yaml)
+    assert sweep.cells["tag_care_cls"].args == ""
+    assert sweep.cells["C"].args == f"--b {{exp:tag_care_cls}}/x {CONTENT['cells'][1]['args']}"
+    assert sweep.cells["F"].needs == ["tag_care_cls"]
+    place.write({**CONTENT, "args": {"tag": "--a 1"}})
+    with pytest.raises(DataError, match="args: unknown key tag; there is: separation, tagging"):
+        Sweep(place.yaml)
+
+
 def test_sizes(place):
     sizes = {"mini": {"base": "conf/sep.yaml"}, "paper": {"base": "conf/tag.yaml"}}
     place.write({**CONTENT, "sizes": sizes, "configs": {}, "cells": [

@@ -2,6 +2,7 @@
 
 In an option, `{name}` stands for what the size sets, a YAML of `configs`, or `{folder}`, the name
 of the sweep's folder; `{exp:CELL}` for the experiment of another cell, which is then run before.
+The sweep's `args` come before those of each cell: one text, or one for each task.
 """
 
 import copy
@@ -116,7 +117,11 @@ class Sweep:
             raise DataError(f"{where}.seeds: expected a list of different integers, got {seeds!r}")
         if held := sorted(_held(task) & {**options, **self.run_options}.keys()):
             raise DataError(f"{where}: {', '.join(held)} cannot be an option: the sweep sets that")
-        args = " ".join(filter(None, [content.get("args"), given.get("args")]))
+        common = content.get("args") or ""
+        if isinstance(common, dict):
+            check_keys(common, set(TASKS), set(), f"{self.path}: args")
+            common = common.get(task)
+        args = " ".join(filter(None, [common, given.get("args")]))
         return Cell(str(given["name"]), str(given.get("title", given["name"])), task,
                     given["config"], {k: str(v) for k, v in options.items()}, args, tuple(seeds))
 
