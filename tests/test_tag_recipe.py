@@ -140,12 +140,15 @@ def test_folds_of_esc50_end_in_their_mean(tmp_path):
     python = tmp_path / "python"
     python.write_text('#!/usr/bin/env bash\nprintf "%s|" "$@"\n')
     python.chmod(0o755)
-    for fold in (1, 2):
-        folder = tmp_path / f"exp/tag_care_cls_fold{fold}/tagging_folds{fold}"
-        folder.mkdir(parents=True)
-        (folder / "scores.json").touch()
-    _, told = run_recipe(tmp_path, "esc50_qsep", "five_folds.sh", "--esc50", "ESC-50", "--expdir",
-                         "exp", "--python", str(python))  # fmt: skip
-    exp = tmp_path / "exp/tag_care_cls"
-    assert told.endswith(f"-m|espnet2_ext.bin.tag_scoring|--folds|{exp}_fold1/tagging_folds1|"
-                         f"{exp}_fold2/tagging_folds2|--out|{exp}_folds/scores.json|")
+    for given, tag in (([], ""), (["--inference_tag", "last"], "last_")):
+        for fold in (1, 2):
+            folder = tmp_path / f"exp/tag_care_cls_fold{fold}/tagging_{tag}folds{fold}"
+            folder.mkdir(parents=True)
+            (folder / "scores.json").touch()
+        _, told = run_recipe(tmp_path, "esc50_qsep", "five_folds.sh", "--esc50", "ESC-50",
+                             "--expdir", "exp", "--python", str(python), *given)  # fmt: skip
+        exp = tmp_path / "exp/tag_care_cls"
+        assert f"|--inference_tag|{tag[:-1]}|" in told
+        assert told.endswith(
+            f"-m|espnet2_ext.bin.tag_scoring|--folds|{exp}_fold1/tagging_{tag}folds1|"
+            f"{exp}_fold2/tagging_{tag}folds2|--out|{exp}_folds/{tag}scores.json|")  # fmt: skip

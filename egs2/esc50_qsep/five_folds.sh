@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tagging on ESC-50 by cross-validation: for each fold that is there, a tagger trained on the others.
 #   ./five_folds.sh --esc50 /path/to/ESC-50 [--config YAML] [options of ./run.sh --task tagging]
-# Goes on where it was stopped. The means are printed and written to EXPDIR/tag_TAG_folds/scores.json.
+# Goes on where it was stopped. The means are printed and written to EXPDIR/tag_TAG_folds/scores.json (with
+# --inference_tag T: T_scores.json).
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
 . ./db.sh
@@ -11,9 +12,10 @@ tag_config=
 config=
 tag_tag=
 tag_args=
+inference_tag=
 expdir=
 python=python
-split_options "esc50 tag_config config tag_tag tag_args expdir python" "$@"
+split_options "esc50 tag_config config tag_tag tag_args inference_tag expdir python" "$@"
 
 case " ${rest[*]-} " in *" --help "* | *" -h "*) exec ./tag.sh --help ;; esac
 [ -n "${esc50}" ] || die "where is ESC-50? ./five_folds.sh --esc50 /path/to/ESC-50 (or write it into db.sh)"
@@ -27,6 +29,7 @@ if [ -z "${tag_tag}" ]; then
     tag_tag=${tag_tag#tag_}
 fi
 
+tag=${inference_tag:+${inference_tag}_}
 folds=$(column "${esc50}/meta/esc50.csv" fold)
 [ "${folds}" != "${folds% *}" ] || die "${esc50} has one fold alone; there is none to train on"
 scored=()
@@ -35,11 +38,12 @@ for fold in ${folds}; do
     log "Fold ${fold}: trained on ${others}"
     run ./run.sh --task tagging --esc50 "${esc50}" --train_folds "${others}" --test_folds "${fold}" \
         --tag_config "${tag_config}" --tag_tag "${tag_tag}_fold${fold}" --tag_args "${tag_args}" \
-        --expdir "${expdir}" --python "${python}" --stop_stage 9 ${rest[@]+"${rest[@]}"}
-    scored+=("${expdir}/tag_${tag_tag}_fold${fold}/tagging_folds${fold}")
+        --inference_tag "${inference_tag}" --expdir "${expdir}" --python "${python}" --stop_stage 9 \
+        ${rest[@]+"${rest[@]}"}
+    scored+=("${expdir}/tag_${tag_tag}_fold${fold}/tagging_${tag}folds${fold}")
 done
 for folder in "${scored[@]}"; do
     [ -e "${folder}/scores.json" ] || { log "${folder} is not scored yet, so there is no mean"; exit 0; }
 done
 . ./path.sh
-py tag_scoring --folds "${scored[@]}" --out "${expdir}/tag_${tag_tag}_folds/scores.json"
+py tag_scoring --folds "${scored[@]}" --out "${expdir}/tag_${tag_tag}_folds/${tag}scores.json"
