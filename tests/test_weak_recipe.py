@@ -213,7 +213,7 @@ def test_recipes_hold_links_and_few_lines(name):
     folder = ROOT / "egs2" / name
     for link in ("weak.sh", "path.sh", "cmd.sh", "utils.sh", "launch", "conf"):
         assert (folder / link).is_symlink() and (folder / link).exists()
-    assert len((folder / "run.sh").read_text().splitlines()) <= 55
+    assert len((folder / "run.sh").read_text().splitlines()) <= 60
 
 
 def run_recipe(tmp_path, name: str, *args: str, **env: str) -> str:
@@ -245,9 +245,26 @@ def test_folds_of_urbansound8k(tmp_path, present, folds):
                       "1,2", "--background_classes", "a,b", "--ngpu", "2")  # fmt: skip
     assert "--train_set|folds1_2|" in told and "--background a,b folds1_2:1,2" in told
     assert "--background_classes|a,b|" in told and told.endswith("--ngpu|2|")
-    assert "--trials|2|" in told
+    few = len(present) < 10
+    assert ("--mean_events|2|--test_mean_events|5|--inference_model|latest.pth|--trials|2|"
+            in told) == few and "--mean_events|5|" in told
     more = ("--urbansound8k", "us8k", "--config", "x.yaml")  # of a longer training one is enough
     assert "--trials" not in run_recipe(tmp_path, "urbansound8k_weak", *more)
+
+
+def test_a_part_of_urbansound8k_without_its_fold_2(tmp_path):
+    us8k = ("urbansound8k_weak", "--urbansound8k", "us8k")
+    (tmp_path / "us8k").mkdir()
+    for present in ((), (2,), (3, 4)):
+        shutil.rmtree(tmp_path / "us8k")
+        (tmp_path / "us8k").mkdir()
+        for n in present:
+            (tmp_path / f"us8k/audio/fold{n}").mkdir(parents=True)
+        assert "us8k/audio there must be fold10, or fold2 and another" in (
+            run_recipe(tmp_path, *us8k))
+    told = run_recipe(tmp_path, *us8k, "--train_folds", "3", "--valid_folds", "4/1of2",
+                      "--test_folds", "4/2of2")  # fmt: skip
+    assert "--train_set|folds3|--valid_set|folds4.1of2|--test_sets|folds4.2of2|" in told
 
 
 def test_embedded_and_quick_corpora_keep_their_own_folders(tmp_path):
@@ -273,6 +290,8 @@ def test_own_tables_tell_the_label_types(tmp_path):
     for tables, labels in (("a.csv", "clip"), ("b.tsv", "frame clip"), ("a.csv b.tsv", "mixed")):
         told = run_recipe(tmp_path, "own_weak", "--recordings", tables, "--nj", "2")
         assert f"--label_types|{labels}|" in told and told.endswith("--nj|2|"), told
+    told = run_recipe(tmp_path, "own_weak", "--recordings", "a.csv", "--classes", "dog, car horn")
+    assert "classes" not in told  # they go to local/data.sh by the environment, as the tables do
     assert "where are the recordings?" in run_recipe(tmp_path, "own_weak")
     assert "there is no c.csv" in run_recipe(tmp_path, "own_weak", "--recordings", "a.csv c.csv")
 
@@ -292,9 +311,10 @@ def test_stage_1_makes_the_lists(tmp_path):
              *args],
             cwd=recipe.folder, text=True, capture_output=True,
             env={**os.environ, "python": recipe.python, "CALLS": str(recipe.calls),
-                 "RECORDINGS": "a b", "allow_unlabelled": "true"})  # fmt: skip
+                 "RECORDINGS": "a b", "allow_unlabelled": "true",
+                 "classes": "dog, car horn"})  # fmt: skip
         assert done.returncode == 0, done.stderr
         *made, listed = recipe.calls.read_text().splitlines()
         assert "--data_dir data/q" in listed
         assert "--out downloads/quick" in made[0] if args else "lists a b " in listed
-        assert args or "--allow_unlabelled" in listed
+        assert args or "--allow_unlabelled" in listed and "--classes dog car horn" in listed

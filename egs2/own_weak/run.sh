@@ -9,9 +9,10 @@ set -euo pipefail
 
 recordings=${RECORDINGS}
 allow_unlabelled=false  # true: recordings without a label are right, all classes are silent in them
+classes=                # all there are, such as "dog,car horn"; another label is then refused
 valid_share=0.1
 test_share=0.1
-split_options "recordings allow_unlabelled valid_share test_share" "$@"
+split_options "recordings allow_unlabelled classes valid_share test_share" "$@"
 
 case " ${rest[*]-} " in *" --help "* | *" -h "*) exec ./weak.sh --help ;; esac
 [ -n "${recordings}" ] || die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
@@ -27,7 +28,7 @@ case ${kinds} in
     *frame*) label_types="frame clip" ;;
     *) label_types=clip ;;
 esac
-export RECORDINGS allow_unlabelled valid_share test_share
+export RECORDINGS allow_unlabelled classes valid_share test_share
 
 exec ./weak.sh \
     --train_set train --valid_set valid --test_sets test --mixtures_from recordings \

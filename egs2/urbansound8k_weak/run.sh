@@ -33,15 +33,18 @@ else
     URBANSOUND8K=$(find_path "UrbanSound8K (--urbansound8k or db.sh)" "${urbansound8k}")
     export URBANSOUND8K
     corpus=urbansound8k
-    case " ${rest[*]-}" in *--config* | *--weak[_-]config*) ;;
-        *) options+=(--mean_events 2 --test_mean_events 5 --inference_model latest.pth --trials 2) ;; esac # few recordings
-    # not all folds are there: fold 2 validates and tests, its recordings shared out, the others train
-    others=$(cd "${URBANSOUND8K}/audio" && printf '%s\n' fold* | sed 's/fold//' | grep -vx 2 | sort -n | paste -sd, -)
-    [ -d "${URBANSOUND8K}/audio/fold10" ] || folds=("${others}" 2/1of2 2/2of2)
+    audio=${URBANSOUND8K}/audio
+    if [ ! -d "${audio}/fold10" ]; then # a part: fold 2, its recordings shared out, validates and tests
+        others=$(printf '%s\n' "${audio}"/fold* | sed -n '/fold2$/d; s/.*fold\([0-9]\)/\1/p' | sort -n | paste -sd, -)
+        [ -d "${audio}/fold2" ] && [ -n "${others}" ] || [ -n "${train_folds}" ] || die "in ${audio} there must be" \
+            "fold10, or fold2 and another; or say --train_folds, --valid_folds, --test_folds"
+        folds=("${others}" 2/1of2 2/2of2)
+        [[ " ${rest[*]-}" =~ --(weak[_-])?config ]] || # few recordings
+            options+=(--mean_events 2 --test_mean_events 5 --inference_model latest.pth --trials 2)
+    fi
 fi
 folds=("${train_folds:-${folds[0]}}" "${valid_folds:-${folds[1]}}" "${test_folds:-${folds[2]}}")
-sets=() data_options=(--corpus "${corpus}")
-[ -z "${background_classes}" ] || data_options+=(--background "${background_classes}")
+sets=() data_options=(--corpus "${corpus}" ${background_classes:+--background "${background_classes}"})
 for list in "${folds[@]}"; do
     sets+=("folds$(tr ',/' '_.' <<<"${list}")") # so they stand in the results
     data_options+=("${sets[${#sets[@]}-1]}:${list}")

@@ -1,4 +1,5 @@
-"""Write RESULTS.md, figures and the listening page of several experiments, side by side."""
+"""Write RESULTS.md, figures and the listening page of several experiments, side by side, and print
+which labels gave more."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,11 +27,13 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     from espnet2_ext.report.weak_page import write_weak_page
     from espnet2_ext.report.weak_results import write_weak_results
-    from espnet2_ext.report.weak_sets import parse_experiments
+    from espnet2_ext.report.weak_sets import ordering, parse_experiments, scored_on
 
     experiments = parse_experiments(args.experiment)
     print(write_weak_results(args.output_dir, experiments, args.test_set))
     print(write_weak_page(args.output_dir, experiments, args.test_set))
+    for name in args.test_set:
+        print(f"{name}: {ordering(scored_on(experiments, name))}")
 
 
 if __name__ == "__main__":

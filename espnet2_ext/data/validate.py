@@ -35,7 +35,9 @@ def validate(
     Args:
         paths: tables (see `own_tables`), which are taken together; folders of preparation: a list
             of clips, a bank, a mixture table.
-        others: as for `own_sounds.prepare_own_sounds`, which refuses what is refused here.
+        others: as for `own_sounds.prepare_own_sounds`, which refuses what is refused here but for
+            what only the sound tells (`scan` leaves such files out) and a class that its times make
+            active all along (the recipe warns when it makes the tables).
     """
     problems: list[Problem] = []
     told: list[str] = []

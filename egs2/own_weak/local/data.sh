@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Stage 1: the lists of one's own recordings (from the environment, as run.sh sets them).
-#   RECORDINGS="a.csv b.csv" allow_unlabelled=false valid_share=0.1 test_share=0.1 local/data.sh --datadir DIR
+#   RECORDINGS="a.csv b.csv" allow_unlabelled=false classes=dog,siren valid_share=0.1 test_share=0.1 \
+#       local/data.sh --datadir DIR
 set -euo pipefail
 . ./path.sh
 
@@ -9,6 +10,8 @@ datadir=data
 read -ra tables <<<"${RECORDINGS:?is not set: the tables}"
 more=()
 [ "${allow_unlabelled:-false}" != true ] || more=(--allow_unlabelled)
+IFS=, read -ra names <<<"${classes:-}"
+[ ${#names[@]} -eq 0 ] || more+=(--classes "${names[@]# }")
 
 "${python:-python}" -m espnet2_ext.bin.prepare_own_weak lists "${tables[@]}" --data_dir "${datadir}" \
     --valid_share "${valid_share:-0.1}" --test_share "${test_share:-0.1}" ${more[@]+"${more[@]}"}
