@@ -51,14 +51,15 @@ if name == "keep_best":
     os.path.lexists(option["--exp_dir"]) and os.unlink(option["--exp_dir"])
     os.symlink(os.path.basename(args[0]), option["--exp_dir"])
 if name == "render_lists":
-    put(option["--out"] + "/list.json")
+    put(option["--out"] + "/list.json", open(option["--list"][:-3] + "json").read())
 if name in ("draw_mixtures", "prepare_musdb18", "prepare_own_weak") and "--out" in option:
     put(option["--out"] + "/table.json", '{{"table_hash": "' + os.environ.get("HASH", "1") + '"}}')
 if name == "render_mixtures":
-    put(option["--out"] + "/list.json")
+    put(option["--out"] + "/list.json", open(option["--table"] + "/table.json").read())
 if name in ("qsep_inference", "weak_inference", "tag_inference"):
     for folder in every("--output_dir"):
         put(folder + "/about.json")
+        "TAGS" in os.environ and put(folder + "/self/tags.npz")
 if name in ("qsep_scoring", "weak_scoring"):
     for folder in every("--inference_dir"):
         put(folder + "/scores/summary.json")

@@ -35,6 +35,27 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
     assert "qsep_train" in recipe.names() and "--max_epoch 3" in recipe.call("qsep_train")
 
 
+def test_a_model_that_tags_is_scored_on_every_clip(recipe):
+    status, _, err = recipe("--inference_args", "--protocols self", TAGS="1")
+    assert status == 0, err
+    assert recipe.names()[-6:] == ["qsep_inference", "tag_inference", "qsep_scoring", "tag_scoring",
+                                   "report", "qsep_pack"]  # fmt: skip
+    call, folder = recipe.call("tag_inference"), "exp/qsep_train_x"
+    assert f"--bank dump/test --output_dir {folder}/tagging_test --train_config {folder}/c" in call
+    assert "--protocols" not in call
+    assert recipe.call("tag_scoring") == (
+        f"tag_scoring --bank dump/test --tags_dir {folder}/tagging_test")
+
+
+@pytest.mark.parametrize("stage", ["7", "8"])
+def test_mixtures_rendered_from_another_list_are_not_used(recipe, stage):
+    recipe("--stop_stage", "7")
+    (recipe.folder / "data/test/pairs.json").write_text('{"list_hash": "m"}')
+    status, _, err = recipe("--stage", stage)
+    assert status == 1 and recipe.names() == []
+    assert "dump/test_pairs holds other mixtures than data/test/pairs.json tells of" in err
+
+
 def test_number_of_classes_reaches_each_network_that_tags_unless_told(recipe):
     conf = recipe.folder / "conf/train_x.yaml"
     conf.write_text("extractor_conf:  # no head\n  num_classes: 0\nquery_net_conf:  # tags\n"

@@ -196,9 +196,24 @@ def test_a_stage_without_the_one_before_it_says_which(recipe):
     for number, words in ((4, "bank.json is not there; run stage 3 first"),
                           (5, "table.json is not there; run stage 4 first"),
                           (7, "list.json is not there; run stage 4 first"),
-                          (8, "about.json is not there; run stage 7 first")):  # fmt: skip
+                          (8, "list.json is not there; run stage 4 first")):  # fmt: skip
         status, _, err = recipe("--stage", str(number), "--stop_stage", str(number))
         assert status == 1 and words in err
+    recipe("--stop_stage", "6")
+    status, _, err = recipe("--stage", "8")
+    assert status == 1 and "about.json is not there; run stage 7 first" in err
+
+
+@pytest.mark.parametrize("stage", ["7", "8"])
+def test_mixtures_rendered_from_another_table_are_not_used(recipe, stage):
+    recipe("--stop_stage", "7")
+    (recipe.folder / "data/test/mixtures/table.json").write_text('{"table_hash": "2"}')
+    status, _, err = recipe("--stage", stage)
+    assert status == 1 and recipe.names() == []
+    assert "dump/test_mix holds other mixtures than data/test/mixtures/table.json tells of" in err
+    recipe("--skip_train", "true")
+    status, _, _ = recipe("--stage", stage, "--stop_stage", stage)
+    assert status == 0
 
 
 def test_help_names_every_option(recipe):

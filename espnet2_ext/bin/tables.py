@@ -22,7 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
                    help="every row and figure with the command that fills it")
     p.add_argument("--paper", choices=PAPERS,
                    help="care_sep or weak (default with --list: both; with --table: care_sep for "
-                        "arabic, weak for roman numbers)")
+                        "arabic numbers and figures, weak for roman numbers)")
     p.add_argument("--table", nargs="+", default=[], metavar="NUMBER",
                    help="such as 1, fig3 or VII; all: every table and figure of --paper")
     p.add_argument("--exp_dirs", nargs="+", default=[], metavar="[CELL=]FOLDER",

@@ -23,7 +23,7 @@ def main(cmd=None):
     from espnet2_ext.infer.tagger import TagFiles
 
     find_anchors(args.bank, args.out,
-                 TagFiles(None, args.train_config, args.model_file, args.device),
+                 TagFiles(args.bundle, args.train_config, args.model_file, args.device),
                  segment=args.segment, batch_size=args.batch_size,
                  num_workers=args.num_workers, scheduler=args.scheduler)
 

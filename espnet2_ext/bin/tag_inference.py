@@ -1,4 +1,4 @@
-"""Tag every clip of a bank with a trained tagger: tags.npz and, with frames, activity.npz."""
+"""Tag every clip of a bank with a trained tagger, or a separator that tags: tags.npz and, with frames, activity.npz."""
 
 import argparse
 
@@ -18,9 +18,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def add_model_options(p: argparse.ArgumentParser) -> None:
     """Which tagger, and how it runs."""
-    p.add_argument("--train_config", required=True, help="config.yaml of the experiment")
-    p.add_argument("--model_file", required=True,
+    p.add_argument("--train_config", help="config.yaml of the experiment")
+    p.add_argument("--model_file",
                    help="its weights, such as valid.loss.best.pth; labels.tsv lies beside them")
+    p.add_argument("--bundle", help="instead of both: a separator that tags, as one file")
     p.add_argument("--batch_size", type=int, default=16, help="clips of one length at once")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     p.add_argument("--num_workers", type=int, default=1,
@@ -35,7 +36,7 @@ def main(cmd=None):
     from espnet2_ext.infer.tagger import TagFiles
 
     tag_bank(args.bank, args.output_dir,
-             TagFiles(None, args.train_config, args.model_file, args.device), frames=args.frames,
+             TagFiles(args.bundle, args.train_config, args.model_file, args.device), frames=args.frames,
              batch_size=args.batch_size, num_workers=args.num_workers, scheduler=args.scheduler)
 
 

@@ -118,6 +118,18 @@ def test_tables_are_found_by_number():
     assert find_table("weak", "vii").key == "VII" and find_table("care_sep", "fig3").key == "Fig. 3"
     with pytest.raises(DataError, match="--table XX: weak has II, III, IV"):
         find_table("weak", "XX")
+    with pytest.raises(DataError, match="--paper weak has II, .*Fig. 4"):
+        find_table("care_sep", "fig4")
+
+
+def test_both_lambdas_share_test_mixtures_with_the_sweep_that_trains_on_them():
+    sweep = Sweep(ROOT / "conf/sweeps/weak_table_xi.yaml", size="paper")
+    sweeps = shlex.join(sweep.command(next(iter(sweep.runs(["dense"])))))
+    table = find_table("weak", "II")
+    five, ten = (shlex.split(table.command(row)) for row in table.rows)
+    assert "--datadir" not in five and "--test_mean_events" not in five  # as the other sweeps
+    for option in ("--datadir", "--test_mean_events"):  # folders named after both lambdas
+        assert shlex.join(ten[(at := ten.index(option)):at + 2]) in sweeps
 
 
 @pytest.mark.parametrize("change, message", [
@@ -197,11 +209,12 @@ def test_table_2_has_what_was_measured_and_empty_cells(tmp_path, capsys):
     assert rows(text, "query `other`")["A: 2048-d ST-SED-SEP (init)"][0] == "3.00"
 
 
-def test_table_1_takes_map_from_taggers_and_from_joint_training(tmp_path, capsys):
+def test_table_1_takes_map_over_all_clips_from_taggers_and_from_joint_training(tmp_path, capsys):
     top = tmp_path / "exp"
-    qsep(top / "qsep_cls_sep_seed0", 5.0, tagging={"self": {"map": 0.7}})
-    put(top / "tag_tag_hts_at_seed0/tagging_test/scores.json",
-        {"map": 0.25, "keys": 30, "bank": "dump/test", "manifest_hash": "cafe"})  # fmt: skip
+    qsep(top / "qsep_cls_sep_seed0", 5.0, tagging={"self": {"map": 0.9}})  # that of a list's targets
+    for name, value in (("qsep_cls_sep_seed0", 0.7), ("tag_tag_hts_at_seed0", 0.25)):
+        put(top / name / "tagging_test/scores.json",
+            {"map": value, "keys": 30, "bank": "dump/test", "manifest_hash": "cafe"})  # fmt: skip
     text = filled(capsys, "--table", "1", "--exp_dirs", top)
     found = rows(text, "query `self`")
     assert found["768-d CaRE-CLS+SEP"][:4] == ["0.700", "0.446", "5.00", "11.48"]
@@ -209,7 +222,7 @@ def test_table_1_takes_map_from_taggers_and_from_joint_training(tmp_path, capsys
     assert found["DeepRes"] == ["", "0.392", "", "–", "", "–", "", "–"]
     assert found["527-d PANN-SEP"][1] == "NP" and "manifest cafe" in text
     found = rows(text, "query `other`")
-    assert found["768-d CaRE-CLS+SEP"][0] == "" and found["2048-d ST-SED-SEP"][0] == "0.250"
+    assert found["768-d CaRE-CLS+SEP"][0] == "0.700" and found["2048-d ST-SED-SEP"][0] == "0.250"
 
 
 def test_nothing_run_leaves_the_papers_values_alone(tmp_path, capsys):

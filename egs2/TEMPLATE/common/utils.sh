@@ -334,6 +334,13 @@ of() { sed -n "s/.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1"; }
 
 need() { [ -e "$1" ] || die "$1 is not there; run stage $2 first"; }
 
+# rendered FOLDER LIST HASH: FOLDER holds mixtures, those of the file LIST where that is kept; HASH names their checksum
+rendered() {
+    need "$1/list.json" 4
+    [ ! -e "$2" ] || [ "$(of "$1/list.json" "$3")" = "$(of "$2" "$3")" ] ||
+        die "$1 holds other mixtures than $2 tells of; run stage 4 again"
+}
+
 # Checks and training leave a mark of what they were made of, as their own programs do not.
 is_marked() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 mark() { echo "$2" >"$1.tmp" && mv "$1.tmp" "$1"; }

@@ -121,6 +121,8 @@ stage_6() {
 }
 
 outputs() { echo "${qsep_exp}/inference_${inference_tag:+${inference_tag}_}$1"; } # of a test set
+tags() { echo "${qsep_exp}/tagging_${inference_tag:+${inference_tag}_}$1"; }
+has_tags() { [ -e "$(outputs "$1")/self/tags.npz" ]; }
 
 # `model`: options that name the model to use, the experiment's own or that of --bundle
 name_model() {
@@ -137,9 +139,20 @@ stage_7() {
     inference_options
     [ ! -d "${bundle}" ] || options+=(--no_tags) # an experiment does not tell its classes
     for set in ${test_sets}; do
-        need "${dumpdir}/${set}_pairs/list.json" 4
+        rendered "${dumpdir}/${set}_pairs" "${datadir}/${set}/pairs.json" list_hash
         py qsep_inference --data_dir "${dumpdir}/${set}_pairs" --output_dir "$(outputs "${set}")" \
             "${model[@]}" ${options[@]+"${options[@]}"}
+    done
+    tag_clips
+}
+
+# Tags of every clip, each once, by a model that tags: a list of mixtures has some clips more often than others.
+tag_clips() {
+    local set options inference_args=
+    inference_options
+    for set in ${test_sets}; do
+        ! has_tags "${set}" || py tag_inference --bank "${dumpdir}/${set}" --output_dir "$(tags "${set}")" \
+            "${model[@]}" "${options[@]}"
     done
 }
 
@@ -148,8 +161,12 @@ stage_8() {
     read -ra options <<<"${scoring_args}"
     for set in ${test_sets}; do
         need "$(outputs "${set}")" 7
+        rendered "${dumpdir}/${set}_pairs" "${datadir}/${set}/pairs.json" list_hash
         OMP_NUM_THREADS=1 py qsep_scoring --data_dir "${dumpdir}/${set}_pairs" \
             --inference_dir "$(outputs "${set}")" "${jobs[@]}" ${options[@]+"${options[@]}"}
+        has_tags "${set}" || continue
+        need "$(tags "${set}")/about.json" 7
+        OMP_NUM_THREADS=1 py tag_scoring --bank "${dumpdir}/${set}" --tags_dir "$(tags "${set}")"
     done
 }
 

@@ -263,13 +263,20 @@ stage_6() {
     done
 }
 
+check_tests() { # the test mixtures are rendered, and from the tables of this run
+    local name set lambda
+    while read -r name set lambda; do
+        [ -z "${name}" ] || rendered "${dumpdir}/${name}_mix" "$(table "${set}" "${lambda}")/table.json" table_hash
+    done <<<"${tests}"
+}
+
 outputs() { echo "$(experiment "$1")/inference_${inference_tag:+${inference_tag}_}$2"; } # LABEL TEST
 
 stage_7() {
     local label name exp options models
     inference_options
+    check_tests
     for name in ${test_names}; do
-        need "${dumpdir}/${name}_mix/list.json" 4
         models=()
         for label in ${label_types}; do
             exp=$(experiment "${label}")
@@ -285,6 +292,7 @@ stage_7() {
 stage_8() {
     local label name options folders
     read -ra options <<<"${scoring_args}"
+    check_tests
     for name in ${test_names}; do
         folders=()
         for label in ${label_types}; do

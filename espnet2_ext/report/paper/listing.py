@@ -4,12 +4,17 @@ from espnet2_ext.report.paper.registry import Paper
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, Table
 
+HOW = """Each command is run in the project's top folder with its environment active (`. .venv/bin/activate`), \
+goes on where it was stopped, and also trains what its rows need. Names in capitals, such as AUDIOSET, are paths of \
+yours. They train as the papers do, on one GPU or, without any, the CPU: within `--run_options`, `--ngpu 8` takes more. \
+What scores or draws models of another table (Table 3, Fig. 3) comes after that table. \
+`python -m espnet2_ext.bin.tables --table NUMBER` then collects the scores."""
 CITED = "a figure that the paper cites; no system of its comparison"
 
 
 def listing(paper: Paper) -> list[str]:
     """Markdown lines: a section a table or figure, a line a row."""
-    lines = [f"# {paper.title}"]
+    lines = [f"# {paper.title}", "", HOW]
     for table in paper.tables.values():
         rows = []
         for row in table.rows:

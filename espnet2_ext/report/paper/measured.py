@@ -63,8 +63,6 @@ def _qsep(summary: dict, test: str) -> list[Scores]:
            f"mixtures, list {info.get('list_hash', '?')}"  # fmt: skip
     for protocol, figures in summary["protocols"].items():
         values = {m: _stats(figures[m]) for m in QSEP if m in figures}
-        if protocol in summary["tagging"]:
-            values["map"] = {"mean": summary["tagging"][protocol]["map"]}
         found.append(Scores(test, None, protocol, data, values))
     return found
 

@@ -183,4 +183,6 @@ def find_table(paper: str, number: str) -> PaperTable:
     for key, table in tables.items():
         if plain(key) == plain(number).removeprefix("table"):
             return table
-    raise DataError(f"--table {number}: {paper} has {', '.join(tables)}")
+    others = [f"--paper {other} has {', '.join(load_paper(other).tables)}"
+              for other in PAPERS if other != paper]
+    raise DataError(f"--table {number}: {paper} has {', '.join(tables)}; {'; '.join(others)}")
