@@ -1,19 +1,24 @@
 """`bin.convert`: a published checkpoint in, weights for `--init_param` out."""
 
+import argparse
 import importlib
 import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from small_confs import CONF
 
 from espnet2_ext.bin.convert import main
 from espnet2_ext.core.nets.cnn14 import CNN14
 from espnet2_ext.core.nets.hts_at import HTSAT
 from espnet2_ext.core.nets.log_mel import LogMel
 from espnet2_ext.core.nets.query_unet import QueryUNet
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer.separator import Separator
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,66 @@ def test_objects_beside_the_weights_are_not_made(public, tmp_path):
     plain = convert("hts_at", public / "hts_at.ckpt", tmp_path / "a.pth")
     full = convert("hts_at", tmp_path / "full.ckpt", tmp_path / "b.pth")
     assert plain.keys() == full.keys() and all(torch.equal(plain[k], full[k]) for k in plain)
+
+
+@pytest.mark.parametrize("old_format", [True, False])
+def test_arrays_and_options_beside_the_weights_are_passed_over(public, tmp_path, old_format):
+    content = torch.load(public / "cnn14.pth")
+    content["sampler"] = {"order": [np.arange(3), np.arange(2)], "rng": np.random.RandomState(1)}
+    content["args"] = argparse.Namespace(rate=np.float64(2))
+    torch.save(content, tmp_path / "more.pth", _use_new_zipfile_serialization=not old_format)
+    plain = convert("cnn14", public / "cnn14.pth", tmp_path / "a.pth")
+    more = convert("cnn14", tmp_path / "more.pth", tmp_path / "b.pth")
+    assert plain.keys() == more.keys() and all(torch.equal(plain[k], more[k]) for k in plain)
+
+
+def st_sed_sep_yaml(folder):
+    """The YAML of the paper's size, made as small as the tiny checkpoint."""
+    conf = yaml.safe_load((CONF / "train_qsep_st_sed_sep_2048.yaml").read_text())
+    conf["encoder_conf"] |= {"n_fft": 256, "hop_length": 64}
+    conf["decoder_conf"] = conf["encoder_conf"]
+    conf["extractor_conf"]["widths"] = [2] * 6
+    conf["query_net_conf"] |= {"dim": 8, "heads": [1, 2, 4, 8], "num_classes": 6}
+    (folder / "small.yaml").write_text(yaml.safe_dump(conf))
+    return folder / "small.yaml"
+
+
+def test_a_published_separator_is_usable_at_once(public, tmp_path):
+    out = tmp_path / "new/published.zip"
+    command = ["--network", "st_sed_sep", str(public / "st_sed_sep.ckpt"), "-o", str(out)]
+    main([*command, "--config", str(st_sed_sep_yaml(tmp_path))])
+    assert [p.name for p in out.parent.iterdir()] == ["published.zip"]
+    separator = Separator.from_bundle(out, "cpu")
+    weights = convert("st_sed_sep", public / "st_sed_sep.ckpt", tmp_path / "plain.pth")
+    own = separator.model.state_dict()
+    assert own.keys() >= weights.keys()
+    assert all(torch.equal(own[k], v) for k, v in weights.items())
+    assert separator.info["trained_on"] == {"checkpoint": "st_sed_sep.ckpt"}
+    x = 0.1 * np.random.default_rng(0).standard_normal((32000, 1)).astype(np.float32)
+    query, _ = separator.embed_queries([x], fs=32000)
+    est = separator.separate(x, 32000, query[None])
+    assert est.shape == (1, 32000, 1) and np.isfinite(est).all() and est.any()
+
+
+@pytest.mark.parametrize("args, message", [
+    (["-o", "a.zip"], "a bundle takes all of"),
+    (["-o", "a.pth", "--config", "x.yaml"], "a bundle takes all of"),
+    (["-o", "a.pth", "--labels", "x.tsv"], "a bundle takes all of"),
+    (["-o", "a.zip", "--config", "x.yaml", "--network", "hts_at"], "a bundle takes all of"),
+])  # fmt: skip
+def test_what_a_bundle_takes(args, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["--network", "st_sed_sep", "x.ckpt", *args])
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_of_other_sizes_names_what_does_not_fit(public, tmp_path):
+    conf = st_sed_sep_yaml(tmp_path)
+    conf.write_text(conf.read_text().replace("dim: 8", "dim: 16"))
+    with pytest.raises(BundleError, match="small.yaml: st_sed_sep.ckpt: .*of another shape"):
+        main(["--network", "st_sed_sep", str(public / "st_sed_sep.ckpt"), "--config", str(conf),
+              "-o", str(tmp_path / "a.zip")])
+    assert not (tmp_path / "a.zip").exists()
 
 
 def test_a_missing_key_is_named_with_the_file(public, tmp_path):

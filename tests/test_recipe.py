@@ -56,6 +56,15 @@ def test_mixtures_rendered_from_another_list_are_not_used(recipe, stage):
     assert "dump/test_pairs holds other mixtures than data/test/pairs.json tells of" in err
 
 
+def test_anchors_of_a_tagger_for_the_lists(recipe):
+    folder = str(recipe.folder / "exp/tag_x")
+    recipe("--stop_stage", "4", "--list_anchors", folder, "--test_seconds", "2")
+    lists = [v for v in recipe.calls.read_text().splitlines() if v.startswith("draw_lists")]
+    for call, name in zip(lists, ("valid", "test"), strict=True):
+        assert f"--bank dump/{name} " in call and "--segment 2" in call
+        assert call.endswith(f"--anchor_file {folder}/anchors_{name}.npz")
+
+
 def test_number_of_classes_reaches_each_network_that_tags_unless_told(recipe):
     conf = recipe.folder / "conf/train_x.yaml"
     conf.write_text("extractor_conf:  # no head\n  num_classes: 0\nquery_net_conf:  # tags\n"

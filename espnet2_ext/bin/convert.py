@@ -1,14 +1,19 @@
-"""Turn a published checkpoint into weights for a training's `--init_param`.
+"""Turn a published checkpoint into weights for a training's `--init_param`, or into a model.
 
     python -m espnet2_ext.bin.convert --network hts_at PUBLIC.ckpt -o hts_at.pth
+    python -m espnet2_ext.bin.convert --network st_sed_sep PUBLIC.ckpt --config YAML -o BUNDLE.zip
 
 A tagger's names begin with `net.`: `--init_param hts_at.pth` starts its training there,
 `--init_param hts_at.pth:net:query_net` makes it the query network of a separator. ST-SED-SEP's
 begin with `extractor.net.`, those of the tagger in the same checkpoint with `query_net.`. A tagger
 of another rate, such as CNN14 at 16 kHz: `--sample_rate 16000 --high 8000`.
+
+The second command, with conf/train_qsep_st_sed_sep_2048.yaml, writes a bundle: `espnet2-ext
+separate --bundle BUNDLE.zip` and `--zero_shot` take it as it is.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import torch
@@ -16,7 +21,7 @@ import torch
 from espnet2_ext.bin._cli import run
 from espnet2_ext.core.public import cnn14, hts_at, st_sed_sep
 from espnet2_ext.core.public.checkpoint import read_checkpoint
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.files import atomic_path
 
 PARTS = {
@@ -37,7 +42,11 @@ def get_parser() -> argparse.ArgumentParser:
     for name in FRONT:
         p.add_argument(f"--{name}", type=float, metavar="HZ",
                        help="with which a tagger's mel bands were made, if not at 32 kHz")
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="OURS.pth")
+    p.add_argument("--config", type=Path, metavar="YAML",
+                   help="of a separator, for a bundle: sizes and signal of the checkpoint's networks")
+    p.add_argument("--labels", type=Path, metavar="labels.tsv",
+                   help="for a bundle: the classes that its tagger knows (default: none are told)")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="OURS.pth|BUNDLE.zip")
     return p
 
 
@@ -48,6 +57,11 @@ def main(cmd: list[str] | None = None) -> None:
     front = {k: v for k in FRONT if (v := getattr(args, k)) is not None}
     if front and args.network not in TAGGERS:
         parser.error(f"--{next(iter(front))} is for {' and '.join(TAGGERS)}")
+    whole = args.output.suffix == ".zip"
+    if whole != bool(args.config) or (whole and args.network in TAGGERS) \
+            or (args.labels and not whole):
+        parser.error("a bundle takes all of --network st_sed_sep, --config YAML, -o NAME.zip; "
+                     "--labels is for a bundle")
     public = read_checkpoint(args.checkpoint)
     weights, counts = {}, []
     for prefix, convert in PARTS[args.network].items():
@@ -57,9 +71,40 @@ def main(cmd: list[str] | None = None) -> None:
             raise DataError(f"{args.checkpoint}: {e}") from e
         weights |= {f"{prefix}.{name}": value for name, value in part.items()}
         counts.append(f"{len(part)} tensors under {prefix}")
-    with atomic_path(args.output) as tmp:
-        torch.save(weights, tmp)
+    if whole:
+        _write_bundle(weights, args)
+    else:
+        with atomic_path(args.output) as tmp:
+            torch.save(weights, tmp)
     print(f"{args.output}: {', '.join(counts)}")
+
+
+def _write_bundle(weights: dict[str, torch.Tensor], args: argparse.Namespace) -> None:
+    """A bundle of the model that the YAML describes, with the converted weights."""
+    from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
+
+    from espnet2_ext.data.tables import write_labels
+    from espnet2_ext.infer.bundle import write_bundle
+    from espnet2_ext.tasks.qsep import QSepTask
+
+    if not args.config.is_file():
+        raise DataError(f"--config: no such file: {args.config}")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.output.parent, prefix=".tmp-") as name:
+        folder = Path(name)
+        config = QSepTask.get_parser().parse_args(["--config", str(args.config)])
+        text = yaml_no_alias_safe_dump(vars(config), indent=4, sort_keys=False)
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
+        torch.save(weights, folder / args.checkpoint.name)
+        if not args.labels:
+            write_labels(folder / "labels.tsv", [])
+        try:
+            write_bundle(folder / "config.yaml", folder / args.checkpoint.name,
+                         args.labels or folder / "labels.tsv", args.output,
+                         {"name": args.output.stem,
+                          "trained_on": {"checkpoint": args.checkpoint.name}})
+        except BundleError as e:
+            raise BundleError(f"{args.config}: {e}".replace(f"{folder}/", "")) from e
 
 
 if __name__ == "__main__":

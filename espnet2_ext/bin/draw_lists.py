@@ -23,6 +23,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--segment", type=float, default=0.0, help="seconds; 0: the longer clip")
     parser.add_argument("--anchor", choices=ANCHORS, help="default: peak, or whole without segment")
+    parser.add_argument("--anchor_file", help="a tagger's anchors of this bank and length of "
+                                              "segment; where it has none, --anchor decides")
     parser.add_argument("--query_from", choices=sorted(QUERIES), default="other",
                         help="clip of the queries; the targets themselves are written in any case")
     parser.add_argument("--balance", choices=BALANCES, default="class",
@@ -38,7 +40,8 @@ def main(cmd: list[str] | None = None) -> None:
         "anchor": args.anchor or ("peak" if args.segment else "whole"),
         "query_from": args.query_from, "balance": args.balance,
     }  # fmt: skip
-    draw_list_file(ClipBank(args.bank), args.out, args.num_pairs or None, args.seed, **options)
+    draw_list_file(ClipBank(args.bank), args.out, args.num_pairs or None, args.seed,
+                   anchor_file=args.anchor_file, **options)
 
 
 if __name__ == "__main__":

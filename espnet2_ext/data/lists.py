@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.mixing import GAIN_RANGE, Pair, PairDrawer, energy_gain, holds
+from espnet2_ext.data.anchor_tables import AnchorTable
 from espnet2_ext.data.tables import file_digest, read_tsv, tsv_line
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import write_text
@@ -175,16 +176,25 @@ def _check(pair: Pair, bank) -> None:
 
 
 def draw_list_file(
-    bank, path: str | os.PathLike, n: int | None = None, seed: int = 0, **options
+    bank, path: str | os.PathLike, n: int | None = None, seed: int = 0, *,
+    anchor_file: str | os.PathLike | None = None, **options
 ) -> bool:
-    """Draw a list into `path`, unless the same list of the same bank is there; True when drawn."""
-    key = {"seed": seed, "n": n, "options": options, **bank_key(bank)}
+    """Draw a list into `path`, unless the same list of the same bank is there; True when drawn.
+
+    anchor_file: an `AnchorTable` of the bank, for the places of the segments.
+    """
+    key = {"seed": seed, "n": n, "options": options, "anchors": None, **bank_key(bank)}
+    anchors = None
+    if anchor_file is not None:
+        anchors = AnchorTable(anchor_file)
+        anchors.check(bank, round((options.get("segment") or 0) * bank.fs))
+        key["anchors"] = file_digest(anchor_file)
     there = about_list(path) if Path(path).exists() else {}
     if there and all(there.get(k) == v for k, v in key.items()):
         if there["list_hash"] == file_digest(path):
             logging.info("%s: is there, of %d pairs", path, there["pairs"])
             return False
-    pairs = draw_list(bank, n, seed, **options)
+    pairs = draw_list(bank, n, seed, anchors=anchors, **options)
     write_list(path, pairs, {"bank": str(bank.path), **key})
     logging.info("%s: %d pairs drawn with seed %d", path, len(pairs), seed)
     return True

@@ -91,7 +91,7 @@ class Listener:
             BundleError: a file that is missing, broken or of another model.
         """
         config = read_config(train_config)
-        if "separator" in config:
+        if "extractor" in config:  # a separator's
             model, classes, _ = build_from_exp(train_config, model_file)
             return cls(SeparatorTags(model, str(model_file)), classes, device)
         try:

@@ -11,6 +11,7 @@ from espnet2_ext.bin import draw_lists, render_lists
 from espnet2_ext.core.anchors import peak_start
 from espnet2_ext.core.mixing import energy_gain, render
 from espnet2_ext.data import folder
+from espnet2_ext.data.anchor_tables import AnchorTable, write_anchors
 from espnet2_ext.data.archive import Settings, archive
 from espnet2_ext.data.audio_io import read_audio, read_scp
 from espnet2_ext.data.bank import ClipBank
@@ -237,6 +238,26 @@ def test_entry_points(pair_bank, tmp_path, capsys):
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
     draw_lists.main([*draw, "--segment", "0.25"])  # what was changed by hand is drawn anew
     assert read_list(path, pair_bank) == rows
+
+
+def test_a_taggers_anchors_place_the_segments(pair_bank, tmp_path):
+    labels = [k for n in range(len(pair_bank)) for k in pair_bank.labels(n)]
+    starts = np.arange(100, 100 + 10 * len(labels), 10)
+    write_anchors(tmp_path / "a.npz", pair_bank, starts, 2000, "m")
+    draw = ["--bank", str(pair_bank.path), "--out", str(tmp_path / "pairs.tsv"), "--seed", "2",
+            "--num_pairs", "6", "--segment", "0.25"]  # fmt: skip
+    draw_lists.main(draw)
+    by_energy = read_list(tmp_path / "pairs.tsv", pair_bank)
+    draw_lists.main([*draw, "--anchor_file", str(tmp_path / "a.npz")])  # another list: drawn anew
+    table, pairs = AnchorTable(tmp_path / "a.npz"), read_list(tmp_path / "pairs.tsv", pair_bank)
+    ids = [pair_bank.id(n) for n in range(len(pair_bank))]
+    for p in pairs:
+        assert p.start1 == table(ids.index(p.clip1), p.class1, 2000)
+        assert p.start2 == table(ids.index(p.clip2), p.class2, 2000)
+    draw_lists.main(draw)
+    assert read_list(tmp_path / "pairs.tsv", pair_bank) == by_energy != pairs
+    with pytest.raises(DataError, match="a.npz: its segments are 0.25 s long, but 0.5 s are asked"):
+        draw_lists.main([*draw[:-1], "0.5", "--anchor_file", str(tmp_path / "a.npz")])
 
 
 def test_silent_targets_keep_the_folder_whole(pair_bank, pairs, tmp_path):

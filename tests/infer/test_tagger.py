@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_confs import parse
 from standin import StandIn
 from tag_standin import FS, tone, write_bank
 
@@ -13,6 +14,8 @@ from espnet2_ext.bin import tag_inference
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import write_bundle
 from espnet2_ext.infer.tagger import Listener
+from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.tasks.tagging import TaggingTask
 
 
 @pytest.fixture
@@ -31,9 +34,13 @@ def separator(exp, bank):
 def write(exp, num_classes):
     conf = {"fs": FS, "num_classes": num_classes, "seed": 3}
     torch.save(StandIn(**conf).state_dict(), exp / "valid.loss.ave.pth")
-    # by the key `separator` a separator's configuration is known
-    (exp / "config.yaml").write_text(yaml.safe_dump({"model_conf": conf, "separator": "toy"}))
+    (exp / "config.yaml").write_text(yaml.safe_dump({"model_conf": conf, "extractor": "toy"}))
     return exp
+
+
+def test_a_separators_configuration_is_known_by_a_key():
+    assert "extractor" in vars(parse(QSepTask, "mini/care_cls_sep.yaml"))
+    assert "extractor" not in vars(parse(TaggingTask, "mini/tag_care_cls.yaml"))
 
 
 @pytest.mark.parametrize("from_bundle", [False, True])

@@ -199,7 +199,8 @@ def test_table_2_has_what_was_measured_and_empty_cells(tmp_path, capsys):
     qsep(tmp_path / "exp/e/qsep_another", 9.0)
     text = filled(capsys, "--table", "2", "--exp_dirs", tmp_path / "exp")
     assert text.count("###") == 2 and f"### {tmp_path}/exp/e: test, query `self`" in text
-    assert "240 targets in 120 mixtures, list abc123" in text and "`feedfeed`" in text
+    assert "240 targets in 120 mixtures, list abc123" in text
+    assert "- training data: `feedfeed`" in text
     found = rows(text, "### " + str(tmp_path / "exp/e") + ": test, query `self`")
     # mean of 6 and 8, standard deviation sqrt(2); no silence-SDR was scored
     assert found["C: 768-d CaRE-SEP (grad, init, shared)"] == [
@@ -207,6 +208,21 @@ def test_table_2_has_what_was_measured_and_empty_cells(tmp_path, capsys):
     assert found["A: 2048-d ST-SED-SEP (init)"][:2] == ["4.00", "10.55"]
     assert found["B: A with gradient (grad, init)"] == ["", "10.77", "", "31.85", "", "13.67"]
     assert rows(text, "query `other`")["A: 2048-d ST-SED-SEP (init)"][0] == "3.00"
+
+
+@pytest.mark.parametrize("name, about", [
+    ("bank.json", {"clips": 7, "manifest_hash": "feedfeed"}),
+    ("table.json", {"mixtures": 7, "table_hash": "feedfeed"}),
+])  # fmt: skip
+def test_the_training_datas_size_stands_beside_its_hash(tmp_path, capsys, name, about):
+    qsep(tmp_path / "exp/e/qsep_C", 6.0)
+    put(tmp_path / "dump/train" / name, about)
+    unit = next(iter(about))
+    text = filled(capsys, "--table", "2", "--exp_dirs", tmp_path)
+    assert f"- training data: `7 {unit}, feedfeed`" in text
+    put(tmp_path / "dump/train" / name, {k: v if k == unit else "other" for k, v in about.items()})
+    text = filled(capsys, "--table", "2", "--exp_dirs", tmp_path)
+    assert "- training data: `feedfeed`" in text
 
 
 def test_table_1_takes_map_over_all_clips_from_taggers_and_from_joint_training(tmp_path, capsys):

@@ -44,7 +44,7 @@ column() {
 is_path_option() {
     case $1 in
         --config | --qsep_config | --qsep-config | --weak_config | --weak-config | --tag_config | --tag-config) true ;;
-        --expdir | --dumpdir | --datadir | --init_param | --bundle) true ;;
+        --expdir | --dumpdir | --datadir | --init_param | --bundle | --list_anchors | --list-anchors) true ;;
         *) false ;;
     esac
 }

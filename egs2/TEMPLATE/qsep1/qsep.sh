@@ -10,6 +10,7 @@ valid_pairs=500
 valid_seconds=2.0
 test_pairs=0
 test_seconds=0
+list_anchors=
 pairs_seed=0
 # Model and training
 qsep_config=conf/train_qsep_care_sep_small.yaml
@@ -29,6 +30,7 @@ Mixtures
   --valid_seconds    their length; 0: whole clips (${valid_seconds})
   --test_pairs       mixtures of a test list; 0: each clip once as first target (${test_pairs})
   --test_seconds     their length; 0: whole clips (${test_seconds})
+  --list_anchors     a tagger's folder: its anchors_SET.npz say where the lists' segments lie; without, energy does
   --pairs_seed       seed of the lists (${pairs_seed})
 Model
   --qsep_config      YAML of the model and its training; --config is the same (${qsep_config})
@@ -67,14 +69,19 @@ valid_list=${datadir}/${valid_set}/valid_pairs.tsv
 name_sets_and_jobs
 
 # Stages 1 to 3 are those of utils.sh. Lists are drawn from a bank once and written; test lists are rendered as well.
+draw() { # SET LIST PAIRS SECONDS
+    local anchors=()
+    [ -z "${list_anchors}" ] || anchors=(--anchor_file "${list_anchors}/anchors_$1.npz")
+    py draw_lists --bank "${dumpdir}/$1" --out "$2" --num_pairs "$3" --segment "$4" --seed "${pairs_seed}" \
+        ${anchors[@]+"${anchors[@]}"}
+}
+
 stage_4() {
     local set
     for set in ${sets}; do need "${dumpdir}/${set}/bank.json" 3; done
-    [ -n "${bundle}" ] || py draw_lists --bank "${dumpdir}/${valid_set}" --out "${valid_list}" --num_pairs "${valid_pairs}" \
-        --segment "${valid_seconds}" --seed "${pairs_seed}"
+    [ -n "${bundle}" ] || draw "${valid_set}" "${valid_list}" "${valid_pairs}" "${valid_seconds}"
     for set in ${test_sets}; do
-        py draw_lists --bank "${dumpdir}/${set}" --out "${datadir}/${set}/pairs.tsv" \
-            --num_pairs "${test_pairs}" --segment "${test_seconds}" --seed "${pairs_seed}"
+        draw "${set}" "${datadir}/${set}/pairs.tsv" "${test_pairs}" "${test_seconds}"
         OMP_NUM_THREADS=1 py render_lists --list "${datadir}/${set}/pairs.tsv" --bank "${dumpdir}/${set}" \
             --out "${dumpdir}/${set}_pairs" "${jobs[@]}"
     done

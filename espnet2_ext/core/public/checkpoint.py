@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -10,6 +11,7 @@ from espnet2_ext.errors import DataError
 
 # What PyTorch's reader raises on a file that is cut off or something else.
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError)
+_REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+)")
 
 
 class _Inert:
@@ -35,15 +37,21 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         OSError: the file cannot be opened.
         DataError: not a checkpoint, cut off, or one that cannot be read in this way.
     """
-    try:
-        with safe_globals([(_Inert, name) for name in _strangers(path)]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise DataError(
-            f"{path}: is not a whole checkpoint of PyTorch ({first[:120]}). If it is whole and you "
-            "trust its makers, read it with torch.load(..., weights_only=False) where it was made, "
-            "and save its tensors alone") from e
+    strangers = _strangers(path)
+    while True:
+        try:
+            with safe_globals([(_Inert, name) for name in strangers]):
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            break
+        except _UNREADABLE as e:
+            refused = _REFUSED.search(str(e))
+            if not refused or refused[1] in strangers:
+                first = (str(e).strip() or type(e).__name__).splitlines()[0]
+                raise DataError(
+                    f"{path}: is not a whole checkpoint of PyTorch ({first[:120]}). If it is whole "
+                    "and you trust its makers, read it with torch.load(..., weights_only=False) "
+                    "where it was made, and save its tensors alone") from e
+            strangers.append(refused[1])
     if not isinstance(state, dict):
         raise DataError(f"{path}: holds no weights by name but a {type(state).__name__}")
     return state
@@ -53,5 +61,5 @@ def _strangers(path: str | os.PathLike) -> list[str]:
     """Names in the file that PyTorch's safe reader would refuse."""
     try:
         return get_unsafe_globals_in_checkpoint(path)
-    except _UNREADABLE:  # the format before PyTorch 1.6, or no checkpoint: the reader will say
+    except _UNREADABLE:  # the format before PyTorch 1.6: its reader tells them one by one
         return []

@@ -99,8 +99,8 @@ def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
     query = f", query `{place.protocol}`: {PROTOCOL_NOTE[place.protocol]}" if place.protocol else ""
     lines = [f"### {place.folder}: {place.test}{query}", ""]
     lines += [f"- data: `{d}`" for d in sorted({f.scores.data for f in found})]
-    hashes = sorted({h for f in found if (h := trained_on(f.trained.folder))})
-    lines += [f"- training data: `{', '.join(hashes) or NONE}`"]
+    data = sorted({d for f in found if (d := trained_on(f.trained.folder))})
+    lines += [f"- training data: `{d}`" for d in data or [NONE]]
     sizes = {f"{k} {v}" for f in found for k, v in f.trained.variables.items() if k != "folder"}
     lines += [f"- the sweep's size: {', '.join(sorted(sizes))}"] * bool(sizes)
     if seeds := max(len({f.trained.seed for f in found if f.trained.name == n})

@@ -107,12 +107,23 @@ def read_statistics(table: Path) -> Scores:
 
 
 def trained_on(exp_dir: Path) -> str | None:
-    """The hash of the training data, which the driver noted first of all, or None."""
+    """Size and hash of the training data, or None where the driver did not note them.
+
+    Its first note is `clips in FOLDER: HASH`, the folder as seen from the recipe's. The size comes
+    from there, and is left out where other data lie there now.
+    """
     path = exp_dir / ".begun_with"
     if not path.is_file():
         return None
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.rpartition(": ")[2] or None
+    what, _, digest = path.read_text(encoding="utf-8").partition("\n")[0].rpartition(": ")
+    folder = what.partition(" in ")[2]
+    for recipe in exp_dir.absolute().parents:
+        for name, unit, key in (("bank.json", "clips", "manifest_hash"),
+                                ("table.json", "mixtures", "table_hash")):
+            about = recipe / folder / name
+            if digest and folder and about.is_file() and load_json(about).get(key) == digest:
+                return f"{load_json(about)[unit]} {unit}, {digest}"
+    return digest or None
 
 
 class Spread(NamedTuple):
