@@ -43,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
         p.add_argument(f"--{name}", type=float, metavar="HZ",
                        help="with which a tagger's mel bands were made, if not at 32 kHz")
     p.add_argument("--config", type=Path, metavar="YAML",
-                   help="of a separator, for a bundle: sizes and signal of the checkpoint's networks")
+                   help="of a separator, for a bundle: sizes and signal of its networks")
     p.add_argument("--labels", type=Path, metavar="labels.tsv",
                    help="for a bundle: the classes that its tagger knows (default: none are told)")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="OURS.pth|BUNDLE.zip")

@@ -1,4 +1,7 @@
-"""Tag every clip of a bank with a trained tagger, or a separator that tags: tags.npz and, with frames, activity.npz."""
+"""Tag every clip of a bank: tags.npz and, with frames, activity.npz.
+
+The model is a trained tagger, or a separator that tags.
+"""
 
 import argparse
 
@@ -36,8 +39,8 @@ def main(cmd=None):
     from espnet2_ext.infer.tagger import TagFiles
 
     tag_bank(args.bank, args.output_dir,
-             TagFiles(args.bundle, args.train_config, args.model_file, args.device), frames=args.frames,
-             batch_size=args.batch_size, num_workers=args.num_workers, scheduler=args.scheduler)
+             TagFiles(args.bundle, args.train_config, args.model_file, args.device),
+             frames=args.frames, batch_size=args.batch_size, num_workers=args.num_workers, scheduler=args.scheduler)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def test_list_prints_every_row_with_its_command(capsys):
     assert all("`" in line for line in lines if CITED not in line)
     for table in TABLES:
         assert f"## {table.name}: " in text
+    for word in ("activate", "AUDIOSET, are paths", "--ngpu 8", "tables --table"):
+        assert word in text
 
 
 def test_values_of_the_papers():
@@ -227,7 +229,7 @@ def test_the_training_datas_size_stands_beside_its_hash(tmp_path, capsys, name, 
 
 def test_table_1_takes_map_over_all_clips_from_taggers_and_from_joint_training(tmp_path, capsys):
     top = tmp_path / "exp"
-    qsep(top / "qsep_cls_sep_seed0", 5.0, tagging={"self": {"map": 0.9}})  # that of a list's targets
+    qsep(top / "qsep_cls_sep_seed0", 5.0, tagging={"self": {"map": 0.9}})  # of a list's targets
     for name, value in (("qsep_cls_sep_seed0", 0.7), ("tag_tag_hts_at_seed0", 0.25)):
         put(top / name / "tagging_test/scores.json",
             {"map": value, "keys": 30, "bank": "dump/test", "manifest_hash": "cafe"})  # fmt: skip

@@ -4,11 +4,13 @@ from espnet2_ext.report.paper.registry import Paper
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, Table
 
-HOW = """Each command is run in the project's top folder with its environment active (`. .venv/bin/activate`), \
-goes on where it was stopped, and also trains what its rows need. Names in capitals, such as AUDIOSET, are paths of \
-yours. They train as the papers do, on one GPU or, without any, the CPU: within `--run_options`, `--ngpu 8` takes more. \
-What scores or draws models of another table (Table 3, Fig. 3) comes after that table. \
-`python -m espnet2_ext.bin.tables --table NUMBER` then collects the scores."""
+HOW = """\
+Each command is run in the project's top folder with its environment active
+(`. .venv/bin/activate`), goes on where it was stopped, and also trains what its row needs; what
+scores or draws models of another table (Table 3, Fig. 3 of CaRE-SEP) comes after that table.
+Names in capitals, such as AUDIOSET, are paths of yours. Trainings take one GPU or, without any,
+the CPU; `--ngpu 8` within `--run_options` takes more. `python -m espnet2_ext.bin.tables --table
+NUMBER` then collects the scores."""
 CITED = "a figure that the paper cites; no system of its comparison"
 
 
