@@ -40,7 +40,8 @@ def main(cmd=None):
 
     tag_bank(args.bank, args.output_dir,
              TagFiles(args.bundle, args.train_config, args.model_file, args.device),
-             frames=args.frames, batch_size=args.batch_size, num_workers=args.num_workers, scheduler=args.scheduler)
+             frames=args.frames, batch_size=args.batch_size, num_workers=args.num_workers,
+             scheduler=args.scheduler)
 
 
 if __name__ == "__main__":
