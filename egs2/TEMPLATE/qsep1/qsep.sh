@@ -68,14 +68,15 @@ valid_list=${datadir}/${valid_set}/valid_pairs.tsv
 
 name_sets_and_jobs
 
-# Stages 1 to 3 are those of utils.sh. Lists are drawn from a bank once and written; test lists are rendered as well.
-draw() { # SET LIST PAIRS SECONDS
+# draw SET LIST PAIRS SECONDS: a list of mixtures of a set's clips
+draw() {
     local anchors=()
     [ -z "${list_anchors}" ] || anchors=(--anchor_file "${list_anchors}/anchors_$1.npz")
     py draw_lists --bank "${dumpdir}/$1" --out "$2" --num_pairs "$3" --segment "$4" --seed "${pairs_seed}" \
         ${anchors[@]+"${anchors[@]}"}
 }
 
+# Stages 1 to 3 are those of utils.sh. Lists are drawn from a bank once and written; test lists are rendered as well.
 stage_4() {
     local set
     for set in ${sets}; do need "${dumpdir}/${set}/bank.json" 3; done
