@@ -56,11 +56,15 @@ def judge(classes: Sequence[Label], labels: Sequence[Label]) -> tuple[bool | Non
     """Whether a model of `classes` meets a test set of `labels` unprepared, and that in words.
 
     A model whose classes hold all of the test set's was trained on that corpus, or one like it.
+    Classes are told apart by their ids; other corpora's of the same name are counted besides.
     """
     if not classes:
         return None, "not known, as the model does not tell its classes; nothing was trained here"
-    shared = len({v.mid for v in classes} & {v.mid for v in labels})
+    ids, names = {v.mid for v in classes}, {v.name.casefold() for v in classes}
+    shared = sum(v.mid in ids for v in labels)
     told = f"{shared} of the test set's {len(labels)} classes are among the model's {len(classes)}"
+    if alike := [v.name for v in labels if v.mid not in ids and v.name.casefold() in names]:
+        told += f", {len(alike)} more by name ({', '.join(alike)})"
     if shared == len(labels):
         return False, f"no, {told}: it was trained on this corpus or on one of the same classes"
     return True, f"yes, {told}, and nothing was trained here"

@@ -148,6 +148,10 @@ def test_who_was_trained_on_the_corpus_is_not_zero_shot():
         return [Label(i, mid, mid) for i, mid in enumerate(mids)]
 
     assert judge(labels("/m/dog", "/m/rain"), labels("dog", "rain"))[0] is True
+    zero_shot, words = judge([Label(0, "/m/1", "Dog"), Label(1, "/m/2", "Cat")],
+                             labels("dog", "rain"))  # fmt: skip
+    assert zero_shot is True
+    assert "0 of the test set's 2 classes are among the model's 2, 1 more by name (dog)," in words
     zero_shot, words = judge(labels("dog", "rain", "cat"), labels("dog", "rain"))
     assert zero_shot is False and "2 of the test set's 2 classes" in words
     assert judge(labels("dog", "cat"), labels("dog", "rain"))[0] is True
