@@ -1,6 +1,7 @@
 """Sweeps on a recipe whose run.sh only writes down what it was asked and leaves scores."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from recipe_options import options_of
 
 from espnet2_ext.bin import sweep as sweep_bin
 from espnet2_ext.errors import DataError
+from espnet2_ext.report.sweep_notes import Notes
 from espnet2_ext.report.sweep_plan import Sweep
-from espnet2_ext.report.sweep_table import Notes
+from espnet2_ext.report.sweep_table import write_sweep_table
 from espnet2_ext.report.training_facts import seconds_of, training_of
 
 RUN = f"""#!{sys.executable} -IS
@@ -223,6 +225,54 @@ def test_the_table_has_means_spread_cost_and_the_papers_values(place):
     assert table["768-d CaRE-CLS"][:2] == ["0.500", "0.463"] and table["PANN"][0] == ""
 
 
+def test_scores_of_another_command_leave_the_table(place):
+    place()
+    cells = [cell | {"args": "--other 1"} if cell["name"] == "F" else cell
+             for cell in CONTENT["cells"]]  # fmt: skip
+    place.write({**CONTENT, "cells": cells})
+    place("--table")
+    assert "3 of 4 trainings finished" in place.table()
+    assert "other YAMLs: F_seed0." in place.table()
+    assert "F" not in rows(place.table(), "## Scores: test, query `self`")
+    (place.recipe / "fail_in_F_seed0").touch()
+    with pytest.raises(DataError, match="F_seed0"):
+        place()
+    assert "other YAMLs" not in place.table()  # it is no longer noted
+    assert "F" not in rows(place.table(), "## Scores: test, query `self`")
+    assert rows(place.table(), "## Table 2")["F: C without gradient and initialisation (shared)"][
+        0] == ""
+
+
+def test_what_is_built_on_a_run_that_is_done_anew_is_so_too(place):
+    place()
+    shutil.rmtree(place.exp / "tag_tag_care_cls_seed0")
+    assert place() == ["tag_care_cls_seed0", "C_seed0", "C_seed1"]
+
+
+def test_broken_scores_do_not_stop_the_rest(place):
+    place("--only", "F")
+    (place.exp / "qsep_F_seed0/inference_test/scores/summary.json").write_text("{")
+    with pytest.raises(DataError, match="the table .*F_seed0.*summary.json: not a whole JSON"):
+        place("--max_seeds", "1")
+    assert place.tags == ["tag_care_cls_seed0", "C_seed0"]
+
+
+def test_a_copied_sweep_fills_the_papers_tables(place):
+    place.yaml = place.yaml.rename(place.yaml.with_name("mine.yaml"))
+    place.write({**CONTENT, "folder": "side_by_side"})
+    place("--only", "C")
+    table = rows((place.exp / "sweep_mine.md").read_text(), "## Table 2")
+    assert table["C: 768-d CaRE-SEP (grad, init, shared)"][:2] == ["6.00 ± 7.07 (2)", "13.14"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"runs": null}', '{"runs": {"a": {"folders": null}}}'])
+def test_broken_notes_are_named(place, content):
+    place.exp.mkdir(parents=True)
+    (place.exp / "sweep_side_by_side.json").write_text(content)
+    with pytest.raises(DataError, match="sweep_side_by_side.json: not what a sweep noted"):
+        place()
+
+
 def test_the_table_alone(place):
     place("--only", "F")
     (place.exp / "sweep_side_by_side.md").unlink()
@@ -251,6 +301,13 @@ def test_the_table_alone(place):
     ({"configs": {"less": {"from": "conf/sep.yaml", "set": {"a.b": 1}}}},
      "configs.less.set: a.b leads nowhere"),
     ({"recipe": "egs2/nowhere"}, "nowhere: no run.sh there"),
+    ({"cells": None}, "side_by_side.yaml: cells: there is none"),
+    ({"cells": [{"name": "x", "config": 3}]}, r"cells\[0\].config: expected the name of a YAML"),
+    ({"sizes": [1]}, "sizes: expected keys with values"),
+    ({"tables": ["1"]}, "tables: expected keys with values"),
+    ({"options": ["a"]}, "options: expected keys with values"),
+    ({"configs": {"less": {"from": "{less}", "set": {}}}}, "configs.less: is made of itself"),
+    ({"folder": "my exp"}, "'my exp' cannot name the folder"),
 ])  # fmt: skip
 def test_wrong_yamls_name_file_and_key(place, change, message):
     place.write({**CONTENT, **change})
@@ -263,6 +320,7 @@ def test_wrong_yamls_name_file_and_key(place, change, message):
     ("--qsep-args '--seed 3'", "qsep_args cannot be an option"),
     ("--ngpu", "--run_options: expected --name value, got --ngpu"),
     ("ngpu 1", "--run_options: expected --name value, got ngpu"),
+    ("--test_sets other", "--run_options: F is what it is by --test_sets test"),
 ])  # fmt: skip
 def test_wrong_options_of_run_sh_are_named(place, options, message):
     with pytest.raises(DataError, match=message):
@@ -282,9 +340,16 @@ def test_two_processes_note_beside_each_other(place):
     sweep = Sweep(place.yaml)
     first, second = Notes(sweep), Notes(sweep)
     runs = sweep.runs()
-    first.add(runs[0], "1", 1.0)
-    second.add(runs[1], "2", 1.0)
+    first.add(runs[0], first.start(runs[0]), 1.0)
+    second.add(runs[1], second.start(runs[1]), 1.0)
     assert set(Notes(sweep).runs) == {runs[0].name, runs[1].name}
+
+
+def test_a_table_is_written_whole_beside_another_process(place):
+    early = Notes(Sweep(place.yaml))
+    place()
+    write_sweep_table(early)
+    assert "4 of 4 trainings finished" in place.table()
 
 
 def test_edited_yamls_are_the_same_in_every_sweep_that_has_them(place):
@@ -292,7 +357,7 @@ def test_edited_yamls_are_the_same_in_every_sweep_that_has_them(place):
     for name in ("one", "two"):
         path = place.yaml.with_name(f"{name}.yaml")
         path.write_text(place.yaml.read_text())
-        Sweep(path, folder="both").write_config("less")
+        Sweep(path, folder="both").configs.write()
         texts.append((place.recipe / "exp/both/conf/less.yaml").read_text())
     assert texts[0] == texts[1] and "alpha: 3" in texts[0]
 
@@ -321,6 +386,7 @@ def test_sizes(place):
     options = sweep.options(sweep.runs()[0])
     assert options["qsep_config"] == "conf/tag.yaml"
     assert options["datadir"] == "data/side_by_side_paper"
+    assert Sweep(place.yaml, size="paper", folder="own").expdir == "exp/own_paper"
     with pytest.raises(DataError, match="sizes: there is mini, paper, not big"):
         Sweep(place.yaml, size="big")
 
@@ -347,6 +413,15 @@ def test_experiments_of_weak_labels_are_named_as_the_driver_names_them(place, tm
         assert (recipe.folder / folder / "valid.loss.best.pth").exists(), folder
 
 
+def test_cells_that_would_be_one_experiment_are_refused(place):
+    place.write({"title": "t", "recipe": "egs2/fake", "task": "weak", "cells": [
+        {"name": "a", "config": "conf/sep.yaml", "options": {"weak_args": "--pooling max"}},
+        {"name": "b", "config": "conf/sep.yaml", "options": {"label_types": "clip"}}]})  # fmt: skip
+    Sweep(place.yaml)
+    with pytest.raises(DataError, match="a and b would both be the experiment .*--weak_args"):
+        Sweep(place.yaml, run_options=["--weak_tag", "own"])
+
+
 def test_times_of_the_log():
     assert seconds_of("1 hour, 2 minutes and 3.5 seconds") == 3723.5
     assert seconds_of("50.03 seconds") == 50.03
@@ -368,7 +443,7 @@ def sizes_of(path: Path) -> list[str | None]:
 def test_shipped_sweeps_name_yamls_and_options_that_exist(path, size):
     sweep = Sweep(path, size=size)
     for name in sweep.configs:
-        assert sweep.config(name)["max_epoch"] > 0
+        assert sweep.configs.content(name)["max_epoch"] > 0
     for run in sweep.runs():
         options = sweep.options(run)
         assert options.keys() <= options_of(sweep.recipe, run.cell.task), run.name

@@ -1,6 +1,6 @@
 """Runs the cells of a sweep one after the other through their recipe's run.sh."""
 
-import hashlib
+import contextlib
 import shlex
 import signal
 import subprocess
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.report.sweep_notes import Notes
 from espnet2_ext.report.sweep_plan import Run, Sweep
-from espnet2_ext.report.sweep_table import Notes, write_sweep_table
+from espnet2_ext.report.sweep_table import write_sweep_table
 
 _TAIL = 10  # lines of a log that are shown after a failure
 _PATIENCE = 30.0  # seconds that run.sh is given to end what it started
@@ -24,19 +25,19 @@ def shell_line(sweep: Sweep, run: Run) -> str:
 def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = None) -> None:
     """Do those `runs` that are not done; the table is written anew after each.
 
-    A cell that fails is told and the rest goes on, but for what needs it.
+    A cell that fails is told and the rest goes on, but for what needs it; so it does where the
+    table cannot be written.
 
     Raises:
-        DataError: at the end, naming the cells that failed or were not run for it.
+        DataError: at the end, naming the cells that failed or were not run for it, or why there is
+            no table.
     """
     begin, notes, failed = time.monotonic(), Notes(sweep), {}
-    for name in sweep.configs:
-        sweep.write_config(name)
-    table = write_sweep_table(notes)
+    sweep.configs.write()
     for number, run in enumerate(runs, 1):
-        where, mark = f"[{number}/{len(runs)}] {run.name}", _identity(sweep, run)
+        where = f"[{number}/{len(runs)}] {run.name}"
         needs = [sweep.needed(run, name).name for name in run.cell.needs]
-        if notes.is_done(run, mark):
+        if notes.is_done(run):
             print(f"{where}: done already", flush=True)
         elif lost := [name for name in needs if name in failed]:
             failed[run.name] = f"needs {', '.join(lost)}"
@@ -47,28 +48,20 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = 
             break
         else:
             print(f"{where}: {shell_line(sweep, run)}", flush=True)
-            started = time.monotonic()
+            started, identity = time.monotonic(), notes.start(run)
             if status := _start(sweep, run):
                 failed[run.name] = f"status {status}, {_log(sweep, run)}"
                 continue
-            notes.add(run, mark, time.monotonic() - started)
-            table = write_sweep_table(notes)
+            notes.add(run, identity, time.monotonic() - started)
+            with contextlib.suppress(DataError):  # told at the end
+                write_sweep_table(notes)
             print(f"{where}: done in {time.monotonic() - started:.0f} s", flush=True)
-    print(table)
+    try:
+        print(write_sweep_table(notes))
+    except DataError as e:
+        failed["the table"] = str(e)
     if failed:
         raise DataError("failed: " + "; ".join(f"{k} ({v})" for k, v in failed.items()))
-
-
-def _identity(sweep: Sweep, run: Run) -> str:
-    """A digest of all that a run is made of: its command, the YAMLs in it, and what it needs."""
-    command = sweep.command(run)
-    digest = hashlib.blake2b("\0".join(command).encode(), digest_size=16)
-    for word in " ".join(command).split():
-        if word.endswith(".yaml") and (sweep.recipe / word).is_file():
-            digest.update((sweep.recipe / word).read_bytes())
-    for name in run.cell.needs:
-        digest.update(_identity(sweep, sweep.needed(run, name)).encode())
-    return digest.hexdigest()
 
 
 def _log(sweep: Sweep, run: Run) -> Path:

@@ -22,7 +22,8 @@ def get_parser() -> argparse.ArgumentParser:
                    help="more options of every run.sh, such as where a corpus lies")
     p.add_argument("--size", help="which of the sweep's sizes (default: the first)")
     p.add_argument("--folder", help="name of the folder in the recipe's exp/ (default: as the "
-                                    "sweep says); another corpus needs another one")
+                                    "sweep says; _SIZE is put behind it where there are sizes); "
+                                    "another corpus needs another one")
     p.add_argument("--only", nargs="+", default=[], metavar="CELL",
                    help="these cells alone, and what they need")
     p.add_argument("--max_seeds", type=int, help="of each cell at most so many (default: all)")
@@ -34,13 +35,19 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line, or `cmd`."""
-    args = get_parser().parse_args(cmd)
+    parser = get_parser()
+    args = parser.parse_args(cmd)
     from espnet2_ext.bin._sweep_runner import run_sweep, shell_line
+    from espnet2_ext.report.sweep_notes import Notes
     from espnet2_ext.report.sweep_plan import Sweep
-    from espnet2_ext.report.sweep_table import Notes, write_sweep_table
+    from espnet2_ext.report.sweep_table import write_sweep_table
 
+    try:
+        run_options = shlex.split(args.run_options)
+    except ValueError as e:
+        parser.error(f"--run_options {args.run_options}: {e}")
     sweep = Sweep(args.sweep, recipe=args.recipe, size=args.size, folder=args.folder,
-                  run_options=shlex.split(args.run_options))
+                  run_options=run_options)
     runs = sweep.runs(args.only, args.max_seeds)
     if args.dry_run:
         for one in runs:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-
-PAPERS = ("care_sep", "weak")
+from espnet2_ext.report.paper.registry import PAPERS, find_table, load_paper, plain_number
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -39,8 +38,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
         parser.error("give --list, or --table with its number")
     from espnet2_ext.files import write_text
     from espnet2_ext.report.paper.listing import listing
-    from espnet2_ext.report.paper.registry import load_paper
+    from espnet2_ext.report.paper.trained import check_names
 
+    check_names(args.exp_dirs)
     if args.list:
         papers = [load_paper(key) for key in ([args.paper] if args.paper else PAPERS)]
         text = "\n\n".join("\n".join(listing(paper)) for paper in papers)
@@ -52,9 +52,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 
 def _numbers(args: argparse.Namespace) -> list[str]:
-    from espnet2_ext.report.paper.registry import load_paper
-
-    if args.table == ["all"]:
+    if "all" in map(str.lower, args.table):
         args.paper = args.paper or "care_sep"
         return list(load_paper(args.paper).tables)
     return args.table
@@ -63,18 +61,21 @@ def _numbers(args: argparse.Namespace) -> list[str]:
 def _table(number: str, args: argparse.Namespace) -> str:
     """One table or figure, filled."""
     from espnet2_ext.report.paper.fill import fill, fill_figure, fill_mixtures
-    from espnet2_ext.report.paper.registry import find_table
     from espnet2_ext.report.paper.trained import default_roots, find_tables_of, find_trained
 
-    arabic = number.isdigit() or number.lower().startswith("fig")
+    plain = plain_number(number)
+    arabic = plain.isdigit() or plain.startswith("fig")
     table = find_table(args.paper or ("care_sep" if arabic else "weak"), number)
     top = Path(os.path.relpath(Path(__file__).parents[2]))
     if table.mixtures:
         data = top / table.recipe / "data"
         folders = find_tables_of(args.exp_dirs or [data] * data.is_dir())
         return "\n".join(fill_mixtures(table, folders))
-    trained = find_trained(args.exp_dirs or default_roots(top))
-    return "\n".join((fill_figure if table.files else fill)(table, trained))
+    roots = args.exp_dirs or default_roots(top)
+    trained = find_trained(roots)
+    if table.files:
+        return "\n".join(fill_figure(table, trained, [Path(r) for r in roots if "=" not in str(r)]))
+    return "\n".join(fill(table, trained))
 
 
 if __name__ == "__main__":

@@ -83,9 +83,9 @@ def set_tables(summary: dict, class_rows: int | None = None) -> list[Table]:
     return [table for table in made if table is not None]
 
 
-def markdown(table: Table) -> list[str]:
-    """Lines of a Markdown table."""
-    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+def markdown(table: Table, *, figures: bool = True) -> list[str]:
+    """Lines of a Markdown table; `figures`, all columns but the first, stand to the right."""
+    rule = ["---", *["---:" if figures else "---"] * (len(table.columns) - 1)]
     rows = [table.columns, rule, *table.rows]
     return ["|" + "|".join(cell.replace("|", "\\|") for cell in row) + "|" for row in rows]
 

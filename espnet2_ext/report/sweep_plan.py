@@ -5,7 +5,7 @@ of the sweep's folder; `{exp:CELL}` for the experiment of another cell, which is
 The sweep's `args` come before those of each cell: one text, or one for each task.
 """
 
-import copy
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from typing import NamedTuple
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import write_text
 from espnet2_ext.report.paper.registry import check_keys
+from espnet2_ext.report.sweep_configs import Configs, read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
 _SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args",
@@ -24,6 +24,7 @@ _SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs"
 _CELL_KEYS = {"name", "title", "task", "config", "options", "args", "seeds"}
 _NAME = re.compile(r"\{(exp:)?([\w.]+)\}")
 _LABELS = "strong frame clip"  # what weak.sh trains by default
+_FREE = {"label_types", "stop_stage"}  # may be narrowed for all cells: they change no experiment
 
 
 class Cell(NamedTuple):
@@ -63,7 +64,8 @@ class Sweep:
         path: the YAML. recipe: the recipe's folder; None: that of the YAML, seen from the
             project's top folder.
         size: of its `sizes`; None: the first.
-        folder: name of the folder in the recipe's exp/; None: as the YAML says.
+        folder: name of the folder in the recipe's exp/, behind which the size is put; None: as the
+            YAML says.
         run_options: more options of every run.sh, as words.
     Raises:
         DataError: a file, key, name or size that is wrong, by name.
@@ -73,8 +75,10 @@ class Sweep:
                  size: str | None = None, folder: str | None = None,
                  run_options: Sequence[str] = ()):
         self.path, self.run_options = Path(path), _pairs(run_options)
-        content = self._read(self.path)
+        content = read_yaml(self.path)
         check_keys(content, _SWEEP_KEYS, {"title", "recipe", "cells"}, str(path))
+        for key in ("sizes", "tables", "configs", "options"):
+            check_keys(content.get(key) or {}, set(content.get(key) or {}), set(), f"{path}: {key}")
         top = self.path.resolve().parent.parent.parent
         self.recipe = Path(recipe or os.path.relpath(top / content["recipe"]))
         if not (self.recipe / "run.sh").is_file():
@@ -84,25 +88,21 @@ class Sweep:
             raise DataError(f"{path}: sizes: there is {', '.join(sizes) or 'none'}, not {size}")
         self.size = size or next(iter(sizes), None)
         name = folder or content.get("folder", self.path.stem)
-        name += f"_{self.size}" if self.size and not folder else ""
+        name += f"_{self.size}" if self.size else ""
+        if len(name.split()) != 1 or "/" in name:
+            raise DataError(f"{name!r} cannot name the folder: run.sh parts its options at spaces, "
+                            "and it lies in the recipe's exp/")
         self.title, self.expdir = content["title"], f"exp/{name}"
-        self.variables = {k: str(v) for k, v in sizes.get(self.size, {}).items()} | {"folder": name}
+        variables = sizes.get(self.size) or {}
+        self.variables = {k: str(v) for k, v in variables.items()} | {"folder": name}
         self.tables = content.get("tables") or {}
-        self.configs = content.get("configs") or {}
-        for key, config in self.configs.items():
-            check_keys(config, {"from", "set"}, {"from", "set"}, f"{path}: configs.{key}")
+        self.configs = Configs(content.get("configs") or {}, self.recipe, self.expdir,
+                               self.variables, str(path))
+        if not isinstance(content["cells"], list) or not content["cells"]:
+            raise DataError(f"{path}: cells: there is none")
         cells = [self._cell(c, content, n) for n, c in enumerate(content["cells"])]
         self.cells = {cell.name: cell for cell in cells}
         self._check(cells)
-
-    @staticmethod
-    def _read(path: Path) -> dict:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        try:
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as e:
-            raise DataError(f"{path}: not a YAML file: {e}") from e
 
     def _cell(self, given: dict, content: dict, number: int) -> Cell:
         where = f"{self.path}: cells[{number}]"
@@ -111,23 +111,27 @@ class Sweep:
         if task not in TASKS:
             raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
         options = {**(content.get("options") or {}), **(given.get("options") or {})}
+        config = given["config"]
+        if not isinstance(config, str):
+            raise DataError(f"{where}.config: expected the name of a YAML, got {config!r}")
         seeds = given.get("seeds", content.get("seeds", [0]))
         if (not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds)
                 or len(set(seeds)) < len(seeds)):
             raise DataError(f"{where}.seeds: expected a list of different integers, got {seeds!r}")
         if held := sorted(_held(task) & {**options, **self.run_options}.keys()):
             raise DataError(f"{where}: {', '.join(held)} cannot be an option: the sweep sets that")
+        if held := sorted(options.keys() & self.run_options.keys() - _FREE):
+            raise DataError(f"--run_options: {given['name']} is what it is by --{held[0]} "
+                            f"{options[held[0]]}, which cannot be given for all cells")
         common = content.get("args") or ""
         if isinstance(common, dict):
             check_keys(common, set(TASKS), set(), f"{self.path}: args")
             common = common.get(task)
         args = " ".join(filter(None, [common, given.get("args")]))
         return Cell(str(given["name"]), str(given.get("title", given["name"])), task,
-                    given["config"], {k: str(v) for k, v in options.items()}, args, tuple(seeds))
+                    config, {k: str(v) for k, v in options.items()}, args, tuple(seeds))
 
     def _check(self, cells: list[Cell]) -> None:
-        if not cells:
-            raise DataError(f"{self.path}: cells: there is none")
         if len(self.cells) < len(cells):
             names = [cell.name for cell in cells]
             twice = next(n for n in names if names.count(n) > 1)
@@ -139,6 +143,21 @@ class Sweep:
                     raise DataError(f"{where}: {{exp:{need}}}: no such cell before {cell.name}")
             for text in [cell.config, cell.args, *cell.options.values()]:
                 self.fill(text, Run(cell, cell.seeds[0]), where)
+        self._check_folders(cells)
+
+    def _check_folders(self, cells: list[Cell]) -> None:
+        """Refuse cells that differ and would be one experiment, as by `--strategy joint`."""
+        taken: dict[str, tuple[Cell, list]] = {}
+        for cell in cells:
+            run = Run(cell, cell.seeds[0])
+            made = sorted((self.options(run) | self.run_options).items())
+            made = [item for item in made if item[0] not in _FREE]
+            for folder in self.folders(run).values():
+                other, theirs = taken.setdefault(folder, (cell, made))
+                if theirs != made:
+                    raise DataError(f"{self.path}: {other.name} and {cell.name} would both be the "
+                                    f"experiment {folder}: " + ", ".join(
+                                        f"--{k} {v}" for k, v in sorted(set(made) ^ set(theirs))))
 
     # ---- runs --------------------------------------------------------------------------------
 
@@ -189,7 +208,7 @@ class Sweep:
                                     "one a label type; it cannot stand for one of them")
                 return folders[0]
             if match[2] in self.configs:
-                return f"{self.expdir}/conf/{match[2]}.yaml"
+                return self.configs.path(match[2])
             if match[2] not in self.variables:
                 known = [*self.variables, *self.configs]
                 raise DataError(f"{where or self.path}: {match[0]} is not known; there is "
@@ -224,32 +243,24 @@ class Sweep:
         labels = options.get("label_types", _LABELS).split()
         return {label: f"{self.expdir}/weak_{weak_tag(options)}_{label}" for label in labels}
 
-    # ---- edited YAMLs ------------------------------------------------------------------------
+    def identity(self, run: Run) -> str:
+        """A digest of all that a run is made of: its command, the YAMLs in it, and what it needs."""
+        command = self.command(run)
+        digest = hashlib.blake2b("\0".join(command).encode(), digest_size=16)
+        made = {self.configs.path(name): name for name in self.configs}
+        for word in " ".join(command).split():
+            if word in made:
+                digest.update(self.configs.text(made[word]).encode())
+            elif word.endswith(".yaml") and (self.recipe / word).is_file():
+                digest.update((self.recipe / word).read_bytes())
+        for name in run.cell.needs:
+            digest.update(self.identity(self.needed(run, name)).encode())
+        return digest.hexdigest()
 
-    def config(self, name: str) -> dict:
-        """The content of one of `configs`: a YAML with some keys set.
-
-        Raises:
-            DataError: a key that leads nowhere, or a YAML that is not there.
-        """
-        entry, where = self.configs[name], f"{self.path}: configs.{name}"
-        inner = _NAME.fullmatch(entry["from"])
-        if inner and inner[2] in self.configs:
-            content = self.config(inner[2])
-        else:
-            base = self.recipe / _NAME.sub(lambda m: self.variables.get(m[2], m[0]), entry["from"])
-            content = self._read(base)
-        for key, value in entry["set"].items():
-            _set(content, key, copy.deepcopy(value), f"{where}.set")
-        return content
-
-    def write_config(self, name: str) -> None:
-        """Write one of `configs` where runs look for it."""
-        path = self.recipe / self.expdir / "conf" / f"{name}.yaml"
-        text = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in every sweep
-        text += yaml.safe_dump(self.config(name), sort_keys=False)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+    def is_built_on(self, run: Run, other: Run) -> bool:
+        """Whether `run` needs `other`, or something that does."""
+        needed = [self.needed(run, name) for name in run.cell.needs]
+        return any(n.name == other.name or self.is_built_on(n, other) for n in needed)
 
 
 def _held(task: str) -> set[str]:
@@ -285,14 +296,3 @@ def weak_tag(options: dict[str, str]) -> str:
 
 def _tag(text: str) -> str:
     return re.sub("[ |=/]", "", text.replace("--", "_"))
-
-
-def _set(content: dict | list, key: str, value: object, where: str) -> None:
-    """Set `a.0.b` in nested dicts and lists."""
-    *way, last = key.split(".")
-    try:
-        for part in way:
-            content = content[int(part) if isinstance(content, list) else part]
-        content[int(last) if isinstance(content, list) else last] = value
-    except (KeyError, IndexError, ValueError, TypeError) as e:
-        raise DataError(f"{where}: {key} leads nowhere in the YAML") from e

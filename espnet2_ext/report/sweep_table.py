@@ -1,16 +1,15 @@
 """The table of a sweep: scores, spread over seeds, cost of its cells, the paper's tables."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.errors import DataError
-from espnet2_ext.files import locked, write_text
+from espnet2_ext.files import write_text
 from espnet2_ext.report.paper.fill import fill, fill_figure, number
 from espnet2_ext.report.paper.measured import Scores, over_seeds, read_scores
 from espnet2_ext.report.paper.registry import find_table
 from espnet2_ext.report.paper.trained import Trained, find_trained
 from espnet2_ext.report.results import markdown
+from espnet2_ext.report.sweep_notes import Notes
 from espnet2_ext.report.sweep_plan import Run, Sweep
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
 from espnet2_ext.report.training_facts import training_of
@@ -22,57 +21,32 @@ COLUMNS = {  # of the table of all cells: those that some cell has are shown
 }  # fmt: skip
 
 
-class Notes:
-    """What a sweep has finished: `sweep_NAME.json` in its folder of experiments.
-
-    Attributes:
-        runs: run -> {cell, seed, id, folders: label type -> name, seconds}.
-    """
-
-    def __init__(self, sweep: Sweep):
-        self.sweep = sweep
-        self.path = sweep.recipe / sweep.expdir / f"sweep_{sweep.path.stem}.json"
-        self.runs = self._read()
-
-    def _read(self) -> dict[str, dict]:
-        if not self.path.is_file():
-            return {}
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8"))["runs"]
-        except (ValueError, KeyError) as e:
-            raise DataError(f"{self.path}: not what a sweep noted ({e!r}); remove it") from e
-
-    def is_done(self, run: Run, number: str) -> bool:
-        """Whether the run was finished with the same command and YAMLs, and is still there."""
-        note = self.runs.get(run.name, {})
-        folders = [self.path.parent / name for name in note.get("folders", {}).values()]
-        return note.get("id") == number and all(f.is_dir() for f in folders)
-
-    def add(self, run: Run, number: str, seconds: float) -> None:
-        """Note a run that has ended well, beside what other processes noted meanwhile."""
-        names = {label: Path(f).name for label, f in self.sweep.folders(run).items()}
-        with locked(self.path.with_suffix(".lock")):
-            self.runs = self._read()
-            self.runs[run.name] = {"cell": run.cell.name, "seed": run.seed, "id": number,
-                                   "folders": names, "seconds": round(seconds)}
-            content = {"sweep": self.sweep.path.stem, "title": self.sweep.title,
-                       "variables": self.sweep.variables, "runs": self.runs}
-            write_text(self.path, json.dumps(content, indent=1) + "\n")
-
-
 def write_sweep_table(notes: Notes) -> Path:
-    """Write `sweep_NAME.md` beside the notes, from what the cells that are finished left."""
+    """Write `sweep_NAME.md` beside the notes, from what the cells that are finished left.
+
+    A cell that was run by another command, or with other YAMLs, than it would be now is left out.
+
+    Raises:
+        DataError: a file of notes or scores that is broken, by name.
+    """
     sweep, folder = notes.sweep, notes.path.parent
     folder.mkdir(parents=True, exist_ok=True)  # of a sweep that has not begun
-    done = [t for t in find_trained([folder]) if t.sweep == sweep.path.stem]
-    runs = sweep.runs()
+    notes.refresh()
+    runs = {(r.cell.name, r.seed): r for r in sweep.runs()}
+    done = [t for t in find_trained([folder]) if t.sweep == sweep.path.stem
+            and (t.name, t.seed) in runs and notes.is_done(runs[t.name, t.seed])]  # fmt: skip
+    finished = {runs[t.name, t.seed].name for t in done}
     lines = [f"# {sweep.title}", "", f"`{sweep.path.name}` in `{sweep.recipe.name}`: "
-             f"{sum(r.name in notes.runs for r in runs)} of {len(runs)} trainings finished."]
+             f"{len(finished)} of {len(runs)} trainings finished."]
+    if others := sorted(notes.runs.keys() - finished):
+        lines += ["", f"Left out, as run by another command or with other YAMLs: "
+                  f"{', '.join(others)}."]
     if done:
         lines += [*_scores(sweep, done), *_cost(sweep, notes, done)]
     for paper, numbers in sweep.tables.items():
         for key in numbers:
             table = find_table(paper, str(key))
+            table = table._replace(sweeps=(*table.sweeps, sweep.path.stem))
             lines += ["", *(fill_figure if table.files else fill)(table, done)]
     path = notes.path.with_suffix(".md")
     write_text(path, "\n".join(lines) + "\n")
@@ -132,7 +106,7 @@ def _cost(sweep: Sweep, notes: Notes, done: Sequence[Trained]) -> list[str]:
     for (name, label), members in _ordered(sweep, by_cell):
         for t in sorted(members, key=lambda t: t.seed):
             cost = training_of(t.folder)
-            whole = notes.runs[Run(sweep.cells[name], t.seed).name]["seconds"]
+            whole = notes.runs[Run(sweep.cells[name], t.seed).name].seconds
             rows.append([f"{sweep.cells[name].title} {label}".strip(), str(t.seed),
                          cost.parameters or NONE, _time(cost.seconds),
                          *(NONE if n is None else str(n) for n in (cost.steps, cost.clips)),

@@ -59,14 +59,15 @@ def test_list_prints_every_row_with_its_command(capsys):
 def test_values_of_the_papers():
     care, weak = (load_paper(key).tables for key in PAPERS)
     by_name = {row.name: row.values for row in care["1"].rows}
-    assert by_name["2048-d ST-SED-SEP"] == [0.459, 10.55, 27.83, 16.64]
-    assert by_name["768-d CaRE-SEP"] == [None, 13.14, 103.16, 17.72]
+    assert by_name["2048-d ST-SED-SEP"] == ["0.459", "10.55", "27.83", "16.64"]
+    assert by_name["768-d CaRE-SEP"] == [None, "13.14", "103.16", "17.72"]
+    assert by_name["527-d PANN-SEP"] == ["NP", "7.38", "8.89", "11.00"]  # as it is written
     assert [row.values[0] for row in care["2"].rows] == [
-        10.55, 10.77, 13.14, 10.09, 11.33, 9.14, 10.34]  # fmt: skip
-    assert [row.values for row in care["3"].rows] == [[9.03], [9.83], [10.34]]
-    assert weak["VIII"].rows[1].values == [0.9, 3.9, 6.8, 5.1, 1.1]
-    assert weak["XI"].rows[1].values == [9.0, 7.0, 9.4, 7.3, 3.2, 1.8, 9.3, 7.4]
-    assert weak["VI"].rows[2].values[-1] == [6.8, 6.2]
+        "10.55", "10.77", "13.14", "10.09", "11.33", "9.14", "10.34"]  # fmt: skip
+    assert [row.values for row in care["3"].rows] == [["9.03"], ["9.83"], ["10.34"]]
+    assert weak["VIII"].rows[1].values == ["0.9", "3.9", "6.8", "5.1", "1.1"]
+    assert weak["XI"].rows[1].values == "9.0 7.0 9.4 7.3 3.2 1.8 9.3 7.4".split()
+    assert weak["VI"].rows[2].values[-1] == ["6.8", "6.2"]
 
 
 @pytest.mark.parametrize("table, row", ROWS, ids=lambda v: v.name.replace(" ", "_"))
@@ -89,7 +90,7 @@ def test_every_row_has_a_yaml_and_a_command_that_can_be_run(table, row):
     args = sweep_bin.get_parser().parse_args(words[3:])
     sweep = Sweep(ROOT / args.sweep, size=args.size, run_options=shlex.split(args.run_options))
     assert sweep.recipe.resolve() == (ROOT / table.recipe).resolve()
-    assert {w[2:] for w in sweep.run_options if w.startswith("--")} <= options_of(sweep.recipe)
+    assert sweep.run_options and sweep.run_options.keys() <= options_of(sweep.recipe)
     wanted = {run.cell.name for run in sweep.runs(args.only)}
     assert wanted >= set(table.cells(row)) and wanted
 
@@ -106,7 +107,7 @@ def test_a_rows_yaml_is_that_of_its_cell(table, row):
                                   "weak_table_ix"])  # fmt: skip
 def test_the_small_classifier_becomes_that_of_the_papers_yaml(name):
     sweep = Sweep(ROOT / f"conf/sweeps/{name}.yaml", size="paper")
-    assert sweep.config("rnn") == yaml.safe_load((ROOT / "conf/train_weak_rnn.yaml").read_text())
+    assert sweep.configs.content("rnn") == yaml.safe_load((ROOT / "conf/train_weak_rnn.yaml").read_text())
 
 
 def test_grids_have_a_cell_for_each_value_and_no_other():
@@ -161,23 +162,26 @@ def put(path: Path, content: dict | str) -> None:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def qsep(folder: Path, sdr: float, test: str = "test", tagging: dict | None = None) -> None:
+def qsep(folder: Path, sdr: float, test: str = "test", tagging: dict | None = None,
+         digest: str = "abc123") -> None:
     put(folder / "config.yaml", "seed: 0\n")
     put(folder / ".begun_with", "clips in dump/train: feedfeed\nweights: \noptions: 1 2\n")
     one = {"sdr": stats(sdr), "clean_sdr": stats(20.0), "silence_sdr": stats(None)}
     other = {**one, "sdr": stats(sdr - 1)}
     put(folder / f"inference_{test}/scores/summary.json", {
         "keys": 240, "data_dir": "dump/embedded/test_pairs", "tagging": tagging or {},
-        "list": {"pairs": 120, "list_hash": "abc123"},
+        "list": {"pairs": 120, "list_hash": digest},
         "protocols": {"self": one, "other": other}})  # fmt: skip
 
 
-def weak(folder: Path, gain: float, test: str = "folds9-10", f: float = 0.8) -> None:
+def weak(folder: Path, gain: float, test: str = "folds9-10", f: float = 0.8,
+         digest: str = "beef") -> None:
     put(folder / "config.yaml", "seed: 0\n")
     classes = ["car_horn", "dog_bark", "gun_shot", "jackhammer", "siren"]
     one = {"input": stats(-4.5, -4.0), "gain": stats(gain, gain / 2)}
     put(folder / f"inference_{test}/scores/summary.json", {
-        "keys": 9, "data_dir": "dump/x", "classes": classes, "table": {"table_hash": "beef"},
+        "keys": 9, "data_dir": "dump/x", "classes": classes,
+        "table": {"table_hash": digest, "settings": {"mean_events": 2.0}},
         "scores": {c: one for c in classes}, "overall": one,
         "detection": {k: {"f": [f, None, f, f, f]} for k in ("frame", "clip")}})  # fmt: skip
 
@@ -259,6 +263,17 @@ def test_zero_shot_takes_its_own_set_alone(tmp_path, capsys):
     assert text.count("###") == 2
 
 
+def test_zero_shot_takes_no_model_of_the_same_classes_and_tells_which_it_took(tmp_path, capsys):
+    qsep(tmp_path / "qsep_C_seed0", 2.0, test="folds12345")
+    about = {"zero_shot": True, "facts": {"scored model": "a/C.zip", "trained on": "clips 9"}}
+    put(tmp_path / "qsep_C_seed0/model.json", about)
+    text = filled(capsys, "--table", "3", "--exp_dirs", tmp_path)
+    assert "- model of qsep_C_seed0: `a/C.zip`" in text and "- training data: `clips 9`" in text
+    put(tmp_path / "qsep_C_seed0/model.json", about | {"zero_shot": False})
+    text = filled(capsys, "--table", "3", "--exp_dirs", tmp_path)
+    assert "Nothing measured" in text and rows(text)["768-d CaRE-SEP"] == ["", "9.83"]
+
+
 def test_a_bundle_scored_in_another_recipe_is_not_of_this_table(tmp_path, capsys):
     roots = [tmp_path / "egs2" / recipe / "exp" for recipe in ("esc50_qsep", "audioset_qsep")]
     for root in roots:
@@ -275,10 +290,47 @@ def test_an_experiment_found_twice_counts_once(tmp_path, capsys):
     assert found["C: 768-d CaRE-SEP (grad, init, shared)"][0] == "6.00"
 
 
+def test_one_that_several_sweeps_noted_counts_once(tmp_path, capsys):
+    qsep(tmp_path / "exp/qsep_C_seed1", 6.0)
+    for sweep in ("care_sep", "side_by_side"):
+        noted(tmp_path / "exp", sweep, [("C", 1, {"": "qsep_C_seed1"})])
+    given = [f"C={tmp_path / 'exp/qsep_C_seed1'}", tmp_path]
+    found = rows(filled(capsys, "--table", "Table 2", "--exp_dirs", *given), "query `self`")
+    assert found["C: 768-d CaRE-SEP (grad, init, shared)"][0] == "6.00"
+
+
+def test_beside_a_sweeps_notes_only_what_is_noted_counts(tmp_path, capsys):
+    for seed, sdr in ((0, 6.0), (7, 50.0)):
+        qsep(tmp_path / f"exp/qsep_C_seed{seed}", sdr)
+    noted(tmp_path / "exp", "side_by_side", [("C", 0, {"": "qsep_C_seed0"})])
+    found = rows(filled(capsys, "--table", "2", "--exp_dirs", tmp_path), "query `self`")
+    assert found["C: 768-d CaRE-SEP (grad, init, shared)"][0] == "6.00"
+
+
+def test_scores_on_different_test_sets_are_not_averaged(tmp_path, capsys):
+    qsep(tmp_path / "qsep_C_seed0", 6.0)
+    qsep(tmp_path / "qsep_C_seed1", 8.0, digest="other")
+    text = filled(capsys, "--table", "2", "--exp_dirs", tmp_path)
+    sections = [part for part in text.split("### ")[1:] if "query `self`" in part]
+    assert "±" not in text and len(sections) == 2
+    for digest, sdr in (("abc123", "6.00"), ("other", "8.00")):
+        (section,) = (part for part in sections if f"list {digest}" in part)
+        assert rows(section, "data")["C: 768-d CaRE-SEP (grad, init, shared)"][0] == sdr
+    weak(tmp_path / "weak_a_frame", 5.0)
+    weak(tmp_path / "weak_b_clip", 7.0, digest="other")
+    noted(tmp_path, "weak_table_vi", [("crnn", 0, {"frame": "weak_a_frame",
+                                                   "clip": "weak_b_clip"})])  # fmt: skip
+    text = filled(capsys, "--table", "VI", "--exp_dirs", tmp_path)
+    assert text.count("### ") == 2 and "table beef, lambda 2" in text
+
+
 def test_an_experiment_can_be_named_as_a_cell(tmp_path, capsys):
-    qsep(tmp_path / "anything", 6.0)
-    text = filled(capsys, "--table", "2", "--exp_dirs", f"D={tmp_path / 'anything'}")
+    qsep(tmp_path / "any=thing", 6.0)
+    text = filled(capsys, "--table", "2", "--exp_dirs", f"D={tmp_path / 'any=thing'}")
     assert rows(text, "query `self`")["D: C without gradient (init, shared)"][0] == "6.00"
+    filled(capsys, "--table", "2", "--exp_dirs", tmp_path / "any=thing")  # a folder, no cell
+    with pytest.raises(DataError, match="--exp_dirs H=.*: no table has a cell H; there is A, B, C"):
+        tables.main(["--table", "2", "--exp_dirs", f"H={tmp_path}"])
     with pytest.raises(DataError, match="--exp_dirs E=nowhere: no such folder"):
         tables.main(["--table", "2", "--exp_dirs", "E=nowhere"])
 
@@ -298,7 +350,7 @@ def test_weak_tables_find_what_sweeps_noted(tmp_path, capsys):
     found = rows(filled(capsys, "--table", "VII", "--exp_dirs", tmp_path), "###")
     assert found["2D-CRNN (STFT)"] == ["", "-0.2", "", "1.3", "7.00", "6.8"]
     found = rows(filled(capsys, "--table", "IV", "--exp_dirs", tmp_path), "###")
-    assert found["2D-CRNN (STFT)"][:4] == ["0.800", "0.948", "", "0.87"]
+    assert found["2D-CRNN (STFT)"][:4] == ["0.800", "0.948", "", "0.870"]
     found = rows(filled(capsys, "--table", "VI", "--exp_dirs", tmp_path), "###")
     assert found["ΔSI-SDR strong"][-2:] == ["9.00 / 4.50", "9.0 / –"]
     assert found["ΔSI-SDR clip"][-2:] == ["", "5.6 / 5.5"]
@@ -344,13 +396,17 @@ def test_tables_ii_and_iii_where_nothing_was_prepared(tmp_path, capsys, monkeypa
 
 
 def test_figure_3_of_care_sep_has_its_divergences(tmp_path, capsys):
-    put(tmp_path / "e/qsep_A_seed0/config.yaml", "seed: 0\n")
+    put(tmp_path / "e/figure_3.png", "")
+    put(tmp_path / "e/other.json", "{")  # not a figure's: there is no picture of that name
     put(tmp_path / "e/figure_3.json", {
         "classes": ["Bark", "Piano"], "clips": ["a", "b"], "kl_formula": "symmetric",
         "systems": [{"name": name, "kl": {"separation feature": kl, "query embedding": 7.25}}
                     for name, kl in (("qsep_A_seed0", 2.5), ("C_seed1", 3.0), ("care_seeded", 1))],
     })  # fmt: skip
-    text = filled(capsys, "--table", "fig3", "--exp_dirs", tmp_path)
+    assert "Nothing drawn" in filled(capsys, "--table", "fig3", "--exp_dirs", tmp_path)
+    text = filled(capsys, "--table", "Figure 3", "--exp_dirs", tmp_path / "e")
+    put(tmp_path / "e/qsep_A_seed0/config.yaml", "seed: 0\n")
+    assert filled(capsys, "--table", "fig3", "--exp_dirs", tmp_path) == text  # beside a training
     found = rows(text, "###")
     assert found["(a), (b): 2048-d ST-SED-SEP"] == ["2.50", "4.34", "7.25", "10.37"]
     assert found["(c), (d): 768-d CaRE-SEP"] == ["3.00", "5.08", "7.25", "5.77"]
@@ -377,8 +433,11 @@ def test_all_tables_into_a_file(tmp_path, capsys):
 
 @pytest.mark.parametrize("path, content, message", [
     ("inference_t/scores/summary.json", "{", "summary.json: not a whole JSON file"),
-    ("inference_t/scores/summary.json", '{"protocols": {}}', "summary.json: .*'list'"),
-    ("tagging_t/scores.json", "{}", "scores.json: map is missing"),
+    ("inference_t/scores/summary.json", '{"protocols": {}}', "scores of a test set: list is mis"),
+    ("inference_t/scores/summary.json", "3", "summary.json: not the scores of a test set"),
+    ("tagging_t/scores.json", "{}", "scores.json: not a tagger's scores: map is missing"),
+    ("tagging_t/scores.json", '{"map": "x"}', "scores.json: not a tagger's scores: could not"),
+    ("tagging_t/scores.json", "3", "scores.json: not a tagger's scores"),
 ])  # fmt: skip
 def test_broken_scores_are_named(tmp_path, path, content, message):
     put(tmp_path / path, content)

@@ -11,6 +11,8 @@ from espnet2_ext.report.paper.measured import (
     over_seeds,
     read_scores,
     read_statistics,
+    reading,
+    scored_model,
     trained_on,
 )
 from espnet2_ext.report.paper.registry import Column, PaperTable, Row
@@ -22,11 +24,17 @@ SHARES = ("map", "_f.", "_prior.", "_sources.")  # metrics between 0 and 1
 
 
 class Place(NamedTuple):
-    """Where a filled table was measured: folder of experiments, test set, protocol of the query."""
+    """Where a filled table was measured.
+
+    Attributes:
+        folder: of experiments. test: set. protocol: of the query.
+        digest: of the test set, where sets of one name differ; else "".
+    """
 
     folder: Path
     test: str
     protocol: str | None
+    digest: str = ""
 
 
 class Found(NamedTuple):
@@ -41,11 +49,12 @@ def fill(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
 
     Where nothing was, the table is there once, with empty cells beside the paper's values.
     """
-    found = [f for t in trained for f in _measured(table, t)]
+    found = [f for t in _accepted(table, trained) for f in _measured(table, t)]
     places: dict[Place, list[Found]] = {}
     for f in found:
         key = Place(f.trained.folder.parent, f.scores.test, f.scores.protocol)
         places.setdefault(key, []).append(f)
+    places = _by_test_set(places)
     lines = [f"## {table.name}: {table.title}"]
     for place, measured in sorted(_with_taggers(places).items(), key=str):
         lines += ["", *_section(table, place, measured)]
@@ -54,23 +63,45 @@ def fill(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
     return lines
 
 
+def _accepted(table: PaperTable, trained: Sequence[Trained]) -> list[Trained]:
+    """Those experiments that a table takes, each once, as a sweep's rather than by its name."""
+    found = {}
+    for t in sorted(trained, key=lambda t: not t.sweep):
+        if t.sweep and t.sweep not in table.sweeps or _is_elsewhere(t.folder, table.recipe):
+            continue
+        if table.zero_shot and scored_model(t.folder).get("zero_shot") is False:
+            continue
+        found.setdefault((t.folder.resolve(), t.name), t)
+    return list(found.values())
+
+
+def _by_test_set(places: dict[Place, list[Found]]) -> dict[Place, list[Found]]:
+    """Scores on different test sets of one name (and lambda) are kept apart."""
+    parted: dict[Place, list[Found]] = {}
+    for place, found in places.items():
+        digests: dict[str | None, set[str]] = {}
+        for f in found:
+            digests.setdefault(f.scores.mean_events, set()).add(f.scores.digest)
+        differ = any(len(v) > 1 for v in digests.values())
+        for f in found:
+            key = place._replace(digest=f.scores.digest if differ else "")
+            parted.setdefault(key, []).append(f)
+    return parted
+
+
 def _with_taggers(places: dict[Place, list[Found]]) -> dict[Place, list[Found]]:
     """What has no protocol stands beside all protocols of its folder and test set."""
     queried = {(p.folder, p.test) for p in places if p.protocol}
     kept = {}
     for place, found in places.items():
         if place.protocol or (place.folder, place.test) not in queried:
-            kept[place] = found + (places.get(place._replace(protocol=None), [])
+            kept[place] = found + (places.get(place._replace(protocol=None, digest=""), [])
                                    if place.protocol else [])
     return kept
 
 
 def _measured(table: PaperTable, trained: Trained) -> list[Found]:
     """The scored sets of an experiment that a table has a place for."""
-    if trained.sweep and trained.sweep not in table.sweeps:
-        return []
-    if _is_elsewhere(trained.folder, table.recipe):
-        return []
     wanted = [table.address(row, column, trained.variables)
               for row in table.rows for column in table.columns]
     if not any(_fits(a, trained) for a in wanted):
@@ -96,17 +127,22 @@ def _fits_set(address: dict, scores: Scores) -> bool:
 
 
 def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
-    query = f", query `{place.protocol}`: {PROTOCOL_NOTE[place.protocol]}" if place.protocol else ""
+    query = ""
+    if place.protocol:
+        query = f", query `{place.protocol}`: {PROTOCOL_NOTE.get(place.protocol, 'of its own')}"
     lines = [f"### {place.folder}: {place.test}{query}", ""]
     lines += [f"- data: `{d}`" for d in sorted({f.scores.data for f in found})]
     data = sorted({d for f in found if (d := trained_on(f.trained.folder))})
     lines += [f"- training data: `{d}`" for d in data or [NONE]]
+    models = {f"{f.trained.folder.name}: `{path}`" for f in found
+              if (path := scored_model(f.trained.folder).get("facts", {}).get("scored model"))}
+    lines += [f"- model of {m}" for m in sorted(models)]
     sizes = {f"{k} {v}" for f in found for k, v in f.trained.variables.items() if k != "folder"}
     lines += [f"- the sweep's size: {', '.join(sorted(sizes))}"] * bool(sizes)
-    if seeds := max(len({f.trained.seed for f in found if f.trained.name == n})
-                    for n in {f.trained.name for f in found}) - 1:
-        lines += [f"- mean ± standard deviation over up to {seeds + 1} seeds, their number behind"]
-    return [*lines, "", *markdown(_table(table, found))]
+    filled = _table(table, found)
+    if any("±" in cell for row in filled.rows for cell in row):
+        lines += ["- mean ± standard deviation over seeds, their number behind"]
+    return [*lines, "", *markdown(filled)]
 
 
 def _table(table: PaperTable, found: list[Found]) -> Table:
@@ -166,7 +202,7 @@ def fill_mixtures(table: PaperTable, folders: Sequence[Path]) -> list[str]:
         filled.rows.extend(_other_lambda(table, scores))
         lines += ["", f"### {scores.data}", "", *markdown(filled)]
     if not folders:
-        lines += ["", "Nothing prepared.", "", *markdown(_table(table._replace(at={}), []))]
+        lines += ["", "Nothing prepared.", "", *markdown(_table(table, []))]
     return lines
 
 
@@ -194,9 +230,13 @@ def _other_lambda(table: PaperTable, scores: Scores) -> list[list[str]]:
     return rows
 
 
-def fill_figure(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
-    """A figure: the pictures there are, and numbers beside the paper's where it has some."""
-    folders = sorted({t.folder.parent for t in trained})
+def fill_figure(table: PaperTable, trained: Sequence[Trained],
+                roots: Iterable[Path] = ()) -> list[str]:
+    """A figure: the pictures there are, and numbers beside the paper's where it has some.
+
+    Pictures lie beside the experiments, or in `roots`.
+    """
+    folders = sorted({t.folder.parent for t in trained} | set(roots))
     pattern = table.files or ""
     if table.columns:
         return _numbers_of_pictures(table, [f for d in folders for f in sorted(d.glob(pattern))])
@@ -204,23 +244,27 @@ def fill_figure(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
     lines = [f"## {table.name}: {table.title}", ""]
     tags = {(t.folder.parent, t.folder.name.removesuffix(f"_{t.label}")) for t in trained
             if t.name in cells and (not t.sweep or t.sweep in table.sweeps)}  # fmt: skip
-    found = [p for d, tag in sorted(tags) for p in sorted(d.glob(f"{tag}_report/**/{pattern}"))]
+    found = [p for d, tag in sorted(tags)
+             for p in sorted((d / f"{tag}_report").glob(f"**/{pattern}"))]
     return lines + ([f"- {p}" for p in found] or ["Nothing drawn."])
 
 
 def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
     lines, none = [f"## {table.name}: {table.title}"], True
     for path in files:
+        if not path.with_suffix(".png").is_file():
+            continue  # not the figures beside a picture
         content = load_json(path)
         if not isinstance(content, dict) or "kl_formula" not in content:
             continue
         none, found = False, []
-        data = f"{', '.join(content['classes'])}: {len(content['clips'])} clips"
-        for system in content["systems"]:
-            values = {k: {"mean": v} for k, v in system["kl"].items()}
-            name, seed = cell_of(system["name"])
-            found.append(Found(Trained(name, seed, "", path, "", {}),
-                               Scores("", None, None, data, values)))
+        with reading(path, "the figures beside a picture"):
+            data = f"{', '.join(content['classes'])}: {len(content['clips'])} clips"
+            for system in content["systems"]:
+                values = {k: {"mean": float(v)} for k, v in system["kl"].items()}
+                name, seed = cell_of(system["name"])
+                found.append(Found(Trained(name, seed, "", path, "", {}),
+                                   Scores("", None, None, data, "", values)))
         lines += ["", f"### {path.with_suffix('.png')}", "", f"- data: `{data}`",
                   f"- KL: {content['kl_formula']}", "", *markdown(_table(table, found))]
     return lines if not none else [*lines, "", "Nothing drawn.", "", *markdown(_table(table, []))]

@@ -24,5 +24,5 @@ def listing(paper: Paper) -> list[str]:
             model += f" ({row.overrides})" if row.overrides else ""
             rows.append([row.name, model, f"`{c}`" if (c := table.command(row)) else CITED])
         head = Table("", "", ["row", "YAML", "command"], rows)
-        lines += ["", f"## {table.name}: {table.title}", "", *markdown(head)]
+        lines += ["", f"## {table.name}: {table.title}", "", *markdown(head, figures=False)]
     return lines

@@ -1,8 +1,9 @@
 """What an experiment measured, whichever driver made it, as metrics by name with their data."""
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ class Scores(NamedTuple):
 
     Attributes:
         test: name of the set, without its lambda; mean_events: that lambda, as its name says.
-        protocol: of the query, or None. data: what tells the test set, as text.
+        protocol: of the query, or None. data: what tells the test set, as text; digest: its hash,
+            "" for taggers, whose clips need no list.
         values: metric -> statistic (mean, median) -> value; None: not defined.
     """
 
@@ -28,6 +30,7 @@ class Scores(NamedTuple):
     mean_events: str | None
     protocol: str | None
     data: str
+    digest: str
     values: dict[str, dict[str, float | None]]
 
 
@@ -40,13 +43,24 @@ def read_scores(exp_dir: Path) -> list[Scores]:
     found = []
     for path in sorted(exp_dir.glob("inference_*/scores/summary.json")):
         summary, test = load_json(path), path.parents[1].name.removeprefix("inference_")
-        try:
+        with reading(path, "the scores of a test set"):
             found += _qsep(summary, test) if "protocols" in summary else [_weak(summary, test)]
-        except (KeyError, TypeError) as e:
-            raise DataError(f"{path}: not the scores of a test set: {e!r} is missing") from e
     for path in sorted(exp_dir.glob("tagging_*/scores.json")):
-        found.append(_tagging(load_json(path), path.parent.name.removeprefix("tagging_"), path))
+        scores, test = load_json(path), path.parent.name.removeprefix("tagging_")
+        with reading(path, "a tagger's scores"):
+            found.append(_tagging(scores, test))
     return found
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Of a file whose content is another than expected, raise a DataError that says so."""
+    try:
+        yield
+    except KeyError as e:
+        raise DataError(f"{path}: not {what}: {e.args[0]} is missing") from e
+    except (TypeError, ValueError, AttributeError) as e:
+        raise DataError(f"{path}: not {what}: {e}") from e
 
 
 def load_json(path: Path) -> dict:
@@ -63,7 +77,8 @@ def _qsep(summary: dict, test: str) -> list[Scores]:
            f"mixtures, list {info.get('list_hash', '?')}"  # fmt: skip
     for protocol, figures in summary["protocols"].items():
         values = {m: _stats(figures[m]) for m in QSEP if m in figures}
-        found.append(Scores(test, None, protocol, data, values))
+        digest = str(info.get("list_hash", "?"))
+        found.append(Scores(test, None, protocol, data, digest, values))
     return found
 
 
@@ -75,16 +90,17 @@ def _weak(summary: dict, test: str) -> Scores:
     for level, figures in (summary["detection"] or {}).items():
         values |= {f"{level}_f.{c}": {"mean": f} for c, f in zip(classes, figures["f"])}
     data = f"{summary['data_dir']}: {summary['keys']} mixtures, table {table['table_hash']}"
+    if events := (table.get("settings") or {}).get("mean_events"):
+        data += f", lambda {events:g}"
     match = _LAMBDA.search(test)
-    return Scores(_LAMBDA.sub("", test), match and match[1], None, data, values)
+    return Scores(_LAMBDA.sub("", test), match and match[1], None, data, table["table_hash"],
+                  values)
 
 
-def _tagging(scores: dict, test: str, path: Path) -> Scores:
-    if "map" not in scores:
-        raise DataError(f"{path}: map is missing")
+def _tagging(scores: dict, test: str) -> Scores:
     data = f"{scores.get('bank', test)}: {scores.get('keys', '?')} clips, " \
            f"manifest {scores.get('manifest_hash', '?')}"  # fmt: skip
-    return Scores(test, None, None, data, {"map": {"mean": scores["map"]}})
+    return Scores(test, None, None, data, "", {"map": {"mean": float(scores["map"])}})
 
 
 def _stats(figures: dict) -> dict:
@@ -95,23 +111,27 @@ def read_statistics(table: Path) -> Scores:
     """Tables II and III of a table of mixtures, as its preparation counted them.
 
     Raises:
-        DataError: no statistics there.
+        DataError: no statistics there, or broken ones.
     """
-    info = load_json(table / "table.json")
-    events = info["settings"].get("mean_events")
-    values = {f"{kind}.{name}": {"mean": float(value)}
-              for _, (kind, name, value) in read_tsv(table / "statistics.tsv",
-                                                ("table", "name", "value"))}
-    data = f"{table}: {info['mixtures']} mixtures, table {info['table_hash']}"
-    return Scores(table.parent.name, None if events is None else f"{events:g}", None, data, values)
+    info, path = load_json(table / "table.json"), table / "statistics.tsv"
+    with reading(path, "the statistics of mixtures"):
+        values = {f"{kind}.{name}": {"mean": float(value)}
+                  for _, (kind, name, value) in read_tsv(path, ("table", "name", "value"))}
+    with reading(table / "table.json", "the note of a table of mixtures"):
+        events = info["settings"].get("mean_events")
+        events = None if events is None else f"{events:g}"
+        data = f"{table}: {info['mixtures']} mixtures, table {info['table_hash']}"
+        return Scores(table.parent.name, events, None, data, info["table_hash"], values)
 
 
 def trained_on(exp_dir: Path) -> str | None:
-    """Size and hash of the training data, or None where the driver did not note them.
+    """Size and hash of the training data, or None where nobody noted them.
 
-    Its first note is `clips in FOLDER: HASH`, the folder as seen from the recipe's. The size comes
+    The driver's first note is `clips in FOLDER: HASH`, the folder as seen from the recipe's. The size comes
     from there, and is left out where other data lie there now.
     """
+    if model := scored_model(exp_dir):
+        return model.get("facts", {}).get("trained on")
     path = exp_dir / ".begun_with"
     if not path.is_file():
         return None
@@ -122,8 +142,17 @@ def trained_on(exp_dir: Path) -> str | None:
                                 ("table.json", "mixtures", "table_hash")):
             about = recipe / folder / name
             if digest and folder and about.is_file() and load_json(about).get(key) == digest:
-                return f"{load_json(about)[unit]} {unit}, {digest}"
+                return f"{load_json(about).get(unit, '?')} {unit}, {digest}"
     return digest or None
+
+
+def scored_model(exp_dir: Path) -> dict:
+    """What `model.json` tells of a model that was trained elsewhere; {} of one trained here."""
+    path = exp_dir / "model.json"
+    model = load_json(path) if path.is_file() else {}
+    if not isinstance(model, dict):
+        raise DataError(f"{path}: not what was told of a model")
+    return model
 
 
 class Spread(NamedTuple):

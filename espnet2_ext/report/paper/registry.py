@@ -16,8 +16,16 @@ ADDRESS = {"cell", "label", "metric", "stats", "test", "class", "classifier", "l
            "mean_events", "set"}
 _PAPER_KEYS = {"paper", "title", "run_options", "size", "tables"}
 _TABLE_KEYS = {"title", "recipe", "sweeps", "columns", "rows", "at", "run_options", "mixtures",
-               "files"}
+               "files", "zero_shot"}
 _ROW_KEYS = {"name", "values", "yaml", "overrides", "cited", "command", "at", "columns"}
+
+
+class _AsWritten(yaml.SafeLoader):
+    """Leaves decimal numbers as text: the paper's 11.00 is not 11.0."""
+
+    yaml_implicit_resolvers = {
+        first: [r for r in resolvers if r[0] != "tag:yaml.org,2002:float"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}  # fmt: skip
 
 
 class Column(NamedTuple):
@@ -31,7 +39,8 @@ class Row(NamedTuple):
     """A row: the paper's values, one a column, and what trains it.
 
     Attributes:
-        values: number, pair of numbers (mean, median), text, or None where the paper gives none.
+        values: text (or a whole number), pair of them (mean, median), or None where the paper
+            gives none.
         yaml, overrides: the model's YAML, and what is changed of it, in words.
         cited: a figure that the paper took from the literature; there is no such system here.
         command: in place of the sweep's.
@@ -54,6 +63,7 @@ class PaperTable(NamedTuple):
     run_options, size: of the sweep, for the paper's own data and sizes.
     mixtures: its values are counted from tables of mixtures, not measured on models.
     files: pattern of the pictures that the recipe's report draws, for a figure.
+    zero_shot: it takes no model that was trained on the classes of its test set.
     """
 
     paper: str
@@ -68,6 +78,7 @@ class PaperTable(NamedTuple):
     size: str | None
     mixtures: bool
     files: str | None
+    zero_shot: bool = False
 
     @property
     def name(self) -> str:
@@ -103,7 +114,6 @@ class PaperTable(NamedTuple):
 class Paper(NamedTuple):
     """A paper's tables and figures by number."""
 
-    key: str
     title: str
     tables: dict[str, PaperTable]
 
@@ -128,7 +138,7 @@ def load_paper(key: str, folder: Path = HERE) -> Paper:
     path = folder / f"{key}.yaml"
     if not path.is_file():
         raise DataError(f"--paper {key}: there is {', '.join(PAPERS)}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.load(path.read_text(encoding="utf-8"), _AsWritten)
     check_keys(content, _PAPER_KEYS, {"paper", "title", "tables"}, str(path))
     tables = {}
     for number, table in content["tables"].items():
@@ -143,8 +153,8 @@ def load_paper(key: str, folder: Path = HERE) -> Paper:
             key, str(number), table["title"], table["recipe"], tuple(table.get("sweeps", ())),
             columns, rows, table.get("at", {}),
             table.get("run_options", content.get("run_options", "")), content.get("size"),
-            table.get("mixtures", False), table.get("files"))
-    return Paper(key, content["title"], tables)
+            table.get("mixtures", False), table.get("files"), table.get("zero_shot", False))
+    return Paper(content["title"], tables)
 
 
 def _row(row: dict, columns: int, where: str) -> Row:
@@ -177,12 +187,15 @@ def find_table(paper: str, number: str) -> PaperTable:
     """
     tables = load_paper(paper).tables
 
-    def plain(text: str) -> str:
-        return "".join(c for c in text.lower() if c.isalnum())
-
     for key, table in tables.items():
-        if plain(key) == plain(number).removeprefix("table"):
+        if plain_number(key) == plain_number(number):
             return table
     others = [f"--paper {other} has {', '.join(load_paper(other).tables)}"
               for other in PAPERS if other != paper]
     raise DataError(f"--table {number}: {paper} has {', '.join(tables)}; {'; '.join(others)}")
+
+
+def plain_number(text: str) -> str:
+    """`Table VII`, `7`, `Figure 3` as `vii`, `7`, `fig3`."""
+    plain = "".join(c for c in text.lower() if c.isalnum())
+    return plain.removeprefix("table").replace("figure", "fig")

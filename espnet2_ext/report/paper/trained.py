@@ -1,12 +1,13 @@
 """Which experiments there are: as sweeps noted them, as named, or by their folders' names."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.report.paper.registry import PAPERS, load_paper
+from espnet2_ext.report.sweep_notes import read_notes
 
 _FOLDER = re.compile(r"(qsep|tag|weak)_.")  # of an experiment
 _CELL = re.compile(r"(?:(?:qsep|tag|weak)_)?(.+?)(?:_seed(\d+))?$")
@@ -33,6 +34,9 @@ def default_roots(top: Path) -> list[Path]:
 def find_trained(roots: Sequence[str | Path]) -> list[Trained]:
     """The experiments in or below `roots`, as sweeps noted them or else by their folders' names.
 
+    In a folder of sweeps only what is noted counts: the rest of it may be broken off, or outdated.
+    One that several sweeps share is there once for each.
+
     Args:
         roots: folders, or `NAME=FOLDER`: the experiment FOLDER as the cell NAME.
     Raises:
@@ -40,21 +44,37 @@ def find_trained(roots: Sequence[str | Path]) -> list[Trained]:
     """
     found: list[Trained] = []
     for root in map(str, roots):
-        name, sign, path = root.partition("=")
-        folder = Path(path if sign else root)
-        if not folder.is_dir():
-            raise DataError(f"--exp_dirs {root}: no such folder")
-        if sign:
+        name, folder = split_root(root)
+        if name:
             label = _WEAK.match(folder.name)
             seed = 0 if label else cell_of(folder.name)[1]
             found.append(Trained(name, seed, label[2] if label else "", folder, "", {}))
             continue
         folders = list(_folders(folder, _DEPTH))
-        noted = [t for f in folders for note in sorted(f.glob("sweep_*.json"))
-                 for t in _noted(note)]  # sweeps of one folder may share an experiment
-        known = {t.folder for t in noted}
-        found += noted + [t for f in folders if f not in known and (t := _named(f))]
-    return list({(t.folder.resolve(), t.sweep, t.name): t for t in found}.values())
+        notes = [note for f in folders for note in sorted(f.glob("sweep_*.json"))]
+        swept = {note.parent for note in notes}
+        found += [t for note in notes for t in _noted(note)]
+        found += [t for f in folders if f.parent not in swept and (t := _named(f))]
+    return found
+
+
+def split_root(root: str) -> tuple[str, Path]:
+    """`CELL=FOLDER` as both, `FOLDER` with the name "" (DataError: no such folder)."""
+    name, _, path = root.partition("=")
+    for name, folder in (("", Path(root)), (name, Path(path))):
+        if folder.is_dir() and (path or not name):
+            return name, folder
+    raise DataError(f"--exp_dirs {root}: no such folder")
+
+
+def check_names(roots: Sequence[str]) -> None:
+    """Refuse `CELL=FOLDER` of a cell that no table has, naming those there are (DataError)."""
+    tables = [table for key in PAPERS for table in load_paper(key).tables.values()]
+    known = {cell for table in tables for row in table.rows for cell in table.cells(row)}
+    for root in roots:
+        if (name := split_root(str(root))[0]) and name not in known:
+            raise DataError(f"--exp_dirs {root}: no table has a cell {name}; there is "
+                            f"{', '.join(sorted(known))}")
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
@@ -67,14 +87,10 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def _noted(note: Path) -> Iterator[Trained]:
-    try:
-        content = json.loads(note.read_text(encoding="utf-8"))
-        for run in content["runs"].values():
-            for label, name in run["folders"].items():
-                yield Trained(run["cell"], run["seed"], label, note.parent / name,
-                              content["sweep"], content["variables"])
-    except (ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{note}: not what a sweep noted ({e!r}); remove it") from e
+    sweep, variables, runs = read_notes(note)
+    for run in runs.values():
+        for label, folder in run.folders.items():
+            yield Trained(run.cell, run.seed, label, folder, sweep, variables)
 
 
 def _named(folder: Path) -> Trained | None:
@@ -101,10 +117,8 @@ def find_tables_of(roots: Sequence[str | Path]) -> list[Path]:
         DataError: no such folder.
     """
     found = []
-    for root in map(Path, (r for r in map(str, roots) if "=" not in r)):
-        if not root.is_dir():
-            raise DataError(f"--exp_dirs {root}: no such folder")
-        for path in sorted(root.glob("**/mixtures/statistics.tsv")):
+    for name, root in (split_root(str(r)) for r in roots):
+        for path in sorted(root.glob("**/mixtures/statistics.tsv")) if not name else ():
             if (path.parent / "table.json").is_file():
                 found.append(path.parent)
     return found
