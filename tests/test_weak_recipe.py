@@ -65,6 +65,17 @@ def test_a_separator_whose_classifier_changed_does_not_go_on(recipe):
     assert [c.split("--part ")[1].split()[0] for c in calls(recipe, "weak_train")] == ["classifier"]
 
 
+def test_another_content_of_a_further_yaml_is_another_training(recipe):
+    more = recipe.folder / "conf/more.yaml"
+    more.write_text("alpha: 10\n")
+    options = ("--stop_stage", "6", "--separator_args", "--config conf/more.yaml")
+    assert recipe(*options)[0] == 0
+    assert recipe(*options)[1].count("trained already") == 5
+    more.write_text("alpha: 100\n")
+    status, _, err = recipe(*options)
+    assert status == 1 and "was begun with other files:" in err
+
+
 def test_options_of_the_parts_name_their_experiments(recipe):
     recipe("--stop_stage", "6", "--weak_args", "--seed 1", "--classifier_args", "--max_epoch 3",
            "--separator_args", "--max_epoch=4", "--label_types", "clip")  # fmt: skip

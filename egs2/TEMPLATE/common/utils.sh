@@ -356,13 +356,13 @@ gpus() {
     echo "${found}"
 }
 
-# given_files OPTIONS: checksums of weights and anchors that a training's options name
+# given_files OPTIONS: checksums of the weights, anchors and further YAMLs that a training's options name
 given_files() {
     local word names=false
     for word in $1; do
         case ${word} in
-            --init_param=* | --classifier_file=* | --anchor_file=*) names=true word=${word#*=} ;;
-            --init_param | --classifier_file | --anchor_file) names=true ;;
+            --init_param=* | --classifier_file=* | --anchor_file=* | --config=*) names=true word=${word#*=} ;;
+            --init_param | --classifier_file | --anchor_file | --config) names=true ;;
             --*) names=false ;;
         esac
         if ${names} && [ -f "${word%%:*}" ]; then cksum <"${word%%:*}"; fi

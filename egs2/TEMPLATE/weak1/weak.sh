@@ -177,6 +177,7 @@ training_id() {
     {
         cat "${weak_config}"
         echo "$*"
+        given_files "$*"
         of "$(table "${train_set}")/table.json" table_hash
         of "$(table "${valid_set}")/table.json" table_hash
     } | cksum | tr ' ' '-'
