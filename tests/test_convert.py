@@ -146,7 +146,34 @@ def test_a_published_separator_is_usable_at_once(public, tmp_path):
     assert est.shape == (1, 32000, 1) and np.isfinite(est).all() and est.any()
 
 
+def test_a_tagger_that_lies_apart(public, tmp_path):
+    first, second = tmp_path / "one.zip", tmp_path / "two.zip"
+    conf = ["--network", "st_sed_sep", "--config", str(st_sed_sep_yaml(tmp_path))]
+    main([*conf, str(public / "st_sed_sep.ckpt"), "-o", str(first)])
+    main([*conf, str(public / "unet.ckpt"), "--tagger", str(public / "hts_at.ckpt"),
+          "-o", str(second)])  # fmt: skip
+    whole, apart = (Separator.from_bundle(path, "cpu") for path in (first, second))
+    theirs = apart.model.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in whole.model.state_dict().items())
+    assert apart.info["trained_on"] == {"checkpoint": "unet.ckpt and hts_at.ckpt"}
+    with pytest.raises(DataError, match="unet.ckpt: holds no tagger, .*--tagger HTSAT.ckpt"):
+        main([*conf, str(public / "unet.ckpt"), "-o", str(tmp_path / "three.zip")])
+    with pytest.raises(DataError, match="cnn14.pth: expected one key"):
+        main([*conf, str(public / "unet.ckpt"), "--tagger", str(public / "cnn14.pth"),
+              "-o", str(tmp_path / "three.zip")])  # fmt: skip
+
+
+def test_a_cnn10_is_refused(public, tmp_path):
+    content = torch.load(public / "cnn14.pth", weights_only=True)
+    blocks = {k.replace("block2", f"block{i}"): v for k, v in content["model"].items() for i in (3, 4)
+              if "block2" in k}  # fmt: skip
+    torch.save({"model": content["model"] | blocks}, tmp_path / "cnn10.pth")
+    with pytest.raises(DataError, match="cnn10.pth: .* 4 blocks of convolutions: a Cnn10"):
+        convert("cnn14", tmp_path / "cnn10.pth", tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("args, message", [
+    (["-o", "a.pth", "--network", "hts_at", "--tagger", "x"], "--tagger is for --network st_sed"),
     (["-o", "a.zip"], "a bundle takes all of"),
     (["-o", "a.pth", "--config", "x.yaml"], "a bundle takes all of"),
     (["-o", "a.pth", "--labels", "x.tsv"], "a bundle takes all of"),

@@ -1,15 +1,17 @@
 """Turn a published checkpoint into weights for a training's `--init_param`, or into a model.
 
     python -m espnet2_ext.bin.convert --network hts_at PUBLIC.ckpt -o hts_at.pth
-    python -m espnet2_ext.bin.convert --network st_sed_sep PUBLIC.ckpt --config YAML -o BUNDLE.zip
+    python -m espnet2_ext.bin.convert --network st_sed_sep PUBLIC.ckpt [--tagger HTSAT.ckpt] \\
+        --config conf/train_qsep_st_sed_sep_2048.yaml -o BUNDLE.zip
 
 A tagger's names begin with `net.`: `--init_param hts_at.pth` starts its training there,
 `--init_param hts_at.pth:net:query_net` makes it the query network of a separator. ST-SED-SEP's
-begin with `extractor.net.`, those of the tagger in the same checkpoint with `query_net.`. A tagger
-of another rate, such as CNN14 at 16 kHz: `--sample_rate 16000 --high 8000`.
+begin with `extractor.net.`, those of its tagger with `query_net.`; the tagger is that of the same
+checkpoint, or with `--tagger` that of another one. A tagger of another rate, such as CNN14 at 16
+kHz: `--sample_rate 16000 --high 8000`.
 
-The second command, with conf/train_qsep_st_sed_sep_2048.yaml, writes a bundle: `espnet2-ext
-separate --bundle BUNDLE.zip` and `--zero_shot` take it as it is.
+The second command writes a bundle, which `espnet2-ext separate --bundle BUNDLE.zip` and
+`--zero_shot` take as it is.
 """
 
 import argparse
@@ -42,6 +44,8 @@ def get_parser() -> argparse.ArgumentParser:
     for name in FRONT:
         p.add_argument(f"--{name}", type=float, metavar="HZ",
                        help="with which a tagger's mel bands were made, if not at 32 kHz")
+    p.add_argument("--tagger", type=Path, metavar="HTSAT.ckpt",
+                   help="the checkpoint of ST-SED-SEP's HTS-AT, if it lies apart")
     p.add_argument("--config", type=Path, metavar="YAML",
                    help="of a separator, for a bundle: sizes and signal of its networks")
     p.add_argument("--labels", type=Path, metavar="labels.tsv",
@@ -62,15 +66,22 @@ def main(cmd: list[str] | None = None) -> None:
             or (args.labels and not whole):
         parser.error("a bundle takes all of --network st_sed_sep, --config YAML, -o NAME.zip; "
                      "--labels is for a bundle")
-    public = read_checkpoint(args.checkpoint)
+    if args.tagger and args.network in TAGGERS:
+        parser.error("--tagger is for --network st_sed_sep")
+    parts = [(args.checkpoint, prefix, fn) for prefix, fn in PARTS[args.network].items()]
+    if args.tagger:
+        parts[1:] = [(args.tagger, "query_net", hts_at.convert)]
+    public = {path: read_checkpoint(path) for path in {path for path, *_ in parts}}
     weights, counts = {}, []
-    for prefix, convert in PARTS[args.network].items():
+    for path, prefix, convert in parts:
         try:
-            part = convert(public, **front)
+            part = convert(public[path], **front)
         except DataError as e:
-            raise DataError(f"{args.checkpoint}: {e}") from e
+            raise DataError(f"{path}: {e}") from e
         weights |= {f"{prefix}.{name}": value for name, value in part.items()}
         counts.append(f"{len(part)} tensors under {prefix}")
+        if whole and not part:
+            raise DataError(f"{path}: holds no tagger, which a bundle needs: --tagger HTSAT.ckpt")
     if whole:
         _write_bundle(weights, args)
     else:
@@ -102,7 +113,8 @@ def _write_bundle(weights: dict[str, torch.Tensor], args: argparse.Namespace) ->
             write_bundle(folder / "config.yaml", folder / args.checkpoint.name,
                          args.labels or folder / "labels.tsv", args.output,
                          {"name": args.output.stem,
-                          "trained_on": {"checkpoint": args.checkpoint.name}})
+                          "trained_on": {"checkpoint": " and ".join(
+                              path.name for path in (args.checkpoint, args.tagger) if path)}})
         except BundleError as e:
             raise BundleError(f"{args.config}: {e}".replace(f"{folder}/", "")) from e
 

@@ -22,11 +22,12 @@ class HTSAT(Tagger):
     frequency. A clip of another length is brought to it:
 
     - shorter: repeated as often as it fits whole (`repeat`), then stretched by bicubic
-      interpolation. That is what the public code does to a query; in training it only stretches,
-      which is the same for clips of more than half the span.
+      interpolation. That is what the public code does to a query; its tagger only stretches, which
+      is the same for clips of more than half the span.
     - longer: as many windows of `span` frames as it takes, evenly placed from its start to its end.
       Embedding and clip-wise logits are the windows' mean; a framewise frame is the mean of the
-      windows that contain it. (The public code cuts three crops there and gives no embedding.)
+      windows that contain it. (The public code cuts two or three crops there, up to some 20 s, and
+      gives no embedding.)
 
     Parts are named as in `CaREEncoder`, whose encoder takes their weights where shapes agree.
 

@@ -1,6 +1,7 @@
 """Public CNN14 checkpoints as weights of `core.nets.cnn14.CNN14`.
 
-Key names are those of the repository qiuqiangkong/audioset_tagging_cnn.
+Key names are those of the repository qiuqiangkong/audioset_tagging_cnn. Its Cnn14_DecisionLevelMax
+has the same names and shapes and other tags: that one cannot be told apart.
 """
 
 import re
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from espnet2_ext.core.nets.log_mel import LogMel
 from espnet2_ext.core.public.keys import LOG_MEL, check_names, log_mel_weights, unwrap
+from espnet2_ext.errors import DataError
 
 LINEAR = ("weight", "bias")
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_CNN10 = 4  # blocks
 
 
 def convert(state: dict, sample_rate: int = 32000, low: float = 50.0,
@@ -24,10 +27,14 @@ def convert(state: dict, sample_rate: int = 32000, low: float = 50.0,
         sample_rate, low, high: Hz, with which the checkpoint's mel bands were made.
 
     Raises:
-        DataError: missing or unknown keys, or another front end; the message names the key.
+        DataError: missing or unknown keys, or another front end; the message names the key. Or a
+            Cnn10, whose last block pools.
     """
     state = unwrap(state, "conv_block1.conv1.weight")
-    names = dict(_names(_blocks(state)))
+    blocks = _blocks(state)
+    if blocks == _CNN10:
+        raise DataError(f"the checkpoint has {blocks} blocks of convolutions: a Cnn10, no Cnn14")
+    names = dict(_names(blocks))
     check_names(state, [*names, *LOG_MEL])
     mel = state["logmel_extractor.melW"]
     log_mel = LogMel(sample_rate, 2 * (len(mel) - 1), mel_bands=mel.shape[1], low=low, high=high)
