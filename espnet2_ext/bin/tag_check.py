@@ -20,12 +20,12 @@ def main(cmd: list[str] | None = None) -> None:
     """Check, and say what was seen.
 
     Raises:
-        DataError: as `TaggingTask.prepare` and `load_all`; or a loss that is not a number.
+        DataError: as `TaggingTask.check` and `load_all`; or a loss that is not a number.
     """
     args = get_parser().parse_args(cmd)
     args.num_workers = 0
     torch.manual_seed(args.seed)
-    TaggingTask.prepare(args)
+    TaggingTask.check(args)
     first_step(TaggingTask, args, TaggingTask.start_model(args).train())
 
 

@@ -2,20 +2,22 @@
 
 A table is an `.npz` of one bank and one segment length: `indptr` int64 [clips + 1] and `classes`
 int32 say which classes each clip has, `start` int64 where the best segment of each begins, in
-samples; `num`, its length; `fs`; `manifest_hash` of the bank; `model`, the tagger's digest.
+samples; `num`, its length; `fs`; `manifest_hash` of the bank and `labels_hash` of its list of
+classes; `model`, the tagger's digest.
 """
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank import ClipBank, bank_key
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path
 
-ARRAYS = ("indptr", "classes", "start", "num", "fs", "manifest_hash", "model")
+ARRAYS = ("indptr", "classes", "start", "num", "fs", "manifest_hash", "labels_hash", "model")
 _EQUAL = 1 - 1e-6  # sums of equal activities differ in the last bits, which must not decide
 
 
@@ -63,8 +65,7 @@ def write_anchors(path: str | os.PathLike, bank: ClipBank, start: np.ndarray, nu
         raise ValueError(f"{len(start)} starts for {indptr[-1]} labels")
     with atomic_path(path) as tmp, open(tmp, "wb") as f:
         np.savez(f, indptr=indptr, classes=np.concatenate(classes).astype(np.int32),
-                 start=np.asarray(start, np.int64), num=num, fs=bank.fs, model=model,
-                 manifest_hash=bank.info["manifest_hash"])
+                 start=np.asarray(start, np.int64), num=num, model=model, **bank_key(bank))
 
 
 class AnchorTable:
@@ -73,8 +74,8 @@ class AnchorTable:
     It is pickled as its path.
 
     Attributes:
-        num: length of the segments in samples. fs: in Hz. manifest_hash: of the bank.
-        model: digest of the tagger.
+        num: length of the segments in samples. fs: in Hz. model: digest of the tagger.
+        key: `bank_key` of the bank.
 
     Raises:
         DataError: no such file, or not such a table.
@@ -88,11 +89,12 @@ class AnchorTable:
                     raise DataError(f"{path}: not a table of anchors, it has no "
                                     f"{', '.join(sorted(lacks))}")
                 self._indptr, self._classes, self._start = (z[n] for n in ARRAYS[:3])
-                self.num, self.fs = int(z["num"]), int(z["fs"])
-                self.manifest_hash, self.model = str(z["manifest_hash"]), str(z["model"])
+                self.num, self.fs, self.model = int(z["num"]), int(z["fs"]), str(z["model"])
+                self.key = {"fs": self.fs} | {n: str(z[n]) for n in ARRAYS if n.endswith("_hash")}
         except FileNotFoundError:
             raise DataError(f"{path}: no such table of anchors") from None
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as e:
+        except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error,
+                zipfile.BadZipFile) as e:  # fmt: skip
             raise e if isinstance(e, DataError) else DataError(f"{path}: {e}") from e
 
     def __reduce__(self):
@@ -104,10 +106,12 @@ class AnchorTable:
         Raises:
             DataError: naming the table and what differs.
         """
-        if bank.info["manifest_hash"] != self.manifest_hash or len(bank) + 1 != len(self._indptr):
-            raise DataError(f"{self.path}: was made of other clips than {bank.path} holds (its "
-                            f"manifest hash is {self.manifest_hash}, the bank's "
-                            f"{bank.info['manifest_hash']})")
+        theirs = bank_key(bank)
+        if self.key != theirs:
+            differ = ", ".join(f"{k} {v}, there {theirs[k]}" for k, v in self.key.items()
+                               if v != theirs[k])
+            raise DataError(f"{self.path}: was made of other clips or classes than {bank.path} "
+                            f"holds ({differ})")
         if num is not None and num != self.num:
             raise DataError(f"{self.path}: its segments are {self.num / self.fs:g} s long, but "
                             f"{num / bank.fs:g} s are asked for")

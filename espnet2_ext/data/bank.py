@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from espnet2_ext.data.flac import BLOCK, STRIDE, decode_flac, decode_frames
-from espnet2_ext.data.tables import Label, read_labels
+from espnet2_ext.data.tables import Label, file_digest, read_labels
 from espnet2_ext.errors import DataError
 
 VERSION = 1
@@ -224,3 +224,12 @@ class ClipBank:
             path = self._shard(row["shard"])
             if not path.is_file() or path.stat().st_size < row["offset"] + row["nbytes"]:
                 raise DataError(f"{path}: missing or cut off")
+
+
+def bank_key(bank: ClipBank) -> dict:
+    """What lists, anchors and tags of a bank rest on: its rate, clips and classes, not its place."""
+    return {
+        "fs": bank.fs,
+        "manifest_hash": bank.info["manifest_hash"],
+        "labels_hash": file_digest(Path(bank.path) / "labels.tsv"),
+    }

@@ -15,8 +15,8 @@ import numpy as np
 from espnet2_ext.core.anchors import peak_start
 from espnet2_ext.core.mixing import Pair, render
 from espnet2_ext.data.audio_io import FlacArkWriter
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.lists import bank_key, format_list, text_hash
+from espnet2_ext.data.bank import ClipBank, bank_key
+from espnet2_ext.data.lists import format_list, text_hash
 from espnet2_ext.data.parallel import map_parts
 from espnet2_ext.data.rendered import clear, merge, part_name, part_size_of, read_json
 from espnet2_ext.data.tables import write_labels

@@ -16,6 +16,7 @@ import numpy as np
 
 from espnet2_ext.core.mixing import GAIN_RANGE, Pair, PairDrawer, energy_gain, holds
 from espnet2_ext.data.anchor_tables import AnchorTable
+from espnet2_ext.data.bank import bank_key
 from espnet2_ext.data.tables import file_digest, read_tsv, tsv_line
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import write_text
@@ -87,15 +88,6 @@ def format_list(pairs: Sequence[Pair]) -> str:
 def text_hash(text: str) -> str:
     """blake2b-128 of a text, as `file_digest` gives it for its file."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def bank_key(bank) -> dict:
-    """What a list rests on: rate, clips and classes of a bank; not where it lies."""
-    return {
-        "fs": bank.fs,
-        "manifest_hash": bank.info["manifest_hash"],
-        "labels_hash": file_digest(Path(bank.path) / "labels.tsv"),
-    }
 
 
 def write_list(path: str | os.PathLike, pairs: Sequence[Pair], about: dict | None = None) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.events import KNOWN, Event, Mixture, clip_activity, frame_activity
-from espnet2_ext.data.lists import bank_key
+from espnet2_ext.data.bank import bank_key
 from espnet2_ext.data.tables import read_tsv, write_tsv
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import write_text

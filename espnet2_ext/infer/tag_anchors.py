@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.data.anchor_tables import AnchorTable, best_starts, write_anchors
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank import ClipBank, bank_key
 from espnet2_ext.data.parallel import map_parts
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.tag_bank import part_size
@@ -51,7 +51,7 @@ def find_anchors(bank_dir: str | os.PathLike, path: str | os.PathLike, model: Ta
         return
     parts_dir = path.with_name(f"{path.name}.parts")
     fn = functools.partial(anchor_part, model=asdict(model), bank_dir=str(bank_dir), num=num,
-                           batch_size=batch_size, stamp=[digest, bank.info["manifest_hash"]])
+                           batch_size=batch_size, stamp=[digest, bank_key(bank)])
     parts = map_parts(fn, range(len(bank)), parts_dir, part_size=part_size(len(bank)),
                       desc="anchors", num_workers=num_workers, scheduler=scheduler)
     write_anchors(path, bank, np.concatenate([_read(part) for part in parts]), num, digest)
@@ -75,7 +75,7 @@ def _read(part: Path) -> np.ndarray:
 
 
 def anchor_part(items: Sequence[int], path: Path, *, model: dict, bank_dir: str, num: int,
-                batch_size: int, stamp: list[str]) -> None:
+                batch_size: int, stamp: list) -> None:
     """Starts of the rows `items` of a bank, a label each, as an array in `path`."""
     bank, listener = ClipBank(bank_dir), TagFiles(**model).load()
     listener.check(bank)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank import ClipBank, bank_key
 from espnet2_ext.data.parallel import map_parts
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path, write_text
@@ -48,7 +48,7 @@ def tag_bank(bank_dir: str | os.PathLike, output_dir: str | os.PathLike, model: 
     bank, out = ClipBank(bank_dir), Path(output_dir)
     if not len(bank):
         raise DataError(f"{bank.path}: holds no clips, there is nothing to tag")
-    stamp = digest_of(VERSION, model.digest(), bank.info["manifest_hash"], frames)
+    stamp = digest_of(VERSION, model.digest(), bank_key(bank), frames)
     files = [out / "tags.npz"] + [out / "activity.npz"] * frames
     if is_done(out / "about.json", stamp, *files):
         logging.info("%s: is there", files[0])
@@ -60,8 +60,8 @@ def tag_bank(bank_dir: str | os.PathLike, output_dir: str | os.PathLike, model: 
     parts = map_parts(fn, range(len(bank)), out / "parts", part_size=part_size(len(bank)),
                       desc="tagging", num_workers=num_workers, scheduler=scheduler)
     _join(parts, bank, out, frames)
-    about = {"digest": stamp, "keys": len(bank), "bank": str(bank_dir), "fs": bank.fs,
-             "manifest_hash": bank.info["manifest_hash"], "model": model.digest()}
+    about = {"digest": stamp, "keys": len(bank), "bank": str(bank_dir), "model": model.digest(),
+             **bank_key(bank)}
     write_text(out / "about.json", json.dumps(about) + "\n")
     shutil.rmtree(out / "parts")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext import __version__
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank import ClipBank, bank_key
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import write_text
 from espnet2_ext.report.summary import version
@@ -78,8 +78,9 @@ def _read_tags(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
     about = json.loads((tags_dir / "about.json").read_text(encoding="utf-8"))
     with np.load(path) as z:
         keys, clipwise = z["keys"].astype(str), z["clipwise"]
-    if about["manifest_hash"] != bank.info["manifest_hash"] or len(keys) != len(bank):
-        raise DataError(f"{path}: is of other clips than {bank.path} holds; tag them anew")
+    if any(about.get(k) != v for k, v in bank_key(bank).items()) or len(keys) != len(bank):
+        raise DataError(f"{path}: is of other clips or classes than {bank.path} holds; tag them "
+                        "anew")
     if clipwise.shape[1] != bank.num_classes:
         raise DataError(f"{path}: has tags of {clipwise.shape[1]} classes, {bank.path} has "
                         f"{bank.num_classes}")

@@ -13,13 +13,13 @@ from espnet2.utils.types import str_or_none
 
 from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.tables import write_labels
+from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, check_keys, require, training
-from espnet2_ext.tasks.initial import initial_weights, load_all
+from espnet2_ext.tasks.initial import goes_on, initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_iter_factory import (
     ExcerptReader,
@@ -105,15 +105,12 @@ class TaggingTask(AbsTask):
         return model
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace) -> None:
-        """Before a training: banks and network are held against each other.
-
-        Writes:
-            `labels.tsv` into the output folder, for those who use the network.
+    def check(cls, args: argparse.Namespace) -> ClipBank:
+        """Hold banks and network against each other before a training; the bank to train on.
 
         Raises:
             DataError: an option that is missing; banks of other classes or another rate than each
-                other or the network.
+                other or the network, or of other classes than a training that goes on.
         """
         require(args, "train_bank")
         train, valid = ClipBank(args.train_bank), ClipBank(_valid_bank(args))
@@ -122,13 +119,21 @@ class TaggingTask(AbsTask):
         net = build(query_net_choices, args.query_net, args.query_net_conf)
         for bank in (train, valid):
             check_fits(net, bank)
-        write_labels(Path(args.output_dir) / "labels.tsv", train.classes)
+        labels = _labels(args)
+        if goes_on(args) and labels.is_file() and read_labels(labels) != train.classes:
+            raise DataError(f"{labels}: the training was begun with other classes than those of "
+                            f"{train.path}")
+        return train
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
         with training(args), initial_weights(args):
-            cls.prepare(args)
+            write_labels(_labels(args), cls.check(args).classes)  # for those who use the network
             super().main_worker(args)
+
+
+def _labels(args: argparse.Namespace) -> Path:
+    return Path(args.output_dir) / "labels.tsv"
 
 
 def _valid_bank(args: argparse.Namespace) -> str:

@@ -1,13 +1,17 @@
 """The best segment by hand, and tables that are only used with what they were made of."""
 
+import contextlib
 import pickle
 
 import numpy as np
 import pytest
-from tag_standin import tone, write_bank
+from tag_standin import FS, tone, write_bank
 
 from espnet2_ext.core.mixing import PairDrawer
 from espnet2_ext.data.anchor_tables import AnchorTable, best_starts, write_anchors
+from espnet2_ext.data.archive import Settings, archive
+from espnet2_ext.data.bank import ClipBank, bank_key
+from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 
 EDGES = np.array([0, 10, 20, 30, 40])
@@ -63,9 +67,9 @@ def test_a_table_answers_by_clip_and_class(table):
     assert table(0, 0, 3999) is None  # segments of another length
 
 
-def test_a_table_survives_the_way_to_another_process(table):
+def test_a_table_survives_the_way_to_another_process(bank, table):
     again = pickle.loads(pickle.dumps(table))
-    assert again(1, 1, 4000) == 30 and again.manifest_hash == table.manifest_hash
+    assert again(1, 1, 4000) == 30 and again.key == table.key == bank_key(bank)
     assert len(pickle.dumps(table)) < 1000
 
 
@@ -84,8 +88,17 @@ def test_other_clips_and_lengths_are_refused(bank, table, tmp_path):
     with pytest.raises(DataError, match=r"anchors.npz: its segments are 0.5 s long, but 1 s"):
         table.check(bank, 8000)
     other = write_bank(tmp_path / "other", {"a": (tone(0, 8000), (0,))})
-    with pytest.raises(DataError, match=r"anchors.npz: was made of other clips than .*other"):
+    with pytest.raises(DataError, match=r"other clips or classes than .*other.*manifest_hash "):
         table.check(other)
+    waves = {"a": (tone(0, 8000), (0, 2)), "b": (tone(1, 8000), (1,)), "c": (tone(2, 8000), (2,)),
+             "d": (tone(3, 8000), (3,))}  # fmt: skip
+    write_bank(tmp_path / "moved", waves)
+    labels = [Label(k, f"/m/{3 - k}", f"Tone {3 - k}") for k in range(4)]
+    write_labels(tmp_path / "moved/labels.tsv", labels)  # the same clips, classes in another order
+    for fs, differs in ((FS, "labels_hash"), (FS // 2, "fs")):
+        archive(tmp_path / "moved/set", tmp_path / f"{fs}", settings=Settings(fs=fs), num_workers=0)
+        with pytest.raises(DataError, match=rf"other clips or classes than .*{differs} "):
+            table.check(ClipBank(tmp_path / f"{fs}"))
 
 
 def test_files_that_are_no_tables_are_named(tmp_path):
@@ -97,6 +110,18 @@ def test_files_that_are_no_tables_are_named(tmp_path):
     np.savez(tmp_path / "tags.npz", start=[1])
     with pytest.raises(DataError, match="tags.npz: not a table of anchors, it has no classes, fs"):
         AnchorTable(tmp_path / "tags.npz")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(DataError, match="one.npy"):
+        AnchorTable(tmp_path / "one.npy")
+
+
+def test_a_broken_table_is_named_wherever_it_is_broken(table, tmp_path):
+    whole, path = table.path.read_bytes(), tmp_path / "broken.npz"
+    for at in range(0, len(whole), 97):
+        for broken in (whole[:at], whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1:]):
+            path.write_bytes(broken)
+            with contextlib.suppress(DataError):  # anything else is not told by name
+                AnchorTable(path)
 
 
 def test_a_start_for_each_label(bank, tmp_path):

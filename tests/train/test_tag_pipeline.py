@@ -222,6 +222,26 @@ def test_banks_of_other_classes_are_refused(banks, known, tmp_path):
                             *model(known)])  # fmt: skip
 
 
+def test_a_training_of_other_classes_is_left_as_it_is(banks, trained, tmp_path):
+    exp = shutil.copytree(trained, tmp_path / "exp")
+    other = ClipBank(other_classes(banks[0], tmp_path / "other"))
+    tag_check.main(options((other, other), exp))
+    assert (exp / "labels.tsv").read_bytes() == (trained / "labels.tsv").read_bytes()
+    with pytest.raises(DataError, match="labels.tsv: the training was begun with other classes"):
+        tag_train.main(options((other, other), exp, "--resume", "true"))
+    assert (exp / "labels.tsv").read_bytes() == (trained / "labels.tsv").read_bytes()
+
+
+def test_tags_of_a_bank_with_other_classes_are_made_anew(banks, known, tmp_path):
+    out = tmp_path / "o"
+    tag_inference.main(["--bank", str(banks[0].path), "--output_dir", str(out), *model(known)])
+    other = other_classes(banks[0], tmp_path / "other")
+    with pytest.raises(DataError, match="is of other clips or classes than .*other"):
+        tag_scoring.main(["--bank", str(other), "--tags_dir", str(out)])
+    with pytest.raises(DataError, match="other: its classes are not those that the tagger"):
+        tag_inference.main(["--bank", str(other), "--output_dir", str(out), *model(known)])
+
+
 def test_banks_without_labels_are_refused(banks, known, tmp_path):
     bare = write_bank(tmp_path / "bare", {"a": (tone(0, 8000), ()), "b": (tone(1, 8000), ())})
     with pytest.raises(DataError, match="bare.*: no clip has a label"):
@@ -237,7 +257,7 @@ def test_tags_of_other_clips_are_not_scored(banks, known, tmp_path):
     with pytest.raises(DataError, match="o: no tags.npz"):
         tag_scoring.main(["--bank", str(banks[0].path), "--tags_dir", out])
     tag_inference.main(["--bank", str(banks[1].path), "--output_dir", out, *model(known)])
-    with pytest.raises(DataError, match="tags.npz: is of other clips than"):
+    with pytest.raises(DataError, match="tags.npz: is of other clips or classes than"):
         tag_scoring.main(["--bank", str(banks[0].path), "--tags_dir", out])
 
 
