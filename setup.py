@@ -39,7 +39,7 @@ EXTRAS = {
     "dask": ["dask[distributed]", "dask-jobqueue"],  # data preparation and scoring on a cluster
 }
 EXTRAS["all"] = EXTRAS["hdf5"] + EXTRAS["dask"]
-EXTRAS["test"] = EXTRAS["all"] + ["pytest", "stempeg"]  # stempeg carries a real stem file
+EXTRAS["test"] = EXTRAS["all"] + ["pytest", "ruff", "stempeg"]  # stempeg carries a real stem file
 
 setup(
     name="espnet2_ext",

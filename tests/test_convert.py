@@ -17,6 +17,7 @@ from espnet2_ext.core.nets.cnn14 import CNN14
 from espnet2_ext.core.nets.hts_at import HTSAT
 from espnet2_ext.core.nets.log_mel import LogMel
 from espnet2_ext.core.nets.query_unet import QueryUNet
+from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.separator import Separator
 
@@ -165,11 +166,36 @@ def test_a_tagger_that_lies_apart(public, tmp_path):
 
 def test_a_cnn10_is_refused(public, tmp_path):
     content = torch.load(public / "cnn14.pth", weights_only=True)
-    blocks = {k.replace("block2", f"block{i}"): v for k, v in content["model"].items() for i in (3, 4)
-              if "block2" in k}  # fmt: skip
+    last = {k: v for k, v in content["model"].items() if "block2" in k}
+    blocks = {k.replace("block2", f"block{i}"): v for k, v in last.items() for i in (3, 4)}
     torch.save({"model": content["model"] | blocks}, tmp_path / "cnn10.pth")
     with pytest.raises(DataError, match="cnn10.pth: .* 4 blocks of convolutions: a Cnn10"):
         convert("cnn14", tmp_path / "cnn10.pth", tmp_path / "a.pth")
+
+
+def test_classes_of_a_published_separator(public, tmp_path):
+    conf, table = st_sed_sep_yaml(tmp_path), tmp_path / "labels.tsv"
+    command = ["--network", "st_sed_sep", str(public / "st_sed_sep.ckpt"), "--config", str(conf),
+               "--labels", str(table), "-o", str(tmp_path / "a.zip")]  # fmt: skip
+    write_labels(table, [Label(k, f"/m/{k}", f"Tone {k}") for k in range(3)])
+    with pytest.raises(DataError, match="labels.tsv: its 3 classes are not as many as the model"):
+        main(command)
+    assert not (tmp_path / "a.zip").exists()
+    write_labels(table, [Label(k, f"/m/{k}", f"Tone {k}") for k in range(6)])
+    main(command)
+    separator = Separator.from_bundle(tmp_path / "a.zip", "cpu")
+    assert [c.mid for c in separator.classes] == [f"/m/{k}" for k in range(6)] and separator.tags
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a: [", "some.yaml: is not valid YAML"), ("query_net: hts_at\n", "it has no extractor"),
+    ("extractor: other\n", "unknown extractor 'other'"),
+])  # fmt: skip
+def test_a_yaml_of_something_else_is_named(public, tmp_path, text, message):
+    (tmp_path / "some.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        main(["--network", "st_sed_sep", str(public / "st_sed_sep.ckpt"), "--config",
+              str(tmp_path / "some.yaml"), "-o", str(tmp_path / "a.zip")])  # fmt: skip
 
 
 @pytest.mark.parametrize("args, message", [

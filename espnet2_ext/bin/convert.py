@@ -15,7 +15,6 @@ The second command writes a bundle, which `espnet2-ext separate --bundle BUNDLE.
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ import torch
 from espnet2_ext.bin._cli import run
 from espnet2_ext.core.public import cnn14, hts_at, st_sed_sep
 from espnet2_ext.core.public.checkpoint import read_checkpoint
-from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path
 
 PARTS = {
@@ -83,40 +82,14 @@ def main(cmd: list[str] | None = None) -> None:
         if whole and not part:
             raise DataError(f"{path}: holds no tagger, which a bundle needs: --tagger HTSAT.ckpt")
     if whole:
-        _write_bundle(weights, args)
+        from espnet2_ext.infer.public_bundle import bundle_weights
+
+        origin = " and ".join(path.name for path in (args.checkpoint, args.tagger) if path)
+        bundle_weights(args.config, weights, args.labels, args.output, origin)
     else:
         with atomic_path(args.output) as tmp:
             torch.save(weights, tmp)
     print(f"{args.output}: {', '.join(counts)}")
-
-
-def _write_bundle(weights: dict[str, torch.Tensor], args: argparse.Namespace) -> None:
-    """A bundle of the model that the YAML describes, with the converted weights."""
-    from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
-
-    from espnet2_ext.data.tables import write_labels
-    from espnet2_ext.infer.bundle import write_bundle
-    from espnet2_ext.tasks.qsep import QSepTask
-
-    if not args.config.is_file():
-        raise DataError(f"--config: no such file: {args.config}")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.output.parent, prefix=".tmp-") as name:
-        folder = Path(name)
-        config = QSepTask.get_parser().parse_args(["--config", str(args.config)])
-        text = yaml_no_alias_safe_dump(vars(config), indent=4, sort_keys=False)
-        (folder / "config.yaml").write_text(text, encoding="utf-8")
-        torch.save(weights, folder / args.checkpoint.name)
-        if not args.labels:
-            write_labels(folder / "labels.tsv", [])
-        try:
-            write_bundle(folder / "config.yaml", folder / args.checkpoint.name,
-                         args.labels or folder / "labels.tsv", args.output,
-                         {"name": args.output.stem,
-                          "trained_on": {"checkpoint": " and ".join(
-                              path.name for path in (args.checkpoint, args.tagger) if path)}})
-        except BundleError as e:
-            raise BundleError(f"{args.config}: {e}".replace(f"{folder}/", "")) from e
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("--bundle", action="append", help="the model as one file")
     p.add_argument("--train_config", action="append", help="or config.yaml of the experiment")
     p.add_argument("--model_file", action="append",
-                   help="with its weights: .pth (such as valid.loss.best.pth), or a Lightning .ckpt")
+                   help="with its weights: .pth, such as valid.loss.best.pth, or a Lightning .ckpt")
     p.add_argument("--batch_size", type=int, default=8, help="recordings of one length at once")
     p.add_argument("--chunk", type=float, default=60.0,
                    help="seconds that the model sees at once, context not counted; 0: the whole "

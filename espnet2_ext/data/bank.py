@@ -227,7 +227,7 @@ class ClipBank:
 
 
 def bank_key(bank: ClipBank) -> dict:
-    """What lists, anchors and tags of a bank rest on: its rate, clips and classes, not its place."""
+    """What lists, anchors and tags of a bank rest on: rate, clips and classes, not its place."""
     return {
         "fs": bank.fs,
         "manifest_hash": bank.info["manifest_hash"],

@@ -174,12 +174,18 @@ def draw_list_file(
     """Draw a list into `path`, unless the same list of the same bank is there; True when drawn.
 
     anchor_file: an `AnchorTable` of the bank, for the places of the segments.
+
+    Raises:
+        DataError: anchors for whole clips; see `draw_list` and `AnchorTable`.
     """
     key = {"seed": seed, "n": n, "options": options, "anchors": None, **bank_key(bank)}
     anchors = None
     if anchor_file is not None:
         anchors = AnchorTable(anchor_file)
-        anchors.check(bank, round((options.get("segment") or 0) * bank.fs))
+        if not options.get("segment"):
+            raise DataError(f"{anchor_file}: anchors place segments, but {path} is to be of whole "
+                            "clips (0 s)")
+        anchors.check(bank, round(options["segment"] * bank.fs))
         key["anchors"] = file_digest(anchor_file)
     there = about_list(path) if Path(path).exists() else {}
     if there and all(there.get(k) == v for k, v in key.items()):

@@ -164,8 +164,8 @@ def _render_stem(song: Song, stem: str, channels: int, level: float) -> np.ndarr
     x = np.pad(x, ((0, num - len(x)), (0, 0)))
     gate = np.zeros(num, np.float32)
     at = np.arange(num) / FS
-    for start, end in song.spans[stem]:
-        np.maximum(gate, np.clip(np.minimum(at - start, end - at) / FADE, 0, 1), out=gate)
+    for first, last in song.spans[stem]:
+        np.maximum(gate, np.clip(np.minimum(at - first, last - at) / FADE, 0, 1), out=gate)
     x *= gate[:, None]
     if not x.any():
         raise DataError(f"the sound font is silent for program {song.scores[stem].program}")

@@ -150,11 +150,11 @@ def make_slices(recording: Recording, seed: int) -> Iterator[Slice]:
         x = x * side if channels == 2 else x.mean(axis=1, keepdims=True)
         x = resample(x * np.float32(peak / np.abs(x).max()), FS, rate)
         clock += float(rng.uniform(0.5, 3.0))
-        for i, start in enumerate(_cuts(take.seconds)):
-            end = min(start + LONGEST, take.seconds)
-            sound = x[round(start * rate) : round(end * rate)]
+        for i, begin in enumerate(_cuts(take.seconds)):
+            end = min(begin + LONGEST, take.seconds)
+            sound = x[round(begin * rate) : round(end * rate)]
             file = f"{recording.fsid}-{number}-{occurrence}-{i}.wav"
-            times = f"{clock + start:.6f}", f"{clock + end:.6f}"
+            times = f"{clock + begin:.6f}", f"{clock + end:.6f}"
             row = (file, recording.fsid, *times, 1 if peak > 0.3 else 2,
                    recording.fold, number, recording.name)  # fmt: skip
             yield Slice(file, row, sound, rate)

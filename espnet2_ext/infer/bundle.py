@@ -7,12 +7,8 @@ Members: `meta.yaml` (ESPnet's table of contents), `config.yaml` (training confi
 """
 
 import argparse
-import contextlib
 import importlib
-import io
-import sys
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -24,10 +20,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from espnet2_ext import __version__
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.files import atomic_path
 from espnet2_ext.infer.weights import fill, load_state, open_member
 
 FORMAT = 1  # of bundle.yaml
@@ -37,8 +31,6 @@ TASKS = {
 }
 KINDS = {"qsep": "its model answers queries, one is needed",
          "weak": "its model knows classes and takes no query"}
-FILES = {"model_file": "model.pth"}
-YAML_FILES = {"train_config": "config.yaml"}
 
 
 class Bundle(NamedTuple):
@@ -175,7 +167,7 @@ def build_from_exp(train_config: str | Path, model_file: str | Path,
 
     labels: a labels.tsv; None takes the one beside `model_file`, if there is one.
     """
-    config = _yaml(_read(train_config), str(train_config))
+    config = _yaml(read_bytes(train_config), str(train_config))
 
     def load() -> dict[str, Tensor]:
         if not Path(model_file).is_file():
@@ -186,12 +178,13 @@ def build_from_exp(train_config: str | Path, model_file: str | Path,
     beside = Path(model_file).parent / "labels.tsv"
     if labels is None and beside.exists():
         labels = beside
-    classes = [] if labels is None else _labels_in(_read(labels), str(labels))
+    classes = [] if labels is None else _labels_in(read_bytes(labels), str(labels))
     model = build_model(config, load, "qsep", str(model_file))
     return model, classes, {"task": "qsep", "name": Path(model_file).absolute().parent.name}
 
 
-def _read(path: str | Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
+    """Content of a file (BundleError: no such file)."""
     if not Path(path).is_file():
         raise BundleError(f"{path}: no such file")
     return Path(path).read_bytes()
@@ -231,69 +224,3 @@ def check_classes(model: nn.Module, labels: list[Label], where: str) -> tuple[in
         raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags "
                           f"{tags}")
     return out.embedding.shape[1], tags > 0 and fits
-
-
-# ---- writing -------------------------------------------------------------------------------------
-
-def write_bundle(train_config: str | Path, model_file: str | Path, labels: str | Path,
-                 out: str | Path, info: dict | None = None) -> dict:
-    """Make a bundle, after building the model from what goes into it.
-
-    Args:
-        train_config: the experiment's `config.yaml`.
-        model_file: weights, for example `valid.loss.ave.pth`.
-        labels: the labels.tsv of the training data.
-        out: the bundle, ending in `.zip`.
-        info: further entries of bundle.yaml: `name`, `trained_on` (such as the manifest hash),
-            `results`, `agreement` (cosine below which queries are said to disagree).
-
-    Returns:
-        What went into bundle.yaml.
-
-    Raises:
-        BundleError: parts that do not fit; a training checkpoint in place of the weights.
-    """
-    if Path(out).suffix != ".zip":
-        raise DataError(f"{out}: the name of a bundle must end in .zip")
-    model, classes, found = build_from_exp(train_config, model_file, labels)
-    check_classes(model, classes, str(labels))
-    return write_members(out, model, _read(train_config), _read(labels),
-                         {**found, **(info or {}), "classes": len(classes)})
-
-
-def write_members(out: str | Path, model: nn.Module, config: bytes, labels: bytes,
-                  info: dict) -> dict:
-    """Write a bundle of a built model; returns what went into bundle.yaml: `info` and more."""
-    info = {"format": FORMAT, **info, "fs": int(model.fs),
-            "parameters": sum(p.numel() for p in model.parameters()), "versions": _versions()}
-    members = {
-        "meta.yaml": yaml.safe_dump({
-            "files": FILES, "yaml_files": YAML_FILES, "timestamp": time.time(),
-            "python": sys.version, "torch": info["versions"]["torch"],
-            "espnet": info["versions"]["espnet"]}).encode(),
-        "config.yaml": config, "labels.tsv": labels,
-        "bundle.yaml": yaml.safe_dump(info, sort_keys=False, allow_unicode=True).encode()}
-    _write_zip(Path(out), members, model.state_dict())
-    return info
-
-
-def _versions() -> dict[str, str]:
-    import espnet2
-
-    return {"espnet2_ext": __version__, "espnet": str(espnet2.__version__),
-            "torch": str(torch.__version__)}
-
-
-def _write_zip(out: Path, members: dict[str, bytes], state: dict[str, Tensor]) -> None:
-    from espnet2.main_funcs.pack_funcs import Archiver
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    state = {k: v.clone() if v.untyped_storage().nbytes() > v.nbytes else v
-             for k, v in state.items()}  # a view would take what it is a view of along
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".tmp-") as folder, \
-            atomic_path(out) as part, open(Path(folder, "log"), "w") as log, \
-            contextlib.redirect_stdout(log), Archiver(part, "w") as archive:  # it prints
-        torch.save(state, Path(folder, "model.pth"))
-        for name, data in members.items():
-            archive.addfile(archive.generate_info(name, len(data)), io.BytesIO(data))
-        archive.add(Path(folder, "model.pth"), "model.pth")

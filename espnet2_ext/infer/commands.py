@@ -14,7 +14,8 @@ import yaml
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path
 from espnet2_ext.infer.audio_files import FORMATS, Source
-from espnet2_ext.infer.bundle import read_bundle, write_bundle
+from espnet2_ext.infer.bundle import read_bundle
+from espnet2_ext.infer.bundle_writer import write_bundle
 from espnet2_ext.infer.query import open_source, sound_files
 from espnet2_ext.infer.separator import Separator
 from espnet2_ext.infer.stream import Done

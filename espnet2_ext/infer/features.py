@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from espnet2_ext.errors import BundleError

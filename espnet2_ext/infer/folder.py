@@ -141,12 +141,12 @@ def embed_part(items: Sequence[tuple[str, str]], path: Path, *, model: dict, bat
                classes: list[str] | None, stamp: list) -> None:
     """Embed queries (key, reference) into an npz: embedding `[N, E]`, clipwise `[N, K]`.
 
-    classes: those of the folder; a model that tells others writes no `clipwise`, nor does any for
-    None: its outputs would be taken for classes that they are not.
+    classes: of the folder, if it tells them; None: no tags. A model of other classes writes no
+    `clipwise`, nor does a bundle that tells none: what could its tags be of?
     """
     separator = ModelFiles(**model).load()
     own = [label.mid for label in separator.classes]
-    tags = classes is not None and (own == classes or not (own and classes))
+    tags = classes is not None and (own == classes or not (classes and (own or model["bundle"])))
     waves = [_read(key, ref, separator.fs) for key, ref in items]
     rows: list = [None] * len(items)
     for group in equal_lengths(waves, batch_size):

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path
-from espnet2_ext.infer.audio_files import (FileSink, Sink, Source, check_space, measure,
-                                           output_type)
+from espnet2_ext.infer.audio_files import FileSink, Sink, Source, check_space, measure, output_type
 from espnet2_ext.infer.chunks import Chunker, Plan
 
 Network = Callable[[np.ndarray, float], np.ndarray]  # [T, C] and a level to [Q, T, C]
@@ -126,7 +125,8 @@ def separate_stream(network: Network, source: Source, num_queries: int, sinks: S
                disable=None if at_model > FEW_CHUNKS * plan.core else True)
     chunks = 0
     with bar:
-        for est, chunks in estimate_blocks(network, source, level.rms, fs, plan, num_queries):
+        for est, chunks in estimate_blocks(  # noqa: B007, the last count is told at the end
+                network, source, level.rms, fs, plan, num_queries):
             kept = [s.write(e.astype(np.float64)) for s, e in zip(sinks, est, strict=True)]
             if rest is not None:
                 rest.write(mix.take(est.shape[1]) - sum(kept))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet2_ext.data.tables import Label, file_digest, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import write_members
+from espnet2_ext.infer.bundle_writer import write_members
 from espnet2_ext.infer.experiment import made_of, read_json
 from espnet2_ext.infer.weak_weights import build_weak_model
 

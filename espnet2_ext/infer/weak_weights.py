@@ -6,9 +6,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from espnet2_ext.core.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import BundleError
 from espnet2_ext.infer.bundle import build_model
-from espnet2_ext.infer.weights import UNREADABLE, load_state
+from espnet2_ext.infer.weights import load_state
 
 PREFIX = "model."  # of the model's weights in a Lightning checkpoint
 
@@ -55,8 +56,7 @@ def _of_lightning(path: str | Path) -> dict[str, Tensor]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise BundleError(f"{path}: is not a whole checkpoint ({first[:120]})") from e
+        raise BundleError(f"{path}: is not a whole checkpoint ({reason(e)})") from e
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise BundleError(f"{path}: is not a Lightning checkpoint (it has no state_dict)")

@@ -5,7 +5,6 @@ copy of the file, after the model's first, random ones were let go.
 """
 
 import io
-import pickle
 import zipfile
 from collections.abc import Callable
 from typing import BinaryIO
@@ -13,11 +12,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.core.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import BundleError
 
 SHOWN = 3  # keys of a kind that a message lists
-# What PyTorch's reader raises on a file that is cut off or something else.
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError)
 
 
 def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
@@ -29,8 +27,7 @@ def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise BundleError(f"{where}: is not a whole file of weights ({first[:120]})") from e
+        raise BundleError(f"{where}: is not a whole file of weights ({reason(e)})") from e
     if isinstance(state, dict) and "optimizers" in state:
         raise BundleError(
             f"{where}: is ESPnet's training checkpoint (weights with the optimiser's state, for "

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.paper.registry import check_keys
 from espnet2_ext.report.sweep_configs import Configs, read_yaml
@@ -244,7 +242,7 @@ class Sweep:
         return {label: f"{self.expdir}/weak_{weak_tag(options)}_{label}" for label in labels}
 
     def identity(self, run: Run) -> str:
-        """A digest of all that a run is made of: its command, the YAMLs in it, and what it needs."""
+        """A digest of what a run is made of: its command, the YAMLs in it, and what it needs."""
         command = self.command(run)
         digest = hashlib.blake2b("\0".join(command).encode(), digest_size=16)
         made = {self.configs.path(name): name for name in self.configs}

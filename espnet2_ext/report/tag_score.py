@@ -103,7 +103,7 @@ def mean_scores(folders: Sequence[str | os.PathLike]) -> dict:
     """Mean of scores over folds: {folds: [{folder, map, accuracy, keys}], map, accuracy, keys}.
 
     Means go over the folds, not the clips, as ESC-50's protocol asks; the key `std` holds the
-    standard deviations.
+    standard deviations (n - 1).
     """
     folds = [{"folder": str(folder)} | {k: scores[k] for k in (*MEANS, "keys")}
              for folder, scores in ((f, load_scores(f)) for f in folders)]  # fmt: skip
@@ -112,5 +112,5 @@ def mean_scores(folders: Sequence[str | os.PathLike]) -> dict:
         values = [f[name] for f in folds]
         known = values and None not in values
         found[name] = float(np.mean(values)) if known else None
-        found["std"][name] = float(np.std(values)) if known else None
+        found["std"][name] = float(np.std(values, ddof=1)) if known and values[1:] else None
     return found

@@ -16,7 +16,6 @@ from espnet2_ext.report.weak_sets import (
 )
 from espnet2_ext.report.weak_tables import set_tables
 
-
 # The commit of the report is not that of the trainings; the same scores give the same text.
 AT_REPORT = ("Git hash", "Commit date")
 

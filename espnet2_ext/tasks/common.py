@@ -12,7 +12,10 @@ from espnet2.tasks.abs_task import AbsTask
 from espnet2.tasks.enh import criterion_choices, loss_wrapper_choices
 from espnet2.train.class_choices import ClassChoices
 
+from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.tasks.initial import goes_on
 from espnet2_ext.train.checkpoints import whole_checkpoints
 
 
@@ -115,3 +118,18 @@ def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
     if not (Path(args.output_dir) / "checkpoint.pth").exists():
         raise DataError(f"{args.output_dir}: training ended without a checkpoint "
                         "(no step was taken, or every gradient was invalid; see its log)")
+
+
+def keep_classes(args: argparse.Namespace, bank: ClipBank, *, write: bool = True) -> None:
+    """Write `labels.tsv` of the training's classes into its folder, for those who use the weights.
+
+    Raises:
+        DataError: a training that goes on was begun with other classes.
+    """
+    path = Path(args.output_dir) / "labels.tsv"
+    if goes_on(args) and path.is_file() \
+            and [c.mid for c in read_labels(path)] != [c.mid for c in bank.classes]:
+        raise DataError(f"{path}: the training was begun with other classes than those of "
+                        f"{bank.path}")
+    if write:
+        write_labels(path, bank.classes)

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import logging
-import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import torch
 from espnet2.tasks import abs_task
 from torch import Tensor, nn
 
+from espnet2_ext.core.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import DataError
 
 SHOWN = 3  # names of a kind that an error lists
@@ -67,9 +67,8 @@ def read_weights(path: str | Path, option: str = "--init_param") -> dict[str, Te
         raise DataError(f"{option}: no such file: {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise DataError(f"{option}: {path} is not a whole file of weights ({first[:120]})") from e
+    except UNREADABLE as e:
+        raise DataError(f"{option}: {path} is not a whole file of weights ({reason(e)})") from e
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{option}: {path} holds something else than named tensors; give "
                         "weights alone, such as valid.loss.best.pth")

@@ -26,7 +26,14 @@ from espnet2_ext.enh.extractor.abs_query_extractor import AbsQueryExtractor
 from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
+from espnet2_ext.tasks.common import (
+    build,
+    build_criterion,
+    check_keys,
+    keep_classes,
+    require,
+    training,
+)
 from espnet2_ext.tasks.initial import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
@@ -152,6 +159,8 @@ class QSepTask(TargetSpeakerExtractionTask):
     def main_worker(cls, args: argparse.Namespace):
         cls.check_weights(args)
         with training(args), initial_weights(args):
+            require(args, "train_bank")
+            keep_classes(args, ClipBank(args.train_bank))
             super().main_worker(args)
 
 
@@ -193,9 +202,12 @@ def _build_extractor(args: argparse.Namespace, input_dim: int,
 
 
 def _drawer(bank: ClipBank, anchor_file: str | None, conf: dict) -> PairDrawer:
-    """Refuses a table of anchors of another bank or segment length (DataError)."""
+    """Refuses a table of anchors of another bank or segment length, or for none (DataError)."""
     anchors = None if anchor_file is None else AnchorTable(anchor_file)
     drawer = PairDrawer(bank, anchors=anchors, **conf)
     if anchors is not None:
+        if drawer.num is None:
+            raise DataError(f"--anchor_file {anchor_file}: anchors place segments, but pair_conf "
+                            "has segment: null, whole clips")
         anchors.check(bank, drawer.num)
     return drawer

@@ -1,7 +1,6 @@
 """ESPnet task of tagging: a network that listens, trained on clip labels."""
 
 import argparse
-from pathlib import Path
 
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks import abs_task
@@ -13,13 +12,12 @@ from espnet2.utils.types import str_or_none
 
 from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build, check_keys, require, training
-from espnet2_ext.tasks.initial import goes_on, initial_weights, load_all
+from espnet2_ext.tasks.common import build, check_keys, keep_classes, require, training
+from espnet2_ext.tasks.initial import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_iter_factory import (
     ExcerptReader,
@@ -119,21 +117,14 @@ class TaggingTask(AbsTask):
         net = build(query_net_choices, args.query_net, args.query_net_conf)
         for bank in (train, valid):
             check_fits(net, bank)
-        labels = _labels(args)
-        if goes_on(args) and labels.is_file() and read_labels(labels) != train.classes:
-            raise DataError(f"{labels}: the training was begun with other classes than those of "
-                            f"{train.path}")
+        keep_classes(args, train, write=False)
         return train
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
         with training(args), initial_weights(args):
-            write_labels(_labels(args), cls.check(args).classes)  # for those who use the network
+            keep_classes(args, cls.check(args))
             super().main_worker(args)
-
-
-def _labels(args: argparse.Namespace) -> Path:
-    return Path(args.output_dir) / "labels.tsv"
 
 
 def _valid_bank(args: argparse.Namespace) -> str:

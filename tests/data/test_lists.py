@@ -66,8 +66,8 @@ def test_each_clip_is_the_first_target_once(pair_bank):
 def test_rows_of_a_list(pair_bank, pairs):
     related = pair_bank.related
     for p in pairs:
-        labels = {c: pair_bank.labels(pair_bank.index_of(getattr(p, c)))[0]
-                  for c in ("clip1", "clip2", "query1", "query2", "absent1", "absent2")}  # fmt: skip
+        names = ("clip1", "clip2", "query1", "query2", "absent1", "absent2")
+        labels = {c: pair_bank.labels(pair_bank.index_of(getattr(p, c)))[0] for c in names}
         assert not related[labels["clip1"], labels["clip2"]]
         assert labels["query1"] == labels["clip1"] == p.class1
         assert labels["query2"] == labels["clip2"] == p.class2
@@ -258,6 +258,8 @@ def test_a_taggers_anchors_place_the_segments(pair_bank, tmp_path):
     assert read_list(tmp_path / "pairs.tsv", pair_bank) == by_energy != pairs
     with pytest.raises(DataError, match="a.npz: its segments are 0.25 s long, but 0.5 s are asked"):
         draw_lists.main([*draw[:-1], "0.5", "--anchor_file", str(tmp_path / "a.npz")])
+    with pytest.raises(DataError, match="a.npz: anchors place segments, but .*pairs.tsv is to be"):
+        draw_lists.main([*draw[:-1], "0", "--anchor_file", str(tmp_path / "a.npz")])
 
 
 def test_silent_targets_keep_the_folder_whole(pair_bank, pairs, tmp_path):

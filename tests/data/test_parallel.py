@@ -15,7 +15,6 @@ import pytest
 from espnet2_ext.data.parallel import map_parts
 from espnet2_ext.errors import DataError
 
-
 ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}
 
 

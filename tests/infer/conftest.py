@@ -5,7 +5,9 @@ import yaml
 from standin import LABELS, StandIn
 
 from espnet2_ext.infer import bundle
+from espnet2_ext.infer.bundle_writer import write_bundle
 from espnet2_ext.infer.separator import Separator
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -44,6 +46,6 @@ def exp(tmp_path, monkeypatch):
 @pytest.fixture
 def toy_bundle(exp, tmp_path):
     out = tmp_path / "toy.zip"
-    bundle.write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", out,
-                        {"trained_on": {"manifest_hash": "abc123"}, "results": {"self": 8.1}})
+    write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", out,
+                 {"trained_on": {"manifest_hash": "abc123"}, "results": {"self": 8.1}})
     return out

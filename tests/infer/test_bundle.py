@@ -11,7 +11,8 @@ import yaml
 from standin import LABELS, StandIn, noise
 
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer.bundle import read_bundle, write_bundle
+from espnet2_ext.infer.bundle import read_bundle
+from espnet2_ext.infer.bundle_writer import write_bundle
 from espnet2_ext.infer.separator import Separator
 
 

@@ -94,7 +94,7 @@ def test_other_data_or_model_starts_anew(rendered, infer, toy_bundle, exp):
     infer(rendered, "inf", "--protocols", "self", "--passes", "mixture")
     second = times(out)
     assert all(second[p] > before[p] for p in before)
-    from espnet2_ext.infer.bundle import write_bundle
+    from espnet2_ext.infer.bundle_writer import write_bundle
 
     write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", toy_bundle,
                  {"name": "another"})

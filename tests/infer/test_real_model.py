@@ -9,7 +9,7 @@ import yaml
 from standin import noise
 
 from espnet2_ext.bin.main import main
-from espnet2_ext.infer.bundle import write_bundle
+from espnet2_ext.infer.bundle_writer import write_bundle
 from espnet2_ext.infer.separator import Separator
 
 DEBUG = Path(__file__).parents[2] / "conf" / "debug"
@@ -26,7 +26,7 @@ def debug_bundle(request, tmp_path_factory):
     torch.manual_seed(0)
     model = QSepTask.build_model(args)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for weight in model.parameters():
             if weight.dim() > 1:
                 weight.mul_(4)
     torch.save(model.state_dict(), path / "model.pth")

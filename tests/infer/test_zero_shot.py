@@ -23,6 +23,7 @@ from espnet2_ext.data.bank import ClipBank
 from espnet2_ext.data.lists import about_list, read_list
 from espnet2_ext.data.tables import Label, file_digest
 from espnet2_ext.errors import DataError
+from espnet2_ext.infer.bundle_writer import write_bundle
 from espnet2_ext.infer.describe import judge
 
 FS, FOLDS = 16000, (1, 2)
@@ -141,6 +142,16 @@ def test_an_experiments_files_are_scored_too(rendered, exp, tmp_path):
         qsep_describe.main(["--exp_dir", str(tmp_path), "--labels", str(rendered / "labels.tsv"),
                             "--train_config", str(exp / "config.yaml"), "--model_file",
                             "nothing.pth"])
+
+
+def test_a_bundle_that_tells_no_classes_is_not_scored_as_a_tagger(rendered, exp, tmp_path):
+    (tmp_path / "labels.tsv").write_text("index\tmid\tname\trelated\n")  # none
+    write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", tmp_path / "labels.tsv",
+                 tmp_path / "untold.zip")  # fmt: skip
+    qsep_inference.main(["--data_dir", str(rendered), "--output_dir", str(tmp_path / "inf"),
+                         "--bundle", str(tmp_path / "untold.zip"), "--device", "cpu"])
+    assert (tmp_path / "inf/self/queries.npz").exists()
+    assert not (tmp_path / "inf/self/tags.npz").exists()  # it tags as many, but who knows what
 
 
 def test_who_was_trained_on_the_corpus_is_not_zero_shot():

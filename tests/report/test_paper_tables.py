@@ -107,7 +107,8 @@ def test_a_rows_yaml_is_that_of_its_cell(table, row):
                                   "weak_table_ix"])  # fmt: skip
 def test_the_small_classifier_becomes_that_of_the_papers_yaml(name):
     sweep = Sweep(ROOT / f"conf/sweeps/{name}.yaml", size="paper")
-    assert sweep.configs.content("rnn") == yaml.safe_load((ROOT / "conf/train_weak_rnn.yaml").read_text())
+    expected = yaml.safe_load((ROOT / "conf/train_weak_rnn.yaml").read_text())
+    assert sweep.configs.content("rnn") == expected
 
 
 def test_grids_have_a_cell_for_each_value_and_no_other():

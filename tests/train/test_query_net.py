@@ -1,5 +1,8 @@
 """A separator with a query network of its own, through ESPnet's training, and its use."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,10 @@ from small_confs import CONF, parse
 from espnet2_ext.bin import qsep_check, qsep_train
 from espnet2_ext.data.anchor_tables import write_anchors
 from espnet2_ext.data.lists import draw_list, write_list
+from espnet2_ext.data.tables import Label, read_labels, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import write_bundle
+from espnet2_ext.infer.bundle import read_bundle
+from espnet2_ext.infer.bundle_writer import PLACES, write_bundle
 from espnet2_ext.infer.separator import Separator
 from espnet2_ext.tasks.tagging import TaggingTask
 
@@ -65,6 +70,16 @@ def test_a_frozen_network_stays_what_it_was(trained, tagger):
     assert state["extractor.net.norm.num_batches_tracked"] > 0
 
 
+def test_a_training_leaves_its_classes_and_goes_on_with_no_others(command, bank, trained, tmp_path):
+    assert read_labels(trained / "labels.tsv") == bank.classes
+    exp = shutil.copytree(trained, tmp_path / "exp")
+    write_labels(exp / "labels.tsv", [Label(k, f"/o/{k}", f"Other {k}") for k in range(4)])
+    kept = (exp / "labels.tsv").read_bytes()
+    with pytest.raises(DataError, match="labels.tsv: the training was begun with other classes"):
+        qsep_train.main(command(exp, "--max_epoch", 2, "--resume", "true"))
+    assert (exp / "labels.tsv").read_bytes() == kept
+
+
 def test_a_training_goes_on_without_the_tagger(command, trained):
     qsep_train.main(command(trained, "--max_epoch", 2, "--resume", "true",
                             "--init_param", "gone.pth:net:query_net"))
@@ -93,6 +108,9 @@ def test_bundle_of_two_networks_separates(trained, bank, tmp_path):
     write_bundle(trained / "config.yaml", trained / "1epoch.pth", f"{bank.path}/labels.tsv",
                  tmp_path / "b.zip")
     separator = Separator.from_bundle(tmp_path / "b.zip", "cpu")
+    assert "extractor_conf" in (config := read_bundle(tmp_path / "b.zip", weights=False).config)
+    assert not PLACES & config.keys() and PLACES & yaml.safe_load(
+        (trained / "config.yaml").read_text()).keys()  # fmt: skip
     wave = np.random.default_rng(0).standard_normal((1, 4000)).astype(np.float32)
     query, tags = separator.embed_batch(wave)
     assert tags.shape == (1, 4) and separator.separate_batch(wave, query).shape == wave.shape
@@ -109,3 +127,8 @@ def test_anchors_of_a_tagger_are_drawn(command, bank, tmp_path):
         else:
             with pytest.raises(DataError, match=message):
                 qsep_check.main(cmd)
+    conf = yaml.safe_load(Path(command("x")[1]).read_text())
+    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(conf | {"pair_conf": {"anchor": "whole"}}))
+    cmd += ["--config", str(tmp_path / "whole.yaml")]
+    with pytest.raises(DataError, match="a.npz: anchors place segments, but pair_conf has"):
+        qsep_check.main(cmd)

@@ -1,6 +1,6 @@
 """Losses on class probabilities."""
 
-import torch
+import torch  # noqa: F401, for the example
 import torch.nn.functional as F
 from torch import Tensor
 

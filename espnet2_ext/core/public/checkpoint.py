@@ -1,16 +1,14 @@
 """Reading a published checkpoint without running anything that is in it."""
 
 import os
-import pickle
 import re
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from espnet2_ext.core.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import DataError
 
-# What PyTorch's reader raises on a file that is cut off or something else.
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError)
 _REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+)")
 
 
@@ -30,8 +28,9 @@ class _Inert:
 def read_checkpoint(path: str | os.PathLike) -> dict:
     """What `torch.save` wrote, on the CPU.
 
-    Tensors, containers, numbers and strings are read. In place of anything else, such as a
+    Tensors, plain containers, numbers and strings are read. In place of anything else, such as a
     trainer's callbacks, stands an object that does nothing: no class named in the file is imported.
+    What such an object cannot take the place of, such as a `defaultdict`, is refused.
 
     Raises:
         OSError: the file cannot be opened.
@@ -43,12 +42,11 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             with safe_globals([(_Inert, name) for name in strangers]):
                 state = torch.load(path, map_location="cpu", weights_only=True)
             break
-        except _UNREADABLE as e:
+        except UNREADABLE as e:
             refused = _REFUSED.search(str(e))
             if not refused or refused[1] in strangers:
-                first = (str(e).strip() or type(e).__name__).splitlines()[0]
                 raise DataError(
-                    f"{path}: is not a whole checkpoint of PyTorch ({first[:120]}). If it is whole "
+                    f"{path}: is not a whole checkpoint of PyTorch ({reason(e)}). If it is whole "
                     "and you trust its makers, read it with torch.load(..., weights_only=False) "
                     "where it was made, and save its tensors alone") from e
             strangers.append(refused[1])
@@ -61,5 +59,5 @@ def _strangers(path: str | os.PathLike) -> list[str]:
     """Names in the file that PyTorch's safe reader would refuse."""
     try:
         return get_unsafe_globals_in_checkpoint(path)
-    except _UNREADABLE:  # the format before PyTorch 1.6: its reader tells them one by one
+    except UNREADABLE:  # the format before PyTorch 1.6: its reader tells them one by one
         return []

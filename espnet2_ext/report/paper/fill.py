@@ -1,5 +1,6 @@
 """The papers' tables: what was measured beside what was published, or an empty cell."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -198,7 +199,7 @@ def fill_mixtures(table: PaperTable, folders: Sequence[Path]) -> list[str]:
     lines = [f"## {table.name}: {table.title}"]
     for folder in folders:
         scores = read_statistics(folder)
-        filled = _filled(table, lambda row, column: _share(table, row, column, scores))
+        filled = _filled(table, functools.partial(_share, table, scores))
         filled.rows.extend(_other_lambda(table, scores))
         lines += ["", f"### {scores.data}", "", *markdown(filled)]
     if not folders:
@@ -206,7 +207,7 @@ def fill_mixtures(table: PaperTable, folders: Sequence[Path]) -> list[str]:
     return lines
 
 
-def _share(table: PaperTable, row: Row, column: Column, scores: Scores) -> str:
+def _share(table: PaperTable, scores: Scores, row: Row, column: Column) -> str:
     """The cell of a share in mixtures of the row's lambda; empty where they are of another."""
     a = table.address(row, column)
     same = str(a["mean_events"]) == scores.mean_events

@@ -127,8 +127,8 @@ def read_statistics(table: Path) -> Scores:
 def trained_on(exp_dir: Path) -> str | None:
     """Size and hash of the training data, or None where nobody noted them.
 
-    The driver's first note is `clips in FOLDER: HASH`, the folder as seen from the recipe's. The size comes
-    from there, and is left out where other data lie there now.
+    The driver's first note is `clips in FOLDER: HASH`, the folder as seen from the recipe's. The
+    size comes from there, and is left out where other data lie there now.
     """
     if model := scored_model(exp_dir):
         return model.get("facts", {}).get("trained on")

@@ -60,10 +60,11 @@ def find_trained(roots: Sequence[str | Path]) -> list[Trained]:
 
 def split_root(root: str) -> tuple[str, Path]:
     """`CELL=FOLDER` as both, `FOLDER` with the name "" (DataError: no such folder)."""
-    name, _, path = root.partition("=")
-    for name, folder in (("", Path(root)), (name, Path(path))):
-        if folder.is_dir() and (path or not name):
-            return name, folder
+    name, sign, path = root.partition("=")
+    if Path(root).is_dir():
+        return "", Path(root)
+    if sign and Path(path).is_dir():
+        return name, Path(path)
     raise DataError(f"--exp_dirs {root}: no such folder")
 
 
