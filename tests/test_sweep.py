@@ -81,6 +81,8 @@ class Place:
         (self.recipe / "conf").mkdir(parents=True)
         (self.recipe / "run.sh").write_text(RUN)
         (self.recipe / "run.sh").chmod(0o755)
+        for kind in ("qsep", "tag", "weak"):
+            (self.recipe / f"{kind}.sh").touch()
         (self.recipe / "log").write_text(LOG)
         (self.recipe / "scores").write_text("1.0")
         (self.recipe / "conf/tag.yaml").write_text("query_net: care_cls\n")
@@ -129,7 +131,7 @@ def test_cells_in_order_first_seeds_first_and_what_they_need_is_filled_in(place)
 def test_a_sweep_without_edited_yamls_begins_in_no_folder(place):
     cells = [cell for cell in CONTENT["cells"] if cell["name"] == "tag_care_cls"]
     place.write({"title": "A test", "recipe": "egs2/fake", "cells": cells})
-    assert place("--table") == [] and "0 of 1 trainings finished" in place.table()
+    assert place("--table_only") == [] and "0 of 1 trainings finished" in place.table()
     (place.exp / "sweep_side_by_side.md").unlink()
     place.exp.rmdir()
     assert place() == ["tag_care_cls_seed0"]
@@ -147,9 +149,9 @@ def test_what_is_done_is_not_done_again_unless_it_changed(place):
 def test_only_runs_these_and_their_needs(place):
     assert place("--only", "F") == ["F_seed0"]
     assert place("--only", "C") == ["tag_care_cls_seed0", "C_seed0", "C_seed1"]
-    assert place("--max_seeds", "1", "--table") == []
+    assert place("--max_seeds", "1", "--table_only") == []
     assert [r.name for r in Sweep(place.yaml).runs(max_seeds=1)] == ALL[:3]
-    with pytest.raises(DataError, match="--only X: .*side_by_side.yaml has the cells tag_care_cls"):
+    with pytest.raises(DataError, match="--only X: no such cell; .*side_by_side.yaml has "):
         place("--only", "X")
 
 
@@ -178,7 +180,9 @@ def test_entry_point_ends_with_a_status(place):
 def test_dry_run_prints_commands_and_writes_nothing(place, capsys):
     assert place("--dry_run", "--run_options", "--esc50 /a --ngpu 1", "--only", "F") == []
     out = capsys.readouterr().out
-    assert out.count("\n") == 1 and out.rstrip().endswith("--esc50 /a --ngpu 1")
+    command, made = out.splitlines()
+    assert command.startswith("(cd ") and command.endswith("--esc50 /a --ngpu 1)")
+    assert made.startswith("# made when the sweep runs: ") and made.endswith("conf/less.yaml")
     assert "egs2/fake && ./run.sh --expdir exp/side_by_side --qsep_config exp/" in out
     assert not place.exp.exists()
 
@@ -230,7 +234,7 @@ def test_scores_of_another_command_leave_the_table(place):
     cells = [cell | {"args": "--other 1"} if cell["name"] == "F" else cell
              for cell in CONTENT["cells"]]  # fmt: skip
     place.write({**CONTENT, "cells": cells})
-    place("--table")
+    place("--table_only")
     assert "3 of 4 trainings finished" in place.table()
     assert "other YAMLs: F_seed0." in place.table()
     assert "F" not in rows(place.table(), "## Scores: test, query `self`")
@@ -276,7 +280,7 @@ def test_broken_notes_are_named(place, content):
 def test_the_table_alone(place):
     place("--only", "F")
     (place.exp / "sweep_side_by_side.md").unlink()
-    assert place("--table") == [] and "1 of 4 trainings finished" in place.table()
+    assert place("--table_only") == [] and "1 of 4 trainings finished" in place.table()
 
 
 @pytest.mark.parametrize("change, message", [
@@ -308,11 +312,24 @@ def test_the_table_alone(place):
     ({"options": ["a"]}, "options: expected keys with values"),
     ({"configs": {"less": {"from": "{less}", "set": {}}}}, "configs.less: is made of itself"),
     ({"folder": "my exp"}, "'my exp' cannot name the folder"),
+    ({"recipe": "egs2/weak"}, r"cells\[0\]: .*/weak is no recipe of tagging \(it has no tag.sh"),
 ])  # fmt: skip
 def test_wrong_yamls_name_file_and_key(place, change, message):
+    (place.top / "egs2/weak").mkdir()
+    (place.top / "egs2/weak/run.sh").touch()
     place.write({**CONTENT, **change})
     with pytest.raises(DataError, match=message):
         place()
+
+
+def test_what_is_no_sweep_is_named(place, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
+    for path, message in ((tmp_path / "a.png", "a.png: not a YAML file"), (tmp_path, "is a folder"),
+                          (tmp_path / "b.yaml", "b.yaml: no such file")):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            Sweep(path)
+    with pytest.raises(DataError, match="--size x: .*: this sweep has no sizes"):
+        Sweep(place.yaml, size="x")
 
 
 @pytest.mark.parametrize("options, message", [
@@ -387,7 +404,7 @@ def test_sizes(place):
     assert options["qsep_config"] == "conf/tag.yaml"
     assert options["datadir"] == "data/side_by_side_paper"
     assert Sweep(place.yaml, size="paper", folder="own").expdir == "exp/own_paper"
-    with pytest.raises(DataError, match="sizes: there is mini, paper, not big"):
+    with pytest.raises(DataError, match="--size big: .*side_by_side.yaml: there is mini, paper"):
         Sweep(place.yaml, size="big")
 
 

@@ -197,6 +197,7 @@ def test_a_stopped_training_goes_on(recipe):
     (["--mixtures_from", "air"], "--mixtures_from takes drawn, songs or recordings"),
     (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
     (["--qsep_config", "x"], "unknown option --qsep_config"),
+    (["--stage", "five"], "option --stage takes a number, not 'five'"),
 ])  # fmt: skip
 def test_wrong_options(recipe, args, words):
     status, _, err = recipe(*args)
@@ -308,6 +309,20 @@ def test_values_that_look_like_options_stay_values(tmp_path):
     for value in ("--optim_conf lr=1e-3 --max_epoch 2", "--max_epoch=2"):
         told = run_recipe(tmp_path, "urbansound8k_weak", "--weak_args", value, "--ngpu=2")
         assert told.endswith(f"--weak_args|{value}|--ngpu|2|")
+
+
+def test_wrong_values_of_a_recipes_own_options(tmp_path):
+    for args, words in (
+        (["urbansound8k_weak", "--quick", "yes"], "option --quick takes true or false, not 'yes'"),
+        (["musdb18_weak", "--other", "all"], "--other takes none, class or unlabelled, not 'all'"),
+        (["own_weak", "--recordings", "."], "is no table of recordings but a folder"),
+    ):
+        assert words in run_recipe(tmp_path, *args)
+
+
+def test_help_has_the_defaults_of_the_recipe(tmp_path):
+    told = run_recipe(tmp_path, "own_weak", "--help")
+    assert "--mixtures_from|recordings|" in told and told.endswith("--help|")
 
 
 def test_own_tables_tell_the_label_types(tmp_path):

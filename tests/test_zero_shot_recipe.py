@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import zipfile
 
 import pytest
 from fake_recipe import ROOT, Recipe
@@ -34,7 +35,10 @@ def test_so_is_an_experiments_checkpoint(recipe):
     folder = recipe.folder / "exp_old/qsep_x"
     folder.mkdir(parents=True)
     status, _, err = recipe("--bundle", "exp_old/qsep_x")
-    assert status == 1 and "exp_old/qsep_x/valid.loss.best.pth is not there" in err
+    assert status == 1 and "exp_old/qsep_x is no trained experiment: it has no config.yaml" in err
+    (folder / "config.yaml").touch()
+    assert "it has no valid.loss.best.pth" in recipe("--bundle", "exp_old/qsep_x")[2]
+    assert recipe.names() == []
     (folder / "9epoch.pth").touch()
     options = ["--bundle", "exp_old/qsep_x", "--inference_model", "9epoch.pth"]
     assert recipe(*options)[0] == 0
@@ -42,12 +46,20 @@ def test_so_is_an_experiments_checkpoint(recipe):
     assert "--output_dir exp/qsep_x/inference_test " in call and "--no_tags" in call
     model = "--train_config exp_old/qsep_x/config.yaml --model_file exp_old/qsep_x/9epoch.pth"
     assert model in call and model in recipe.call("qsep_describe")
-    assert "qsep_pack" not in recipe.names() and list(folder.iterdir()) == [folder / "9epoch.pth"]
+    assert "qsep_pack" not in recipe.names()
+    assert sorted(p.name for p in folder.iterdir()) == ["9epoch.pth", "config.yaml"]
 
 
 def test_a_bundle_that_is_not_there(recipe):
     status, _, err = recipe("--bundle", "nothing.zip")
     assert status == 1 and "--bundle: there is no nothing.zip" in err and recipe.names() == []
+
+
+def test_a_zip_that_is_no_bundle_is_refused_before_anything_is_made(recipe):
+    with zipfile.ZipFile(recipe.folder / "some.zip", "w") as z:
+        z.writestr("a.txt", "")
+    status, _, err = recipe("--bundle", "some.zip", REAL_CHECKS="1")
+    assert status == 1 and "--bundle: some.zip is no bundle" in err and recipe.names() == []
 
 
 def test_esc50_zero_shot_takes_all_folds_and_folders_of_its_own(tmp_path):

@@ -22,19 +22,19 @@ case ${task} in
     tagging) driver=tag options="--tag_config conf/mini/tag_care_cls.yaml --anchor_seconds 2.03" ;;
     *) die "--task takes separation or tagging, not '${task}'" ;;
 esac
-case " ${rest[*]-} " in *" --help "* | *" -h "*) exec "./${driver}.sh" --help ;; esac
-[ -n "${esc50}" ] || die "where is ESC-50? ./run.sh --esc50 /path/to/ESC-50 (or write it into db.sh)"
-ESC50=$(find_path "ESC-50 (--esc50 or db.sh)" "${esc50}")
-export ESC50
-
-if [ -n "${zero_shot}" ]; then # every clip of every fold; folders of its own
+[ -z "${zero_shot}" ] || [ "${task}" = separation ] || die "--zero_shot is for --task separation"
+if ! wants_help; then
+    [ -n "${esc50}" ] || die "where is ESC-50? ./run.sh --esc50 /path/to/ESC-50 (or write it into db.sh)"
+    ESC50=$(find_path "ESC-50 (--esc50 or db.sh)" "${esc50}")
+    export ESC50
+fi
+if [ -n "${zero_shot}" ] && ! wants_help; then # every clip of every fold; folders of its own
     test_folds=$(column "${ESC50}/meta/esc50.csv" fold)
     rest=(--bundle "$(find_path "the model (--zero_shot)" "${zero_shot}")" --datadir data/zero_shot
         --dumpdir dump/zero_shot --expdir exp/zero_shot ${rest[@]+"${rest[@]}"})
     train_folds=${test_folds} valid_folds=''
 fi
-
-# The sets are named after their folds, which so stand in the results.
+# The sets are named after their folds, so the results show them.
 name() { echo "folds${1// /}"; }
 valid_folds=${valid_folds:-${train_folds}}
 

@@ -14,6 +14,7 @@ musdb18=${MUSDB18}
 quick=false
 other=none              # the stem of that name: none (left out), class, or unlabelled
 split_options "musdb18 quick other" "$@"
+case ${other} in none | class | unlabelled) ;; *) die "--other takes none, class or unlabelled, not '${other}'" ;; esac
 
 # Music: a class sounds for seconds on end, so a clip's probability is the mean of its frames'.
 options=(--weak_config conf/train_weak_small.yaml --weak_args "--classifier_conf pooling=average"

@@ -12,10 +12,11 @@ valid_share=0.1
 test_share=0.1
 split_options "sounds valid_share test_share" "$@"
 
-case " ${rest[*]-} " in *" --help "* | *" -h "*) exec ./qsep.sh --help ;; esac
-[ -n "${sounds}" ] || die "where are the sounds? ./run.sh --sounds FOLDER_OR_TABLE (or write it into db.sh)"
-SOUNDS=$(find_path "the sounds (--sounds or db.sh)" "${sounds}")
-export SOUNDS valid_share test_share
+if ! wants_help; then
+    [ -n "${sounds}" ] || die "where are the sounds? ./run.sh --sounds FOLDER_OR_TABLE (or write it into db.sh)"
+    SOUNDS=$(find_path "the sounds (--sounds or db.sh)" "${sounds}")
+    export SOUNDS valid_share test_share
+fi
 
 exec ./qsep.sh \
     --train_set train --valid_set valid --test_sets test \

@@ -14,19 +14,20 @@ valid_share=0.1
 test_share=0.1
 split_options "recordings allow_unlabelled classes valid_share test_share" "$@"
 
-case " ${rest[*]-} " in *" --help "* | *" -h "*) exec ./weak.sh --help ;; esac
-[ -n "${recordings}" ] || die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
+wants_help || [ -n "${recordings}" ] || die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
 RECORDINGS=
 kinds=
 for table in ${recordings}; do
     table=$(find_path "the recordings (--recordings or db.sh)" "${table}")
+    [ -f "${table}" ] || die "--recordings: ${table} is no table of recordings but a folder"
     RECORDINGS+=${RECORDINGS:+ }${table}
     if head -n 1 "${table}" | grep -qi onset; then kinds+=frame; else kinds+=clip; fi
 done
 case ${kinds} in
     *clip*frame* | *frame*clip*) label_types=mixed ;;
     *frame*) label_types="frame clip" ;;
-    *) label_types=clip ;;
+    *clip*) label_types=clip ;;
+    *) label_types="as the tables have" ;; # for --help
 esac
 export RECORDINGS allow_unlabelled classes valid_share test_share
 

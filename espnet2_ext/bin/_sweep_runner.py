@@ -19,7 +19,7 @@ _PATIENCE = 30.0  # seconds that run.sh is given to end what it started
 
 def shell_line(sweep: Sweep, run: Run) -> str:
     """A run as it would be typed in the project's top folder."""
-    return f"cd {shlex.quote(str(sweep.recipe))} && {shlex.join(sweep.command(run))}"
+    return f"(cd {shlex.quote(str(sweep.recipe))} && {shlex.join(sweep.command(run))})"
 
 
 def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = None) -> None:

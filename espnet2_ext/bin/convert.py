@@ -61,12 +61,19 @@ def main(cmd: list[str] | None = None) -> None:
     if front and args.network not in TAGGERS:
         parser.error(f"--{next(iter(front))} is for {' and '.join(TAGGERS)}")
     whole = args.output.suffix == ".zip"
-    if whole != bool(args.config) or (whole and args.network in TAGGERS) \
-            or (args.labels and not whole):
-        parser.error("a bundle takes all of --network st_sed_sep, --config YAML, -o NAME.zip; "
-                     "--labels is for a bundle")
+    for option in ("config", "labels"):
+        if getattr(args, option) and not whole:
+            parser.error(f"--{option} is for a bundle, -o NAME.zip; got -o {args.output}")
+    if whole and args.network in TAGGERS:
+        parser.error(f"a bundle, -o {args.output}, is made of --network st_sed_sep; a tagger's "
+                     "weights go into -o NAME.pth")
+    if whole and not args.config:
+        parser.error("a bundle takes --config, the separator's YAML")
     if args.tagger and args.network in TAGGERS:
         parser.error("--tagger is for --network st_sed_sep")
+    for path in (args.checkpoint, args.tagger, args.config, args.labels):
+        if path and not path.is_file():
+            raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     parts = [(args.checkpoint, prefix, fn) for prefix, fn in PARTS[args.network].items()]
     if args.tagger:
         parts[1:] = [(args.tagger, "query_net", hts_at.convert)]

@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("--max_seeds", type=int, help="of each cell at most so many (default: all)")
     p.add_argument("--max_minutes", type=float, help="start no cell after so many minutes")
     p.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
-    p.add_argument("--table", action="store_true", help="write the table anew, run nothing")
+    p.add_argument("--table_only", action="store_true", help="write the table anew, run nothing")
     return p
 
 
@@ -52,7 +52,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if args.dry_run:
         for one in runs:
             print(shell_line(sweep, one))
-    elif args.table:
+        for name in sweep.configs:
+            print(f"# made when the sweep runs: {sweep.recipe}/{sweep.configs.path(name)}")
+    elif args.table_only:
         print(write_sweep_table(Notes(sweep)))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that run.sh is ended as well

@@ -64,7 +64,7 @@ def _table(number: str, args: argparse.Namespace) -> str:
     from espnet2_ext.report.paper.trained import default_roots, find_tables_of, find_trained
 
     plain = plain_number(number)
-    arabic = plain.isdigit() or plain.startswith("fig")
+    arabic = plain.isdigit() or (plain.startswith("fig") and plain != "fig4")  # the other's alone
     table = find_table(args.paper or ("care_sep" if arabic else "weak"), number)
     top = Path(os.path.relpath(Path(__file__).parents[2]))
     if table.mixtures:

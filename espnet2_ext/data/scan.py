@@ -86,8 +86,8 @@ def scan(
         named = ", ".join(f"{s} {n}" for s, n in bad.items())
         raise DataError(
             f"{data_dir / 'manifest.tsv'}: {sum(bad.values())} of {info['clips']} clips cannot be"
-            f" used ({named}), more than the share {max_bad_share:g} (max_bad_share); mend the"
-            " sounds and scan again with redo, or raise the share"
+            f" used ({named}), more than the share {max_bad_share:g} (--max_bad_share); mend"
+            " the sounds and start again, or raise the share"
         )
     return info
 

@@ -17,11 +17,11 @@ HEAD = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in e
 def read_yaml(path: Path) -> Any:
     """Content of a YAML file (DataError: none there, or not YAML, by name)."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
-        raise DataError(f"{path}: not a YAML file: {e}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise DataError(f"{path}: not a YAML file: {str(e).splitlines()[0]}") from e
 
 
 class Configs:

@@ -83,7 +83,8 @@ class Sweep:
             raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
         sizes = content.get("sizes") or {}
         if size is not None and size not in sizes:
-            raise DataError(f"{path}: sizes: there is {', '.join(sizes) or 'none'}, not {size}")
+            there = f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes"
+            raise DataError(f"--size {size}: {path}: {there}")
         self.size = size or next(iter(sizes), None)
         name = folder or content.get("folder", self.path.stem)
         name += f"_{self.size}" if self.size else ""
@@ -108,6 +109,9 @@ class Sweep:
         task = given.get("task", content.get("task", "separation"))
         if task not in TASKS:
             raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
+        if not (self.recipe / f"{TASKS[task]}.sh").exists():
+            raise DataError(f"{where}: {self.recipe} is no recipe of {task} (it has no "
+                            f"{TASKS[task]}.sh)")
         options = {**(content.get("options") or {}), **(given.get("options") or {})}
         config = given["config"]
         if not isinstance(config, str):
@@ -172,7 +176,7 @@ class Sweep:
             raise DataError(f"--max_seeds {max_seeds}: 1 is the least")
         wanted = set(only) or set(self.cells)
         if unknown := sorted(wanted - self.cells.keys()):
-            raise DataError(f"--only {', '.join(unknown)}: {self.path} has the cells "
+            raise DataError(f"--only {', '.join(unknown)}: no such cell; {self.path} has the cells "
                             f"{', '.join(self.cells)}")
         for cell in reversed(self.cells.values()):  # needs stand before
             wanted |= set(cell.needs) if cell.name in wanted else set()
@@ -275,7 +279,8 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--") or not (equals or rest):
-            raise DataError(f"--run_options: expected --name value, got {name}")
+            raise DataError(f"--run_options: expected --name value, got {name}; write "
+                            "--run_options=\"--ngpu 4\"")
         found[name.removeprefix("--").replace("-", "_")] = value if equals else rest.pop(0)
     return found
 

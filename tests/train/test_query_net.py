@@ -128,7 +128,8 @@ def test_anchors_of_a_tagger_are_drawn(command, bank, tmp_path):
             with pytest.raises(DataError, match=message):
                 qsep_check.main(cmd)
     conf = yaml.safe_load(Path(command("x")[1]).read_text())
-    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(conf | {"pair_conf": {"segment": None, "anchor": "whole"}}))
+    conf |= {"pair_conf": {"segment": None, "anchor": "whole"}}
+    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(conf))
     cmd += ["--config", str(tmp_path / "whole.yaml")]
     with pytest.raises(DataError, match="a.npz: anchors place segments, but pair_conf has"):
         qsep_check.main(cmd)

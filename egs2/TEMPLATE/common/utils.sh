@@ -63,7 +63,7 @@ split_options() {
         name=${name//-/_}
         if [ "${1#--}" != "$1" ] && [ "${names/ ${name} /}" != "${names}" ]; then
             [ $# -ge 2 ] || die "option $1 needs a value"
-            printf -v "${name}" '%s' "$2"
+            set_option "${name}" "$2" "$1"
             shift 2
         elif is_path_option "$1" && [ $# -ge 2 ]; then
             rest+=("$1" "$(from_caller "$2")")
@@ -81,6 +81,9 @@ split_options() {
         fi
     done
 }
+
+# wants_help: whether --help is among the options that split_options left
+wants_help() { case " ${rest[*]-} " in *" --help "* | *" -h "*) ;; *) return 1 ;; esac; }
 
 # own_help "NAMES": what the head of run.sh says, and its own options with their values
 own_help() {
@@ -109,13 +112,21 @@ parse_options() {
         [ "${name}" != config ] || name=${config_option:-config}
         grep -q "^  --${name} " <<<"${names}" || die "unknown option $1; --help lists those there are"
         [ $# -ge 2 ] || die "option $1 needs a value"
-        case ${!name}/$2 in
-            true/true | true/false | false/true | false/false) ;;
-            true/* | false/*) die "option $1 takes true or false, not '$2'" ;;
-        esac
-        printf -v "${name}" '%s' "$2"
+        set_option "${name}" "$2" "$1"
         shift 2
     done
+    for name in stage stop_stage; do
+        [[ ${!name} =~ ^[0-9]+$ ]] || die "option --${name} takes a number, not '${!name}'"
+    done
+}
+
+# set_option NAME VALUE OPTION: set the variable NAME, as asked by OPTION; one that is true or false takes only these
+set_option() {
+    case ${!1}/$2 in
+        true/true | true/false | false/true | false/false) ;;
+        true/* | false/*) die "option $3 takes true or false, not '$2'" ;;
+    esac
+    printf -v "$1" '%s' "$2"
 }
 
 # --- steps that end with everything they started -------------------------------------------------

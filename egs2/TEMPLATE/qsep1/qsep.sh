@@ -51,10 +51,27 @@ parse_options "$@"
 : "${cuda_cmd:?is not set in cmd.sh}"
 export python
 
-[ -f "${qsep_config}" ] || die "--qsep_config: there is no file ${qsep_config}"
+[ -f "${qsep_config}" ] || die "--config (--qsep_config): there is no file ${qsep_config}"
 fs=${fs/%k/000}
-if [ -n "${bundle}" ]; then # the test sets alone, and a folder of its own for the outputs
+
+# check_bundle: before anything is made for it, see that --bundle names a model
+check_bundle() {
+    local file
     [ -e "${bundle}" ] || die "--bundle: there is no ${bundle}"
+    if [ -d "${bundle}" ]; then
+        for file in config.yaml "${inference_model}"; do
+            [ -e "${bundle}/${file}" ] || die "--bundle: ${bundle} is no trained experiment: it has no ${file}" \
+                "(--inference_model names the weights)"
+        done
+    elif ! "${python}" -c 'import sys, zipfile
+sys.exit(not any(n.endswith("bundle.yaml") for n in zipfile.ZipFile(sys.argv[1]).namelist()))' \
+        "${bundle}" >/dev/null 2>&1; then
+        die "--bundle: ${bundle} is no bundle: give what a recipe or 'espnet2-ext pack' has written"
+    fi
+}
+
+if [ -n "${bundle}" ]; then # the test sets alone, and a folder of its own for the outputs
+    check_bundle
     train_set='' valid_set='' skip_train=true
     qsep_tag=${qsep_tag:-$(basename "${bundle}" .zip)}
     qsep_tag=${qsep_tag#qsep_}

@@ -38,7 +38,7 @@ parse_options "$@"
 : "${cuda_cmd:?is not set in cmd.sh}"
 export python
 
-[ -f "${tag_config}" ] || die "--tag_config: there is no file ${tag_config}"
+[ -f "${tag_config}" ] || die "--config (--tag_config): there is no file ${tag_config}"
 fs=${fs/%k/000}
 if [ -z "${tag_tag}" ]; then
     tag_tag=$(basename "${tag_config}" .yaml)

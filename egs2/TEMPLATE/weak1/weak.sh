@@ -71,7 +71,7 @@ parse_options "$@"
 : "${cuda_cmd:?is not set in cmd.sh}"
 export python
 
-[ -f "${weak_config}" ] || die "--weak_config: there is no file ${weak_config}"
+[ -f "${weak_config}" ] || die "--config (--weak_config): there is no file ${weak_config}"
 for label in ${label_types}; do
     case ${label} in
         strong | frame | clip | mixed) ;;

@@ -9,6 +9,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from espnet2_ext.core.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import DataError
 
+_BEGINNINGS = (b"PK", b"\x80")  # a zip, or the pickle of the format before PyTorch 1.6
 _REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+)")
 
 
@@ -36,6 +37,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         OSError: the file cannot be opened.
         DataError: not a checkpoint, cut off, or one that cannot be read in this way.
     """
+    with open(path, "rb") as f:
+        if not f.read(2).startswith(_BEGINNINGS):
+            raise DataError(f"{path}: is not a checkpoint of PyTorch")
     strangers = _strangers(path)
     while True:
         try:

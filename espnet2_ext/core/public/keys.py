@@ -28,7 +28,8 @@ def unwrap(state: dict, landmark: str) -> dict[str, Tensor]:
             state = state[key]
     found = [key for key in state if f".{key}".endswith(f".{landmark}")]
     if len(found) != 1:
-        raise DataError(f"expected one key {landmark!r} in the checkpoint, found {len(found)}")
+        raise DataError(f"expected one key {landmark!r} in the checkpoint, found {len(found)}: is "
+                        "it another network's?")
     prefix = found[0].removesuffix(landmark)
     return {key.removeprefix(prefix): value for key, value in state.items()}
 

@@ -21,6 +21,7 @@ from espnet2_ext.report.paper.trained import Trained, cell_of
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
 
+HOW = "`python -m espnet2_ext.bin.tables --list` has the commands."
 SHARES = ("map", "_f.", "_prior.", "_sources.")  # metrics between 0 and 1
 
 
@@ -60,7 +61,7 @@ def fill(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
     for place, measured in sorted(_with_taggers(places).items(), key=str):
         lines += ["", *_section(table, place, measured)]
     if not places:
-        lines += ["", "Nothing measured.", "", *markdown(_table(table, []))]
+        lines += ["", f"Nothing measured. {HOW}", "", *markdown(_table(table, []))]
     return lines
 
 
@@ -203,7 +204,7 @@ def fill_mixtures(table: PaperTable, folders: Sequence[Path]) -> list[str]:
         filled.rows.extend(_other_lambda(table, scores))
         lines += ["", f"### {scores.data}", "", *markdown(filled)]
     if not folders:
-        lines += ["", "Nothing prepared.", "", *markdown(_table(table, []))]
+        lines += ["", f"Nothing prepared. {HOW}", "", *markdown(_table(table, []))]
     return lines
 
 
@@ -247,7 +248,7 @@ def fill_figure(table: PaperTable, trained: Sequence[Trained],
             if t.name in cells and (not t.sweep or t.sweep in table.sweeps)}  # fmt: skip
     found = [p for d, tag in sorted(tags)
              for p in sorted((d / f"{tag}_report").glob(f"**/{pattern}"))]
-    return lines + ([f"- {p}" for p in found] or ["Nothing drawn."])
+    return lines + ([f"- {p}" for p in found] or [f"Nothing drawn. {HOW}"])
 
 
 def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
@@ -268,4 +269,6 @@ def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
                                    Scores("", None, None, data, "", values)))
         lines += ["", f"### {path.with_suffix('.png')}", "", f"- data: `{data}`",
                   f"- KL: {content['kl_formula']}", "", *markdown(_table(table, found))]
-    return lines if not none else [*lines, "", "Nothing drawn.", "", *markdown(_table(table, []))]
+    if none:
+        lines += ["", f"Nothing drawn. {HOW}", "", *markdown(_table(table, []))]
+    return lines

@@ -8,6 +8,7 @@ HOW = """\
 Each command is run in the project's top folder with its environment active
 (`. .venv/bin/activate`), goes on where it was stopped, and also trains what its row needs; what
 scores or draws models of another table (Table 3, Fig. 3 of CaRE-SEP) comes after that table.
+Separators on AUDIOSET also train an HTS-AT 768 and take its anchors.
 Names in capitals, such as AUDIOSET, are paths of yours. Trainings take one GPU or, without any,
 the CPU; `--ngpu 8` within `--run_options` takes more. `python -m espnet2_ext.bin.tables --table
 NUMBER` then collects the scores."""

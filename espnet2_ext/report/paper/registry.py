@@ -104,7 +104,7 @@ class PaperTable(NamedTuple):
         if row.cited:
             return None
         if row.command:
-            return row.command.replace("{run_options}", self.run_options)
+            return f"({row.command.replace('{run_options}', self.run_options)})"
         words = ["python -m espnet2_ext.bin.sweep", f"conf/sweeps/{self.sweeps[0]}.yaml"]
         words += ["--size", self.size] if self.size else []
         return " ".join([*words, "--run_options", shlex.quote(self.run_options), "--only",
@@ -192,7 +192,8 @@ def find_table(paper: str, number: str) -> PaperTable:
             return table
     others = [f"--paper {other} has {', '.join(load_paper(other).tables)}"
               for other in PAPERS if other != paper]
-    raise DataError(f"--table {number}: {paper} has {', '.join(tables)}; {'; '.join(others)}")
+    raise DataError(f"--table {number}: there is no such table; --paper {paper} has "
+                    f"{', '.join(tables)}; {'; '.join(others)}")
 
 
 def plain_number(text: str) -> str:
