@@ -2,7 +2,7 @@
 # Query-based separation on AudioSet; without AudioSet (see db.sh), on the small embedded corpus.
 #   ./run.sh                                  everything, on the embedded corpus
 #   ./run.sh --audioset /path/to/audioset --config ../../conf/train_qsep_care_sep_768.yaml --ngpu 8
-#   ./run.sh --quick true                     every stage in a few minutes: does it run at all?
+#   ./run.sh --quick true                     smoke test: every stage in a few minutes
 #   ./run.sh --task tagging                   a tagger on the same data, and anchors from it
 #   ./run.sh --help                           all options (with --task tagging: those of taggers)
 set -euo pipefail

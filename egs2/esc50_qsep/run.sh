@@ -2,7 +2,7 @@
 # Query-based separation on ESC-50: folds 1 to 3 train, mixtures of fold 4 are scored.
 #   ./run.sh --esc50 /path/to/ESC-50
 #   ./run.sh --esc50 PATH --zero_shot MODEL.zip      score a trained model on all folds, train none
-#   ./run.sh --esc50 PATH --task tagging      a tagger on the same folds (five_folds.sh: on all in turn)
+#   ./run.sh --esc50 PATH --task tagging      a tagger on the same folds (five_folds.sh: cross-validation)
 #   ./run.sh --help                           all options (with --task tagging: those of taggers)
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"

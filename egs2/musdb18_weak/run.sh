@@ -4,7 +4,7 @@
 #   ./run.sh --musdb18 /path/to/musdb18       stem files or HQ's WAV folders
 #   ./run.sh --musdb18 ... --config conf/train_weak_crnn.yaml --separator_args "--separator_conf input_norm=true" \
 #       --ngpu 1                              the paper's training
-#   ./run.sh --quick true                     every stage in a minute or two: does it run at all?
+#   ./run.sh --quick true                     smoke test: every stage in a minute or two
 #   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"

@@ -2,5 +2,5 @@
 # shellcheck shell=bash disable=SC2034
 
 # A folder with a subfolder of sounds for each class, or a .csv or .tsv with the columns path and labels.
-# Relative paths count from the project's top folder.
+# Paths may be relative to the project's top folder.
 SOUNDS=${SOUNDS:-}

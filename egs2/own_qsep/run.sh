@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Query-based separation of one's own sounds: a folder with a subfolder for each class, or a table.
+# Query-based separation of your own sounds: a folder with a subfolder for each class, or a table.
 #   ./run.sh --sounds ~/my_sounds
-#   ./run.sh --sounds ~/my_sounds.csv         columns: path, labels and, if wanted, set and group
+#   ./run.sh --sounds ~/my_sounds.csv         columns: path, labels and optionally set and group
 #   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A separator from one's own recordings, of which it is known only what sounds in them, and perhaps when.
+# A separator from your own recordings, labelled only with what they contain and, optionally, when.
 #   ./run.sh --recordings ~/street.csv        columns: path, labels; or path, onset, offset, label
 #   ./run.sh --recordings "clips.csv times.csv"
 #   ./run.sh --help                           all options

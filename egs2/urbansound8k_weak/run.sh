@@ -4,7 +4,7 @@
 #   ./run.sh --urbansound8k /path/to/UrbanSound8K
 #   ./run.sh --urbansound8k ... --config conf/train_weak_crnn.yaml --train_mixtures 20000 --valid_mixtures 5000 \
 #       --test_mixtures 5000 --ngpu 1         the paper's training
-#   ./run.sh --quick true                     every stage in a minute or two: does it run at all?
+#   ./run.sh --quick true                     smoke test: every stage in a minute or two
 #   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"

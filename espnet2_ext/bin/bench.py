@@ -28,15 +28,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("yaml", nargs="*", type=Path,
                         help="model configurations; default: CaRE-SEP small, 768 and 2048; with "
                              "--costs all query systems and taggers; with --rendering alone none")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the mixture")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median is shown")
+    parser.add_argument("--seconds", type=float, default=10.0,
+                        help="length of the mixture in seconds (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5,
+                        help="timed runs; the median is shown (%(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto",
+                        help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
     parser.add_argument("--no_train", action="store_true", help="leave out the training step")
     parser.add_argument("--against", choices=["plain"],
                         help="plain: plain HTS-AT and U-Net, or a plain training from weak "
                              "labels, in turns with the models")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     _add_queries(parser.add_argument_group("separation by query"))
     _add_weak(parser.add_argument_group("separation from weak labels"))
     return parser
@@ -47,7 +50,8 @@ def _add_queries(group) -> None:
                        help="one table: parameters, operations, time and memory of a query of 2 s "
                             "and of --seconds, for each system")
     group.add_argument("--only", nargs="+", metavar="NAME",
-                       help="of --costs, systems whose name holds one of these, such as care_sep")
+                       help="with --costs: only systems whose name contains one of these, such as "
+                            "care_sep")
     group.add_argument("--conf", type=Path, default=CONF,
                        help="folder whose YAMLs --costs takes when none is named")
     group.add_argument("--variants", nargs="+", metavar="VARIANT",
@@ -59,12 +63,13 @@ def _add_queries(group) -> None:
 
 
 def _add_weak(group) -> None:
-    group.add_argument("--batch", type=int, default=10, help="mixtures in a training step")
-    group.add_argument("--clip", type=float, default=4.0, help="seconds of each of them")
+    group.add_argument("--batch", type=int, default=10,
+                       help="mixtures in a training step (%(default)s)")
+    group.add_argument("--clip", type=float, default=4.0, help="seconds per mixture (%(default)s)")
     group.add_argument("--song", type=float, default=210.0,
-                       help="seconds of the song that is separated in chunks")
+                       help="seconds of the song that is separated in chunks (%(default)s)")
     group.add_argument("--rendering", nargs="*", metavar=("TABLE", "BANK"),
-                       help="mixtures rendered a second a core, of a table and its clip bank; "
+                       help="mixtures rendered per second and core, of a table and its clip bank; "
                             "without them of sounds made for it")
 
 

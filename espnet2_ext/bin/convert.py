@@ -31,7 +31,11 @@ PARTS = {
     "st_sed_sep": {"extractor.net": st_sed_sep.convert, "query_net": st_sed_sep.convert_tagger},
 }
 TAGGERS = ("hts_at", "cnn14")
-FRONT = ("sample_rate", "low", "high")
+FRONT = {
+    "sample_rate": "tagger's sample rate, if not 32 kHz",
+    "low": "tagger's lowest mel frequency, if not that of 32 kHz",
+    "high": "tagger's highest mel frequency, if not that of 32 kHz",
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -40,13 +44,13 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--network", required=True, choices=PARTS, help="what the checkpoint holds")
     p.add_argument("checkpoint", type=Path, metavar="PUBLIC.ckpt")
-    for name in FRONT:
-        p.add_argument(f"--{name}", type=float, metavar="HZ",
-                       help="with which a tagger's mel bands were made, if not at 32 kHz")
+    for name, text in FRONT.items():
+        p.add_argument(f"--{name}", type=float, metavar="HZ", help=text)
     p.add_argument("--tagger", type=Path, metavar="HTSAT.ckpt",
-                   help="the checkpoint of ST-SED-SEP's HTS-AT, if it lies apart")
+                   help="the checkpoint of ST-SED-SEP's HTS-AT, if it is in another file")
     p.add_argument("--config", type=Path, metavar="YAML",
-                   help="of a separator, for a bundle: sizes and signal of its networks")
+                   help="the separator's YAML (sizes and signal of its networks), needed for a "
+                        "bundle")
     p.add_argument("--labels", type=Path, metavar="labels.tsv",
                    help="for a bundle: the classes that its tagger knows (default: none are told)")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="OURS.pth|BUNDLE.zip")

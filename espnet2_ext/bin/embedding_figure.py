@@ -1,4 +1,4 @@
-"""Draw how two classes lie in models: t-SNE of separation features and of query embeddings.
+"""Draw two classes in embedding space: t-SNE of separation features and of query embeddings.
 
 Figure 3 of the CaRE-SEP paper; a JSON of the same name beside the picture holds its numbers.
 """
@@ -24,10 +24,11 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("--classes", nargs=2, required=True, metavar=("A", "B"),
                    help="two classes of the data, by name or identifier")
     p.add_argument("--clips", type=int, default=70, help="clips of each class (%(default)s)")
-    p.add_argument("--seconds", type=float, default=10.0,
-                   help="longer clips are cut to their first so many (%(default)s)")
+    p.add_argument("--seconds", type=float, default=10.0, metavar="N",
+                   help="use only the first N seconds of longer clips (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of the clips drawn and of t-SNE")
-    p.add_argument("--batch_size", type=int, default=8, help="clips of one length at once")
+    p.add_argument("--batch_size", type=int, default=8,
+                   help="batch size; a batch has clips of one length (%(default)s)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     p.add_argument("-o", "--output", required=True, help="a .png, .pdf or .svg file")
     return p

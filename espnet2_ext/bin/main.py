@@ -15,21 +15,21 @@ def get_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     _separate_options(commands.add_parser(
-        "separate", help="take out of a recording what sounds like the queries, or one file for "
-                         "each class that the model knows"))
+        "separate", help="separate what sounds like the queries; weak-label models: one file per "
+                         "class"))
 
     p = commands.add_parser("embed", help="save the query vector of some sounds")
     p.add_argument("files", nargs="+", help="sound files or folders of them")
     p.add_argument("-o", "--output", required=True, help="a .npy file")
     _model_options(p)
 
-    p = commands.add_parser("info", help="say what a bundle is")
+    p = commands.add_parser("info", help="describe a bundle")
     p.add_argument("bundle", nargs="?", help="default: $ESPNET2_EXT_BUNDLE")
 
-    p = commands.add_parser("validate-data", help="say what is wrong with tables of labels")
+    p = commands.add_parser("validate-data", help="check label tables")
     validate_data.add_options(p)
 
-    _pack_options(commands.add_parser("pack", help="make a bundle of a training"))
+    _pack_options(commands.add_parser("pack", help="pack a training into a bundle"))
     return parser
 
 
@@ -43,17 +43,19 @@ def _separate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--residual", help="file or folder for what is left: mixture minus output")
     p.add_argument("--mode", choices=("mean", "each"), default="mean",
                    help="mean: one output for the average of all queries; each: one for every "
-                        "--query (a folder is one); the residual is then left by all of them")
+                        "--query (a folder is one); the residual is then what is left after all of "
+                        "them")
     p.add_argument("--chunk", type=float,
                    help="seconds the model sees at once, context not counted; 0: everything "
-                        "(default: 20; models of classes: 60)")
+                        "(default: 20; weak-label models: 60)")
     p.add_argument("--context", type=float,
-                   help="seconds on both sides of a chunk, computed and thrown away (2.5; 5)")
+                   help="seconds on both sides of a chunk, computed and discarded (default: 2.5; "
+                        "weak-label models: 5)")
     p.add_argument("--subtype", choices=SUBTYPES,
                    help="sample type of the outputs; default: the input's own, else PCM_16")
-    p.add_argument("--skip_existing", action="store_true", help="leave outputs that are there")
-    p.add_argument("--train_config", help="in place of a bundle, of an experiment with weak labels:"
-                                          " its config.yaml")
+    p.add_argument("--skip_existing", action="store_true", help="skip outputs that exist")
+    p.add_argument("--train_config", help="instead of a bundle: config.yaml of a weak-label "
+                                          "experiment")
     p.add_argument("--model_file", help="with its weights")
     _model_options(p)
 
@@ -63,7 +65,7 @@ def _pack_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--model_file", required=True, help="weights, such as valid.loss.ave.pth")
     p.add_argument("--labels", help="labels.tsv of the training data; not for weak labels, whose "
                                     "config.yaml names the classes")
-    p.add_argument("--info", help="YAML with trained_on, results and what else is worth telling")
+    p.add_argument("--info", help="YAML with trained_on, results and other facts")
     p.add_argument("--name", help="default: the name of the experiment's folder")
     p.add_argument("-o", "--output", required=True, help="a .zip file")
 

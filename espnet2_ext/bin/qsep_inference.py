@@ -1,4 +1,4 @@
-"""Answer every key of a data folder with a trained model."""
+"""Run a query model on a data folder."""
 
 import argparse
 
@@ -20,9 +20,10 @@ def get_parser() -> argparse.ArgumentParser:
                    help="of a rendered test set: mixture, clean (the target alone), silence "
                         "(a clip without the class)")
     p.add_argument("--no_tags", action="store_true",
-                   help="write no tags, from which mAP comes: of an experiment whose classes are "
-                        "not those of the data (of a bundle that is seen)")
-    p.add_argument("--batch_size", type=int, default=8, help="clips of one length at once")
+                   help="skip tags (no mAP); for experiments whose classes differ from the data's "
+                        "(automatic for bundles)")
+    p.add_argument("--batch_size", type=int, default=8,
+                   help="batch size; a batch has clips of one length (%(default)s)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     p.add_argument("--num_workers", type=int, default=1,
                    help="processes, with a model and a core each; 1: this one, with all cores")

@@ -1,7 +1,7 @@
-"""Train and score the cells of a sweep one after the other; started again, it goes on.
+"""Train and score the cells of a sweep one after the other; continues when started again.
 
-`conf/sweeps/*.yaml` list them. Beside the experiments (RECIPE/exp/NAME), `sweep_*.md` holds the
-table, written anew after each cell, and log/ what each cell said.
+Sweeps are in `conf/sweeps`. Beside the experiments (RECIPE/exp/NAME), `sweep_*.md` holds the
+table, updated after each cell, and log/ the output of each cell.
 """
 
 import argparse
@@ -19,17 +19,19 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("sweep", help="such as conf/sweeps/side_by_side.yaml")
     p.add_argument("--recipe", help="the recipe's folder (default: as the sweep says)")
     p.add_argument("--run_options", default="", metavar="'--OPTION VALUE ...'",
-                   help="more options of every run.sh, such as where a corpus lies")
+                   help="more options of every run.sh, such as the path of a corpus")
     p.add_argument("--size", help="which of the sweep's sizes (default: the first)")
     p.add_argument("--folder", help="name of the folder in the recipe's exp/ (default: as the "
                                     "sweep says; _SIZE is put behind it where there are sizes); "
                                     "another corpus needs another one")
     p.add_argument("--only", nargs="+", default=[], metavar="CELL",
-                   help="these cells alone, and what they need")
-    p.add_argument("--max_seeds", type=int, help="of each cell at most so many (default: all)")
-    p.add_argument("--max_minutes", type=float, help="start no cell after so many minutes")
+                   help="only these cells and what they need")
+    p.add_argument("--max_seeds", type=int, metavar="N",
+                   help="at most N seeds per cell (default: all)")
+    p.add_argument("--max_minutes", type=float, metavar="N",
+                   help="start no new cell after N minutes")
     p.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
-    p.add_argument("--table_only", action="store_true", help="write the table anew, run nothing")
+    p.add_argument("--table_only", action="store_true", help="rewrite the table, run nothing")
     return p
 
 

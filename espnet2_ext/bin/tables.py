@@ -1,8 +1,9 @@
-"""The papers' tables: what fills each row, and what was measured beside what was published.
+"""The papers' tables: the command for each row (--list), or your results beside the published ones
+(--table).
 
-Without --exp_dirs, experiments are looked for below egs2/*/exp: those that a sweep noted, and
-those in a folder named after a row's cell, such as qsep_C_seed0. A cell stays empty where nothing
-was run.
+Without --exp_dirs, experiments are looked for below egs2/*/exp: those recorded by a sweep,
+and those in a folder named after a row's cell, such as qsep_C_seed0. A cell stays empty where
+nothing was run.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("--table", nargs="+", default=[], metavar="NUMBER",
                    help="such as 1, fig3 or VII; all: every table and figure of --paper")
     p.add_argument("--exp_dirs", nargs="+", default=[], metavar="[CELL=]FOLDER",
-                   help="where to look for experiments, or the experiment that is a row's CELL")
+                   help="folders to search, or the experiment to use for a CELL")
     p.add_argument("-o", "--output", help="write the Markdown there as well")
     return p
 

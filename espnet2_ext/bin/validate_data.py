@@ -14,7 +14,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("paths", nargs="+", metavar="PATH",
                    help="tables (path, labels or path, onset, offset, label) of one corpus; folders"
                         " with clips.tsv, bank.json or mixtures.tsv")  # fmt: skip
-    p.add_argument("--num_workers", type=int, help="processes (default: one a core)")
+    p.add_argument("--num_workers", type=int, help="processes (default: one per core)")
     add_table_options(p)
 
 
@@ -23,12 +23,12 @@ def add_table_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--classes", nargs="+", default=[], metavar="CLASS",
                    help="all classes, in their order (default: those in the tables, sorted)")
     p.add_argument("--allow_unlabelled", action="store_true",
-                   help="recordings without a label are right: all classes are inactive in them")
+                   help="accept unlabelled recordings as containing no class")
     p.add_argument("--valid_share", type=float, default=0.1,
                    help="part of each class for validation (%(default)s)")
     p.add_argument("--test_share", type=float, default=0.1,
-                   help="part of each class for the scores (%(default)s)")
-    p.add_argument("--seed", type=int, default=0, help="another seed, another choice of parts")
+                   help="part of each class for the test (%(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the split (%(default)s)")
 
 
 def get_parser() -> argparse.ArgumentParser:

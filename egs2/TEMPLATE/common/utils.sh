@@ -267,15 +267,15 @@ common_help() {
     echo "General
   --stage            first stage (${stage})
   --stop_stage       last stage (${stop_stage})
-  --skip_data_prep   leave out the stages of the data (${skip_data_prep})
-  --skip_train       leave out those of the training (${skip_train})
-  --skip_eval        leave out all that comes after it (${skip_eval})
-  --ngpu             GPUs a node for training; 0: CPU; auto: one where there is one (${ngpu})
+  --skip_data_prep   skip the data stages (${skip_data_prep})
+  --skip_train       skip the training stages (${skip_train})
+  --skip_eval        skip everything after training (${skip_eval})
+  --ngpu             GPUs per node for training; 0: CPU; auto: one if available (${ngpu})
   --num_nodes        machines for training, started through cmd.sh (${num_nodes})
   --host             machines by name, reached by ssh: host1,host2 (${host})
   --nj               processes of data preparation and scoring (${nj})
-  --inference_nj     processes of inference, a model each (${inference_nj})
-  --gpu_inference    inference on a GPU: true, false, or auto: where there is one (${gpu_inference})
+  --inference_nj     inference processes; each loads the model (${inference_nj})
+  --gpu_inference    inference on a GPU: true, false, or auto: if available (${gpu_inference})
   --scheduler        address of a Dask scheduler: data, inference and scoring run on its cluster (${scheduler})
   --python           the Python to use (${python})
 Folders
@@ -285,7 +285,7 @@ Folders
 Data
   --local_data_opts  options of local/data.sh (${local_data_opts})
   --fs               sample rate (${fs})
-  --audio_format     of the archive: flac, or pcm16 for speed (${audio_format})
+  --audio_format     archive format: flac, or the faster pcm16 (${audio_format})
   --max_bad_share    stop when more than this share of a set's clips cannot be used (${max_bad_share})
   --train_set        name of the training set (${train_set})
   --valid_set        name of the validation set; may be the training set (${valid_set})
@@ -356,7 +356,7 @@ rendered() {
 is_marked() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 mark() { echo "$2" >"$1.tmp" && mv "$1.tmp" "$1"; }
 
-# GPUs a node for training: the option --ngpu, where auto is one if there is one
+# GPUs per node for training: the option --ngpu, where auto is one if there is one
 gpus() {
     local found=${ngpu}
     if [ "${found}" = auto ]; then

@@ -23,21 +23,21 @@ scoring_args=
 
 usage() {
     echo "Usage: ./run.sh [--option value ...]
-Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 statistics, 6 training, 7 inference, 8 scoring, 9 report.
+Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8 scoring, 9 report.
 $(common_help)
 Mixtures
-  --valid_pairs      mixtures of the validation list (${valid_pairs})
-  --valid_seconds    their length; 0: whole clips (${valid_seconds})
-  --test_pairs       mixtures of a test list; 0: each clip once as first target (${test_pairs})
-  --test_seconds     their length; 0: whole clips (${test_seconds})
-  --list_anchors     a tagger's folder: its anchors_SET.npz say where the lists' segments lie; without, energy does
+  --valid_pairs      number of validation mixtures (${valid_pairs})
+  --valid_seconds    their length in seconds; 0: whole clips (${valid_seconds})
+  --test_pairs       number of mixtures of each test set; 0: each clip once as first target (${test_pairs})
+  --test_seconds     their length in seconds; 0: whole clips (${test_seconds})
+  --list_anchors     a tagger's folder: its anchors_SET.npz place the lists' segments (default: by energy)
   --pairs_seed       seed of the lists (${pairs_seed})
 Model
-  --qsep_config      YAML of the model and its training; --config is the same (${qsep_config})
+  --qsep_config      YAML of the model and its training; alias: --config (${qsep_config})
   --qsep_tag         name of the experiment (from the YAML's name)
   --qsep_exp         its folder (EXPDIR/qsep_TAG)
   --qsep_args        more options for training, as ESPnet takes them (${qsep_args})
-  --bundle           score this trained model, train none: a bundle, or an experiment's folder (${bundle})
+  --bundle           score this model instead of training one: a bundle, or an experiment's folder (${bundle})
   --inference_tag    suffix of the folders of outputs and scores (${inference_tag})
   --scoring_args     more options for scoring (${scoring_args})"
 }
@@ -212,6 +212,6 @@ stage_9() {
 }
 
 titles=("" "the corpus's lists" "decode every clip, manifest" "archive at ${fs} Hz" "draw and render lists"
-    "statistics and checks" "training" "inference" "scoring" "report and bundle")
+    "checks" "training" "inference" "scoring" "report and bundle")
 kinds=("" data data data data train train eval eval eval)
 run_stages "${dumpdir}" "${qsep_exp}"; exit 0 # on one line: nothing more is read, were this file changed meanwhile

@@ -20,12 +20,12 @@ usage() {
 Stages: 1 data, 2 scan, 3 archive, 5 checks, 6 training, 7 tagging, 8 scoring, 9 report, 10 anchors.
 $(common_help)
 Model
-  --tag_config       YAML of the tagger and its training; --config is the same (${tag_config})
+  --tag_config       YAML of the tagger and its training; alias: --config (${tag_config})
   --tag_tag          name of the experiment (from the YAML's name)
   --tag_exp          its folder (EXPDIR/tag_TAG)
   --tag_args         more options for training, as ESPnet takes them (${tag_args})
   --inference_tag    suffix of the folders of tags and scores (${inference_tag})
-  --anchor_seconds   length of the anchors: pair_conf segment of the separator (${anchor_seconds})
+  --anchor_seconds   length of the anchors in seconds, as the separator's pair_conf: segment (${anchor_seconds})
   --anchor_sets      sets to find anchors in (the training set)"
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stage 1: the lists of AudioSet, or the embedded corpus with lists in the same layout.
 #   local/data.sh --datadir DIR --corpus audioset|embedded|quick
-# Training clips: those of the balanced and, where there, the unbalanced list, but for a part that is
+# Training clips: those of the balanced and, if present, the unbalanced list, but for a part that is
 # held out for validation (a recording's side depends on its id alone). Test clips: the eval list.
 set -euo pipefail
 . ./path.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: the lists of one's own sounds (from the environment, as run.sh sets them).
+# Stage 1: the lists of your own sounds (from the environment, as run.sh sets them).
 #   SOUNDS=/path valid_share=0.1 test_share=0.1 local/data.sh --datadir DIR
 set -euo pipefail
 . ./path.sh

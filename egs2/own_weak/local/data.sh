@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: the lists of one's own recordings (from the environment, as run.sh sets them).
+# Stage 1: the lists of your own recordings (from the environment, as run.sh sets them).
 #   RECORDINGS="a.csv b.csv" allow_unlabelled=false classes=dog,siren valid_share=0.1 test_share=0.1 \
 #       local/data.sh --datadir DIR
 set -euo pipefail
