@@ -83,8 +83,8 @@ class Sweep:
             raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
         sizes = content.get("sizes") or {}
         if size is not None and size not in sizes:
-            there = f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes"
-            raise DataError(f"--size {size}: {path}: {there}")
+            raise DataError(f"--size {size}: {path}: " + (
+                f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes"))
         self.size = size or next(iter(sizes), None)
         name = folder or content.get("folder", self.path.stem)
         name += f"_{self.size}" if self.size else ""
@@ -113,8 +113,7 @@ class Sweep:
             raise DataError(f"{where}: {self.recipe} is no recipe of {task} (it has no "
                             f"{TASKS[task]}.sh)")
         options = {**(content.get("options") or {}), **(given.get("options") or {})}
-        config = given["config"]
-        if not isinstance(config, str):
+        if not isinstance(config := given["config"], str):
             raise DataError(f"{where}.config: expected the name of a YAML, got {config!r}")
         seeds = given.get("seeds", content.get("seeds", [0]))
         if (not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds)
