@@ -62,7 +62,12 @@ def _numbers(args: argparse.Namespace) -> list[str]:
 def _table(number: str, args: argparse.Namespace) -> str:
     """One table or figure, filled."""
     from espnet2_ext.report.paper.fill import fill, fill_figure, fill_mixtures
-    from espnet2_ext.report.paper.trained import default_roots, find_tables_of, find_trained
+    from espnet2_ext.report.paper.trained import (
+        default_roots,
+        find_tables_of,
+        find_trained,
+        split_root,
+    )
 
     plain = plain_number(number)
     arabic = plain.isdigit() or (plain.startswith("fig") and plain != "fig4")  # the other's alone
@@ -75,7 +80,8 @@ def _table(number: str, args: argparse.Namespace) -> str:
     roots = args.exp_dirs or default_roots(top)
     trained = find_trained(roots)
     if table.files:
-        return "\n".join(fill_figure(table, trained, [Path(r) for r in roots if "=" not in str(r)]))
+        folders = [folder for name, folder in map(split_root, map(str, roots)) if not name]
+        return "\n".join(fill_figure(table, trained, folders))
     return "\n".join(fill(table, trained))
 
 
