@@ -308,6 +308,8 @@ def test_the_table_alone(place):
     ({"cells": None}, "side_by_side.yaml: cells: there is none"),
     ({"cells": [{"name": "x", "config": 3}]}, r"cells\[0\].config: expected the name of a YAML"),
     ({"sizes": [1]}, "sizes: expected keys with values"),
+    ({"sizes": 3}, "sizes: expected keys with values, got 3"),
+    ({"configs": {"less": {"from": "conf/sep.yaml", "set": 3}}}, "less.set: expected keys with"),
     ({"tables": ["1"]}, "tables: expected keys with values"),
     ({"options": ["a"]}, "options: expected keys with values"),
     ({"configs": {"less": {"from": "{less}", "set": {}}}}, "configs.less: is made of itself"),

@@ -18,7 +18,9 @@ python=python
 split_options "esc50 tag_config config tag_tag tag_args inference_tag expdir python" "$@"
 
 if wants_help; then exec ./run.sh --task tagging --help; fi
-case " ${rest[*]-} " in *_folds\ * | *-folds\ *) die "the folds are taken in turn: no --train_folds and its like" ;; esac
+case " ${rest[*]-} " in
+    *_folds\ * | *-folds\ *) die "the folds are taken in turn: no --train_folds and its like" ;;
+esac
 [ -n "${esc50}" ] || die "where is ESC-50? ./five_folds.sh --esc50 /path/to/ESC-50 (or write it into db.sh)"
 esc50=$(find_path "ESC-50 (--esc50 or db.sh)" "${esc50}")
 tag_config=$(from_caller "${tag_config:-${config}}")

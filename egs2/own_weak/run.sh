@@ -14,7 +14,8 @@ valid_share=0.1
 test_share=0.1
 split_options "recordings allow_unlabelled classes valid_share test_share" "$@"
 
-wants_help || [ -n "${recordings}" ] || die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
+wants_help || [ -n "${recordings}" ] ||
+    die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
 RECORDINGS=
 kinds=
 for table in ${recordings}; do

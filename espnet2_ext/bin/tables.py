@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.report.paper.registry import PAPERS, find_table, load_paper, plain_number
+from espnet2_ext.report.paper.registry import PAPERS, find_table, load_paper, paper_of
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -21,8 +21,8 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("--list", action="store_true",
                    help="every row and figure with the command that fills it")
     p.add_argument("--paper", choices=PAPERS,
-                   help="care_sep or weak (default with --list: both; with --table: care_sep for "
-                        "arabic numbers and figures, weak for roman numbers)")
+                   help="care_sep or weak (default with --list: both; with --table: the one that "
+                        "has it, of fig3 care_sep)")
     p.add_argument("--table", nargs="+", default=[], metavar="NUMBER",
                    help="such as 1, fig3 or VII; all: every table and figure of --paper")
     p.add_argument("--exp_dirs", nargs="+", default=[], metavar="[CELL=]FOLDER",
@@ -69,9 +69,7 @@ def _table(number: str, args: argparse.Namespace) -> str:
         split_root,
     )
 
-    plain = plain_number(number)
-    arabic = plain.isdigit() or (plain.startswith("fig") and plain != "fig4")  # the other's alone
-    table = find_table(args.paper or ("care_sep" if arabic else "weak"), number)
+    table = find_table(args.paper or paper_of(number), number)
     top = Path(os.path.relpath(Path(__file__).parents[2]))
     if table.mixtures:
         data = top / table.recipe / "data"

@@ -107,7 +107,7 @@ class AnchorTable:
             DataError: naming the table and what differs.
         """
         theirs = bank_key(bank)
-        if self.key != theirs:
+        if self.key != theirs or len(bank) + 1 != len(self._indptr):
             differ = ", ".join(f"{k} {v}, there {theirs[k]}" for k, v in self.key.items()
                                if v != theirs[k])
             raise DataError(f"{self.path}: was made of other clips or classes than {bank.path} "

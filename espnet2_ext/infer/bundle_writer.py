@@ -5,6 +5,7 @@ import io
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from espnet2_ext import __version__
+from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import atomic_path
 from espnet2_ext.infer.bundle import FORMAT, build_from_exp, check_classes, read_bytes
@@ -70,6 +72,14 @@ def write_members(out: str | Path, model: nn.Module, config: bytes, labels: byte
         "bundle.yaml": yaml.safe_dump(info, sort_keys=False, allow_unicode=True).encode()}
     _write_zip(Path(out), members, model.state_dict())
     return info
+
+
+def label_table(labels: Iterable[Label]) -> bytes:
+    """A `labels.tsv` of these classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.tsv"
+        write_labels(path, labels)
+        return path.read_bytes()
 
 
 def _without_places(config: bytes) -> bytes:

@@ -1,15 +1,14 @@
 """A bundle of weights that were converted from a published checkpoint."""
 
-import tempfile
 from pathlib import Path
 
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 from torch import Tensor
 
-from espnet2_ext.data.tables import read_labels, write_labels
+from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import build_model, check_classes
-from espnet2_ext.infer.bundle_writer import write_members
+from espnet2_ext.infer.bundle_writer import label_table, write_members
 from espnet2_ext.infer.weak_weights import read_config
 from espnet2_ext.tasks.qsep import QSepTask
 
@@ -42,10 +41,7 @@ def bundle_weights(config: str | Path, weights: dict[str, Tensor], labels: str |
     _, tags = check_classes(model, classes, str(labels))
     if classes and not tags:
         raise DataError(f"{labels}: its {len(classes)} classes are not as many as the model tags")
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "labels.tsv"
-        write_labels(table, classes)
-        text = yaml_no_alias_safe_dump(args, indent=4, sort_keys=False)
-        return write_members(out, model, text.encode(), table.read_bytes(),
-                             {"task": "qsep", "name": Path(out).stem, "classes": len(classes),
-                              "trained_on": {"checkpoint": checkpoint}})
+    text = yaml_no_alias_safe_dump(args, indent=4, sort_keys=False)
+    return write_members(out, model, text.encode(), label_table(classes),
+                         {"task": "qsep", "name": Path(out).stem, "classes": len(classes),
+                          "trained_on": {"checkpoint": checkpoint}})

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.data.tables import Label, file_digest, write_labels
+from espnet2_ext.data.tables import Label, file_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle_writer import write_members
+from espnet2_ext.infer.bundle_writer import label_table, write_members
 from espnet2_ext.infer.experiment import made_of, read_json
 from espnet2_ext.infer.weak_weights import build_weak_model
 
@@ -33,10 +32,7 @@ def write_weak_bundle(train_config: str | Path, model_file: str | Path, out: str
         raise DataError(f"{out}: the name of a bundle must end in .zip")
     model = build_weak_model(train_config, model_file)
     names = list(model.class_names)
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "labels.tsv"
-        write_labels(table, (Label(i, n, n.replace("_", " ")) for i, n in enumerate(names)))
-        labels = table.read_bytes()
+    labels = label_table(Label(i, n, n.replace("_", " ")) for i, n in enumerate(names))
     about = {"task": "weak", "name": Path(model_file).absolute().parent.name,
              "residual": bool(model.residual), **(info or {}), "classes": len(names)}
     return write_members(out, model, Path(train_config).read_bytes(), labels, about)

@@ -9,7 +9,7 @@ import yaml
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.files import write_text
-from espnet2_ext.report.paper.registry import check_keys
+from espnet2_ext.report.paper.registry import check_keys, check_mapping
 
 HEAD = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in every sweep
 
@@ -41,10 +41,9 @@ class Configs:
                  variables: dict[str, str], where: str):
         self._recipe, self._expdir, self._variables = recipe, expdir, variables
         self._where = f"{where}: configs"
-        check_keys(entries, set(entries), set(), self._where)
         for name, entry in entries.items():
             check_keys(entry, {"from", "set"}, {"from", "set"}, f"{self._where}.{name}")
-            check_keys(entry["set"], set(entry["set"]), set(), f"{self._where}.{name}.set")
+            check_mapping(entry["set"], f"{self._where}.{name}.set")
         self._entries = entries
 
     def __iter__(self):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.paper.registry import check_keys
+from espnet2_ext.report.paper.registry import check_keys, check_mapping
 from espnet2_ext.report.sweep_configs import Configs, read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
@@ -76,7 +76,7 @@ class Sweep:
         content = read_yaml(self.path)
         check_keys(content, _SWEEP_KEYS, {"title", "recipe", "cells"}, str(path))
         for key in ("sizes", "tables", "configs", "options"):
-            check_keys(content.get(key) or {}, set(content.get(key) or {}), set(), f"{path}: {key}")
+            check_mapping(content.get(key) or {}, f"{path}: {key}")
         top = self.path.resolve().parent.parent.parent
         self.recipe = Path(recipe or os.path.relpath(top / content["recipe"]))
         if not (self.recipe / "run.sh").is_file():

@@ -383,6 +383,15 @@ def test_tables_ii_and_iii_come_from_the_preparation(tmp_path, capsys):
     text = filled(capsys, "--table", "III", "--exp_dirs", tmp_path)
     assert rows(text, "###")["clips, lambda 5"][2:4] == ["0.062", "0.06"]
     assert "7 mixtures, table beef" in text
+    whole = (folder / "statistics.tsv").read_text()
+    put(folder / "statistics.tsv", "name\n")
+    with pytest.raises(DataError, match="statistics.tsv") as e:
+        tables.main(["--table", "II", "--exp_dirs", str(tmp_path)])
+    assert str(e.value).count("statistics.tsv") == 1
+    put(folder / "statistics.tsv", whole)
+    put(folder / "table.json", {"settings": 3})
+    with pytest.raises(DataError, match="table.json: not the note of a table of mixtures"):
+        tables.main(["--table", "II", "--exp_dirs", str(tmp_path)])
     put(folder / "table.json", {"settings": {"mean_events": 2.0}, "mixtures": 7,
                                 "table_hash": "beef"})  # fmt: skip
     found = rows(filled(capsys, "--table", "II", "--exp_dirs", tmp_path), "###")

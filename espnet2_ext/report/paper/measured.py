@@ -57,6 +57,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """Of a file whose content is another than expected, raise a DataError that says so."""
     try:
         yield
+    except DataError:  # told already
+        raise
     except KeyError as e:
         raise DataError(f"{path}: not {what}: {e.args[0]} is missing") from e
     except (TypeError, ValueError, AttributeError) as e:

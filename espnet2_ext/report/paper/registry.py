@@ -170,13 +170,25 @@ def _row(row: dict, columns: int, where: str) -> Row:
 
 def check_keys(given: Any, known: set, needed: set, where: str) -> None:
     """Refuse a mapping with an unknown key, or without a needed one (DataError naming it)."""
-    if not isinstance(given, dict):
-        raise DataError(f"{where}: expected keys with values, got {given!r}")
+    check_mapping(given, where)
     if unknown := sorted(map(str, given.keys() - known)):
         raise DataError(f"{where}: unknown key {', '.join(unknown)}; there is: "
                         f"{', '.join(sorted(known))}")
     if missing := sorted(needed - given.keys()):
         raise DataError(f"{where}: {', '.join(missing)} is missing")
+
+
+def check_mapping(given: Any, where: str) -> None:
+    """Refuse what is no mapping (DataError)."""
+    if not isinstance(given, dict):
+        raise DataError(f"{where}: expected keys with values, got {given!r}")
+
+
+def paper_of(number: str) -> str:
+    """The paper that has a table or figure of this number; the first one where both or none has."""
+    wanted = plain_number(number)
+    return next((key for key in PAPERS if wanted in map(plain_number, load_paper(key).tables)),
+                PAPERS[0])
 
 
 def find_table(paper: str, number: str) -> PaperTable:
