@@ -16,8 +16,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
 from espnet2_ext.core.losses import separation, weak_label
-from espnet2_ext.core.nets.stft import STFT
-from espnet2_ext.files import atomic_path
+from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.util.files import atomic_path
 
 PREFIX = "model."  # of the model's weights in a checkpoint of a `System`
 

@@ -30,8 +30,8 @@ from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.enh.separator.asteroid_masker_separator import AsteroidMaskerSeparator
 from espnet2_ext.enh.separator.mask_blstm_separator import MaskBLSTMSeparator
 from espnet2_ext.enh.separator.mask_conv_separator import MaskConvSeparator
-from espnet2_ext.train.preprocessor import QSepPreprocessor
-from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
+from espnet2_ext.train.qsep_data import QSepPreprocessor
+from espnet2_ext.train.weak_data import WeakPreprocessor
 
 TABLE: list[tuple[ClassChoices, dict[str, type]]] = [
     (enh.encoder_choices, {

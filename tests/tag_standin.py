@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger, mix_up
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.scan import scan
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.registry import add

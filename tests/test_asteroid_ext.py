@@ -16,7 +16,7 @@ from espnet2_ext import asteroid_ext as ext
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
 from espnet2_ext.core.losses.weak_label import Labels, WeakLabelLoss, mixture_consistency
 from espnet2_ext.core.nets.sed import RNNClassifier
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.stft import STFT
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "egs2/urbansound8k_weak/local/asteroid_example.py"

@@ -15,11 +15,11 @@ from small_confs import CONF
 from espnet2_ext.bin.convert import main
 from espnet2_ext.core.nets.cnn14 import CNN14
 from espnet2_ext.core.nets.hts_at import HTSAT
-from espnet2_ext.core.nets.log_mel import LogMel
+from espnet2_ext.core.layers.log_mel import LogMel
 from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.query_separator import Separator
 
 
 @pytest.fixture(scope="module")

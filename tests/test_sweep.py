@@ -15,9 +15,9 @@ from recipe_options import options_of
 
 from espnet2_ext.bin import sweep as sweep_bin
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.sweep_notes import Notes
-from espnet2_ext.report.sweep_plan import Sweep
-from espnet2_ext.report.sweep_table import write_sweep_table
+from espnet2_ext.papers.sweep_notes import Notes
+from espnet2_ext.papers.sweep import Sweep
+from espnet2_ext.papers.sweep_table import write_sweep_table
 from espnet2_ext.report.training_facts import seconds_of, training_of
 
 RUN = f"""#!{sys.executable} -IS

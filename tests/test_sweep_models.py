@@ -6,7 +6,7 @@ import pytest
 import torch
 from fake_recipe import ROOT
 
-from espnet2_ext.report.sweep_plan import Run, Sweep
+from espnet2_ext.papers.sweep import Run, Sweep
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.tagging import TaggingTask
 

@@ -6,11 +6,11 @@ import numpy as np
 import soundfile
 import yaml
 
-from espnet2_ext.core.events import EventDrawer, with_ids
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import write_table
-from espnet2_ext.data.scan import scan
+from espnet2_ext.core.mixing.events import EventDrawer, with_ids
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import write_table
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
 ROOT = Path(__file__).parents[1]

@@ -4,8 +4,8 @@ import torch
 
 from espnet2_ext.bench.configs import Options, build, name_of, noise
 from espnet2_ext.bench.measure import QUIET, gflop, interleaved, parameters
-from espnet2_ext.bench.models import ANCHOR, passes
-from espnet2_ext.bench.plain_nets import FS, HTSAT, QueryUNet
+from espnet2_ext.bench.query import ANCHOR, passes
+from espnet2_ext.bench.plain_query import FS, HTSAT, QueryUNet
 
 ROUTE_TARGET, TAGGER_TARGET = 0.1, 2.5  # of the two-network route, and of HTS-AT 96-d on 10 s
 TARGET_WIDTH = 768  # the query's width for which the targets are set

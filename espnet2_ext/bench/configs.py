@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.separator import pick_device
+from espnet2_ext.infer.query_separator import pick_device
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.tasks.weak import WeakLabelTask

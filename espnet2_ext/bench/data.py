@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.core.mixing import PairDrawer
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.train.preprocessor import QSepPreprocessor
+from espnet2_ext.core.mixing.pair_drawer import PairDrawer
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.train.qsep_data import QSepPreprocessor
 
 CROP = 2.0  # seconds
 NEED_HEADER = ["training of", "pairs/s needed", "pairs/s a core", "cores needed"]

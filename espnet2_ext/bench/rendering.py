@@ -6,13 +6,13 @@ import numpy as np
 import soundfile
 
 from espnet2_ext.bench.data import rate
-from espnet2_ext.core.events import KNOWN, EventDrawer, with_ids
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable, write_table
-from espnet2_ext.data.scan import scan
+from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, with_ids
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
-from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
+from espnet2_ext.train.weak_data import WeakPreprocessor
 
 FS, CLASSES, CLIPS = 16000, 5, 8  # Hz, classes, clips of each
 FORMATS = ("flac", "pcm16")

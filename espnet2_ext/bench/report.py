@@ -6,7 +6,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from espnet2_ext.bench import against, data, models, rendering, systems, weak, weak_against
+from espnet2_ext.bench import against
+from espnet2_ext.bench import data
+from espnet2_ext.bench import query as models
+from espnet2_ext.bench import rendering
+from espnet2_ext.bench import systems
+from espnet2_ext.bench import weak
+from espnet2_ext.bench import weak_against
 from espnet2_ext.bench.configs import Options, apart, kind_of
 from espnet2_ext.bench.measure import QUIET, machine, markdown
 from espnet2_ext.errors import DataError

@@ -14,7 +14,7 @@ from torch import nn
 
 from espnet2_ext.bench.configs import Options, apart, build, kind_of, name_of, noise
 from espnet2_ext.bench.measure import gflop, interleaved, parameters, peak_mb, reset_peak
-from espnet2_ext.bench.models import ANCHOR, passes
+from espnet2_ext.bench.query import ANCHOR, passes
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.chunks import is_out_of_memory
 

@@ -3,8 +3,8 @@
 import argparse
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import SUFFIX
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import SUFFIX
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 
 from espnet2_ext.bin._cli import keep_memory, run
-from espnet2_ext.data.parallel import cores
-from espnet2_ext.files import write_text
+from espnet2_ext.util.parallel import cores
+from espnet2_ext.util.files import write_text
 
 CONF = Path(__file__).parents[2] / "conf"
 DEFAULT = [CONF / f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]

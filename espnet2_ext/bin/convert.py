@@ -23,7 +23,7 @@ from espnet2_ext.bin._cli import run
 from espnet2_ext.core.public import cnn14, hts_at, st_sed_sep
 from espnet2_ext.core.public.checkpoint import read_checkpoint
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path
+from espnet2_ext.util.files import atomic_path
 
 PARTS = {
     "hts_at": {"net": hts_at.convert},

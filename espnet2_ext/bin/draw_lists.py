@@ -8,9 +8,9 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.core.mixing import ANCHORS, BALANCES, QUERIES
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.lists import draw_list_file
+from espnet2_ext.core.mixing.pair_drawer import ANCHORS, BALANCES, QUERIES
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.pair_list import draw_list_file
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -8,11 +8,11 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.core.events import LENGTHS
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixture_draw import draw_table
-from espnet2_ext.data.mixture_stats import as_markdown, count
-from espnet2_ext.data.urbansound8k import CLASSES
+from espnet2_ext.core.mixing.events import LENGTHS
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.draw import draw_table
+from espnet2_ext.data.mixtures.stats import as_markdown, count
+from espnet2_ext.data.corpora.urbansound8k import CLASSES
 
 
 def get_parser() -> argparse.ArgumentParser:

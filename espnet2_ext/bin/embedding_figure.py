@@ -43,7 +43,7 @@ def main(cmd: list[str] | None = None) -> None:
     for option in ("seconds", "batch_size"):
         if not getattr(args, option) > 0:
             raise DataError(f"--{option} must be more than 0, not {getattr(args, option)}")
-    from espnet2_ext.files import write_text
+    from espnet2_ext.util.files import write_text
     from espnet2_ext.report.embedding import record
     from espnet2_ext.report.embedding_figure import draw_embeddings, save_embeddings
 
@@ -61,7 +61,7 @@ def main(cmd: list[str] | None = None) -> None:
 def look_into(path: str, args: argparse.Namespace):
     """The `System` of a bundle, and the clips at its rate."""
     from espnet2_ext.infer.features import features_of
-    from espnet2_ext.infer.separator import Separator
+    from espnet2_ext.infer.query_separator import Separator
     from espnet2_ext.report.embedding import System, make_panel
     from espnet2_ext.report.embedding_clips import draw_clips
 

@@ -3,7 +3,7 @@
 import argparse
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.held_out import hold_out
+from espnet2_ext.data.corpora.split import hold_out
 
 
 def get_parser() -> argparse.ArgumentParser:

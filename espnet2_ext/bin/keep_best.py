@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line, or `cmd`."""
     args = get_parser().parse_args(cmd)
-    from espnet2_ext.report.trials import keep_best
+    from espnet2_ext.train.trials import keep_best
 
     print(keep_best(args.exp_dir, args.trials, args.model_file))
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.mini_audioset import make_mini_audioset
+from espnet2_ext.data.synth.audioset import make_mini_audioset
 
 
 def get_parser() -> argparse.ArgumentParser:

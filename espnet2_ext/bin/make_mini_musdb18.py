@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.mini_musdb18 import make_mini_musdb18
+from espnet2_ext.data.synth.musdb18 import make_mini_musdb18
 
 
 def get_parser() -> argparse.ArgumentParser:

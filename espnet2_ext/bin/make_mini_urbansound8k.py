@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.mini_urbansound8k import make_mini_urbansound8k
+from espnet2_ext.data.synth.urbansound8k import make_mini_urbansound8k
 
 
 def get_parser() -> argparse.ArgumentParser:

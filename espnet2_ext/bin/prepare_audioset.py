@@ -3,7 +3,7 @@
 import argparse
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.audioset import prepare_audioset
+from espnet2_ext.data.corpora.audioset import prepare_audioset
 from espnet2_ext.errors import DataError
 
 

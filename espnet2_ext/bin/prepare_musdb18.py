@@ -3,8 +3,8 @@
 import argparse
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.musdb18 import OTHER, prepare_musdb18
-from espnet2_ext.data.song_tables import SongSettings, make_song_table
+from espnet2_ext.data.corpora.musdb18 import OTHER, prepare_musdb18
+from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table
 
 
 def get_parser() -> argparse.ArgumentParser:

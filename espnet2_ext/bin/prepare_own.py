@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.own import prepare
+from espnet2_ext.data.corpora.own_clips import prepare
 
 
 def get_parser() -> argparse.ArgumentParser:

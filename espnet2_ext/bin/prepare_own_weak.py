@@ -4,7 +4,7 @@ import argparse
 
 from espnet2_ext.bin._cli import run
 from espnet2_ext.bin.validate_data import add_table_options
-from espnet2_ext.data.own_sounds import OwnSettings, make_own_table, prepare_own_sounds
+from espnet2_ext.data.mixtures.from_recordings import OwnSettings, make_own_table, prepare_own_sounds
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import argparse
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.urbansound8k import CLASSES, SETS, parse_sets, prepare_urbansound8k
+from espnet2_ext.data.corpora.urbansound8k import CLASSES, SETS, parse_sets, prepare_urbansound8k
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line, or `cmd`."""
     args = get_parser().parse_args(cmd)
-    from espnet2_ext.report.score import score
+    from espnet2_ext.scores.score import score
 
     path = score(
         args.data_dir,

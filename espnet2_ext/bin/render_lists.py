@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.folder import render_folder
-from espnet2_ext.data.lists import about_list, read_list
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.folder import render_folder
+from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixture_folder import render_mixtures
-from espnet2_ext.data.mixtures import MixtureTable
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.mixture_folder import render_mixtures
+from espnet2_ext.data.mixtures.event_table import MixtureTable
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import argparse
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.data.scan import Limits, scan
+from espnet2_ext.data.bank.scan import Limits, scan
 
 
 def get_parser() -> argparse.ArgumentParser:

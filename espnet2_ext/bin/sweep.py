@@ -39,10 +39,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line, or `cmd`."""
     parser = get_parser()
     args = parser.parse_args(cmd)
-    from espnet2_ext.bin._sweep_runner import run_sweep, shell_line
-    from espnet2_ext.report.sweep_notes import Notes
-    from espnet2_ext.report.sweep_plan import Sweep
-    from espnet2_ext.report.sweep_table import write_sweep_table
+    from espnet2_ext.papers.run_sweep import run_sweep, shell_line
+    from espnet2_ext.papers.sweep_notes import Notes
+    from espnet2_ext.papers.sweep import Sweep
+    from espnet2_ext.papers.sweep_table import write_sweep_table
 
     try:
         run_options = shlex.split(args.run_options)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.bin._cli import run
-from espnet2_ext.report.paper.registry import PAPERS, find_table, load_paper, paper_of
+from espnet2_ext.papers.tables import PAPERS, find_table, load_paper, paper_of
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,9 +37,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = parser.parse_args(cmd)
     if args.list == bool(args.table):
         parser.error("give --list, or --table with its number")
-    from espnet2_ext.files import write_text
-    from espnet2_ext.report.paper.listing import listing
-    from espnet2_ext.report.paper.trained import check_names
+    from espnet2_ext.util.files import write_text
+    from espnet2_ext.papers.listing import listing
+    from espnet2_ext.papers.trained import check_names
 
     check_names(args.exp_dirs)
     if args.list:
@@ -61,8 +61,8 @@ def _numbers(args: argparse.Namespace) -> list[str]:
 
 def _table(number: str, args: argparse.Namespace) -> str:
     """One table or figure, filled."""
-    from espnet2_ext.report.paper.fill import fill, fill_figure, fill_mixtures
-    from espnet2_ext.report.paper.trained import (
+    from espnet2_ext.papers.fill import fill, fill_figure, fill_mixtures
+    from espnet2_ext.papers.trained import (
         default_roots,
         find_tables_of,
         find_trained,

@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None):
     """Run the step."""
     args = get_parser().parse_args(cmd)
-    from espnet2_ext.infer.tag_anchors import find_anchors
+    from espnet2_ext.infer.anchors import find_anchors
     from espnet2_ext.infer.tagger import TagFiles
 
     find_anchors(args.bank, args.out,

@@ -6,7 +6,7 @@ takes one step, and reads the validation set's list.
 
 import torch
 
-from espnet2_ext.bin._check import first_step
+from espnet2_ext.train.check import first_step
 from espnet2_ext.bin._cli import run
 from espnet2_ext.tasks.tagging import TaggingTask
 

@@ -24,9 +24,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = parser.parse_args(cmd)
     if bool(args.folds) == bool(args.bank and args.tags_dir):
         parser.error("give either --bank and --tags_dir, or --folds")
-    from espnet2_ext.files import write_text
+    from espnet2_ext.util.files import write_text
     from espnet2_ext.report.tag_results import folds, print_table
-    from espnet2_ext.report.tag_score import load_scores, mean_scores, score_tags
+    from espnet2_ext.scores.tag_score import load_scores, mean_scores, score_tags
 
     if args.folds:
         mean = mean_scores(args.folds)

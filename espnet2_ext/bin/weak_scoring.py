@@ -28,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line, or `cmd`."""
     args = get_parser().parse_args(cmd)
-    from espnet2_ext.report.weak_score import score_weak
+    from espnet2_ext.scores.weak_score import score_weak
 
     for folder in args.inference_dir:
         print(score_weak(

@@ -18,7 +18,7 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet2_ext.bin._cli import run
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import write_text
+from espnet2_ext.util.files import write_text
 from espnet2_ext.tasks.common import fit_schedule
 from espnet2_ext.tasks.weak import WeakLabelTask
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path
+from espnet2_ext.util.files import atomic_path
 
 LABELS = ("index", "mid", "name", "related")
 CLIPS = ("id", "labels", "source")

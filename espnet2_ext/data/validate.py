@@ -9,12 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable
-from espnet2_ext.data.own_sounds import SLACK, class_problems, past_end, split_recordings
-from espnet2_ext.data.own_tables import OwnTables, Problem, Recording, read_tables
-from espnet2_ext.data.parallel import map_parts
-from espnet2_ext.data.scan import Limits, examine
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.data.mixtures.from_recordings import SLACK, class_problems, past_end, split_recordings
+from espnet2_ext.data.corpora.own_recordings import OwnTables, Problem, Recording, read_tables
+from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.data.bank.scan import Limits, examine
 from espnet2_ext.data.tables import Clip, read_clips, read_labels
 from espnet2_ext.errors import DataError
 

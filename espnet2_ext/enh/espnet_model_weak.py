@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.enh.loss.criterions.weak_label import WeakLabelCriterion
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path
-from espnet2_ext.infer.audio_files import FORMATS, Source
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.audio.streams import FORMATS, Source
 from espnet2_ext.infer.bundle import read_bundle
-from espnet2_ext.infer.bundle_writer import write_bundle
-from espnet2_ext.infer.query import open_source, sound_files
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.pack import write_bundle
+from espnet2_ext.infer.queries import open_source, sound_files
+from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.stream import Done
 from espnet2_ext.infer.weak_bundle import write_weak_bundle
-from espnet2_ext.infer.weak_separator import CHUNK, CONTEXT, WeakSeparator
+from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, WeakSeparator
 from espnet2_ext.infer.weak_weights import read_config
 
 BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"

@@ -8,7 +8,7 @@ import yaml
 
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import write_text
+from espnet2_ext.util.files import write_text
 from espnet2_ext.infer.bundle import read_bundle
 from espnet2_ext.infer.work import ModelFiles
 

@@ -10,7 +10,7 @@ import yaml
 
 from espnet2_ext.data.tables import file_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle_writer import write_bundle
+from espnet2_ext.infer.pack import write_bundle
 
 SCORES = ("sdr", "sdr_gain", "clean_sdr", "silence_sdr")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.errors import BundleError
 from espnet2_ext.infer.folder import equal_lengths
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.query_separator import Separator
 
 
 class Place(NamedTuple):

@@ -1,6 +1,6 @@
 """Inference over a data folder.
 
-A rendered test folder (see `data.folder`) is answered as scoring wants it: each protocol (which
+A rendered test folder (see `data.mixtures.folder`) is answered as scoring wants it: each protocol (which
 query) and each pass (which input) into a folder of its own, in shards of 16-bit FLAC. A user's own
 folder with `wav.scp` and `enroll_spk1.scp`, ESPnet's names, gives `spk1.scp` and sound files.
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.audio_io import FlacArkWriter, read_audio, read_mono, read_scp
-from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
+from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.tables import file_digest, read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path, write_text
+from espnet2_ext.util.files import atomic_path, write_text
 from espnet2_ext.infer.own_folder import infer_own_folder
 from espnet2_ext.infer.work import VERSION, ModelFiles, digest_of, is_done, read_table
 

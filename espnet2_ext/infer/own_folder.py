@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import write_text
+from espnet2_ext.util.files import write_text
 from espnet2_ext.infer.work import VERSION, ModelFiles, digest_of, is_done, read_table
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import build_model, check_classes
-from espnet2_ext.infer.bundle_writer import label_table, write_members
+from espnet2_ext.infer.pack import label_table, write_members
 from espnet2_ext.infer.weak_weights import read_config
 from espnet2_ext.tasks.qsep import QSepTask
 

@@ -16,8 +16,8 @@ import soxr
 from tqdm import tqdm
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path
-from espnet2_ext.infer.audio_files import FileSink, Sink, Source, check_space, measure, output_type
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.audio.streams import FileSink, Sink, Source, check_space, measure, output_type
 from espnet2_ext.infer.chunks import Chunker, Plan
 
 Network = Callable[[np.ndarray, float], np.ndarray]  # [T, C] and a level to [Q, T, C]

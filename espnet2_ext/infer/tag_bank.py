@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.bank import ClipBank, bank_key
-from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.data.bank.bank import ClipBank, bank_key
+from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import atomic_path, write_text
+from espnet2_ext.util.files import atomic_path, write_text
 from espnet2_ext.infer.tagger import TagFiles, hear_clips
 from espnet2_ext.infer.work import VERSION, digest_of, is_done
 

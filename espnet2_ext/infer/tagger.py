@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import build_from_bundle, build_from_exp
-from espnet2_ext.infer.separator import pick_device
+from espnet2_ext.infer.query_separator import pick_device
 from espnet2_ext.infer.weak_weights import read_config, read_weights
 from espnet2_ext.infer.weights import fill
 from espnet2_ext.infer.work import ModelFiles

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from espnet2_ext.data.tables import Label, file_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle_writer import label_table, write_members
+from espnet2_ext.infer.pack import label_table, write_members
 from espnet2_ext.infer.experiment import made_of, read_json
 from espnet2_ext.infer.weak_weights import build_weak_model
 

@@ -22,7 +22,7 @@ class WeakFiles(ModelFiles):
 def _load(files: WeakFiles, stats: tuple):
     import torch
 
-    from espnet2_ext.infer.weak_separator import WeakSeparator
+    from espnet2_ext.infer.class_separator import WeakSeparator
 
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # the worker processes are what runs side by side

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.audio_io import FlacArkWriter, ark_header, read_scp
-from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.audio.read import FlacArkWriter, ark_header, read_scp
+from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
-from espnet2_ext.files import write_text
-from espnet2_ext.infer.audio_files import ArraySource, Source, measure
+from espnet2_ext.util.files import write_text
+from espnet2_ext.audio.streams import ArraySource, Source, measure
 from espnet2_ext.infer.chunks import Plan
 from espnet2_ext.infer.folder import equal_lengths, folder_digest
-from espnet2_ext.infer.query import open_source
-from espnet2_ext.infer.weak_activity import join_activity, save_activity
+from espnet2_ext.infer.queries import open_source
+from espnet2_ext.data.outputs import join_activity, save_activity
 from espnet2_ext.infer.weak_files import WeakFiles
-from espnet2_ext.infer.weak_separator import CHUNK, CONTEXT, Activity, WeakSeparator
+from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, Activity, WeakSeparator
 from espnet2_ext.infer.work import VERSION, digest_of, is_done, read_table
 
 # A quiet class must not be rounded to silence, which has no SI-SDR and would leave the means.

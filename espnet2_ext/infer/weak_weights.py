@@ -6,7 +6,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from espnet2_ext.core.weight_files import UNREADABLE, reason
+from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import BundleError
 from espnet2_ext.infer.bundle import build_model
 from espnet2_ext.infer.weights import load_state

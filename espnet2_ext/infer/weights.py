@@ -12,7 +12,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.weight_files import UNREADABLE, reason
+from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import BundleError
 
 SHOWN = 3  # keys of a kind that a message lists

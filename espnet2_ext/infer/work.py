@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet2_ext.data.audio_io import read_scp
+from espnet2_ext.audio.read import read_scp
 from espnet2_ext.data.tables import file_digest
 from espnet2_ext.errors import DataError
 
@@ -48,7 +48,7 @@ class ModelFiles:
 def _load(files: ModelFiles, stats: tuple):
     import torch
 
-    from espnet2_ext.infer.separator import Separator
+    from espnet2_ext.infer.query_separator import Separator
 
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # the worker processes are what runs side by side

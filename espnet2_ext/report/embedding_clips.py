@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet2_ext.core.metrics import is_silent
-from espnet2_ext.data.audio_io import read_mono, resample
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.own import read_folder
+from espnet2_ext.audio.read import read_mono, resample
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.corpora.own_clips import read_folder
 from espnet2_ext.errors import DataError
 
 LEAST = 3  # clips of a class: fewer have no spread worth drawing

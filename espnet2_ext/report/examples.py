@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.flac import encode_flac, to_int16
-from espnet2_ext.files import atomic_path
+from espnet2_ext.audio.flac import encode_flac, to_int16
+from espnet2_ext.util.files import atomic_path
 from espnet2_ext.report.figures import save
-from espnet2_ext.report.folders import DataFolder, read_signal
+from espnet2_ext.scores.test_set import DataFolder, read_signal
 from espnet2_ext.report.spectrograms import draw_spectrograms
 
 PEAK = 0.9

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from espnet2_ext.files import write_text
+from espnet2_ext.util.files import write_text
 from espnet2_ext.report.examples import Example, make_examples, rank_note
 from espnet2_ext.report.experiment import (
     facts,
@@ -15,7 +15,7 @@ from espnet2_ext.report.experiment import (
     training_curves,
 )
 from espnet2_ext.report.figures import draw_scores, draw_training
-from espnet2_ext.report.folders import load_data_folder, load_outputs
+from espnet2_ext.scores.test_set import load_data_folder, load_outputs
 from espnet2_ext.report.html_parts import document, fact_list, link, picture, print_table, text
 from espnet2_ext.report.results import set_facts, set_tables
 from espnet2_ext.report.tables import PROTOCOL_NOTE

@@ -6,7 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from espnet2_ext.files import write_text
+from espnet2_ext.util.files import write_text
 from espnet2_ext.report import tables
 from espnet2_ext.report.experiment import facts, load_summary, scored_sets
 from espnet2_ext.report.tables import NONE, Table

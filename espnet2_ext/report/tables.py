@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from espnet2_ext.report.espnet_scoring import SCORES
+from espnet2_ext.scores.espnet import SCORES
 
 NONE = "–"
 PROTOCOL_NOTE = {

@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.files import write_text
+from espnet2_ext.util.files import write_text
 from espnet2_ext.report.experiment import facts
 from espnet2_ext.report.figures import draw_training
 from espnet2_ext.report.results import environment, markdown
 from espnet2_ext.report.tables import NONE, Table
-from espnet2_ext.report.tag_score import FORMULAS, load_scores
+from espnet2_ext.scores.tag_score import FORMULAS, load_scores
 
 # The commit of the report is not that of the training; the same scores give the same text.
 AT_REPORT = ("Git hash", "Commit date")

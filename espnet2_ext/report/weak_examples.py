@@ -8,9 +8,9 @@ import numpy as np
 
 from espnet2_ext.report.examples import PEAK, file_name, write_sound
 from espnet2_ext.report.figures import save
-from espnet2_ext.report.folders import read_signal
+from espnet2_ext.scores.test_set import read_signal
 from espnet2_ext.report.spectrograms import draw_grid
-from espnet2_ext.report.weak_folders import REST, Outputs, WeakData, load_weak_outputs
+from espnet2_ext.scores.weak_folders import REST, Outputs, WeakData, load_weak_outputs
 from espnet2_ext.report.weak_sets import Scored
 
 REFERENCE = "reference"

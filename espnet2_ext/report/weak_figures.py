@@ -9,7 +9,7 @@ import numpy as np
 
 from espnet2_ext.report.figures import new_figure
 from espnet2_ext.report.weak_sets import Scored
-from espnet2_ext.report.weak_summary import classes_of
+from espnet2_ext.scores.weak_summary import classes_of
 
 _TAIL = 0.5  # per cent of the points at each end of an axis that may lie outside the panels
 _GRID = 80  # cells of the grid on which density is counted, a side

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.experiment import facts, load_rows, load_summary
-from espnet2_ext.report.trials import told_trials
+from espnet2_ext.train.trials import told_trials
 
 PAPER_ORDER = ("strong", "frame", "clip")  # from the most that is known to the least
 

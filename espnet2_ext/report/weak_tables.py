@@ -5,10 +5,10 @@
 
 from collections.abc import Sequence
 
-from espnet2_ext.report.espnet_scoring import SCORES
+from espnet2_ext.scores.espnet import SCORES
 from espnet2_ext.report.tables import NONE, Table, both, db
 from espnet2_ext.report.weak_sets import Scored
-from espnet2_ext.report.weak_summary import classes_of
+from espnet2_ext.scores.weak_summary import classes_of
 
 # Labels whose classifiers learned from frames; the others' frames were never compared with labels.
 FRAME_LABELS = ("frame", "mixed")

@@ -12,10 +12,10 @@ from espnet2.tasks.abs_task import AbsTask
 from espnet2.tasks.enh import criterion_choices, loss_wrapper_choices
 from espnet2.train.class_choices import ClassChoices
 
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.tasks.initial import goes_on
+from espnet2_ext.train.initial_weights import goes_on
 from espnet2_ext.train.checkpoints import whole_checkpoints
 
 

@@ -16,11 +16,11 @@ from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
 
-from espnet2_ext.core.mixing import PairDrawer
+from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.core.nets.tagger import Tagger
-from espnet2_ext.data.anchor_tables import AnchorTable
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.lists import read_list
+from espnet2_ext.data.bank.anchors import AnchorTable
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.pair_list import read_list
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.enh.extractor.abs_query_extractor import AbsQueryExtractor
 from espnet2_ext.enh.query_net.choices import query_net_choices
@@ -34,8 +34,8 @@ from espnet2_ext.tasks.common import (
     require,
     training,
 )
-from espnet2_ext.tasks.initial import Entry, goes_on, initial_weights, load_all
-from espnet2_ext.train.iter_factory import NOT_SEQUENCE, PairIterFactory
+from espnet2_ext.train.initial_weights import Entry, goes_on, initial_weights, load_all
+from espnet2_ext.train.row_iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
@@ -71,7 +71,7 @@ class QSepTask(TargetSpeakerExtractionTask):
         group.add_argument("--valid_pairs", type=str_or_none, default=None,
                            help="Validation list, pairs.tsv")
         group.add_argument("--pair_conf", action=NestedDictAction, default={},
-                           help="Keyword arguments of espnet2_ext.core.mixing.PairDrawer")
+                           help="Keyword arguments of espnet2_ext.core.mixing.pair_drawer.PairDrawer")
         group.add_argument("--anchor_file", type=str_or_none, default=None,
                            help="Table of anchors that a tagger chose, for the training pairs "
                                 "(default: pair_conf's rule alone)")

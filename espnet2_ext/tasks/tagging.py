@@ -11,15 +11,15 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
 from espnet2_ext.core.nets.tagger import Tagger
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, check_keys, keep_classes, require, training
-from espnet2_ext.tasks.initial import initial_weights, load_all
+from espnet2_ext.train.initial_weights import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
-from espnet2_ext.train.tag_iter_factory import (
+from espnet2_ext.train.tag_data import (
     ExcerptReader,
     TagDrawer,
     TagIterFactory,
@@ -53,7 +53,7 @@ class TaggingTask(AbsTask):
                                 "--train_bank)")
         group.add_argument("--tag_conf", action=NestedDictAction, default={},
                            help="Keyword arguments of "
-                                "espnet2_ext.train.tag_iter_factory.TagDrawer")
+                                "espnet2_ext.train.tag_data.TagDrawer")
         parser.set_defaults(
             iterator_type="task",  # excerpts are drawn, not read from a list
             num_att_plot=0)  # there is no attention to plot

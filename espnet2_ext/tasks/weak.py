@@ -18,16 +18,16 @@ from espnet2.utils.types import str2bool, str_or_none
 from torch import nn
 
 from espnet2_ext.core.losses.weak_label import LABEL_TYPES, STRATEGIES
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.enh.classifier.choices import classifier_choices
 from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel, frame_sizes
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.classifier_file import require_classifier
+from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
-from espnet2_ext.tasks.initial import goes_on
-from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
+from espnet2_ext.train.initial_weights import goes_on
+from espnet2_ext.train.weak_data import WeakPreprocessor
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()

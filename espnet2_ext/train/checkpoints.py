@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from espnet2_ext.files import atomic_path
+from espnet2_ext.util.files import atomic_path
 
 
 @contextlib.contextmanager

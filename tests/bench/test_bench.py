@@ -9,12 +9,15 @@ import pytest
 import soundfile
 import torch
 
-from espnet2_ext.bench import against, data, measure, models
-from espnet2_ext.bench.plain_nets import HTSAT, QueryUNet, mel_filters
+from espnet2_ext.bench import against
+from espnet2_ext.bench import data
+from espnet2_ext.bench import measure
+from espnet2_ext.bench import query as models
+from espnet2_ext.bench.plain_query import HTSAT, QueryUNet, mel_filters
 from espnet2_ext.bin import bench
-from espnet2_ext.core.nets.swin import WindowAttention
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.scan import scan
+from espnet2_ext.core.layers.swin import WindowAttention
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 

@@ -6,10 +6,10 @@ import pytest
 
 from espnet2_ext.bench import rendering
 from espnet2_ext.bin import bench
-from espnet2_ext.core.events import with_ids
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable, write_table
+from espnet2_ext.core.mixing.events import with_ids
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.errors import DataError
 
 

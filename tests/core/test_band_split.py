@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from espnet2_ext.core.nets.band_split import BandSplit, mel_band_edges
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.band_split import BandSplit, mel_band_edges
+from espnet2_ext.core.layers.stft import STFT
 
 
 @pytest.mark.parametrize("n_fft, fs, bands", [(1024, 32000, 64), (512, 16000, 64), (126, 8000, 64),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from espnet2_ext.core.events import (
+from espnet2_ext.core.mixing.events import (
     Event,
     EventDrawer,
     Mixture,

@@ -5,8 +5,8 @@ import doctest
 import pytest
 import torch
 
-from espnet2_ext.core.nets import pooling
-from espnet2_ext.core.nets.pooling import POOLINGS, make_pooling
+from espnet2_ext.core.layers import pooling
+from espnet2_ext.core.layers.pooling import POOLINGS, make_pooling
 
 B, K, L = 3, 4, 7
 

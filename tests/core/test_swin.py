@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from espnet2_ext.core.nets import swin
+from espnet2_ext.core.layers import swin
 
 
 def test_windows_join_to_the_map():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espnet2_ext.core.public.checkpoint import read_checkpoint
-from espnet2_ext.core.weight_files import UNREADABLE, reason
+from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import DataError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from espnet2_ext.data.flac import to_int16
+from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
 LABELS = [

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tag_standin import FS, tone, write_bank
 
-from espnet2_ext.core.mixing import PairDrawer
-from espnet2_ext.data.anchor_tables import AnchorTable, best_starts, write_anchors
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank, bank_key
+from espnet2_ext.core.mixing.pair_drawer import PairDrawer
+from espnet2_ext.data.bank.anchors import AnchorTable, best_starts, write_anchors
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank, bank_key
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from sounds import noise, write
 
-from espnet2_ext.data.audio_io import (
+from espnet2_ext.audio.read import (
     FlacArkWriter,
     MissingAudio,
     read_audio,
@@ -17,7 +17,7 @@ from espnet2_ext.data.audio_io import (
     resample,
     tar_members,
 )
-from espnet2_ext.data.flac import encode_flac, to_int16
+from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.errors import DataError
 
 

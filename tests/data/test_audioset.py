@@ -9,12 +9,12 @@ import pytest
 from sounds import noise, write
 
 from espnet2_ext.bin.prepare_audioset import main
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.audio_io import read_audio
-from espnet2_ext.data.audioset import find_audio, prepare_audioset, read_class_labels
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.flac import to_int16
-from espnet2_ext.data.scan import scan
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.audio.read import read_audio
+from espnet2_ext.data.corpora.audioset import find_audio, prepare_audioset, read_class_labels
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.audio.flac import to_int16
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 

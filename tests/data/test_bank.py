@@ -9,9 +9,9 @@ import pytest
 import torch
 from sounds import LABELS, corpus, noise
 
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.scan import scan
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.errors import DataError
 
 NUM, FS = 12, 16000
@@ -113,7 +113,7 @@ def test_in_a_spawned_loader_worker(folder):
 
 
 def test_many_shards_do_not_exhaust_descriptors(folder, monkeypatch):
-    monkeypatch.setattr("espnet2_ext.data.bank._OPEN_SHARDS", 1)
+    monkeypatch.setattr("espnet2_ext.data.bank.bank._OPEN_SHARDS", 1)
     bank = ClipBank(folder)
     before = len(os.listdir("/proc/self/fd"))
     for n in range(NUM):

@@ -4,7 +4,7 @@ import pytest
 from sounds import noise, write
 
 from espnet2_ext.bin.prepare_esc50 import main
-from espnet2_ext.data.esc50 import prepare_esc50
+from espnet2_ext.data.corpora.esc50 import prepare_esc50
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 

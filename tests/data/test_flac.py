@@ -5,8 +5,8 @@ import pytest
 import soundfile
 from sounds import noise
 
-from espnet2_ext.data import flac
-from espnet2_ext.data.flac import (
+from espnet2_ext.audio import flac
+from espnet2_ext.audio.flac import (
     BLOCK,
     STRIDE,
     decode_flac,

@@ -3,7 +3,7 @@
 import pytest
 
 from espnet2_ext.bin.hold_out import main
-from espnet2_ext.data.held_out import hold_out, position
+from espnet2_ext.data.corpora.split import hold_out, position
 from espnet2_ext.data.tables import Clip, read_clips, write_clips
 from espnet2_ext.errors import DataError
 

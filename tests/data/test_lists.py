@@ -8,16 +8,16 @@ import pytest
 import soundfile
 
 from espnet2_ext.bin import draw_lists, render_lists
-from espnet2_ext.core.anchors import peak_start
-from espnet2_ext.core.mixing import energy_gain, render
-from espnet2_ext.data import folder
-from espnet2_ext.data.anchor_tables import AnchorTable, write_anchors
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.audio_io import read_audio, read_scp
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.folder import render_folder, sounds_of
-from espnet2_ext.data.lists import COLUMNS, draw_list, read_list, write_list
-from espnet2_ext.data.scan import scan
+from espnet2_ext.core.mixing.anchors import peak_start
+from espnet2_ext.core.mixing.pair_drawer import energy_gain, render
+from espnet2_ext.data.mixtures.event_table import folder
+from espnet2_ext.data.bank.anchors import AnchorTable, write_anchors
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.audio.read import read_audio, read_scp
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.folder import render_folder, sounds_of
+from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, write_list
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 

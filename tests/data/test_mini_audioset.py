@@ -8,11 +8,11 @@ import pytest
 import soundfile
 
 from espnet2_ext.bin import make_mini_audioset as command
-from espnet2_ext.data import mini_audioset as mini
-from espnet2_ext.data import mini_score as score
-from espnet2_ext.data import sound_font
-from espnet2_ext.data.audioset import prepare_audioset
-from espnet2_ext.data.mini_voices import BRANCHES, VOICES
+from espnet2_ext.data.synth import audioset as mini
+from espnet2_ext.data.synth import score
+from espnet2_ext.data.synth import sound_font
+from espnet2_ext.data.corpora.audioset import prepare_audioset
+from espnet2_ext.data.synth.voices import BRANCHES, VOICES
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 

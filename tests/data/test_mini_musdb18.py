@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from espnet2_ext.bin import make_mini_musdb18 as command
-from espnet2_ext.data import mini_musdb18 as mini
-from espnet2_ext.data import mini_songs as songs
-from espnet2_ext.data.mini_score import motifs
-from espnet2_ext.data.musdb18 import find_songs, prepare_musdb18
+from espnet2_ext.data.synth import musdb18 as mini
+from espnet2_ext.data.synth import songs
+from espnet2_ext.data.synth.score import motifs
+from espnet2_ext.data.corpora.musdb18 import find_songs, prepare_musdb18
 from espnet2_ext.data.tables import read_clips
 from espnet2_ext.errors import DataError
 

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from espnet2_ext.bin import make_mini_urbansound8k as command
-from espnet2_ext.data import mini_urbansound8k as mini
-from espnet2_ext.data.mini_effects import BACKGROUND, EFFECTS, FS, Note, Take, play
-from espnet2_ext.data.urbansound8k import CLASSES, COLUMNS, Part, prepare_urbansound8k
+from espnet2_ext.data.synth import urbansound8k as mini
+from espnet2_ext.data.synth.effects import BACKGROUND, EFFECTS, FS, Note, Take, play
+from espnet2_ext.data.corpora.urbansound8k import CLASSES, COLUMNS, Part, prepare_urbansound8k
 from espnet2_ext.errors import DataError
 
 

@@ -10,9 +10,9 @@ import soundfile
 from sounds import noise, snapshot, write
 
 from espnet2_ext.bin import prepare_musdb18 as command
-from espnet2_ext.data.audio_io import resample, to_mono
-from espnet2_ext.data.musdb18 import VALIDATION, Song, find_songs, hold_out, prepare_musdb18
-from espnet2_ext.data.stem_files import STREAMS, read_mono_stems, read_stems
+from espnet2_ext.audio.read import resample, to_mono
+from espnet2_ext.data.corpora.musdb18 import VALIDATION, Song, find_songs, hold_out, prepare_musdb18
+from espnet2_ext.audio.stems import STREAMS, read_mono_stems, read_stems
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 

@@ -3,7 +3,7 @@
 import pytest
 
 from espnet2_ext.bin.prepare_own import main
-from espnet2_ext.data.own import prepare, read_folder, read_table, split
+from espnet2_ext.data.corpora.own_clips import prepare, read_folder, read_table, split
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 

@@ -8,14 +8,14 @@ import pytest
 from sounds import noise, write
 
 from espnet2_ext.bin import prepare_own_weak as command
-from espnet2_ext.core.events import clip_activity, frame_activity, render
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable
-from espnet2_ext.data.names import safe_id, unique
-from espnet2_ext.data.own_sounds import MARKS, cuts, make_own_table, prepare_own_sounds
-from espnet2_ext.data.own_tables import read_tables
-from espnet2_ext.data.scan import scan
+from espnet2_ext.core.mixing.events import clip_activity, frame_activity, render
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.util.names import safe_id, unique
+from espnet2_ext.data.mixtures.from_recordings import MARKS, cuts, make_own_table, prepare_own_sounds
+from espnet2_ext.data.corpora.own_recordings import read_tables
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import read_clips, read_labels, read_tsv
 from espnet2_ext.errors import DataError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_ext.data.parallel import map_parts
+from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
 
 ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}
@@ -106,7 +106,7 @@ def test_second_process_is_refused_and_a_killed_one_is_cleared(tmp_path):
         sys.path[:0] = {sys.path!r}
         from pathlib import Path
         from test_parallel import slow
-        from espnet2_ext.data.parallel import map_parts
+        from espnet2_ext.util.parallel import map_parts
         step = functools.partial(slow, log={str(tmp_path / "log")!r})
         map_parts(step, range(20), {str(tmp_path / "p")!r}, part_size=1, num_workers=2)
     """
@@ -137,7 +137,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_worker(tmp_path):
         sys.path[:0] = {sys.path!r}
         from test_parallel import slow
         from espnet2_ext.bin._cli import run
-        from espnet2_ext.data.parallel import map_parts
+        from espnet2_ext.util.parallel import map_parts
         step = functools.partial(slow, log={str(tmp_path / "log")!r})
         run(lambda: map_parts(step, range(99), {str(tmp_path / "p")!r}, part_size=1, num_workers=2))
     """

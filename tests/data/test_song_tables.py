@@ -8,13 +8,13 @@ import pytest
 from sounds import noise, snapshot, write
 
 from espnet2_ext.bin import prepare_musdb18 as command
-from espnet2_ext.core.events import render
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable
-from espnet2_ext.data.musdb18 import prepare_musdb18
-from espnet2_ext.data.scan import scan
-from espnet2_ext.data.song_tables import SongSettings, make_song_table, window_levels
+from espnet2_ext.core.mixing.events import render
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.data.corpora.musdb18 import prepare_musdb18
+from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table, window_levels
 from espnet2_ext.errors import DataError
 
 STEMS = ("bass", "drums", "vocals", "other")
@@ -50,7 +50,7 @@ def songs(tmp_path, monkeypatch):
         write(Path("corpus/train", song, f"{stem}.wav"), square(levels), 16000, "PCM_24")
     for place in ("train/v", "test/t"):
         write(Path("corpus", place, "bass.wav"), noise(9600))
-    monkeypatch.setattr("espnet2_ext.data.musdb18._rank", lambda name, seed: name != "v")
+    monkeypatch.setattr("espnet2_ext.data.corpora.musdb18._rank", lambda name, seed: name != "v")
     prepare_musdb18("corpus", "data", other="unlabelled", valid_share=0.3)
     scan("data/train", num_workers=1, max_bad_share=0.5)
     archive("data/train", "dump/train", settings=Settings(fs=16000), num_workers=1)

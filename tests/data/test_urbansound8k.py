@@ -7,9 +7,9 @@ import pytest
 from sounds import noise, write
 
 from espnet2_ext.bin.prepare_urbansound8k import main
-from espnet2_ext.data.scan import scan
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import read_clips, read_labels, read_manifest
-from espnet2_ext.data.urbansound8k import Part, parse_sets, prepare_urbansound8k, read_meta
+from espnet2_ext.data.corpora.urbansound8k import Part, parse_sets, prepare_urbansound8k, read_meta
 from espnet2_ext.errors import DataError
 
 HEAD = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"

@@ -8,9 +8,9 @@ from sounds import noise, write
 
 from espnet2_ext.bin import main as cli
 from espnet2_ext.bin import validate_data
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.own_sounds import make_own_table, prepare_own_sounds
-from espnet2_ext.data.scan import scan
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.mixtures.from_recordings import make_own_table, prepare_own_sounds
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.errors import DataError
 
 CLIPS = "path,labels,set\n"

@@ -5,7 +5,7 @@ import torch
 from weak_corpus import CLASSES, FS, HOP, N_FFT, model_args
 
 from espnet2_ext.core.losses.weak_label import ClassifierLoss, Labels, WeakLabelLoss
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.enh.decoder.sqrt_hann_stft_decoder import SqrtHannSTFTDecoder
 from espnet2_ext.enh.encoder.sqrt_hann_stft_encoder import SqrtHannSTFTEncoder
 from espnet2_ext.enh.espnet_model_weak import gain_where_mixed

@@ -5,8 +5,8 @@ import yaml
 from standin import LABELS, StandIn
 
 from espnet2_ext.infer import bundle
-from espnet2_ext.infer.bundle_writer import write_bundle
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.pack import write_bundle
+from espnet2_ext.infer.query_separator import Separator
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from standin import LABELS, StandIn, noise
 
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import read_bundle
-from espnet2_ext.infer.bundle_writer import write_bundle
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.pack import write_bundle
+from espnet2_ext.infer.query_separator import Separator
 
 
 def change(path, drop=(), **members):

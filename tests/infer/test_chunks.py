@@ -7,7 +7,7 @@ from standin import StandIn, noise
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.chunks import Chunker, Plan
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.query_separator import Separator
 
 
 def run(chunker, x, step):

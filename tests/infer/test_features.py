@@ -14,9 +14,9 @@ from standin import StandIn, noise
 from espnet2_ext.bin import embedding_figure
 from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.errors import BundleError
-from espnet2_ext.infer.bundle_writer import write_bundle
+from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.features import features_of, place_of, pooled_outputs
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.report.embedding import symmetric_kl
 
 CONFIG = Path(__file__).parents[2] / "conf" / "debug" / "train_qsep_care_sep.yaml"

@@ -9,7 +9,7 @@ import soundfile
 from standin import StandIn, noise
 
 from espnet2_ext.bin.qsep_inference import main
-from espnet2_ext.data.audio_io import FlacArkWriter, read_audio, read_mono, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder, work
 
@@ -23,7 +23,7 @@ def fresh_model():
 
 @pytest.fixture
 def rendered(tmp_path):
-    """A folder as `data.folder` renders it: two lengths of mixture, one key without `other`."""
+    """A folder as `data.mixtures.folder` renders it: two lengths of mixture, one key without `other`."""
     path = tmp_path / "dump" / "test"
     path.mkdir(parents=True)
     for n, name in enumerate(("wav", "spk1", "enroll_self", "enroll_other", "absent")):
@@ -94,7 +94,7 @@ def test_other_data_or_model_starts_anew(rendered, infer, toy_bundle, exp):
     infer(rendered, "inf", "--protocols", "self", "--passes", "mixture")
     second = times(out)
     assert all(second[p] > before[p] for p in before)
-    from espnet2_ext.infer.bundle_writer import write_bundle
+    from espnet2_ext.infer.pack import write_bundle
 
     write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", toy_bundle,
                  {"name": "another"})

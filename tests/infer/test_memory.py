@@ -14,7 +14,7 @@ import re, sys
 import numpy as np
 import torch
 from standin import StandIn
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.query_separator import Separator
 torch.set_num_threads(1)
 separator = Separator(StandIn(fs=8000), device="cpu")
 query = np.ones((1, separator.query_dim), np.float32)

@@ -5,7 +5,7 @@ import pytest
 from standin import noise
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.query import agreement_of, read_query, trim_silence, usual_agreement, windows
+from espnet2_ext.infer.queries import agreement_of, read_query, trim_silence, usual_agreement, windows
 
 
 def tone(hz, seconds=1.0, fs=16000, channels=1):

@@ -9,8 +9,8 @@ import yaml
 from standin import noise
 
 from espnet2_ext.bin.main import main
-from espnet2_ext.infer.bundle_writer import write_bundle
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.pack import write_bundle
+from espnet2_ext.infer.query_separator import Separator
 
 DEBUG = Path(__file__).parents[2] / "conf" / "debug"
 

@@ -12,9 +12,9 @@ from standin import StandIn, noise
 
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer import audio_files
-from espnet2_ext.infer.audio_files import ArraySource, FileSource, OutputType, output_type
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.audio import streams as audio_files
+from espnet2_ext.audio.streams import ArraySource, FileSource, OutputType, output_type
+from espnet2_ext.infer.query_separator import Separator
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 import standin
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.query_separator import Separator
 separator = Separator(standin.StandIn(), device="cpu")
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -12,7 +12,7 @@ from tag_standin import FS, tone, write_bank
 
 from espnet2_ext.bin import tag_inference
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer.bundle_writer import write_bundle
+from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.tagger import Listener
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.tagging import TaggingTask

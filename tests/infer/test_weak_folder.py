@@ -11,7 +11,7 @@ from standin import noise
 from weak_standin import CLASSES, WeakStandIn
 
 from espnet2_ext.bin.weak_inference import main
-from espnet2_ext.data.audio_io import FlacArkWriter, read_audio, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import bundle, weak_files, weak_folder
 

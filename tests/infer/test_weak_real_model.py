@@ -9,10 +9,10 @@ import yaml
 from standin import noise
 
 from espnet2_ext.bin.weak_inference import main
-from espnet2_ext.data.audio_io import FlacArkWriter, read_audio, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
 from espnet2_ext.errors import BundleError
-from espnet2_ext.infer.weak_espnet import WeakSeparateSpeech
-from espnet2_ext.infer.weak_separator import WeakSeparator
+from espnet2_ext.infer.espnet import WeakSeparateSpeech
+from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.tasks.weak import WeakLabelTask
 
 CONFIG = Path(__file__).parents[2] / "conf/debug/train_weak.yaml"

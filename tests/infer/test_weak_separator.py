@@ -10,8 +10,8 @@ from weak_standin import CLASSES, WeakStandIn
 
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import bundle
-from espnet2_ext.infer.audio_files import ArraySource
-from espnet2_ext.infer.weak_separator import WeakSeparator, windows
+from espnet2_ext.audio.streams import ArraySource
+from espnet2_ext.infer.class_separator import WeakSeparator, windows
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from espnet2_ext.bin import (
     report,
     scan,
 )
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.lists import about_list, read_list
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 from espnet2_ext.data.tables import Label, file_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle_writer import write_bundle
+from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.describe import judge
 
 FS, FOLDS = 16000, (1, 2)

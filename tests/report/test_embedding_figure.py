@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from espnet2_ext.bin import embedding_figure
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.scan import scan
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.embedding import Panel, System, make_panel, project, record, symmetric_kl

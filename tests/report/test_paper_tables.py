@@ -11,10 +11,10 @@ from recipe_options import options_of
 from espnet2_ext.bin import embedding_figure, tables
 from espnet2_ext.bin import sweep as sweep_bin
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.paper.listing import CITED, listing
-from espnet2_ext.report.paper.measured import over_seeds, read_scores
-from espnet2_ext.report.paper.registry import PAPERS, find_table, load_paper
-from espnet2_ext.report.sweep_plan import Sweep
+from espnet2_ext.papers.listing import CITED, listing
+from espnet2_ext.papers.measured import over_seeds, read_scores
+from espnet2_ext.papers.tables import PAPERS, find_table, load_paper
+from espnet2_ext.papers.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 # rows of each table and figure, counted in the papers

@@ -10,8 +10,8 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.report import page
 from espnet2_ext.report.experiment import facts, training_curves
 from espnet2_ext.report.results import markdown
-from espnet2_ext.report.score import score
-from espnet2_ext.report.summary import examples
+from espnet2_ext.scores.score import score
+from espnet2_ext.scores.summary import examples
 from espnet2_ext.report.tables import Table
 
 LOG = """\

@@ -9,11 +9,11 @@ import soundfile
 from tiny_set import FS, write_outputs
 
 from espnet2_ext.bin import qsep_scoring
-from espnet2_ext.data.audio_io import FlacArkWriter, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_scp
 from espnet2_ext.errors import DataError
-from espnet2_ext.report import score as score_module
+from espnet2_ext.scores import score as score_module
 from espnet2_ext.report.experiment import load_rows, load_summary
-from espnet2_ext.report.score import score
+from espnet2_ext.scores.score import score
 
 OPTIONS = {"espnet_keys": 0, "num_workers": 0}
 
@@ -134,7 +134,7 @@ def test_24_bits_carry_100_db_and_16_do_not(scored):
 
 
 def soundfile_read(data, key):
-    from espnet2_ext.data.audio_io import read_audio
+    from espnet2_ext.audio.read import read_audio
 
     audio, fs = read_audio(read_scp(data / "spk1.scp")[key])
     return audio[:, 0].astype(np.float64), fs

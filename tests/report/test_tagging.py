@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from espnet2_ext.report.tagging import average_precision
+from espnet2_ext.scores.tagging import average_precision
 
 
 def test_hand_computed():

@@ -6,7 +6,7 @@ import pytest
 
 from espnet2_ext.bin.keep_best import main
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.trials import keep_best, told_trials, validation_loss
+from espnet2_ext.train.trials import keep_best, told_trials, validation_loss
 
 
 def line(epoch: int, loss: str) -> str:

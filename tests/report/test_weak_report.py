@@ -12,7 +12,7 @@ from espnet2_ext.report import weak_examples
 from espnet2_ext.report.weak_examples import excerpt, pick
 from espnet2_ext.report.weak_figures import density, draw_density
 from espnet2_ext.report.weak_results import write_weak_results
-from espnet2_ext.report.weak_score import score_weak
+from espnet2_ext.scores.weak_score import score_weak
 from espnet2_ext.report.weak_sets import Experiment, Scored, ordering, parse_experiments, scored_on
 
 LEAKS = {"strong": 0.1, "frame": 0.4, "clip": 0.3}

@@ -8,12 +8,12 @@ import pytest
 from weak_tiny import CLASSES, FS, KEYS, make_sources, write_data, write_outputs
 
 from espnet2_ext.bin import weak_scoring
-from espnet2_ext.data.audio_io import FlacArkWriter, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_scp
 from espnet2_ext.errors import DataError
-from espnet2_ext.report import weak_score
+from espnet2_ext.scores import weak_score
 from espnet2_ext.report.experiment import load_rows, load_summary
-from espnet2_ext.report.weak_detection import f_measure, shrink
-from espnet2_ext.report.weak_score import score_weak
+from espnet2_ext.scores.weak_detection import f_measure, shrink
+from espnet2_ext.scores.weak_score import score_weak
 
 OPTIONS = {"espnet_keys": 0, "num_workers": 0}
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from espnet2_ext.data.audio_io import FlacArkWriter
+from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.data.tables import Label, write_labels
 
 FS = 16000

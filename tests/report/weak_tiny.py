@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 
-from espnet2_ext.core.events import Event, Mixture, clip_activity, frame_activity
-from espnet2_ext.data.audio_io import FlacArkWriter
-from espnet2_ext.data.mixtures import write_table
-from espnet2_ext.infer.weak_activity import join_activity, save_activity
-from espnet2_ext.infer.weak_separator import Activity
+from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, frame_activity
+from espnet2_ext.audio.read import FlacArkWriter
+from espnet2_ext.data.mixtures.event_table import write_table
+from espnet2_ext.data.outputs import join_activity, save_activity
+from espnet2_ext.infer.class_separator import Activity
 
 FS, NUM, HOP, N_FFT, POOL = 16000, 12800, 128, 512, 4
 CLASSES = ["bell", "dog_bark", "wind"]

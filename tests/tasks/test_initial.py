@@ -10,7 +10,7 @@ from small_confs import parse, small_separator, small_tagger
 from torch import nn
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.tasks.initial import Entry, initial_weights, load, load_all
+from espnet2_ext.train.initial_weights import Entry, initial_weights, load, load_all
 from espnet2_ext.tasks.qsep import QSepTask
 
 CARE, UNET = "mini/care_sep.yaml", "mini/st_sed_sep.yaml"

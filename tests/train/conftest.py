@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_ext.data.archive import Settings, archive
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.scan import scan
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
 FS = 8000

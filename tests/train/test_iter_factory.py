@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from espnet2_ext.core.mixing import PairDrawer
-from espnet2_ext.data.lists import draw_list
+from espnet2_ext.core.mixing.pair_drawer import PairDrawer
+from espnet2_ext.data.mixtures.pair_list import draw_list
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.iter_factory import PairIterFactory, batch_bounds
-from espnet2_ext.train.preprocessor import QSepPreprocessor
+from espnet2_ext.train.row_iter_factory import PairIterFactory, batch_bounds
+from espnet2_ext.train.qsep_data import QSepPreprocessor
 
 
 def training(bank, **options):

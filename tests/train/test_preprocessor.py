@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from espnet2.train.preprocessor import AbsPreprocessor
 
-from espnet2_ext.core.mixing import PairDrawer, render
+from espnet2_ext.core.mixing.pair_drawer import PairDrawer, render
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.preprocessor import QSepPreprocessor
+from espnet2_ext.train.qsep_data import QSepPreprocessor
 
 
 @pytest.fixture(scope="module")

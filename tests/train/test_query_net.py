@@ -10,13 +10,13 @@ import yaml
 from small_confs import CONF, parse
 
 from espnet2_ext.bin import qsep_check, qsep_train
-from espnet2_ext.data.anchor_tables import write_anchors
-from espnet2_ext.data.lists import draw_list, write_list
+from espnet2_ext.data.bank.anchors import write_anchors
+from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.data.tables import Label, read_labels, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import read_bundle
-from espnet2_ext.infer.bundle_writer import PLACES, write_bundle
-from espnet2_ext.infer.separator import Separator
+from espnet2_ext.infer.pack import PLACES, write_bundle
+from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks.tagging import TaggingTask
 
 NUM = 2000  # samples of an anchor at 8 kHz

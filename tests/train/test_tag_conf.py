@@ -7,7 +7,7 @@ import torch
 
 from espnet2_ext.tasks.common import check_keys
 from espnet2_ext.tasks.tagging import TaggingTask
-from espnet2_ext.train.tag_iter_factory import TagDrawer
+from espnet2_ext.train.tag_data import TagDrawer
 
 CONF = Path(__file__).parents[2] / "conf"
 FULL = {"care_cls_768": (768, 96), "hts_at_768": (768, 128), "hts_at_2048": (2048, 128),

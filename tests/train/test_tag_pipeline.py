@@ -18,8 +18,8 @@ from espnet2_ext.bin import (
     tag_scoring,
     tag_train,
 )
-from espnet2_ext.data.anchor_tables import AnchorTable
-from espnet2_ext.data.bank import ClipBank
+from espnet2_ext.data.bank.anchors import AnchorTable
+from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import tag_bank as tag_bank_module

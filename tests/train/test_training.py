@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from espnet2_ext.bin import qsep_check, qsep_train
-from espnet2_ext.data.lists import draw_list, write_list
+from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.errors import DataError
 
 ROOT = Path(__file__).parents[2]

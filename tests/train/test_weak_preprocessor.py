@@ -7,11 +7,11 @@ import pytest
 from espnet2.train.preprocessor import AbsPreprocessor
 from weak_corpus import FS, HOP, N_FFT
 
-from espnet2_ext.core.events import clip_activity, frame_activity, render
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable, write_table
+from espnet2_ext.core.mixing.events import clip_activity, frame_activity, render
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.weak_preprocessor import WeakPreprocessor
+from espnet2_ext.train.weak_data import WeakPreprocessor
 
 ALWAYS = {"speech_mix", "clip_label", "label_kind"}
 REFS = {"speech_ref1", "speech_ref2", "speech_ref3"}

@@ -11,9 +11,9 @@ import yaml
 from weak_corpus import CLASSES, FS, HOP, N_FFT, ROOT, command, write_config
 
 from espnet2_ext.bin import weak_train, weak_train_asteroid
-from espnet2_ext.core.events import clip_activity, render
-from espnet2_ext.data.bank import ClipBank
-from espnet2_ext.data.mixtures import MixtureTable, write_table
+from espnet2_ext.core.mixing.events import clip_activity, render
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.experiment import training_curves
 from espnet2_ext.tasks.weak import WeakLabelTask

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.nets.swin import PatchMerge, SwinStage, valid_mask
+from espnet2_ext.core.layers.swin import PatchMerge, SwinStage, valid_mask
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 

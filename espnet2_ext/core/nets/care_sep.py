@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.core.nets.care_encoder import BandLinear, CaREEncoder
-from espnet2_ext.core.nets.swin import PatchExpand, SwinStage
+from espnet2_ext.core.layers.swin import PatchExpand, SwinStage
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")

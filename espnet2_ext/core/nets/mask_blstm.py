@@ -7,7 +7,7 @@ and the complex mask are what that paper leaves to future work.
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.nets.blstm import BLSTM, hide_padding
+from espnet2_ext.core.layers.blstm import BLSTM, hide_padding
 
 MASK_TYPES = ("magnitude", "share", "phase_sensitive", "complex")
 LOG_FLOOR = 1e-5  # added to magnitudes before the logarithm: 100 dB below a bin of magnitude 1

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.nets.blstm import BLSTM, hide_padding
+from espnet2_ext.core.layers.blstm import BLSTM, hide_padding
 from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
-from espnet2_ext.core.nets.mel import mel_filterbank
+from espnet2_ext.core.layers.mel import mel_filterbank
 
 _LOG_FLOOR = 1e-3  # lower, and the quiet frames between events govern the batch norm
 

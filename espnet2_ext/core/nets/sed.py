@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.nets.blstm import BLSTM, hide_padding
-from espnet2_ext.core.nets.conv_pool import ConvPool
-from espnet2_ext.core.nets.mel import mel_filterbank
-from espnet2_ext.core.nets.pooling import make_pooling
+from espnet2_ext.core.layers.blstm import BLSTM, hide_padding
+from espnet2_ext.core.layers.conv_pool import ConvPool
+from espnet2_ext.core.layers.mel import mel_filterbank
+from espnet2_ext.core.layers.pooling import make_pooling
 
 
 class SoundEventDetector(nn.Module):

@@ -6,7 +6,7 @@ import re
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from espnet2_ext.core.weight_files import UNREADABLE, reason
+from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import DataError
 
 _BEGINNINGS = (b"PK", b"\x80")  # a zip, or the pickle of the format before PyTorch 1.6

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from espnet2_ext.core.nets.log_mel import LogMel
+from espnet2_ext.core.layers.log_mel import LogMel
 from espnet2_ext.core.public.keys import LOG_MEL, check_names, log_mel_weights, unwrap
 
 _BLOCK = {"norm1": "norm1", "attn.qkv": "attn.qkv", "attn.proj": "attn.proj", "norm2": "norm2",

@@ -3,7 +3,7 @@
 from espnet2.enh.decoder.abs_decoder import AbsDecoder
 from torch import Tensor
 
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.stft import STFT
 
 
 class HannSTFTDecoder(AbsDecoder):

@@ -3,8 +3,8 @@
 from espnet2.enh.decoder.abs_decoder import AbsDecoder
 from torch import Tensor
 
-from espnet2_ext.core.nets.band_split import BandSplit
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.band_split import BandSplit
+from espnet2_ext.core.layers.stft import STFT
 
 
 class MelBandMergeDecoder(AbsDecoder):

@@ -4,7 +4,7 @@ import torch
 from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from torch import Tensor
 
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.stft import STFT
 
 
 class AbsSTFTEncoder(AbsEncoder):

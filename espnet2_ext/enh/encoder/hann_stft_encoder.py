@@ -1,6 +1,6 @@
 """ESPnet encoder `hann_stft`."""
 
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.enh.encoder.abs_stft_encoder import AbsSTFTEncoder
 
 

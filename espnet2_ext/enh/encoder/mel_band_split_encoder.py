@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from espnet2_ext.core.nets.band_split import BandSplit
-from espnet2_ext.core.nets.stft import STFT
+from espnet2_ext.core.layers.band_split import BandSplit
+from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.enh.encoder.abs_stft_encoder import AbsSTFTEncoder
 
 

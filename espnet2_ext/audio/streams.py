@@ -1,0 +1,261 @@
+"""Where sound comes from and goes to, a block at a time: memory does not depend on the length."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import soundfile
+
+from espnet2_ext.audio.flac import Stream
+from espnet2_ext.errors import DataError
+
+BLOCK = 1 << 16  # samples a read
+ENDLESS = 1 << 60
+KEPT = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}  # bits a sample
+FORMATS = {".wav": "WAV", ".w64": "W64", ".flac": "FLAC"}
+WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes of sound that a WAV's 32-bit sizes can hold, with room
+
+
+class Source(Protocol):
+    """A recording: `frames` samples of `channels` channels at `fs` Hz, stored as `subtype`."""
+
+    name: str
+    fs: int
+    channels: int
+    frames: int
+    subtype: str
+
+    def blocks(self, dtype: str = "float32") -> Iterator[np.ndarray]:
+        """Yield `[T', C]` from the start; each call starts anew."""
+
+
+class ArraySource:
+    """A recording in memory: `[T, C]`."""
+
+    subtype = "FLOAT"
+
+    def __init__(self, x: np.ndarray, fs: int, name: str = "the array"):
+        self.x, self.fs, self.name = x, fs, name
+        self.frames, self.channels = x.shape
+
+    def blocks(self, dtype: str = "float32") -> Iterator[np.ndarray]:
+        for i in range(0, self.frames, BLOCK):
+            yield self.x[i:i + BLOCK].astype(dtype, copy=False)
+
+
+class FileSource:
+    """A sound file that libsndfile reads.
+
+    Raises:
+        DataError: no such file, a folder, a file without samples, one that cannot be decoded (at
+            once, or from `blocks` at the place of the damage). OSError: not readable.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path, self.name = Path(path), str(path)
+        if not self.path.exists():
+            raise DataError(f"{path}: no such file")
+        if self.path.is_dir():
+            raise DataError(f"{path}: is a folder, not a sound file")
+        with self._open() as f:
+            self.fs, self.channels, self.frames = f.samplerate, f.channels, f.frames
+            self.subtype = f.subtype
+            odd = "(should be" in f.extra_info
+        if self.frames > ENDLESS:  # a stream whose header does not tell its length: count
+            self.frames = sum(map(len, self.blocks()))
+        if self.frames == 0:
+            raise DataError(f"{path}: holds no sound (0 samples)")
+        if odd:
+            logging.warning("%s: its header tells another size than the file has, it may be cut "
+                            "off; %.2f s are there", path, self.frames / self.fs)
+
+    def _open(self) -> Stream:
+        if self.path.stat().st_size == 0:
+            raise DataError(f"{self.path}: is empty (0 bytes)")
+        with open(self.path, "rb"):  # an unreadable file says so itself (OSError)
+            pass
+        try:
+            return Stream(self.path)
+        except (soundfile.SoundFileError, TypeError) as e:
+            raise DataError(f"{self.path}: cannot be decoded as sound ({_reason(e)}); WAV, FLAC, "
+                            "Ogg and MP3 can") from e
+
+    def blocks(self, dtype: str = "float32") -> Iterator[np.ndarray]:
+        done = 0
+        with self._open() as f:
+            while done < self.frames:
+                try:
+                    x = f.read(min(BLOCK, self.frames - done), dtype=dtype, always_2d=True)
+                except soundfile.SoundFileError as e:
+                    raise self._damaged(done, _reason(e)) from e
+                if not len(x):
+                    if self.frames > ENDLESS:
+                        return
+                    raise self._damaged(done, "it ends there")
+                done += len(x)
+                yield x
+
+    def _damaged(self, done: int, why: str) -> DataError:
+        return DataError(f"{self.name}: damaged at {done / self.fs:.2f} s ({why}; its header "
+                         f"promises {self.frames / self.fs:.2f} s)")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+class Measured(NamedTuple):
+    """rms: of the mean of the channels over the whole recording; peak: highest absolute sample."""
+
+    rms: float
+    peak: float
+
+
+def measure(source: Source) -> Measured:
+    """Level of a recording, in one pass.
+
+    Raises:
+        DataError: NaN or infinity in it (names the place), or damage.
+    """
+    energy, peak, done = 0.0, 0.0, 0
+    for x in source.blocks():
+        top = float(np.abs(x).max())
+        if not np.isfinite(top):
+            at = done + int(np.argmin(np.isfinite(x).all(1)))
+            raise DataError(f"{source.name}: a sample that is not a number or infinite at "
+                            f"{at / source.fs:.3f} s (sample {at})")
+        mono = x.mean(1, dtype=np.float64)
+        energy += float(mono @ mono)
+        peak = max(peak, top)
+        done += len(x)
+    return Measured((energy / max(done, 1)) ** 0.5, peak)
+
+
+class Sink(Protocol):
+    """Takes estimates in order."""
+
+    def write(self, x: np.ndarray) -> np.ndarray:
+        """Take `[T', C]` float64; return what was kept of it (after rounding and clipping)."""
+
+    def close(self) -> None: ...
+
+
+class ArraySink:
+    """Collects into `out` `[T, C]`."""
+
+    def __init__(self, out: np.ndarray):
+        self.out, self.done = out, 0
+
+    def write(self, x: np.ndarray) -> np.ndarray:
+        self.out[self.done:self.done + len(x)] = x
+        self.done += len(x)
+        return x
+
+    def close(self) -> None:
+        pass
+
+
+class OutputType(NamedTuple):
+    format: str
+    subtype: str
+
+
+def output_type(path: str | Path, source: Source, subtype: str | None = None) -> OutputType:
+    """How `path` is written.
+
+    The suffix gives the format (.wav, .w64, .flac). Sample type: `subtype` where given, else the
+    input's own when it is one of PCM_16, PCM_24, PCM_32, FLOAT and DOUBLE, else PCM_16 (FLAC holds
+    integers up to 24 bits: PCM_24 in place of the wider ones). A WAV of more than 4 GB, which its
+    32-bit sizes cannot say, is written as RF64, its standard extension.
+
+    Raises:
+        DataError: a suffix or sample type that cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise DataError(f"{path}: the output must end in {', '.join(FORMATS)}")
+    kind = FORMATS[suffix]
+    if subtype is None:
+        subtype = source.subtype if source.subtype in KEPT else "PCM_16"
+        if kind == "FLAC" and subtype != "PCM_16":
+            subtype = "PCM_24"
+    if subtype not in KEPT or not soundfile.check_format(kind, subtype):
+        raise DataError(f"{path}: cannot be written as {subtype}; known: {', '.join(KEPT)}"
+                        + (" (FLAC: PCM_16, PCM_24)" if kind == "FLAC" else ""))
+    if kind == "FLAC" and source.channels > 8:
+        raise DataError(f"{path}: FLAC holds up to 8 channels, not {source.channels}; take .wav")
+    size = source.frames * source.channels * KEPT[subtype] // 8
+    if kind == "WAV" and size > WAV_LIMIT:
+        kind = "RF64"
+    return OutputType(kind, subtype)
+
+
+def check_space(path: str | Path, source: Source, subtype: str, copies: int = 1) -> None:
+    """Raise a DataError when `copies` outputs of this size cannot fit the disk of `path`."""
+    need = copies * source.frames * source.channels * KEPT[subtype] // 8
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise DataError(f"{path}: {need / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
+
+
+class FileSink:
+    """Writes a sound file; integers are rounded here, so that what was written is known exactly.
+
+    Args:
+        path: the file to write; `name`: what messages call it.
+
+    `clipped` counts the samples that did not fit, `peak` is the highest absolute sample asked for.
+    """
+
+    def __init__(self, path: Path, name: str, fs: int, channels: int, kind: OutputType):
+        self.name, self.kind = name, kind
+        self.clipped, self.total, self.peak = 0, 0, 0.0
+        try:
+            self.file = soundfile.SoundFile(path, "w", fs, channels, kind.subtype,
+                                            format=kind.format)
+        except soundfile.SoundFileError as e:
+            raise OSError(f"{name}: cannot be written ({_reason(e)})") from e
+
+    def write(self, x: np.ndarray) -> np.ndarray:
+        self.total += x.size
+        self.peak = max(self.peak, float(np.abs(x).max(initial=0.0)))
+        if self.kind.subtype in ("FLOAT", "DOUBLE"):
+            data = kept = x.astype(np.float32 if self.kind.subtype == "FLOAT" else np.float64)
+        else:
+            bits = KEPT[self.kind.subtype]
+            scale = 2.0 ** (bits - 1)
+            whole = np.rint(x * scale)
+            fit = np.clip(whole, -scale, scale - 1)
+            self.clipped += int(np.count_nonzero(whole != fit))
+            kept = fit / scale
+            wide = 16 if bits == 16 else 32  # libsndfile takes the top bits of a 32-bit integer
+            data = (fit * 2.0 ** (wide - bits)).astype(np.int16 if wide == 16 else np.int32)
+        try:
+            self.file.write(data)
+        except (soundfile.SoundFileError, AssertionError) as e:
+            raise OSError(f"{self.name}: writing failed; is the disk full? ({_reason(e)})") from e
+        return kept
+
+    def close(self) -> None:
+        """Finish the file; warn when samples were clipped."""
+        try:
+            self.file.close()
+        except soundfile.SoundFileError as e:
+            raise OSError(f"{self.name}: writing failed; is the disk full? ({_reason(e)})") from e
+        if self.clipped:
+            logging.warning(
+                "%s: %d of %d samples (%.3g %%) beyond full scale were clipped, the highest at "
+                "%.2f; write --subtype FLOAT to keep them", self.name, self.clipped, self.total,
+                100 * self.clipped / self.total, self.peak)
+
+    def abandon(self) -> None:
+        """Let go of the file, whatever its state; after `close` this does nothing."""
+        with contextlib.suppress(soundfile.SoundFileError):
+            self.file.close()

@@ -1,0 +1,224 @@
+"""Mixtures of two clips: `PairDrawer.draw(rng)` makes a row of a table, `render` its audio.
+
+All randomness goes into the row under an explicit generator; the audio is a pure function of the
+row and of the bank. A bank is anything with the methods of
+`espnet2_ext.data.bank.bank.ClipBank`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from espnet2_ext.core.mixing.anchors import ANCHORS, choose_start
+from espnet2_ext.core.mixing.pairs import (
+    GAIN_RANGE,
+    Pair,
+    class_name,
+    energy_gain,
+    holds,
+    render,
+    self_query,
+)
+from espnet2_ext.errors import DataError
+
+__all__ = ["GAIN_RANGE", "Pair", "PairDrawer", "energy_gain", "holds", "render", "self_query"]
+
+QUERIES = {"self": 0.0, "other": 1.0, "mixed": None}
+BALANCES = ("class", "clip")
+_MAX_TRIES = 100
+_TRIES_A_CLASS = 10  # clips of one class tried before the next class, so that classes stay even
+_TRIES_A_QUERY = 30
+
+
+class PairDrawer:
+    """Draws pairs of clips whose labels are disjoint, also up and down the ontology.
+
+    Args:
+        bank: a `ClipBank`; only its tables are read, no audio.
+        segment: length of an anchor in seconds; None: as long as the longer clip (`whole` only).
+        query_from: `self` (the target itself), `other` (another clip of the class, one without
+            the other target's classes where there is one; the target itself when the class has
+            no other clip) or `mixed` (other with the chance `other_prob`).
+        absent_prob: chance that a query is of a class related to neither clip; its target is
+            silence. Left out where no such class exists.
+        anchor: `peak` (most energetic segment, from the 100 ms envelope, first of equals),
+            `sampled` (a start on the envelope's frames with probability proportional to its
+            segment's energy), `random` (uniform), `whole` (from the clip's first sample).
+        balance: `class` (class uniform over those with clips, then a clip of it) or `clip`.
+        query_segment: length of a query in seconds; None: that of the anchors.
+        anchors: a table of anchors, `anchors(clip, class, num) -> start or None`; None falls
+            back on `anchor`.
+        draw_absent: draw clips for `absent1/2`; otherwise the other target's clip stands there.
+
+    Raises:
+        DataError: naming a class that no other class is unrelated to, or an unknown option.
+    """
+
+    def __init__(
+        self,
+        bank,
+        *,
+        segment: float | None = 2.0,
+        query_from: str = "self",
+        other_prob: float = 0.5,
+        absent_prob: float = 0.0,
+        anchor: str = "peak",
+        balance: str = "class",
+        query_segment: float | None = None,
+        anchors: Callable | None = None,
+        draw_absent: bool = False,
+    ):
+        _check_choices(query_from=query_from, anchor=anchor, balance=balance)
+        _check_numbers(bank.fs, segment, query_segment, other_prob, absent_prob)
+        if segment is None and anchor != "whole":
+            raise DataError(f"anchor `{anchor}` needs a segment length; without one use `whole`")
+        self.bank = bank
+        self.num = None if segment is None else round(segment * bank.fs)
+        self.qnum = None if query_segment is None else round(query_segment * bank.fs)
+        self.other_prob = other_prob if query_from == "mixed" else QUERIES[query_from]
+        self.absent_prob, self.anchor, self.balance = absent_prob, anchor, balance
+        self.anchors, self.draw_absent = anchors, draw_absent
+        self.related = np.asarray(bank.related)
+        self.classes = np.array(
+            [k for k in range(bank.num_classes) if len(bank.clips_of(k))], dtype=np.int64
+        )
+        self._check_classes()
+
+    def _check_classes(self):
+        if len(self.classes) == 0:
+            raise DataError(f"{_where(self.bank)}: no class has a clip")
+        free = ~self.related[np.ix_(self.classes, self.classes)]
+        lonely = self.classes[~free.any(axis=1)]
+        if len(lonely):
+            raise DataError(
+                f"{_where(self.bank)}: no clips of a class unrelated to "
+                f"{class_name(self.bank, lonely[0])}, so nothing can be mixed with it"
+            )
+
+    def draw(self, rng: np.random.Generator, clip1: int | None = None, id: str = "") -> Pair:
+        """Draw a row; `clip1` fixes the first target.
+
+        Raises:
+            DataError: naming the class for which no partner with disjoint labels was found.
+        """
+        (class1, one), (class2, two) = self._targets(rng, clip1)
+        samples = max(self.bank.num_samples(one), self.bank.num_samples(two))
+        num = samples if self.num is None else self.num
+        start1, start2 = self._start(rng, one, class1, num), self._start(rng, two, class2, num)
+        qnum = num if self.qnum is None else self.qnum
+        ask1, query1, qstart1 = self._query(rng, class1, one, start1, num, qnum, two)
+        ask2, query2, qstart2 = self._query(rng, class2, two, start2, num, qnum, one)
+        return Pair(
+            id=id, clip1=one, start1=start1, clip2=two, start2=start2, num=num,
+            class1=ask1, class2=ask2, gain2=None,
+            query1=query1, qstart1=qstart1, query2=query2, qstart2=qstart2, qnum=qnum,
+            absent1=self._absent(rng, class1, two), absent2=self._absent(rng, class2, one),
+        )  # fmt: skip
+
+    def _targets(self, rng, clip1):
+        """Two (class, clip) with disjoint label sets."""
+        nothing = np.zeros(len(self.related), dtype=bool)
+        for _ in range(_MAX_TRIES):
+            if clip1 is None:
+                class1, one = self._pick(rng, nothing) or (None, None)
+            else:
+                class1, one = self._label_of(rng, clip1), int(clip1)
+            if class1 is None:
+                break
+            second = self._pick(rng, self._blocked(one))
+            if second:
+                return (class1, one), second
+            if clip1 is not None:
+                break
+        if class1 is None:
+            raise DataError(f"{_where(self.bank)}: clips without any class cannot be targets")
+        raise DataError(
+            f"{_where(self.bank)}: no clip was found whose labels are disjoint from those of "
+            f"clip {self.bank.id(one)}, drawn for {class_name(self.bank, class1)}"
+        )
+
+    def _pick(self, rng, blocked):
+        """A (class, clip), none of the clip's labels blocked [K]; None when the tries run out."""
+        classes = self.classes[~blocked[self.classes]]
+        if len(classes) == 0:
+            return None
+        for i in range(_MAX_TRIES):
+            if self.balance == "clip":
+                clip = rng.integers(len(self.bank))
+                k = self._label_of(rng, clip)
+            else:
+                if i % _TRIES_A_CLASS == 0:
+                    k = classes[rng.integers(len(classes))]
+                    clips = self.bank.clips_of(k)
+                clip = clips[rng.integers(len(clips))]
+            if k is not None and not blocked[self.bank.labels(clip)].any():
+                return int(k), int(clip)
+        return None
+
+    def _label_of(self, rng, clip):
+        labels = self.bank.labels(clip)
+        return int(labels[rng.integers(len(labels))]) if len(labels) else None
+
+    def _blocked(self, *clips):
+        """bool [K]: classes related to a label of any of the clips."""
+        labels = np.concatenate([self.bank.labels(c) for c in clips])
+        return self.related[labels].any(axis=0)
+
+    def _start(self, rng, clip, k, num):
+        start = self.anchors(clip, k, num) if self.anchors is not None else None
+        if start is not None:
+            return int(start)
+        return choose_start(self.anchor, rng, self.bank, clip, num)
+
+    def _query(self, rng, k, clip, start, num, qnum, rival):
+        """(class asked for, clip, start) of the query for target `clip`, mixed with `rival`."""
+        absent, other = rng.random(2) < (self.absent_prob, self.other_prob)
+        if absent:
+            found = self._pick(rng, self._blocked(clip, rival))
+            if found:
+                return *found, self._start(rng, found[1], found[0], qnum)
+        query = self._other(rng, k, clip, rival) if other else clip
+        if query != clip:
+            return k, query, self._start(rng, query, k, qnum)
+        if qnum != num:  # around the same middle
+            last = self.bank.num_samples(clip) - qnum
+            start = max(0, min(start + (num - qnum) // 2, last))
+        return k, clip, start
+
+    def _other(self, rng, k, clip, rival):
+        """Another clip of class `k`, if possible without `rival`'s classes; or `clip` itself."""
+        clips = self.bank.clips_of(k)
+        blocked = self._blocked(rival)
+        for _ in range(_TRIES_A_QUERY if len(clips) > 1 else 0):
+            query = int(clips[rng.integers(len(clips) - 1)])
+            # its own place stands for the last clip: uniform over the others in one draw
+            query = int(clips[-1]) if query == clip else query
+            if not blocked[self.bank.labels(query)].any():
+                break
+        return query if len(clips) > 1 else clip
+
+    def _absent(self, rng, k, rival):
+        """A clip with no class related to `k`; `rival`, which has none, when none is found."""
+        found = self._pick(rng, self.related[k]) if self.draw_absent else None
+        return found[1] if found else rival
+
+
+def _where(bank) -> str:
+    return str(getattr(bank, "path", "bank"))
+
+
+def _check_choices(**options):
+    allowed = {"query_from": QUERIES, "anchor": ANCHORS, "balance": BALANCES}
+    for option, value in options.items():
+        if value not in allowed[option]:
+            names = ", ".join(allowed[option])
+            raise DataError(f"{option} must be one of {names}; got {value!r}")
+
+
+def _check_numbers(fs, segment, query_segment, other_prob, absent_prob):
+    for option, value in (("segment", segment), ("query_segment", query_segment)):
+        if value is not None and round(value * fs) < 1:
+            raise DataError(f"{option} must be longer than one sample; got {value} s")
+    for option, value in (("other_prob", other_prob), ("absent_prob", absent_prob)):
+        if not 0 <= value <= 1:
+            raise DataError(f"{option} must be between 0 and 1; got {value}")

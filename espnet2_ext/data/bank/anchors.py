@@ -1,0 +1,129 @@
+"""Where in a clip a class is heard best: tables that a tagger makes, for drawing anchors.
+
+A table is an `.npz` of one bank and one segment length: `indptr` int64 [clips + 1] and `classes`
+int32 say which classes each clip has, `start` int64 where the best segment of each begins, in
+samples; `num`, its length; `fs`; `manifest_hash` of the bank and `labels_hash` of its list of
+classes; `model`, the tagger's digest.
+"""
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_ext.data.bank.bank import ClipBank, bank_key
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import atomic_path
+
+ARRAYS = ("indptr", "classes", "start", "num", "fs", "manifest_hash", "labels_hash", "model")
+_EQUAL = 1 - 1e-6  # sums of equal activities differ in the last bits, which must not decide
+
+
+def best_starts(activity: np.ndarray, edges: np.ndarray, samples: int, num: int) -> np.ndarray:
+    """Start of the `num` samples in which the mean activity of each class is highest.
+
+    The mean over a segment is piecewise linear in the segment's place, so the best one begins or
+    ends on an edge. The first of equals.
+
+    Args:
+        activity: [L, K], 0 or more, constant from edge to edge.
+        edges: [L + 1] ascending, in samples.
+        samples: length of the clip; where it is not longer than `num`, the start is 0.
+
+    Returns:
+        int64 [K].
+    """
+    last = max(samples - num, 0)
+    edges = np.asarray(edges, np.float64)
+    starts = np.unique(np.clip(np.rint([*edges, *(edges - num), last]), 0, last)).astype(np.int64)
+    whole = np.vstack([np.zeros(activity.shape[1]),
+                       np.cumsum(np.diff(edges)[:, None] * activity, axis=0)])
+    total = _at(whole, edges, starts + num) - _at(whole, edges, starts)
+    return starts[np.argmax(total >= total.max(axis=0) * _EQUAL, axis=0)]
+
+
+def _at(values: np.ndarray, edges: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """`values` [L + 1, K], given at `edges`, at `places` [N] between them: [N, K]."""
+    right = np.clip(np.searchsorted(edges, places), 1, len(edges) - 1)
+    width = np.maximum(edges[right] - edges[right - 1], 1e-9)
+    share = np.clip((places - edges[right - 1]) / width, 0, 1)[:, None]
+    return (1 - share) * values[right - 1] + share * values[right]
+
+
+def write_anchors(path: str | os.PathLike, bank: ClipBank, start: np.ndarray, num: int,
+                  model: str) -> None:
+    """Write a table.
+
+    Args:
+        start: [sum of the clips' numbers of classes], in the order of the bank's labels.
+    """
+    classes = [bank.labels(i) for i in range(len(bank))]
+    indptr = np.cumsum([0, *map(len, classes)])
+    if len(start) != indptr[-1]:
+        raise ValueError(f"{len(start)} starts for {indptr[-1]} labels")
+    with atomic_path(path) as tmp, open(tmp, "wb") as f:
+        np.savez(f, indptr=indptr, classes=np.concatenate(classes).astype(np.int32),
+                 start=np.asarray(start, np.int64), num=num, model=model, **bank_key(bank))
+
+
+class AnchorTable:
+    """A table as `PairDrawer` takes it: `anchors(clip, class, num)`.
+
+    It is pickled as its path.
+
+    Attributes:
+        num: length of the segments in samples. fs: in Hz. model: digest of the tagger.
+        key: `bank_key` of the bank.
+
+    Raises:
+        DataError: no such file, or not such a table.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        try:
+            with np.load(path) as z:
+                if lacks := set(ARRAYS) - set(z.files):
+                    raise DataError(f"{path}: not a table of anchors, it has no "
+                                    f"{', '.join(sorted(lacks))}")
+                self._indptr, self._classes, self._start = (z[n] for n in ARRAYS[:3])
+                self.num, self.fs, self.model = int(z["num"]), int(z["fs"]), str(z["model"])
+                self.key = {"fs": self.fs} | {n: str(z[n]) for n in ARRAYS if n.endswith("_hash")}
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such table of anchors") from None
+        except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error,
+                zipfile.BadZipFile) as e:  # fmt: skip
+            raise e if isinstance(e, DataError) else DataError(f"{path}: {e}") from e
+
+    def __reduce__(self):
+        return AnchorTable, (self.path,)
+
+    def check(self, bank: ClipBank, num: int | None = None) -> None:
+        """Refuse a bank that the table was not made of, or segments of another length.
+
+        Raises:
+            DataError: naming the table and what differs.
+        """
+        theirs = bank_key(bank)
+        if self.key != theirs or len(bank) + 1 != len(self._indptr):
+            differ = ", ".join(f"{k} {v}, there {theirs[k]}" for k, v in self.key.items()
+                               if v != theirs[k])
+            raise DataError(f"{self.path}: was made of other clips or classes than {bank.path} "
+                            f"holds ({differ})")
+        if num is not None and num != self.num:
+            raise DataError(f"{self.path}: its segments are {self.num / self.fs:g} s long, but "
+                            f"{num / bank.fs:g} s are asked for")
+
+    def __call__(self, clip: int, k: int, num: int) -> int | None:
+        """Start of the best segment of class `k` in a clip, in samples.
+
+        None, so that another rule decides, where the clip has no such label, or for another length
+        than that of the table (a query may have its own).
+        """
+        if num != self.num:
+            return None
+        first, end = self._indptr[clip], self._indptr[clip + 1]
+        found = np.flatnonzero(self._classes[first:end] == k)
+        return int(self._start[first + found[0]]) if len(found) else None

@@ -1,0 +1,221 @@
+"""Stage `archive`: the good clips of a manifest become a clip bank (see `bank.py`)."""
+
+import functools
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from espnet2_ext.audio.read import ark_header, read_audio, resample, to_mono
+from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, tables
+from espnet2_ext.data.bank.tables import shard_path, write_classes, write_index
+from espnet2_ext.audio.flac import encode_flac, seek_points, to_int16
+from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.data.bank.scan import sound_hash, summarise
+from espnet2_ext.data.tables import Entry, file_digest, read_labels, read_manifest
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import write_text
+
+
+class Item(NamedTuple):
+    """A clip to store: its row in the bank, and of the manifest what is needed to read it."""
+
+    row: int
+    id: str
+    source: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a bank is stored. fs: rate in Hz; format: flac or pcm16; clips_per_shard: clips a file,
+    which is also the unit of work; 0: a 64th of all, but 16 to 4096, so that a small set keeps
+    many cores busy and a large one does not fall into many files."""
+
+    fs: int = 32000
+    format: str = "flac"
+    clips_per_shard: int = 0
+
+    def __post_init__(self):
+        if self.format not in SUFFIX or self.fs <= 0 or self.clips_per_shard < 0:
+            raise DataError(f"no such storage: {self}; formats are {', '.join(SUFFIX)}")
+
+    def sized(self, clips: int) -> "Settings":
+        """The same with a number of clips a shard that suits `clips` where none was given."""
+        return replace(
+            self, clips_per_shard=self.clips_per_shard or min(max(-(-clips // 64), 16), 4096)
+        )
+
+
+def archive(
+    data_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    *,
+    labels: str | os.PathLike | None = None,
+    settings: Settings = Settings(),
+    num_workers: int | None = None,
+    scheduler: str | None = None,
+) -> dict:
+    """Write the `ok` clips of `data_dir/manifest.tsv` as a clip bank into `out_dir`.
+
+    Mono (mean of the channels), resampled once with soxr HQ, 16 bit. `bank.json` is written last. A
+    second call with the same manifest and settings does nothing; one that was stopped goes on with
+    the first shard that is not whole.
+
+    Args:
+        labels: `labels.tsv`; None: the one beside `data_dir`.
+        num_workers, scheduler: see `map_parts`.
+
+    Returns:
+        `bank.json`.
+
+    Raises:
+        DataError: no manifest, no good clip in it, a class that `labels` lacks, a sound that is no
+            longer what was scanned.
+        OSError: what the file system said, such as a full disk; nothing is left half-written.
+    """
+    data_dir, out_dir = Path(data_dir), Path(out_dir)
+    manifest = data_dir / "manifest.tsv"
+    labels = Path(labels) if labels else data_dir.parent / "labels.tsv"
+    info = _known(out_dir, _key(manifest, labels, settings))
+    if info is not None:
+        logging.info("%s: unchanged, not archived again", out_dir)
+        return info
+    (out_dir / "bank.json").unlink(missing_ok=True)
+    good = sorted((e for e in read_manifest(manifest) if e.status == "ok"), key=_by_id)
+    if not good:
+        raise DataError(f"{manifest}: no clip is ok")
+    classes = _class_rows(good, labels)
+    settings = settings.sized(len(good))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    parts = map_parts(
+        functools.partial(archive_part, out_dir=os.path.abspath(out_dir), settings=settings),
+        [Item(row, e.id, e.source, e.hash) for row, e in enumerate(good)],
+        out_dir / ".parts",
+        part_size=settings.clips_per_shard,
+        num_workers=num_workers,
+        scheduler=scheduler,
+        desc=f"archive {out_dir.name}",
+    )
+    write_text(out_dir / "labels.tsv", labels.read_text(encoding="utf-8"))
+    write_classes(out_dir, *classes)
+    info = _key(manifest, labels, settings) | {"clips": len(good), "classes": classes[1]}
+    info |= write_index(out_dir, good, parts, settings.fs, settings.format)
+    info["manifest_hash"] = summarise(read_manifest(manifest))[1]
+    write_text(out_dir / "bank.json", json.dumps(info, indent=1) + "\n")
+    shutil.rmtree(out_dir / ".parts", ignore_errors=True)
+    return info
+
+
+def _by_id(e: Entry) -> bytes:
+    return e.id.encode()
+
+
+def _key(manifest: Path, labels: Path, settings: Settings) -> dict:
+    for path in (manifest, labels):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+    digests = {"manifest_digest": file_digest(manifest), "labels_digest": file_digest(labels)}
+    stored = {k: v for k, v in asdict(settings).items() if k != "clips_per_shard" or v}
+    return {"version": VERSION, **stored, **digests}
+
+
+def _known(out_dir: Path, key: dict) -> dict | None:
+    """What `bank.json` says, if it is of this manifest and settings and the tables are there."""
+    try:
+        info = json.loads((out_dir / "bank.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = all((out_dir / f"{name}.npy").is_file() for name in tables(key["format"]))
+    return info if whole and all(info.get(k) == v for k, v in key.items()) else None
+
+
+def archive_part(items: Sequence[Item], path: Path, *, out_dir: str, settings: Settings) -> None:
+    """Write one shard, then its table to `path`: where that is, the shard is whole."""
+    index = np.zeros(len(items), INDEX)
+    shard = items[0].row // settings.clips_per_shard
+    levels, seeks, clipped = [], [], 0
+    audio = path.with_name(path.name + ".audio")  # beside the part: cleared like it after a kill
+    target = shard_path(out_dir, shard, settings.format)
+    try:
+        with open(audio, "wb") as f:
+            for n, item in enumerate(items):
+                pcm, cut = prepare(item, settings.fs)
+                clipped += cut
+                offset, nbytes, points = _put(f, item.id, pcm, settings, target)
+                index[n] = shard, offset, nbytes, len(pcm)
+                seeks.append(points)
+                levels.append(envelope_db(pcm, settings.fs))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(audio, target)
+    finally:
+        audio.unlink(missing_ok=True)
+    with open(path, "wb") as f:
+        envelope, seek = _padded(levels), _padded(seeks)
+        np.savez(f, index=index, clipped=clipped, envelope=envelope, seek=seek)
+
+
+def _padded(rows: list[np.ndarray]) -> np.ndarray:
+    """Stack rows of differing length; zeros behind the shorter ones."""
+    table = np.zeros((len(rows), max(map(len, rows))), rows[0].dtype)
+    for n, row in enumerate(rows):
+        table[n, : len(row)] = row
+    return table
+
+
+def prepare(item: Item, fs: int) -> tuple[np.ndarray, bool]:
+    """Read a clip as it is stored: int16 [T] at `fs` Hz, and whether samples had to be clipped.
+
+    Raises:
+        DataError: the sound is not the one that was scanned.
+    """
+    x, rate = read_audio(item.source)
+    if sound_hash(x) != item.hash:
+        raise DataError(f"{item.source}: clip {item.id} has changed since the scan: scan again")
+    x = resample(to_mono(x), rate, fs)
+    return to_int16(x), bool(np.abs(x).max(initial=0) > 1)
+
+
+def _put(
+    f, key: str, pcm: np.ndarray, settings: Settings, target: Path
+) -> tuple[int, int, np.ndarray]:
+    """Append a clip; returns offset and bytes of the sound itself, and its seek points."""
+    if settings.format == "pcm16":
+        head, data, points = b"", pcm.tobytes(), np.zeros(0, np.uint32)
+    else:
+        data = encode_flac(pcm, settings.fs)
+        head, points = ark_header(key, len(data)), seek_points(data, len(pcm), settings.fs)
+    offset = f.tell() + len(head)
+    try:
+        f.write(head + data)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(target)) from e
+    return offset, len(data), points
+
+
+def envelope_db(pcm: np.ndarray, fs: int) -> np.ndarray:
+    """Mean square of each 100 ms of int16 [T] as uint8: dB of full scale + 120, floored at 0.
+
+    Segment k is samples k fs / 10 to (k + 1) fs / 10 (rounded down); the last one may be shorter.
+    """
+    num = -(-len(pcm) * 10 // fs)
+    edges = np.arange(num + 1) * fs // 10
+    edges[-1] = len(pcm)
+    power = np.add.reduceat((pcm / 32768.0) ** 2, edges[:-1]) / np.diff(edges)
+    return np.clip(np.rint(10 * np.log10(power + 1e-12)) + 120, 0, 255).astype(np.uint8)
+
+
+def _class_rows(good: list[Entry], labels: Path) -> tuple[list[list[int]], int]:
+    """Class rows of each clip, and the number of classes."""
+    rows = {c.mid: c.index for c in read_labels(labels)}
+    for e in good:
+        if unknown := [m for m in e.labels if m not in rows]:
+            raise DataError(f"{labels}: clip {e.id} has the class {unknown[0]}, which is not there")
+    return [sorted({rows[m] for m in e.labels}) for e in good], len(rows)

@@ -1,0 +1,235 @@
+"""The clip bank: prepared clips of one rate in a few large files, any crop at random."""
+
+import functools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames
+from espnet2_ext.data.tables import Label, file_digest, read_labels
+from espnet2_ext.errors import DataError
+
+VERSION = 1
+SUFFIX = {"flac": "ark", "pcm16": "pcm"}
+INDEX = np.dtype([("shard", "<u2"), ("offset", "<u8"), ("nbytes", "<u4"), ("samples", "<u4")])
+_OPEN_SHARDS = 512  # kept open; the usual limit is 1024 files a process
+_MEAN_SQUARE = np.where(np.arange(256) == 0, 0, 10.0 ** ((np.arange(256) - 120) / 10)).astype("f4")
+
+
+def tables(format: str) -> tuple[str, ...]:
+    """Names of the `.npy` tables of a bank."""
+    classes = "labels.indptr", "labels.indices", "clips.indptr", "clips.indices"
+    return ("index", "ids", *classes, "envelope") + (("seek",) if format == "flac" else ())
+
+
+class ClipBank:
+    """A folder written by `espnet2_ext.data.bank.archive`, read without holding it.
+
+    Tables are memory maps, so processes share them; an object is pickled as its path, and files are
+    opened by the process that reads. Rows are sorted by clip id (as bytes). `seek.npy` [clips, S]
+    holds the offset in its clip of every fourth FLAC frame, 0 where there is none.
+
+    Args:
+        path: the folder, `dump/<set>`.
+
+    Attributes:
+        fs: rate in Hz. num_classes: K. classes: list of `Label`, K of them. info: `bank.json`.
+        related: bool [K, K], a class with itself, its ancestors and descendants.
+
+    Raises:
+        DataError: `bank.json` is missing (the bank is not whole), or tables do not fit together.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._load()
+
+    def __getstate__(self):
+        return {"path": self.path}
+
+    def __setstate__(self, state):
+        self.path = state["path"]
+        self._load()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def id(self, i: int) -> str:
+        """Identifier of row `i`."""
+        return self._ids[i].decode()
+
+    def index_of(self, id: str) -> int:
+        """Row of the clip `id`. Raises DataError for an unknown one."""
+        key = id.encode()
+        if 0 < len(key) <= self._ids.dtype.itemsize:
+            i = int(np.searchsorted(self._ids, np.array(key, self._ids.dtype)))
+            if i < len(self._ids) and self._ids[i] == key:
+                return i
+        raise DataError(f"{self.path}: no clip {id!r}")
+
+    def num_samples(self, i: int) -> int:
+        """Length of row `i` in samples."""
+        return int(self._index[i]["samples"])
+
+    def labels(self, i: int) -> np.ndarray:
+        """Class rows of clip `i`, ascending."""
+        return self._of("labels", i)
+
+    def clips_of(self, k: int) -> np.ndarray:
+        """Clip rows of class `k`, ascending."""
+        return self._of("clips", k)
+
+    def envelope(self, i: int) -> np.ndarray:
+        """Mean square of each 100 ms of row `i`, float32, of length ceil(10 samples / fs).
+
+        It is kept in steps of 1 dB from -119 dB; what lies below is 0.
+        """
+        num = -(-self.num_samples(i) * 10 // self.fs)
+        return _MEAN_SQUARE[self._envelope[i, :num]]
+
+    def read(self, i: int, start: int = 0, num: int | None = None) -> np.ndarray:
+        """Samples `start` to `start + num` of row `i`: float32 [num], full scale 1.0.
+
+        Past the clip's end there are zeros. num None: up to the end.
+
+        Raises:
+            DataError: naming shard and clip, when the bytes cannot be read or decoded.
+        """
+        row = self._index[self._row(int(i))]
+        total = int(row["samples"])
+        start = int(start)
+        num = max(total - start, 0) if num is None else int(num)
+        if start < 0 or num < 0:
+            raise ValueError(f"start {start} and num {num} must not be negative")
+        have = max(min(num, total - start), 0)
+        x = self._samples(i, row, start, have) if have else np.zeros(0, np.float32)
+        return x if have == num else np.pad(x, (0, num - have))
+
+    @functools.cached_property
+    def related(self) -> np.ndarray:
+        """bool [K, K]: True where two classes are the same, or one is an ancestor of the other."""
+        table = np.eye(self.num_classes, dtype=bool)
+        for label in self.classes:
+            table[label.index, list(label.related)] = True
+        return table | table.T
+
+    def _samples(self, i: int, row: np.void, start: int, num: int) -> np.ndarray:
+        shard = int(row["shard"])
+        try:
+            if self.info["format"] == "flac":
+                return self._from_flac(i, row, start, num)
+            data = self._bytes(shard, int(row["offset"]) + 2 * start, 2 * num)
+            return np.frombuffer(data, "<i2") * np.float32(2**-15)
+        except (OSError, EOFError, soundfile.SoundFileError) as e:
+            raise DataError(f"{self._shard(shard)}: clip {self.id(i)}: {e}") from e
+
+    def _from_flac(self, i: int, row: np.void, start: int, num: int) -> np.ndarray:
+        """Read the frames that a crop needs, by the table of some frames' places, and decode."""
+        offset, nbytes, samples = int(row["offset"]), int(row["nbytes"]), int(row["samples"])
+        shard, step = int(row["shard"]), BLOCK * STRIDE
+        first, end = start // step, -(-(start + num) // step)
+        a = int(self._seek[i, first])
+        b = int(self._seek[i, end]) if end * step < samples else 0
+        if a and num < samples:
+            data = self._bytes(shard, offset + a, (b or nbytes) - a)
+            x = decode_frames(data, first * STRIDE, samples, self.fs, start, num)
+            if x is not None:
+                return x
+        x = decode_flac(self._bytes(shard, offset, nbytes))
+        if len(x) != samples:
+            raise EOFError(f"decodes to {len(x)} samples where {samples} are expected")
+        return x[start : start + num]
+
+    def _shard(self, shard: int) -> Path:
+        return self.path / f"audio.{shard:05d}.{SUFFIX[self.info['format']]}"
+
+    def _bytes(self, shard: int, offset: int, nbytes: int) -> bytes:
+        """Read at a place, without a position that forks or threads would share."""
+        fd = self._files.get(shard)
+        if fd is not None:
+            data = os.pread(fd, nbytes, offset)
+        else:
+            fd = os.open(self._shard(shard), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(fd, nbytes, offset)
+            finally:
+                if len(self._files) >= _OPEN_SHARDS or self._files.setdefault(shard, fd) != fd:
+                    os.close(fd)
+        if len(data) != nbytes:
+            raise EOFError("the file is cut off")
+        return data
+
+    def __del__(self):
+        for fd in self.__dict__.get("_files", {}).values():
+            os.close(fd)
+
+    def _row(self, i: int) -> int:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"{self.path}: row {i} of {len(self)}")
+        return i
+
+    def _of(self, table: str, i: int) -> np.ndarray:
+        ptr = self._tables[f"{table}.indptr"]
+        return np.asarray(self._tables[f"{table}.indices"][ptr[i] : ptr[i + 1]])
+
+    def _load(self) -> None:
+        self._files: dict[int, int] = {}
+        try:
+            self.info = json.loads((self.path / "bank.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no bank.json, so no whole clip bank is here") from None
+        except ValueError as e:
+            raise DataError(f"{self.path}/bank.json: {e}") from e
+        lacks = {"fs", "classes", "clips"} - self.info.keys()
+        if lacks or self.info.get("version") != VERSION or self.info.get("format") not in SUFFIX:
+            raise DataError(f"{self.path}/bank.json: not a bank of version {VERSION}: make it anew")
+        self.fs, self.num_classes = int(self.info["fs"]), int(self.info["classes"])
+        self.classes: list[Label] = read_labels(self.path / "labels.tsv")
+        self._tables = {name: self._map(name) for name in tables(self.info["format"])}
+        self._index, self._ids = self._tables["index"], self._tables["ids"]
+        self._envelope = self._tables["envelope"]
+        self._seek = self._tables.get("seek")
+        self._check()
+
+    def _map(self, name: str) -> np.ndarray:
+        path = self.path / f"{name}.npy"
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as e:
+            raise DataError(f"{path}: {e}") from e
+        return array.view(np.ndarray)  # the map stays alive; plain indexing is twice as fast
+
+    def _check(self) -> None:
+        n, t = int(self.info["clips"]), self._tables
+        fits = {
+            "index": self._index.dtype == INDEX and self._index.shape == (n,),
+            "ids": self._ids.dtype.kind == "S" and self._ids.shape == (n,),
+            "envelope": self._envelope.ndim == 2 and len(self._envelope) == n,
+            "labels.indptr": t["labels.indptr"].shape == (n + 1,),
+            "labels.indices": t["labels.indices"].shape == (t["labels.indptr"][-1],),
+            "clips.indptr": t["clips.indptr"].shape == (self.num_classes + 1,),
+            "clips.indices": t["clips.indices"].shape == (t["clips.indptr"][-1],),
+            "labels": len(self.classes) == self.num_classes,
+            "seek": self._seek is None or (self._seek.ndim == 2 and len(self._seek) == n),
+        }
+        for name, good in fits.items():
+            if not good:
+                raise DataError(f"{self.path}: table {name} does not fit bank.json ({n} clips)")
+        shards = self._index["shard"]
+        ends = np.append(np.flatnonzero(np.diff(shards)), n - 1) if n else []
+        for row in self._index[ends]:
+            path = self._shard(row["shard"])
+            if not path.is_file() or path.stat().st_size < row["offset"] + row["nbytes"]:
+                raise DataError(f"{path}: missing or cut off")
+
+
+def bank_key(bank: ClipBank) -> dict:
+    """What lists, anchors and tags of a bank rest on: rate, clips and classes, not its place."""
+    return {
+        "fs": bank.fs,
+        "manifest_hash": bank.info["manifest_hash"],
+        "labels_hash": file_digest(Path(bank.path) / "labels.tsv"),
+    }

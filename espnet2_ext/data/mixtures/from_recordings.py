@@ -1,0 +1,251 @@
+"""One's own recordings of which only labels are known: what sounds in them, and perhaps when.
+
+They come as tables (`own_tables`). Preparation splits them into sets and lists them as clips, for
+the scan and archive stages; then the recordings in the bank and their labels become mixture tables.
+"""
+
+import logging
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet2_ext.core.mixing.events import Event, Mixture
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import bank_digest, write_table
+from espnet2_ext.util.names import unique
+from espnet2_ext.data.corpora.own_clips import Sound, split
+from espnet2_ext.data.corpora.own_recordings import Problem, Recording, read_tables
+from espnet2_ext.data.tables import (
+    Clip,
+    Label,
+    read_tsv,
+    write_clips,
+    write_labels,
+    write_tsv,
+)
+from espnet2_ext.errors import DataError
+
+MARKS = ("clip", "known", "class", "onset", "offset", "where")
+SLACK = 0.01  # seconds by which an offset may lie past the end: tables are rounded
+
+log = logging.getLogger(__name__)
+
+
+def split_recordings(
+    recordings: Sequence[Recording], shares: tuple[float, float], seed: int
+) -> dict[str, list[Recording]]:
+    """Give every recording a set, by the rule of `own.split`. Recordings without a label are taken
+    for a class of their own there.
+
+    Raises:
+        DataError: a group in two sets, a set without a recording, impossible shares.
+    """
+    if not 0 <= min(shares) <= sum(shares) < 1:
+        raise DataError(f"shares {shares} for validation and test leave none for training")
+    sounds = [Sound(r.path, r.labels or ("",), r.set, r.group) for r in recordings]
+    rows = {r.path: r for r in recordings}
+    sets = {name: [rows[s.path] for s in of] for name, of in split(sounds, shares, seed).items()}
+    if empty := [name for name, of in sets.items() if not of]:
+        raise DataError(
+            f"no recording is left for {', '.join(empty)}. A class of three recordings or more"
+            " gives some to each set; the column set can name the sets"
+        )
+    return sets
+
+
+def class_problems(
+    sets: dict[str, list[Recording]], classes: Sequence[str]
+) -> Iterator[Problem]:
+    """Classes that cannot be learned from the training set: in none of its recordings, or, as far
+    as the tables alone can tell, active all the time. For the other sets a lack is only noted."""
+    for name, recordings in sets.items():
+        having = Counter(label for r in recordings for label in r.labels)
+        for label in classes:
+            if not having[label]:
+                what = f"class {label!r} never occurs in the set {name}"
+                yield Problem("classes", what, fatal=name == "train")
+        if name == "train" and all(r.known == "clip" for r in recordings):
+            for label in classes:
+                if having[label] == len(recordings):
+                    yield Problem("classes", f"class {label!r} is in every training recording (its"
+                                  " prior is 1): recordings without it are needed")  # fmt: skip
+
+
+def prepare_own_sounds(
+    tables: Sequence[str | os.PathLike],
+    data_dir: str | os.PathLike,
+    *,
+    classes: Sequence[str] = (),
+    allow_unlabelled: bool = False,
+    shares: tuple[float, float] = (0.1, 0.1),
+    seed: int = 0,
+) -> dict[str, int]:
+    """Write `labels.tsv` and each set's `clips.tsv` and `marks.tsv`; recordings of each set.
+
+    `marks.tsv` holds the labels, `clip, known, class, onset, offset, where`; a line without class
+    is a recording without labels. `make_own_table` makes the mixture tables of it.
+
+    Raises:
+        DataError: the first of the problems, with the number of the others.
+    """
+    own = read_tables(tables, classes=classes, allow_unlabelled=allow_unlabelled)
+    sets = {} if own.problems else split_recordings(own.recordings, shares, seed)
+    fatal = own.problems + [p for p in class_problems(sets, own.classes) if p.fatal]
+    if fatal:
+        more = f" (and {len(fatal) - 1} more: validate-data lists them)" if len(fatal) > 1 else ""
+        raise DataError(f"{fatal[0]}{more}")
+    data_dir = Path(data_dir)
+    names = unique(re.sub(r"[\s,]", "_", name) for name in own.classes)
+    mids = dict(zip(own.classes, names))
+    ids = dict(zip((r.path for r in own.recordings), unique(r.name for r in own.recordings)))
+    write_labels(data_dir / "labels.tsv", (Label(i, mids[n], n) for i, n in enumerate(own.classes)))
+    for name, of in sets.items():
+        clips = sorted((Clip(ids[r.path], tuple(mids[v] for v in r.labels), str(r.path)), r.path)
+                       for r in of)  # fmt: skip
+        write_clips(data_dir / name / "clips.tsv", (clip for clip, _ in clips))
+        rows = {r.path: r for r in of}
+        lines = (line for clip, path in clips for line in _mark_lines(clip.id, rows[path], mids))
+        write_tsv(data_dir / name / "marks.tsv", MARKS, lines)
+    return {name: len(of) for name, of in sets.items()}
+
+
+def _mark_lines(id_: str, recording: Recording, mids: dict[str, str]) -> Iterator[tuple]:
+    for mark in recording.marks:
+        times = ("" if v is None else repr(v) for v in (mark.onset, mark.offset))
+        yield id_, recording.known, mids[mark.label], *times, mark.where
+    if not recording.marks:
+        yield id_, recording.known, "", "", "", recording.where
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """How recordings become mixtures.
+
+    Attributes:
+        seconds: length of a chunk. Chunks do not overlap; a remainder of less than half a chunk is
+            left out, unless it is all there is.
+        whole_clips: recordings with clip labels are not cut. Where they are, every chunk has all
+            labels of its recording, so that it may lack a sound that its label names.
+    """
+
+    seconds: float = 4.0
+    whole_clips: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.seconds < math.inf:
+            raise DataError(f"seconds must be positive, not {self.seconds}")
+
+
+class _Line(NamedTuple):
+    known: str
+    label: str
+    onset: float | None
+    offset: float | None
+    where: str
+
+
+def make_own_table(
+    data_dir: str | os.PathLike,
+    bank: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    settings: OwnSettings | None = None,
+    n_fft: int = 512,
+    hop: int = 128,
+) -> dict:
+    """Write the mixture table `out` of the recordings in `data_dir/marks.tsv`, archived as `bank`.
+
+    A mixture holds its recording as sound of no labelled class, and its labels without sound.
+    Recordings that the scan left out of the bank are reported.
+
+    Returns:
+        `table.json`.
+
+    Raises:
+        DataError: with the file and line of the user's own table: an onset or offset past the end
+            of its recording. No marks, no recording in the bank.
+    """
+    settings = settings or OwnSettings()
+    data_dir, bank = Path(data_dir), ClipBank(bank)
+    marks = _read_marks(data_dir / "marks.tsv")
+    rows = {bank.id(i): i for i in range(len(bank))}
+    if lacking := [id_ for id_ in marks if id_ not in rows]:
+        log.warning("%s: %d of %d recordings are not in %s (see manifest.tsv), the first is %s",
+                    data_dir, len(lacking), len(marks), bank.path, lacking[0])  # fmt: skip
+    classes = [label.mid for label in bank.classes]
+    mixtures, cut = [], 0
+    for id_, lines in marks.items():
+        if id_ in rows:
+            made = _mixtures(id_, lines, bank.num_samples(rows[id_]), bank.fs, classes, settings)
+            cut += len(made) > 1 and lines[0].known == "clip"
+            mixtures += made
+    if not mixtures:
+        raise DataError(f"{data_dir}: none of its {len(marks)} recordings is in {bank.path}")
+    if cut:
+        log.warning(
+            "%s: %d recordings with clip labels are cut into chunks, which all get the labels of"
+            " the whole (whole_clips keeps them whole)", data_dir, cut,
+        )  # fmt: skip
+    return write_table(out, mixtures, fs=bank.fs, classes=classes, n_fft=n_fft, hop=hop,
+                       settings=asdict(settings), bank_hash=bank_digest(bank))  # fmt: skip
+
+
+def _read_marks(path: Path) -> dict[str, list[_Line]]:
+    marks: dict[str, list[_Line]] = defaultdict(list)
+    for number, (id_, known, label, onset, offset, where) in read_tsv(path, MARKS):
+        try:
+            times = (float(v) if v else None for v in (onset, offset))
+            marks[id_].append(_Line(known, label, *times, where))
+        except ValueError:
+            raise DataError(f"{path}:{number}: onset or offset is not a number") from None
+    return dict(sorted(marks.items()))
+
+
+def _mixtures(
+    id_: str, lines: list[_Line], total: int, fs: int, classes: Sequence[str], settings: OwnSettings
+) -> list[Mixture]:
+    """The chunks of a recording of `total` samples."""
+    spans = [(classes.index(v.label), *_span(v, total, fs)) for v in lines if v.label]
+    known = lines[0].known
+    num = total if known == "clip" and settings.whole_clips else round(settings.seconds * fs)
+    mixtures = []
+    for n, (start, samples) in enumerate(cuts(total, num)):
+        events = [Event(-1, id_, start, 0, samples, 1.0)]
+        for cls, first, end in spans:
+            a, b = max(first - start, 0), min(end - start, samples)
+            if a < b:
+                events.append(Event(cls, None, 0, a, b - a, 1.0))
+        mixtures.append(Mixture(f"{id_}.{n:04d}", samples, known, tuple(events)))
+    return mixtures
+
+
+def cuts(total: int, num: int) -> list[tuple[int, int]]:
+    """First sample and length of the chunks of `num` samples of a recording of `total`."""
+    whole, rest = divmod(total, num)
+    found = [(n * num, num) for n in range(whole)]
+    if rest and (2 * rest >= num or not whole):
+        found.append((whole * num, rest))
+    return found
+
+
+def _span(line: _Line, total: int, fs: int) -> tuple[int, int]:
+    """First and last-but-one sample of a label; the whole recording where it has no times."""
+    if line.onset is None or line.offset is None:
+        return 0, total
+    if text := past_end(line.onset, line.offset, total / fs):
+        raise DataError(f"{line.where}: {text}")
+    first = round(line.onset * fs)
+    return first, max(min(round(line.offset * fs), total), first + 1)
+
+
+def past_end(onset: float, offset: float, seconds: float) -> str:
+    """What is wrong with a label in a recording of that length; '' where nothing is."""
+    for name, value, slack in (("onset", onset, 0.0), ("offset", offset, SLACK)):
+        if value > seconds + slack or (name == "onset" and value >= seconds):
+            return f"{name} {value:g} s is past the end of the recording, {seconds:.3f} s"
+    return ""

@@ -1,0 +1,198 @@
+"""Lists of pairs on disk: drawn once with a seed, written as a table, read with checks.
+
+Beside a list `NAME.tsv` lies `NAME.json`: the seed, the options, and what tells the bank, so that
+a list is never used with other clips or classes than those it was drawn from.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, energy_gain, holds
+from espnet2_ext.data.bank.anchors import AnchorTable
+from espnet2_ext.data.bank.bank import bank_key
+from espnet2_ext.data.tables import file_digest, read_tsv, tsv_line
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import write_text
+
+COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
+CLIPS = ("clip1", "clip2", "query1", "query2", "absent1", "absent2")
+_AT_LEAST = {"num": 1, "qnum": 1, "start1": 0, "start2": 0, "qstart1": 0, "qstart2": 0}
+_CLASSES = ("class1", "class2")
+
+
+def draw_list(
+    bank,
+    n: int | None = None,
+    seed: int = 0,
+    *,
+    segment: float | None = None,
+    anchor: str = "whole",
+    query_from: str = "other",
+    balance: str = "class",
+    query_segment: float | None = None,
+    anchors=None,
+    gain_range=GAIN_RANGE,
+) -> list[Pair]:
+    """Draw `n` pairs; rows hold clip ids and measured gains.
+
+    With `n` None or the number of clips, each clip is the first target once, in the bank's order,
+    and its partner is drawn; otherwise both are drawn, balanced as asked. Pair i depends on the
+    bank, the options, `seed` and i only.
+
+    Args:
+        segment, anchor, query_from, balance, query_segment, anchors: as for `PairDrawer`; by
+            default whole clips. A query from the same clip means that the class has no other.
+        gain_range: lowest and highest factor on the second anchor.
+
+    Raises:
+        DataError: as `PairDrawer`.
+    """
+    from tqdm import tqdm
+
+    drawer = PairDrawer(
+        bank, segment=segment, anchor=anchor, query_from=query_from, balance=balance,
+        query_segment=query_segment, anchors=anchors, draw_absent=True,
+    )  # fmt: skip
+    every = n is None or n == len(bank)
+    n = len(bank) if n is None else n
+    width = max(6, len(str(n - 1)))
+    pairs = []
+    for i in tqdm(range(n), desc="pairs", mininterval=1.0, disable=n < 1000):
+        rng = np.random.default_rng([seed, i])
+        pair = drawer.draw(rng, clip1=i if every else None, id=f"p{i:0{width}d}")
+        pairs.append(_on_disk(pair, bank, gain_range))
+    return pairs
+
+
+def _on_disk(pair: Pair, bank, gain_range) -> Pair:
+    """The row with clip ids, and with its gain measured."""
+    anchors = (bank.read(pair.clip1, pair.start1, pair.num),
+               bank.read(pair.clip2, pair.start2, pair.num))  # fmt: skip
+    ids = {name: bank.id(getattr(pair, name)) for name in CLIPS}
+    return dataclasses.replace(pair, gain2=energy_gain(*anchors, gain_range), **ids)
+
+
+def format_list(pairs: Sequence[Pair]) -> str:
+    """Text of `pairs.tsv`; numbers are written so that they are read back exactly."""
+    rows = ([getattr(pair, name) for name in COLUMNS] for pair in pairs)
+    return "\t".join(COLUMNS) + "\n" + "".join(tsv_line(row) for row in rows)
+
+
+def text_hash(text: str) -> str:
+    """blake2b-128 of a text, as `file_digest` gives it for its file."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def write_list(path: str | os.PathLike, pairs: Sequence[Pair], about: dict | None = None) -> None:
+    """Write a list, whole, and what is known `about` it as JSON beside it, last."""
+    text, beside = format_list(pairs), Path(path).with_suffix(".json")
+    beside.unlink(missing_ok=True)
+    write_text(path, text)
+    if about is not None:
+        about = {**about, "pairs": len(pairs), "list_hash": text_hash(text)}
+        write_text(beside, json.dumps(about, indent=1) + "\n")
+
+
+def about_list(path: str | os.PathLike) -> dict:
+    """What was written beside a list; empty where there is nothing.
+
+    Raises:
+        DataError: naming the file, when it is broken.
+    """
+    beside = Path(path).with_suffix(".json")
+    try:
+        about = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as e:
+        raise DataError(f"{beside}: {e}") from e
+    return about
+
+
+def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
+    """Read a list; with a bank each row is checked against it.
+
+    Raises:
+        DataError: with file and line: a broken line, an id that is there twice, a clip that the
+            bank has not, a class that the target's clip does not carry; or, naming the file, no
+            such file, an empty list, a list drawn from another bank.
+    """
+    about, key = about_list(path), bank_key(bank) if bank is not None else {}
+    for name in key.keys() & about.keys():
+        if about[name] != key[name]:
+            raise DataError(
+                f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it anew"
+            )
+    pairs, seen = [], set()
+    for number, fields in read_tsv(path, COLUMNS):
+        try:
+            pair = _parse(fields)
+            if pair.id in seen or not pair.id or any(c.isspace() for c in pair.id):
+                raise DataError(f"pair id {pair.id!r} is empty, has a blank, or is there twice")
+            if bank is not None:
+                _check(pair, bank)
+        except DataError as e:
+            raise DataError(f"{path}:{number}: {e}") from None
+        seen.add(pair.id)
+        pairs.append(pair)
+    if not pairs:
+        raise DataError(f"{path}: the list holds no pair")
+    return pairs
+
+
+def _parse(fields: list[str]) -> Pair:
+    row = dict(zip(COLUMNS, fields, strict=True))
+    for name in (*_AT_LEAST, *_CLASSES, "gain2"):
+        try:
+            row[name] = float(row[name]) if name == "gain2" else int(row[name])
+        except ValueError:
+            raise DataError(f"{name} is not a number: {row[name]!r}") from None
+        if not row[name] >= _AT_LEAST.get(name, 0) or row[name] == float("inf"):
+            raise DataError(f"{name} is out of range: {row[name]}")
+    return Pair(**row)
+
+
+def _check(pair: Pair, bank) -> None:
+    for name in CLIPS:
+        bank.index_of(getattr(pair, name))
+    for clip, k in ((pair.clip1, pair.class1), (pair.clip2, pair.class2)):
+        if not holds(bank, bank.index_of(clip), k):
+            raise DataError(f"clip {clip} does not carry class {k} of {bank.path}")
+
+
+def draw_list_file(
+    bank, path: str | os.PathLike, n: int | None = None, seed: int = 0, *,
+    anchor_file: str | os.PathLike | None = None, **options
+) -> bool:
+    """Draw a list into `path`, unless the same list of the same bank is there; True when drawn.
+
+    anchor_file: an `AnchorTable` of the bank, for the places of the segments.
+
+    Raises:
+        DataError: anchors for whole clips; see `draw_list` and `AnchorTable`.
+    """
+    key = {"seed": seed, "n": n, "options": options, "anchors": None, **bank_key(bank)}
+    anchors = None
+    if anchor_file is not None:
+        anchors = AnchorTable(anchor_file)
+        if not options.get("segment"):
+            raise DataError(f"{anchor_file}: anchors place segments, but {path} is to be of whole "
+                            "clips (0 s)")
+        anchors.check(bank, round(options["segment"] * bank.fs))
+        key["anchors"] = file_digest(anchor_file)
+    there = about_list(path) if Path(path).exists() else {}
+    if there and all(there.get(k) == v for k, v in key.items()):
+        if there["list_hash"] == file_digest(path):
+            logging.info("%s: is there, of %d pairs", path, there["pairs"])
+            return False
+    pairs = draw_list(bank, n, seed, anchors=anchors, **options)
+    write_list(path, pairs, {"bank": str(bank.path), **key})
+    logging.info("%s: %d pairs drawn with seed %d", path, len(pairs), seed)
+    return True

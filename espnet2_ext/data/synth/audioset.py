@@ -1,0 +1,233 @@
+"""A small corpus in AudioSet's own layout, made from a General MIDI sound font.
+
+Real sampled instruments, drums and effects play random scores (`mini_score`), so that the whole
+pipeline runs, and learns something, on a machine that has nothing but Python's packages. The sound
+font comes with pretty_midi, the synthesizer is midirenderer's.
+
+Layout:
+    class_labels_indices.csv, ontology.json         the part of AudioSet's that is in use
+    balanced_train_segments.csv, eval_segments.csv  as published; train and test
+    audio/balanced_train_segments/, audio/eval_segments/
+        16-bit FLAC, 32 kHz, mono, named by the 11-character id; half with the extra letter "Y"
+        that many copies of AudioSet have
+    settings.json, done.json                        what it was made from; written first and last
+"""
+
+import base64
+import functools
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from espnet2_ext.audio.read import resample
+from espnet2_ext.audio.flac import encode_flac, to_int16
+from espnet2_ext.data.synth.mini_folder import is_same, start
+from espnet2_ext.data.synth.score import Score, compose
+from espnet2_ext.data.synth.voices import BRANCHES, VOICES, Voice
+from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.data.synth.sound_font import load_synthesizer, play_score
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import atomic_path, write_text
+
+FS = 32000
+VERSION = 1  # of the scores and sounds; another one makes the corpus anew
+SPLITS = {"train": "balanced_train_segments", "eval": "eval_segments"}
+LOUDNESS = (-30.0, -12.0)  # dB of full scale, RMS of a clip
+PEAK = 0.97
+ALSO_EVERY = 6  # of the clips of a class with a parent in use, each sixth carries both labels
+
+log = logging.getLogger(__name__)
+
+
+class Clip(NamedTuple):
+    """One clip: its split ("train" or "eval"), class and number within the two."""
+
+    split: str
+    mid: str
+    number: int
+
+
+def make_mini_audioset(
+    root: Path | str,
+    *,
+    train_clips: int = 60,
+    eval_clips: int = 12,
+    clip_seconds: float = 5.0,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+    num_workers: int | None = None,
+    scheduler: str | None = None,
+) -> Path:
+    """Make the corpus in folder `root`; what is there already, made with the same settings, stays.
+
+    Each clip depends on the seed and its own place only, neither on the other clips nor on how
+    many processes work: the same settings give the same bytes.
+
+    Args:
+        train_clips, eval_clips: clips a class.
+        clip_seconds: length of a clip, at least 1.
+        classes: names or mids from `VOICES`; empty: all.
+        num_workers, scheduler: as for `parallel.map_parts`.
+
+    Returns:
+        `root`.
+
+    Raises:
+        DataError: an unknown class or impossible number, a missing package, or a `root` with
+            files that are not from here.
+    """
+    root = Path(root)
+    voices = _choose(classes)
+    if train_clips < 1 or eval_clips < 1 or clip_seconds < 1:
+        raise DataError(
+            f"train_clips {train_clips}, eval_clips {eval_clips} and clip_seconds {clip_seconds}"
+            " must be 1 or more"
+        )
+    settings = {
+        "train": train_clips,
+        "eval": eval_clips,
+        "clip_seconds": float(clip_seconds),
+        "classes": [v.mid for v in voices],
+        "seed": seed,
+        "version": VERSION,
+    }
+    same = is_same(root, settings)
+    if same and (root / "done.json").is_file():
+        log.info("%s: made already", root)
+        return root
+    load_synthesizer()
+    if not same:
+        start(root, settings, ("audio", "parts"))
+    _make(root, voices, settings, num_workers, scheduler)
+    write_text(root / "done.json", json.dumps(settings, indent=1) + "\n")
+    return root
+
+
+def _choose(classes: Sequence[str]) -> tuple[Voice, ...]:
+    known = {name for v in VOICES for name in (v.mid, v.name)}
+    for name in classes:
+        if name not in known:
+            names = "; ".join(v.name for v in VOICES)
+            raise DataError(f"unknown class {name!r}: the embedded corpus has {names}")
+    return tuple(v for v in VOICES if not classes or v.mid in classes or v.name in classes)
+
+
+def _make(root: Path, voices: Sequence[Voice], settings: dict, num_workers, scheduler) -> None:
+    """Write sounds and tables, and leave nothing else."""
+    clips = [Clip(s, v.mid, n) for v in voices for s in SPLITS for n in range(settings[s])]
+    work = functools.partial(
+        write_part, root=str(root), seconds=settings["clip_seconds"], seed=settings["seed"]
+    )
+    map_parts(
+        work,
+        clips,
+        root / "parts",
+        part_size=16,
+        num_workers=num_workers,
+        scheduler=scheduler,
+        desc="sounds from the sound font",
+    )
+    _write_tables(root, voices, clips, settings)
+    shutil.rmtree(root / "parts")
+    for left in root.rglob(".tmp-*"):  # of a process that was killed
+        left.unlink()
+
+
+def write_part(clips: Sequence[Clip], tmp: Path, *, root: str, seconds: float, seed: int) -> None:
+    """Write the sounds of `clips` under `root` where they are missing, and their ids to `tmp`."""
+    names = []
+    for clip in (Clip(*c) for c in clips):
+        name = clip_id(clip, seed)
+        names.append(name)
+        path = Path(root) / "audio" / SPLITS[clip.split] / file_name(name)
+        if not path.is_file():
+            sound = encode_flac(to_int16(make_clip(clip, seconds, seed)), FS)
+            with atomic_path(path) as new:
+                new.write_bytes(sound)
+    tmp.write_text("".join(f"{n}\n" for n in names), encoding="utf-8")
+
+
+def clip_id(clip: Clip, seed: int) -> str:
+    """An id of 11 characters from the alphabet that AudioSet's have."""
+    digest = hashlib.blake2b(repr((*clip, seed)).encode(), digest_size=8).digest()
+    return base64.urlsafe_b64encode(digest).decode()[:11]
+
+
+def file_name(name: str) -> str:
+    """File of a clip, with or without the extra letter."""
+    return f"{'Y' if ord(name[-2]) % 2 else ''}{name}.flac"
+
+
+def clip_labels(clip: Clip, voices: Sequence[Voice]) -> list[str]:
+    """Labels of a clip: its class, now and then with the parent class, if that is in use."""
+    also = next(v.also for v in voices if v.mid == clip.mid)
+    both = also in {v.mid for v in voices} and clip.number % ALSO_EVERY == 0
+    return [also, clip.mid] if both else [clip.mid]
+
+
+def make_clip(clip: Clip, seconds: float, seed: int) -> np.ndarray:
+    """Compose and render one clip: float32 [T], T = seconds * 32000, at its random level."""
+    voice = next(v for v in VOICES if v.mid == clip.mid)
+    key = hashlib.blake2b(repr((*clip, seed, VERSION)).encode(), digest_size=16).digest()
+    rng = np.random.default_rng(int.from_bytes(key, "little"))
+    x = render(compose(voice, clip.split, seconds, rng), seconds)
+    x[-FS // 100 :] *= np.linspace(1, 0, FS // 100, dtype=np.float32)
+    gain = 10 ** (rng.uniform(*LOUDNESS) / 20) / np.sqrt(np.mean(x**2))
+    return x * np.float32(min(gain, PEAK / np.abs(x).max()))
+
+
+def render(score: Score, seconds: float) -> np.ndarray:
+    """Play a score on the sound font: float32 [T], mono at 32 kHz, T = seconds * 32000."""
+    x, fs = play_score(score)
+    x = resample(x.mean(axis=1), fs, FS)[: round(seconds * FS)]
+    if not x.any():
+        raise DataError(f"the sound font is silent for program {score.program}")
+    return np.pad(x, (0, round(seconds * FS) - len(x)))
+
+
+def _write_tables(root: Path, voices: Sequence[Voice], clips: list[Clip], settings: dict) -> None:
+    rows = "".join(f'{i},{v.mid},"{v.name}"\n' for i, v in enumerate(voices))
+    write_text(root / "class_labels_indices.csv", f"index,mid,display_name\n{rows}")
+    write_text(root / "ontology.json", json.dumps(ontology(voices), indent=1) + "\n")
+    for split, name in SPLITS.items():
+        labels = {
+            clip_id(c, settings["seed"]): clip_labels(c, voices) for c in clips if c.split == split
+        }
+        write_text(root / f"{name}.csv", _segments(labels, settings["clip_seconds"]))
+
+
+def _segments(labels: dict[str, list[str]], seconds: float) -> str:
+    """A segment list as AudioSet publishes it: three comment lines, then a line a segment."""
+    used = {m for mids in labels.values() for m in mids}
+    head = (
+        "# Segments csv of the embedded corpus (synthetic; not YouTube ids)\n"
+        f"# num_ytids={len(labels)}, num_segs={len(labels)}, num_unique_labels={len(used)},"
+        f" num_positive_labels={sum(map(len, labels.values()))}\n"
+        "# YTID, start_seconds, end_seconds, positive_labels\n"
+    )
+    lines = (
+        f'{name}, 0.000, {seconds:.3f}, "{",".join(mids)}"\n'
+        for name, mids in sorted(labels.items())
+    )
+    return head + "".join(lines)
+
+
+def ontology(voices: Sequence[Voice]) -> list[dict]:
+    """The branches of AudioSet's ontology that end in `voices`: id, name and child_ids."""
+    names = {v.mid: v.name for v in voices}
+    children = {mid: below.split() for mid, _, below in BRANCHES}
+    grown = True
+    while grown:  # a branch is in when one of its children is
+        found = {m: n for m, n, _ in BRANCHES if m not in names and names.keys() & children[m]}
+        names.update(found)
+        grown = bool(found)
+    return [
+        {"id": m, "name": n, "child_ids": [c for c in children.get(m, []) if c in names]}
+        for m, n in names.items()
+    ]

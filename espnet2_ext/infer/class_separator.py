@@ -1,0 +1,191 @@
+"""A trained weak-label model held in memory: one output a class, in the order of the classes.
+
+Nothing is ever permuted: output s is class s, and the last one is the residual where the model has
+one. A recording goes through in chunks with context on both sides (see `infer.chunks`), so memory
+depends on the chunk and not on the length. A recurrent separator has no limited context: what it
+gives for a chunk is close to, but not the same as, what it gives for the whole recording.
+`chunk=0` takes the whole recording at once, as the paper does (Pishdadian et al., "Finding
+Strength in Weakness", III-F), and needs memory in proportion to its length.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.audio.streams import ArraySink, ArraySource, Source
+from espnet2_ext.infer.bundle import build_from_bundle
+from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer.queries import open_source
+from espnet2_ext.infer.query_separator import pick_device
+from espnet2_ext.infer.stream import Done, Resampler, separate_file, separate_stream
+from espnet2_ext.infer.weak_weights import build_weak_model
+
+CHUNK, CONTEXT = 60.0, 5.0  # seconds
+GRID = 128  # frames, at least, between the places where a chunk may start
+REST = "rest"  # the name of the residual output
+
+
+class Activity(NamedTuple):
+    """What the classifier hears in one recording: probabilities of frames and of the clip."""
+
+    frame: np.ndarray  # float32 [L', K]
+    clip: np.ndarray  # float32 [K]
+
+
+class WeakSeparator:
+    """Separation into the classes that one model knows.
+
+    Args:
+        model: with the interface of `ESPnetWeakLabelModel`: `fs`, `hop`, `class_names`,
+            `residual`, `classifier`, `separate`, `classify`.
+        device: `auto`, or a name that PyTorch knows.
+        info: what is known of the model; `path` is what messages call it.
+
+    `outputs` names the outputs: the classes and, where the model has one, `rest`.
+    """
+
+    def __init__(self, model: nn.Module, device: str = "auto", info: dict | None = None):
+        self.info = {"path": "the model", **(info or {})}
+        if getattr(model, "part", "separator") != "separator":
+            raise BundleError(f"{self.info['path']}: is a classifier alone, it separates nothing; "
+                              "give the experiment of a separator")
+        self.device = pick_device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.fs, self.hop = int(model.fs), int(model.hop)
+        self.classes = list(model.class_names)
+        self.outputs = [*self.classes, *([REST] if model.residual else [])]
+        self.tags = getattr(model, "classifier", None) is not None
+        self.time_pool = int(getattr(model.classifier, "time_pool", 1)) if self.tags else 1
+        stfts = (getattr(model, name, None) for name in ("encoder", "stft"))
+        self.n_fft = next((int(s.n_fft) for s in stfts if hasattr(s, "n_fft")), 4 * self.hop)
+
+    @classmethod
+    def from_exp(cls, train_config: str | Path, model_file: str | Path,
+                 device: str = "auto") -> "WeakSeparator":
+        """From an experiment's `config.yaml` and weights (`.pth`, or a Lightning `.ckpt`)."""
+        return cls(build_weak_model(train_config, model_file), device, {"path": str(model_file)})
+
+    @classmethod
+    def from_bundle(cls, path: str | Path, device: str = "auto") -> "WeakSeparator":
+        """From a bundle file; raises `BundleError` with the reason when it cannot be used."""
+        model, bundle = build_from_bundle(path, "weak")
+        return cls(model, device, {**bundle.info, "path": str(path)})
+
+    def plan(self, chunk: float = CHUNK, context: float = CONTEXT) -> Plan:
+        """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
+        grid = self.hop * self.time_pool * -(-GRID // self.time_pool)
+        return Plan.make(self.fs, grid, self.hop, chunk, context)
+
+    # ---- separation ------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def separate_batch(self, waves: np.ndarray) -> np.ndarray:
+        """Mono waveforms `[B, T]` at the model's rate, each whole; returns `[B, S, T]` float32."""
+        x = torch.from_numpy(np.ascontiguousarray(waves, dtype=np.float32)).to(self.device)
+        est = self.model.separate(x).float().cpu().numpy()
+        if est.shape != (len(waves), len(self.outputs), waves.shape[1]):
+            raise BundleError(f"{self.info['path']}: expected outputs {len(waves)} x "
+                              f"{len(self.outputs)} x {waves.shape[1]}, got {list(est.shape)}")
+        if not np.isfinite(est).all():
+            raise BundleError(f"{self.info['path']}: gives values that are not numbers; the "
+                              "training of this model may have failed")
+        return est
+
+    def _network(self, x: np.ndarray, level: float) -> np.ndarray:
+        """x `[T, C]` at the model's rate to `[S, T, C]`: each channel is separated on its own."""
+        return self.separate_batch(x.T).transpose(1, 2, 0)
+
+    def separate(self, mix: np.ndarray, fs: int, plan: Plan | None = None) -> np.ndarray:
+        """Separate a recording held in memory: `[T]` or `[T, C]` at `fs` Hz to `[S, T(, C)]`.
+
+        Raises:
+            DataError: empty, NaN, another rank.
+        """
+        mix = np.asarray(mix)
+        if mix.ndim not in (1, 2) or not mix.size:
+            raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
+        source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
+        out = np.empty((len(self.outputs), *source.x.shape), np.float32)
+        separate_stream(self._network, source, len(out), [ArraySink(o) for o in out], None,
+                        self.fs, plan or self.plan())
+        return out.reshape(len(out), *mix.shape)
+
+    def separate_to(self, source: Source | str | Path, outs: Sequence[str | Path],
+                    rest: str | Path | None = None, plan: Plan | None = None,
+                    subtype: str | None = None) -> Done:
+        """Separate a file of any length into files, one for each of `outputs`.
+
+        `rest` takes the mixture less all outputs; see `stream.separate_file`.
+        """
+        source = open_source(source) if isinstance(source, str | Path) else source
+        if len(outs) != len(self.outputs):
+            raise DataError(f"the model has {len(self.outputs)} outputs, {len(outs)} files given")
+        return separate_file(self._network, source, [Path(o) for o in outs],
+                             None if rest is None else Path(rest), self.fs, plan or self.plan(),
+                             subtype)
+
+    # ---- activity --------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def classify_batch(self, waves: np.ndarray) -> list[Activity]:
+        """What the classifier hears in mono waveforms `[B, T]` at the model's rate, each whole."""
+        x = torch.from_numpy(np.ascontiguousarray(waves, dtype=np.float32)).to(self.device)
+        frame, clip = self.model.classify(x)
+        return [Activity(f, c) for f, c in zip(frame.float().cpu().numpy(),
+                                               clip.float().cpu().numpy())]
+
+    @torch.inference_mode()
+    def classify(self, source: Source, plan: Plan | None = None) -> Activity:
+        """What the classifier hears in a recording (the mean of its channels), chunk by chunk.
+
+        The clip's probability is pooled over the frames of all chunks.
+        """
+        step = self.hop * self.time_pool
+        frames, found = [], None
+        for x, before, core in windows(source, self.fs, plan or self.plan()):
+            found = self.classify_batch(x[None])[0]
+            first = before // step
+            frames.append(found.frame[first:None if core is None else first + core // step])
+        if len(frames) == 1:
+            return found
+        frame = np.concatenate(frames)
+        logits = torch.logit(torch.from_numpy(frame.T.copy()).double(), eps=1e-12)
+        pooled = self.model.classifier.pool(logits[None].to(self.device, torch.float32))
+        return Activity(frame, torch.sigmoid(pooled)[0].cpu().numpy())
+
+
+def windows(source: Source, fs: int, plan: Plan) -> Iterator[tuple[np.ndarray, int, int | None]]:
+    """Chunks of a recording at `fs` Hz, the mean of its channels: memory is that of one chunk.
+
+    Yields:
+        samples `[T']` with their context, how many of them lie before the core, and the length of
+        the core (None: up to the end).
+    """
+    down = Resampler(source.fs, fs, 1)
+    held, start, at = np.zeros(0, np.float32), 0, 0  # `held` begins at sample `start`
+
+    def pieces() -> Iterator[np.ndarray]:
+        for x in source.blocks():
+            yield down.feed(x.mean(1, keepdims=True))[:, 0]
+        yield down.finish()[:, 0]
+
+    waiting = [held]
+    have = 0
+    for piece in pieces():
+        waiting.append(piece)
+        have += len(piece)
+        while have > at + plan.core + plan.after:
+            held = np.concatenate(waiting)
+            first = max(0, at - plan.context)
+            yield held[first - start:at + plan.core + plan.after - start], at - first, plan.core
+            at += plan.core
+            keep = max(0, at - plan.context)
+            waiting, start = [held[keep - start:].copy()], keep
+    held = np.concatenate(waiting)
+    first = max(0, at - plan.context)
+    yield held[first - start:], at - first, None

@@ -1,0 +1,143 @@
+"""From what a user calls a query (files, folders, arrays, saved vectors) to waveforms."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.audio.streams import ArraySource, FileSource, Source
+from espnet2_ext.infer.stream import Resampler
+
+SUFFIXES = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64".split())
+WINDOW = 10.0  # seconds of a query that the network sees at once
+FLOOR = 10 ** (-90 / 20)  # RMS of a 20 ms frame below which it counts as silence
+BELOW_PEAK = 10 ** (-50 / 20)  # and so does one this far below the loudest
+MARGIN = 0.05  # seconds kept around what sounds
+SHORT = 0.3  # seconds below which a query is called short
+
+Query = str | Path | np.ndarray
+
+
+def open_source(ref: str | Path) -> Source:
+    """The recording behind a path, or behind a reference into an archive (`file.ark:OFFSET`)."""
+    if not Path(ref).exists() and ":" in str(ref):
+        from espnet2_ext.audio.read import read_audio
+
+        x, fs = read_audio(str(ref))
+        if not len(x):
+            raise DataError(f"{ref}: holds no sound (0 samples)")
+        return ArraySource(x, fs, str(ref))
+    return FileSource(ref)
+
+
+def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
+    """`path` itself, or the sound files of the folder `path`, sorted by name.
+
+    Args:
+        more: further suffixes to take from a folder.
+
+    Raises:
+        DataError: no such path, a folder without sound files.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")
+                   and p.suffix.lower() in SUFFIXES.union(more))
+    if not found:
+        raise DataError(f"{path}: no sound file in this folder (looked for "
+                        f"{', '.join(sorted(SUFFIXES.union(more)))})")
+    return found
+
+
+def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = None) -> np.ndarray:
+    """Mono waveform `[T]` at the model's rate, silence at both ends cut away.
+
+    Args:
+        query: a file, or an array `[T]` or `[T, C]` at `fs`.
+
+    Raises:
+        DataError: unreadable, NaN, or silent.
+    """
+    if isinstance(query, np.ndarray):
+        if fs is None or query.ndim not in (1, 2) or not query.size:
+            raise DataError("a query array must be [T] or [T, C], not empty, with its rate fs; got "
+                            f"shape {list(query.shape)}, fs {fs}")
+        source = ArraySource(query.reshape(len(query), -1), fs, "the query array")
+    else:
+        source = open_source(query)
+    down = Resampler(source.fs, fs_model, 1)
+    parts = [down.feed(x.mean(1, keepdims=True)) for x in source.blocks()] + [down.finish()]
+    x = np.concatenate(parts)[:, 0]
+    if not np.isfinite(x).all():
+        raise DataError(f"{source.name}: holds samples that are not numbers or infinite")
+    cut = trim_silence(x, fs_model)
+    if not len(cut):
+        raise DataError(f"{source.name}: is silent, so it cannot serve as a query")
+    if len(cut) < SHORT * fs_model:
+        logging.warning("query %s: only %.2f s of sound", source.name, len(cut) / fs_model)
+    return cut
+
+
+def trim_silence(x: np.ndarray, fs: int) -> np.ndarray:
+    """`x` `[T]` from its first to its last sounding 20 ms frame, 50 ms kept around; or empty.
+
+    A frame sounds when its RMS is above -90 dB of full scale and above -50 dB of the loudest
+    frame's.
+    """
+    size = max(1, fs // 50)
+    frames = np.pad(x, (0, -len(x) % size)).reshape(-1, size).astype(np.float64)
+    rms = np.sqrt((frames**2).mean(1))
+    loudest = rms.max(initial=0.0)
+    if loudest < FLOOR:
+        return x[:0]
+    sounding = np.flatnonzero(rms >= max(FLOOR, BELOW_PEAK * loudest))
+    margin = round(MARGIN * fs)
+    return x[max(0, sounding[0] * size - margin):(sounding[-1] + 1) * size + margin]
+
+
+def windows(x: np.ndarray, size: int) -> np.ndarray:
+    """`x` `[T]` as `[N, min(T, size)]`: evenly placed windows that cover it, overlapping."""
+    count = -(-len(x) // size)
+    if count <= 1:
+        return x[None]
+    starts = np.linspace(0, len(x) - size, count).round().astype(int)
+    return np.stack([x[s:s + size] for s in starts])
+
+
+def agreement_of(vectors: np.ndarray) -> tuple[float, tuple[int, int]]:
+    """Lowest pairwise cosine of `vectors` `[N, E]` and the pair that has it; 1.0 for one vector."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosine = unit @ unit.T
+    if len(vectors) < 2:
+        return 1.0, (0, 0)
+    first, second = np.triu_indices(len(vectors), 1)
+    worst = int(np.argmin(cosine[first, second]))
+    return float(cosine[first[worst], second[worst]]), (int(first[worst]), int(second[worst]))
+
+
+def usual_agreement(vectors: np.ndarray, classes: Sequence[str], share: float = 0.05,
+                    most: int = 64) -> float | None:
+    """Cosine below which only `share` of the pairs of one class lie: a model's own threshold.
+
+    What is a low cosine differs from model to model, as embeddings are not centred.
+
+    Args:
+        vectors: `[N, E]` queries of `classes` `[N]`, for example of a test set.
+        most: queries of a class that are looked at, the first ones.
+
+    Returns:
+        A value for `agreement` in bundle.yaml; None when no class has two queries.
+    """
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    names, cosines = np.asarray(classes), []
+    for name in np.unique(names):
+        own = unit[np.flatnonzero(names == name)[:most]]
+        cosines.append((own @ own.T)[np.triu_indices(len(own), 1)])
+    values = np.concatenate(cosines) if cosines else np.zeros(0)
+    return float(np.quantile(values, share)) if len(values) else None

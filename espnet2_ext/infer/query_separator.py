@@ -1,0 +1,232 @@
+"""A trained model held in memory: embed queries once, separate any number of recordings."""
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from espnet2_ext.data.tables import Label
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer import queries as Q
+from espnet2_ext.audio.streams import ArraySink, ArraySource, Source
+from espnet2_ext.infer.bundle import build_from_bundle, build_from_exp, check_classes
+from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer.stream import Done, separate_file, separate_stream
+
+AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
+QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
+WINDOWS_A_PASS = 8
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU without one. Raises a DataError for one not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise DataError(f"device {name!r} is not to be had here: {str(e).splitlines()[0]}") from e
+    return device
+
+
+class Separator:
+    """Query-based separation with one model.
+
+    Args:
+        model: with the interface of `ESPnetQSepModel`: `fs`, `hop`, `grid`, `embed`, `separate`.
+        classes: its labels, empty when it was not trained with any.
+        device: `auto`, or a name that PyTorch knows.
+        info: what the bundle says of itself.
+
+    `agreement` is the warning threshold for queries; `bundle.yaml` may set it.
+    """
+
+    def __init__(self, model: nn.Module, classes: Sequence[Label] = (), device: str = "auto",
+                 info: dict | None = None):
+        self.device = pick_device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.classes, self.info = list(classes), dict(info or {})
+        self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
+        self.agreement = float(self.info.get("agreement", AGREEMENT))
+        self.query_dim, self.tags = check_classes(self.model, self.classes,
+                                                  str(self.info.get("path", "the model")))
+
+    @classmethod
+    def from_bundle(cls, path: str | Path, device: str = "auto") -> "Separator":
+        """From a bundle file; raises `BundleError` with the reason when it cannot be used."""
+        model, bundle = build_from_bundle(path)
+        return cls(model, bundle.labels, device, {**bundle.info, "path": str(path)})
+
+    @classmethod
+    def from_exp(cls, train_config: str | Path, model_file: str | Path,
+                 labels: str | Path | None = None, device: str = "auto") -> "Separator":
+        """From an experiment's `config.yaml` and weights; `labels` is a labels.tsv, if any."""
+        model, classes, info = build_from_exp(train_config, model_file, labels)
+        return cls(model, classes, device, {**info, "path": str(model_file)})
+
+    # ---- queries ---------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def embed_batch(self, waves: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Waveforms `[B, T]` at the model's rate to queries `[B, E]`, and tagging logits `[B, K]`.
+
+        Nothing is trimmed or windowed here. The logits are None for a model that does not tag its
+        own `classes`.
+        """
+        out = self.model.embed(torch.from_numpy(np.ascontiguousarray(waves)).to(self.device))
+        tags = out.clipwise.float().cpu().numpy() if self.tags else None
+        return out.embedding.float().cpu().numpy(), tags
+
+    def embed_one(self, query: Q.Query, fs: int | None = None) -> np.ndarray:
+        """One file, array (at `fs`) or saved vector (`.npy`) to a query `[E]`.
+
+        Long ones are cut into windows of 10 s that overlap evenly; their embeddings are averaged.
+
+        Raises:
+            DataError: unreadable, NaN, silent; a vector of another width.
+        """
+        if not isinstance(query, np.ndarray) and Path(query).suffix.lower() == ".npy":
+            return self._saved(Path(query))
+        wave = Q.read_query(query, self.fs, fs)
+        batch = Q.windows(wave, round(Q.WINDOW * self.fs))
+        parts = [self.embed_batch(batch[i:i + WINDOWS_A_PASS])[0]
+                 for i in range(0, len(batch), WINDOWS_A_PASS)]
+        vector = np.concatenate(parts).mean(0)
+        if not np.isfinite(vector).all():
+            raise DataError(f"query {_name(query)}: the model gives no finite embedding")
+        return vector
+
+    def _saved(self, path: Path) -> np.ndarray:
+        try:
+            vector = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as e:
+            raise DataError(f"{path}: is not a saved query vector ({e})") from e
+        if vector.shape != (self.query_dim,) or vector.dtype.kind != "f":
+            raise DataError(f"{path}: holds {vector.dtype} {list(vector.shape)}, this model's "
+                            f"queries are float [{self.query_dim}]")
+        if not np.isfinite(vector).all():
+            raise DataError(f"{path}: holds values that are not numbers or infinite")
+        return vector.astype(np.float32)
+
+    def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None
+                      ) -> tuple[np.ndarray, float]:
+        """Average of several queries, and how far they agree.
+
+        Args:
+            queries: files, folders of files, saved vectors (`.npy`), arrays `[T]` or `[T, C]`.
+            fs: rate of the arrays.
+
+        Returns:
+            The mean embedding `[E]`, each file counting once; the lowest pairwise cosine between
+            the files' embeddings, 1.0 for one file. A cosine below `agreement` is warned of.
+        """
+        single = []
+        for query in queries:
+            single += [query] if isinstance(query, np.ndarray) else \
+                Q.sound_files(query, more=(".npy",))
+        if not single:
+            raise DataError("no query given")
+        vectors = np.stack([self.embed_one(q, fs) for q in single])
+        lowest, (a, b) = Q.agreement_of(vectors)
+        if lowest < self.agreement:
+            logging.warning(
+                "the queries disagree: cosine %.2f between %s and %s (below %.2f); their average "
+                "may stand for neither. --mode each answers them one by one", lowest,
+                _name(single[a]), _name(single[b]), self.agreement)
+        return vectors.mean(0), lowest
+
+    # ---- separation ------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _network(self, x: np.ndarray, level: float, queries: torch.Tensor) -> np.ndarray:
+        """x `[T, C]` at the model's rate, queries `[Q, E]`; returns `[Q, T, C]`."""
+        wave = torch.from_numpy(np.ascontiguousarray(x))[None].to(self.device)
+        mono = wave.shape[-1] == 1
+        rms = torch.full((1,), level, device=self.device)
+        parts = []
+        for group in queries.split(QUERIES_A_PASS):
+            est = self.model.separate(wave[..., 0] if mono else wave, query=group[None], level=rms)
+            parts.append((est[..., None] if mono else est)[0].float().cpu())
+        return self._finite(torch.cat(parts).numpy())
+
+    @torch.inference_mode()
+    def separate_batch(self, waves: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Mono waveforms `[B, T]` at the model's rate, a query each `[B, E]`; returns `[B, T]`.
+
+        For clips of one length, whole, at the level that the model finds, as in training. A
+        silent clip gives silence.
+        """
+        out = np.zeros(waves.shape, np.float32)
+        rows = np.flatnonzero(waves.any(1))
+        if len(rows):
+            wave, query = (torch.from_numpy(np.ascontiguousarray(a[rows])).to(self.device)
+                           for a in (waves, queries.astype(np.float32)))
+            est = self.model.separate(wave, query=query[:, None])
+            out[rows] = self._finite(est[:, 0].float().cpu().numpy())
+        return out
+
+    def _finite(self, est: np.ndarray) -> np.ndarray:
+        if not np.isfinite(est).all():
+            raise BundleError(f"{self.info.get('path', 'the model')}: gives values that are not "
+                              "numbers; the training of this model may have failed")
+        return est
+
+    def network(self, queries: np.ndarray):
+        """`separate`'s inner call for `queries` `[Q, E]`: `([T, C], level) -> [Q, T, C]`."""
+        queries = np.asarray(queries, dtype=np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.query_dim or not len(queries):
+            raise DataError(f"expected queries of shape [Q, {self.query_dim}], got "
+                            f"{list(queries.shape)}")
+        return functools.partial(self._network, queries=torch.from_numpy(queries).to(self.device))
+
+    def plan(self, chunk: float = 20.0, context: float = 2.5) -> Plan:
+        """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
+        return Plan.make(self.fs, self.grid, self.hop, chunk, context)
+
+    def separate(self, mix: np.ndarray, fs: int, queries: np.ndarray, plan: Plan | None = None
+                 ) -> np.ndarray:
+        """Separate a recording held in memory.
+
+        Args:
+            mix: `[T]` or `[T, C]` at `fs` Hz; all channels get one mask.
+            queries: `[Q, E]`.
+            plan: chunk sizes; `self.plan()` when None.
+
+        Returns:
+            `[Q, T]` or `[Q, T, C]` float32 at `fs`.
+
+        Raises:
+            DataError: empty, NaN, another rank; a query of another width.
+        """
+        mix = np.asarray(mix)
+        if mix.ndim not in (1, 2) or not mix.size:
+            raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
+        source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
+        network = self.network(queries)
+        out = np.empty((len(queries), *source.x.shape), np.float32)
+        separate_stream(network, source, len(queries), [ArraySink(o) for o in out], None, self.fs,
+                        plan or self.plan())
+        return out.reshape(len(queries), *mix.shape)
+
+    def separate_to(self, source: Source | str | Path, outs: Sequence[str | Path],
+                    queries: np.ndarray, rest: str | Path | None = None, plan: Plan | None = None,
+                    subtype: str | None = None) -> Done:
+        """Separate a file of any length into files, one for each of `queries` `[Q, E]`.
+
+        See `stream.separate_file`; memory depends on the chunk, not on the length.
+        """
+        source = Q.open_source(source) if isinstance(source, str | Path) else source
+        if len(outs) != len(queries):
+            raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
+        return separate_file(self.network(queries), source, [Path(o) for o in outs],
+                             None if rest is None else Path(rest), self.fs, plan or self.plan(),
+                             subtype)
+
+
+def _name(query: Q.Query) -> str:
+    return "an array" if isinstance(query, np.ndarray) else str(query)

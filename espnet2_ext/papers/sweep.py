@@ -1,0 +1,300 @@
+"""A sweep, `conf/sweeps/*.yaml`: cells, each the options of a recipe's run.sh, as commands.
+
+In an option, `{name}` stands for what the size sets, a YAML of `configs`, or `{folder}`, the name
+of the sweep's folder; `{exp:CELL}` for the experiment of another cell, which is then run before.
+The sweep's `args` come before those of each cell: one text, or one for each task.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.papers.tables import check_keys, check_mapping
+from espnet2_ext.papers.sweep_configs import Configs, read_yaml
+
+TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
+_SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args",
+               "seeds", "cells"}
+_CELL_KEYS = {"name", "title", "task", "config", "options", "args", "seeds"}
+_NAME = re.compile(r"\{(exp:)?([\w.]+)\}")
+_LABELS = "strong frame clip"  # what weak.sh trains by default
+_FREE = {"label_types", "stop_stage"}  # may be narrowed for all cells: they change no experiment
+
+
+class Cell(NamedTuple):
+    """One cell. task: of `TASKS`; config: the YAML; args: further options of ESPnet's trainer."""
+
+    name: str
+    title: str
+    task: str
+    config: str
+    options: dict[str, str]
+    args: str
+    seeds: tuple[int, ...]
+
+    @property
+    def needs(self) -> list[str]:
+        """Names of the cells whose experiments its options hold."""
+        texts = " ".join([self.args, *self.options.values()])
+        return list(dict.fromkeys(m[2] for m in _NAME.finditer(texts) if m[1]))
+
+
+class Run(NamedTuple):
+    """A cell with a seed."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the experiment and its log."""
+        return f"{self.cell.name}_seed{self.seed}"
+
+
+class Sweep:
+    """A sweep as one of `conf/sweeps/*.yaml` says, in one recipe.
+
+    Args:
+        path: the YAML. recipe: the recipe's folder; None: that of the YAML, seen from the
+            project's top folder.
+        size: of its `sizes`; None: the first.
+        folder: name of the folder in the recipe's exp/, behind which the size is put; None: as the
+            YAML says.
+        run_options: more options of every run.sh, as words.
+    Raises:
+        DataError: a file, key, name or size that is wrong, by name.
+    """
+
+    def __init__(self, path: str | Path, *, recipe: str | Path | None = None,
+                 size: str | None = None, folder: str | None = None,
+                 run_options: Sequence[str] = ()):
+        self.path, self.run_options = Path(path), _pairs(run_options)
+        content = read_yaml(self.path)
+        check_keys(content, _SWEEP_KEYS, {"title", "recipe", "cells"}, str(path))
+        for key in ("sizes", "tables", "configs", "options"):
+            check_mapping(content.get(key) or {}, f"{path}: {key}")
+        top = self.path.resolve().parent.parent.parent
+        self.recipe = Path(recipe or os.path.relpath(top / content["recipe"]))
+        if not (self.recipe / "run.sh").is_file():
+            raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
+        sizes = content.get("sizes") or {}
+        if size is not None and size not in sizes:
+            raise DataError(f"--size {size}: {path}: " + (
+                f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes"))
+        self.size = size or next(iter(sizes), None)
+        name = folder or content.get("folder", self.path.stem)
+        name += f"_{self.size}" if self.size else ""
+        if len(name.split()) != 1 or "/" in name:
+            raise DataError(f"{name!r} cannot name the folder: run.sh parts its options at spaces, "
+                            "and it lies in the recipe's exp/")
+        self.title, self.expdir = content["title"], f"exp/{name}"
+        variables = sizes.get(self.size) or {}
+        self.variables = {k: str(v) for k, v in variables.items()} | {"folder": name}
+        self.tables = content.get("tables") or {}
+        self.configs = Configs(content.get("configs") or {}, self.recipe, self.expdir,
+                               self.variables, str(path))
+        if not isinstance(content["cells"], list) or not content["cells"]:
+            raise DataError(f"{path}: cells: there is none")
+        cells = [self._cell(c, content, n) for n, c in enumerate(content["cells"])]
+        self.cells = {cell.name: cell for cell in cells}
+        self._check(cells)
+
+    def _cell(self, given: dict, content: dict, number: int) -> Cell:
+        where = f"{self.path}: cells[{number}]"
+        check_keys(given, _CELL_KEYS, {"name", "config"}, where)
+        task = given.get("task", content.get("task", "separation"))
+        if task not in TASKS:
+            raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
+        if not (self.recipe / f"{TASKS[task]}.sh").exists():
+            raise DataError(f"{where}: {self.recipe} is no recipe of {task} (it has no "
+                            f"{TASKS[task]}.sh)")
+        options = {**(content.get("options") or {}), **(given.get("options") or {})}
+        if not isinstance(config := given["config"], str):
+            raise DataError(f"{where}.config: expected the name of a YAML, got {config!r}")
+        seeds = given.get("seeds", content.get("seeds", [0]))
+        if (not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds)
+                or len(set(seeds)) < len(seeds)):
+            raise DataError(f"{where}.seeds: expected a list of different integers, got {seeds!r}")
+        if held := sorted(_held(task) & {**options, **self.run_options}.keys()):
+            raise DataError(f"{where}: {', '.join(held)} cannot be an option: the sweep sets that")
+        if held := sorted(options.keys() & self.run_options.keys() - _FREE):
+            raise DataError(f"--run_options: {given['name']} is what it is by --{held[0]} "
+                            f"{options[held[0]]}, which cannot be given for all cells")
+        common = content.get("args") or ""
+        if isinstance(common, dict):
+            check_keys(common, set(TASKS), set(), f"{self.path}: args")
+            common = common.get(task)
+        args = " ".join(filter(None, [common, given.get("args")]))
+        return Cell(str(given["name"]), str(given.get("title", given["name"])), task,
+                    config, {k: str(v) for k, v in options.items()}, args, tuple(seeds))
+
+    def _check(self, cells: list[Cell]) -> None:
+        if len(self.cells) < len(cells):
+            names = [cell.name for cell in cells]
+            twice = next(n for n in names if names.count(n) > 1)
+            raise DataError(f"{self.path}: cells: {twice} is there twice")
+        for number, cell in enumerate(cells):
+            where = f"{self.path}: cells[{number}]"
+            for need in cell.needs:
+                if need not in [c.name for c in cells[:number]]:
+                    raise DataError(f"{where}: {{exp:{need}}}: no such cell before {cell.name}")
+            for text in [cell.config, cell.args, *cell.options.values()]:
+                self.fill(text, Run(cell, cell.seeds[0]), where)
+        self._check_folders(cells)
+
+    def _check_folders(self, cells: list[Cell]) -> None:
+        """Refuse cells that differ and would be one experiment, as by `--strategy joint`."""
+        taken: dict[str, tuple[Cell, list]] = {}
+        for cell in cells:
+            run = Run(cell, cell.seeds[0])
+            made = sorted((self.options(run) | self.run_options).items())
+            made = [item for item in made if item[0] not in _FREE]
+            for folder in self.folders(run).values():
+                other, theirs = taken.setdefault(folder, (cell, made))
+                if theirs != made:
+                    raise DataError(f"{self.path}: {other.name} and {cell.name} would both be the "
+                                    f"experiment {folder}: " + ", ".join(
+                                        f"--{k} {v}" for k, v in sorted(set(made) ^ set(theirs))))
+
+    # ---- runs --------------------------------------------------------------------------------
+
+    def runs(self, only: Sequence[str] = (), max_seeds: int | None = None) -> list[Run]:
+        """The first seed of all cells, then the second and so on.
+
+        Args:
+            only: these cells and what they need. max_seeds: of each cell at most so many, but for
+                what the others need.
+        Raises:
+            DataError: a name in `only` that is no cell; max_seeds below 1.
+        """
+        if max_seeds is not None and max_seeds < 1:
+            raise DataError(f"--max_seeds {max_seeds}: 1 is the least")
+        wanted = set(only) or set(self.cells)
+        if unknown := sorted(wanted - self.cells.keys()):
+            raise DataError(f"--only {', '.join(unknown)}: no such cell; {self.path} has the cells "
+                            f"{', '.join(self.cells)}")
+        for cell in reversed(self.cells.values()):  # needs stand before
+            wanted |= set(cell.needs) if cell.name in wanted else set()
+        cells = [cell for cell in self.cells.values() if cell.name in wanted]
+        rounds = min(max(len(cell.seeds) for cell in cells), max_seeds or 2**31)
+        order: dict[str, Run] = {}
+        for n in range(rounds):
+            for run in [Run(c, c.seeds[n]) for c in cells if n < len(c.seeds)]:
+                self._add(run, order)
+        return list(order.values())
+
+    def _add(self, run: Run, order: dict[str, Run]) -> None:
+        """Put a run at the end of an order of runs, after what it needs."""
+        for name in run.cell.needs:
+            self._add(self.needed(run, name), order)
+        order.setdefault(run.name, run)
+
+    def needed(self, run: Run, name: str) -> Run:
+        """The run of cell `name` that `run` is built on: of the same seed, or else its first."""
+        cell = self.cells[name]
+        return Run(cell, run.seed if run.seed in cell.seeds else cell.seeds[0])
+
+    def fill(self, text: str, run: Run, where: str = "") -> str:
+        """`text` with all names in braces replaced."""
+
+        def replace(match: re.Match) -> str:
+            if match[1]:
+                folders = list(self.folders(self.needed(run, match[2])).values())
+                if len(folders) > 1:
+                    raise DataError(f"{where or self.path}: {match[0]} has several experiments, "
+                                    "one a label type; it cannot stand for one of them")
+                return folders[0]
+            if match[2] in self.configs:
+                return self.configs.path(match[2])
+            if match[2] not in self.variables:
+                known = [*self.variables, *self.configs]
+                raise DataError(f"{where or self.path}: {match[0]} is not known; there is "
+                                f"{', '.join(known)}")
+            return self.variables[match[2]]
+
+        return _NAME.sub(replace, text)
+
+    def options(self, run: Run) -> dict[str, str]:
+        """The options of run.sh, filled in."""
+        cell, kind = run.cell, TASKS[run.cell.task]
+        options = {k: self.fill(v, run) for k, v in cell.options.items()}
+        args = " ".join(filter(None, [self.fill(cell.args, run).strip(), f"--seed {run.seed}"]))
+        config = self.fill(cell.config, run)
+        if kind == "weak":  # experiments named by the driver, so that they share classifiers
+            return {"weak_config": config, "strategy": "fixed", **options, "separator_args": args}
+        task = {"task": cell.task} if cell.task != "separation" else {}
+        return {**task, f"{kind}_config": config, f"{kind}_tag": run.name, **options,
+                f"{kind}_args": args}
+
+    def command(self, run: Run) -> list[str]:
+        """What is started in the recipe's folder."""
+        options = [*self.options(run).items(), *self.run_options.items()]
+        words = [x for k, v in options for x in (f"--{k}", v)]
+        return ["./run.sh", "--expdir", self.expdir, *words]
+
+    def folders(self, run: Run) -> dict[str, str]:
+        """Label type (empty but for weak labels) -> experiment, seen from the recipe's folder."""
+        if run.cell.task != "weak":
+            return {"": f"{self.expdir}/{TASKS[run.cell.task]}_{run.name}"}
+        options = self.options(run) | self.run_options
+        labels = options.get("label_types", _LABELS).split()
+        return {label: f"{self.expdir}/weak_{weak_tag(options)}_{label}" for label in labels}
+
+    def identity(self, run: Run) -> str:
+        """A digest of what a run is made of: its command, the YAMLs in it, and what it needs."""
+        command = self.command(run)
+        digest = hashlib.blake2b("\0".join(command).encode(), digest_size=16)
+        made = {self.configs.path(name): name for name in self.configs}
+        for word in " ".join(command).split():
+            if word in made:
+                digest.update(self.configs.text(made[word]).encode())
+            elif word.endswith(".yaml") and (self.recipe / word).is_file():
+                digest.update((self.recipe / word).read_bytes())
+        for name in run.cell.needs:
+            digest.update(self.identity(self.needed(run, name)).encode())
+        return digest.hexdigest()
+
+    def is_built_on(self, run: Run, other: Run) -> bool:
+        """Whether `run` needs `other`, or something that does."""
+        needed = [self.needed(run, name) for name in run.cell.needs]
+        return any(n.name == other.name or self.is_built_on(n, other) for n in needed)
+
+
+def _held(task: str) -> set[str]:
+    """Options of run.sh that a sweep sets itself, so that no cell can."""
+    kind = TASKS[task]
+    if kind == "weak":
+        return {"expdir", "weak_config", "config", "separator_args", "trials"}
+    return {"expdir", "task", "config", *(f"{kind}_{k}" for k in ("config", "tag", "exp", "args"))}
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """`--a-b 1 --c=2` as {a_b: 1, c: 2}, as run.sh reads it (DataError: anything else)."""
+    found, rest = {}, list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--") or not (equals or rest):
+            raise DataError(f"--run_options: expected --name value, got {name}; write "
+                            "--run_options=\"--ngpu 4\"")
+        found[name.removeprefix("--").replace("-", "_")] = value if equals else rest.pop(0)
+    return found
+
+
+def weak_tag(options: dict[str, str]) -> str:
+    """How weak.sh names the experiments of its options; see there."""
+    if options.get("weak_tag"):
+        return options["weak_tag"]
+    both = options.get("weak_args", "") + options.get("classifier_args", "")
+    name = Path(options["weak_config"]).name.removesuffix(".yaml") + _tag(both)
+    name += _tag(options.get("separator_args", ""))
+    name += "_asteroid" if options.get("trainer", "espnet") == "asteroid" else ""
+    strategy = options.get("strategy", "fixed")
+    return name if strategy == "fixed" else f"{name}_{strategy}"
+
+
+def _tag(text: str) -> str:
+    return re.sub("[ |=/]", "", text.replace("--", "_"))

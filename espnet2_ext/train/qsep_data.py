@@ -1,0 +1,88 @@
+"""Rows of pairs into the names that ESPnet's extraction model takes."""
+
+import os
+import zlib
+
+import numpy as np
+from espnet2.train.preprocessor import AbsPreprocessor
+
+from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, render
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.errors import DataError
+
+
+class QSepPreprocessor(AbsPreprocessor):
+    """Render a `Pair` of data with `pair`; pass data with `speech_mix` through unchanged.
+
+    ESPnet builds the same preprocessor for inference, where no bank is at hand: the bank is opened
+    when the first pair comes.
+
+    Args:
+        train: whether the random gain is applied.
+        bank: a `ClipBank`, its path, or None.
+        gain_db: [lowest, highest] of a gain in dB, drawn uniformly for each pair and put on the
+            mixture and both targets alike, not on the queries. It is a function of the row.
+        gain_range: lowest and highest factor that brings the second anchor to the energy of the
+            first, where the row has none.
+    """
+
+    def __init__(
+        self,
+        train: bool,
+        bank: ClipBank | str | os.PathLike | None = None,
+        gain_db: list[float] | None = None,
+        gain_range: list[float] = GAIN_RANGE,
+    ):
+        super().__init__(train)
+        for name, values in (("gain_db", gain_db or (0, 0)), ("gain_range", gain_range)):
+            if len(values) != 2 or values[0] > values[1]:
+                raise DataError(f"{name} must be [lowest, highest]; got {values}")
+        self._bank, self.gain_db, self.gain_range = bank, gain_db, tuple(gain_range)
+
+    @property
+    def bank(self):
+        """The clip bank, opened at first use."""
+        if isinstance(self._bank, str | os.PathLike):
+            self._bank = ClipBank(self._bank)
+        return self._bank
+
+    def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
+        """Give the arrays of one item.
+
+        Returns:
+            `speech_mix`, `speech_ref1`, `speech_ref2`, `enroll_ref1`, `enroll_ref2` float32 [T];
+            `label1`, `label2` float32 [K], 1 at the classes of the query's clip.
+
+        Raises:
+            DataError: data with neither `pair` nor `speech_mix`, or a pair without a bank.
+        """
+        if "pair" not in data:
+            if "speech_mix" in data:
+                return data
+            raise DataError(f"{uid}: expected `pair` or `speech_mix`, got {', '.join(data)}")
+        if self.bank is None:
+            raise DataError(f"{uid}: a pair needs a clip bank, and the preprocessor has none")
+        pair = data["pair"]
+        out = render(pair, self.bank, self.gain_range)
+        gain = self._gain(pair)
+        return {
+            "speech_mix": gain * out["mix"],
+            "speech_ref1": gain * out["ref1"],
+            "speech_ref2": gain * out["ref2"],
+            "enroll_ref1": out["query1"],
+            "enroll_ref2": out["query2"],
+            "label1": self._label(pair.query1),
+            "label2": self._label(pair.query2),
+        }
+
+    def _gain(self, pair: Pair) -> np.float32:
+        if self.gain_db is None or not self.train:
+            return np.float32(1.0)
+        rng = np.random.default_rng(zlib.crc32(repr(pair).encode()))
+        return np.float32(10 ** (rng.uniform(*self.gain_db) / 20))
+
+    def _label(self, clip: int | str) -> np.ndarray:
+        row = self.bank.index_of(clip) if isinstance(clip, str) else clip
+        label = np.zeros(self.bank.num_classes, dtype=np.float32)
+        label[self.bank.labels(row)] = 1.0
+        return label

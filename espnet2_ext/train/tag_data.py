@@ -1,0 +1,125 @@
+"""Excerpts of single clips for the training of taggers: drawn as rows, read from the bank."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.errors import DataError
+from espnet2_ext.train.row_iter_factory import ClassCounts, RowIterFactory
+
+BALANCES = ("class", "clip")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Excerpt:
+    """`num` samples from `start` of row `clip` of a bank, times `gain`.
+
+    `mixup` is the weight of this item where it is mixed with another of its batch; None: not mixed.
+    """
+
+    id: str
+    clip: int
+    start: int
+    num: int
+    gain: float = 1.0
+    mixup: float | None = None
+
+
+class TagDrawer:
+    """Draws excerpts of clips; all randomness of an item is in its row.
+
+    Class-balanced sampling and mixup as HTS-AT trains (Chen et al., "HTS-AT", section 3.1), except
+    that classes are drawn independently, not in turns, so that an item depends on nothing but its
+    own generator.
+
+    Args:
+        bank: a `ClipBank`; only its tables are read, no audio.
+        segment: seconds, at a place drawn uniformly; a shorter clip whole. None: whole clips.
+        balance: `class` (class uniform over those with clips, then a clip of it) or `clip`.
+        mixup_alpha: weights of mixup are from Beta(alpha, alpha); 0: none.
+        gain_db: [lowest, highest] of a gain in dB, drawn uniformly; None: none.
+
+    Raises:
+        DataError: a bank in which no clip has a class, or an option out of its range.
+    """
+
+    def __init__(self, bank: ClipBank, *, segment: float | None = None, balance: str = "class",
+                 mixup_alpha: float = 0.0, gain_db: list[float] | None = None):
+        if balance not in BALANCES:
+            raise DataError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")
+        if segment is not None and round(segment * bank.fs) < 1:
+            raise DataError(f"segment must be longer than one sample; got {segment} s")
+        if mixup_alpha < 0:
+            raise DataError(f"mixup_alpha must not be negative; got {mixup_alpha}")
+        if gain_db is not None and (len(gain_db) != 2 or gain_db[0] > gain_db[1]):
+            raise DataError(f"gain_db must be [lowest, highest]; got {gain_db}")
+        self.bank, self.balance = bank, balance
+        self.num = None if segment is None else round(segment * bank.fs)
+        self.mixup_alpha, self.gain_db = mixup_alpha, gain_db
+        self.classes = np.array([k for k in range(bank.num_classes) if len(bank.clips_of(k))])
+        if len(self.classes) == 0:
+            raise DataError(f"{bank.path}: no clip has a label, so there is nothing to tag")
+
+    def draw(self, rng: np.random.Generator, id: str = "") -> Excerpt:
+        """Draw a row."""
+        clip = self._clip(rng)
+        samples = self.bank.num_samples(clip)
+        num = samples if self.num is None else min(self.num, samples)
+        start = int(rng.integers(samples - num + 1))
+        gain = 1.0 if self.gain_db is None else 10 ** (rng.uniform(*self.gain_db) / 20)
+        mixup = rng.beta(self.mixup_alpha, self.mixup_alpha) if self.mixup_alpha else None
+        return Excerpt(id, clip, start, num, gain, mixup)
+
+    def _clip(self, rng: np.random.Generator) -> int:
+        if self.balance == "clip":
+            return int(rng.integers(len(self.bank)))
+        clips = self.bank.clips_of(self.classes[rng.integers(len(self.classes))])
+        return int(clips[rng.integers(len(clips))])
+
+
+def whole_clips(bank: ClipBank) -> list[Excerpt]:
+    """Every clip of a bank once and whole, for validation."""
+    return [Excerpt(bank.id(i), i, 0, bank.num_samples(i)) for i in range(len(bank))]
+
+
+class ExcerptReader:
+    """Rows into the arrays that `ESPnetTaggingModel` takes. The bank is opened here and not later,
+    for the loader's workers to inherit."""
+
+    def __init__(self, bank: ClipBank):
+        self.bank = bank
+
+    def __call__(self, uid: str, data: dict[str, Excerpt]) -> dict[str, np.ndarray]:
+        """`speech` float32 [T]; `label` float32 [K], 1 at the clip's classes; `mixup` float32 [1],
+        where the row has a weight."""
+        row = data["excerpt"]
+        label = np.zeros(self.bank.num_classes, np.float32)
+        label[self.bank.labels(row.clip)] = 1.0
+        speech = np.float32(row.gain) * self.bank.read(row.clip, row.start, row.num)
+        item = {"speech": speech, "label": label}
+        if row.mixup is not None:
+            item["mixup"] = np.array([row.mixup], np.float32)
+        return item
+
+
+class TagIterFactory(RowIterFactory):
+    """Draws excerpts with a `TagDrawer`; `preprocess` is an `ExcerptReader`.
+
+    An item is mixed with the one at the mirrored place of its process's part of the batch, so what
+    is mixed with what, but not what is drawn, depends on the number of processes.
+
+    Args:
+        excerpts: rows for validation.
+        The rest as in `RowIterFactory`.
+    """
+
+    name, clips, not_sequence = "excerpt", 1, ("label", "mixup")
+
+    def __init__(self, preprocess: ExcerptReader, *, excerpts: Sequence[Excerpt] | None = None,
+                 **options):
+        super().__init__(preprocess, rows=excerpts, **options)
+
+    def counts(self) -> ClassCounts:
+        return ClassCounts(self.drawer.bank)

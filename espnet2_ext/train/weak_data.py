@@ -1,0 +1,170 @@
+"""Rows of a mixture table into what the weak-label model takes; nothing more than it may use."""
+
+import os
+import zlib
+
+import numpy as np
+from espnet2.train.preprocessor import AbsPreprocessor
+
+from espnet2_ext.core.mixing.events import KNOWN, Mixture, clip_activity, crop, frame_activity, render
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.errors import DataError
+
+LABEL_TYPES = (*KNOWN, "mixed")
+STRONG, FRAME, CLIP = range(3)
+
+
+class WeakPreprocessor(AbsPreprocessor):
+    """Render a mixture named by `mixture`; cut data with `speech_mix` down to what may be used.
+
+    What the label type does not allow is not given: isolated sources only for `strong` and `mixed`,
+    frame labels for all but `clip`. One exception: validation (`train=False`) gives the sources
+    where the table has them, for a score that the loss never sees. In `mixed` batches every item
+    has every key; what an item may not use is zeros.
+
+    Args:
+        train: whether mixtures are cropped.
+        table, bank: a `MixtureTable` and a `ClipBank`, or their paths, opened at first use; None
+            when data with `speech_mix` comes.
+        num_classes: K.
+        label_type: `strong`, `frame`, `clip` or `mixed`.
+        part: `classifier` (needs no isolated sources) or `separator`.
+        residual: give the sound of no labelled class as one more source.
+        n_fft, hop_length: the frames of the frame labels, in samples.
+        crop_seconds: in training, a part of so many seconds of each mixture, at random.
+        shares: for `mixed`: shares of items used as strong, frame and clip, by the mixture's name;
+            None: each with all that is known of it. Never more than is known.
+    """
+
+    def __init__(self, train: bool, table: MixtureTable | str | os.PathLike | None = None,
+                 bank: ClipBank | str | os.PathLike | None = None, num_classes: int | None = None,
+                 label_type: str = "frame", part: str = "separator", residual: bool = False,
+                 n_fft: int = 512, hop_length: int = 128, crop_seconds: float | None = None,
+                 shares: list[float] | None = None):
+        super().__init__(train)
+        if label_type not in LABEL_TYPES:
+            raise DataError(f"label_type must be one of {', '.join(LABEL_TYPES)}; got {label_type}")
+        if shares is not None and (len(shares) != 3 or min(shares) < 0 or not sum(shares) > 0):
+            raise DataError(f"shares must be three of strong, frame and clip; got {shares}")
+        self._table, self._bank, self.num_classes = table, bank, num_classes
+        self.label_type, self.part, self.residual = label_type, part, residual
+        self.n_fft, self.hop, self.crop_seconds = n_fft, hop_length, crop_seconds
+        self.shares = shares
+        self._scored = None
+
+    @property
+    def table(self) -> MixtureTable:
+        """The table, opened at first use."""
+        if isinstance(self._table, str | os.PathLike):
+            self._table = MixtureTable(self._table)
+        return self._table
+
+    @property
+    def bank(self) -> ClipBank:
+        """The clip bank, opened at first use."""
+        if isinstance(self._bank, str | os.PathLike):
+            self._bank = ClipBank(self._bank)
+        return self._bank
+
+    def open(self) -> None:
+        """Read table and bank now, for the loader's workers to inherit."""
+        if self._table is not None and self._bank is not None:
+            len(self.table), len(self.bank), self._with_refs()
+
+    def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
+        """Give the arrays of one item.
+
+        Returns:
+            `speech_mix` float32 [T]; `clip_label` float32 [K]; `label_kind` int64 [1], 0 strong,
+            1 frame, 2 clip; and as the label type allows `frame_label` float32 [L, K] and
+            `speech_ref1`, ... float32 [T], the classes in order and then the residual.
+
+        Raises:
+            DataError: data with neither `mixture` nor `speech_mix`, an unknown mixture, one of
+                which less is known than the label type needs, labels of another size, or samples
+                that are no numbers.
+        """
+        if "mixture" in data:
+            item = self._rendered(data["mixture"])
+        elif "speech_mix" in data:
+            item = self._given(uid, data)
+        else:
+            raise DataError(f"{uid}: expected `mixture` or `speech_mix`, got {', '.join(data)}")
+        if not np.isfinite(item["speech_mix"]).all():
+            raise DataError(f"{uid}: holds samples that are not finite (NaN or infinite)")
+        return item
+
+    # ---- mixtures of a table ---------------------------------------------------------------------
+
+    def _rendered(self, name: str) -> dict[str, np.ndarray]:
+        if self._table is None or self._bank is None:
+            raise DataError(f"{name}: a mixture needs a table and a clip bank")
+        mixture = self.table.row(self.table.index_of(name))
+        known = KNOWN.index(mixture.known)
+        kind = self._kind(mixture, known)
+        if self.train and self.crop_seconds is not None:
+            mixture = self._cropped(mixture)
+        k = self.num_classes or len(self.table.classes)
+        out = render(mixture, self.bank, k)
+        item = {"speech_mix": out["mix"], "clip_label": clip_activity(mixture, k),
+                "label_kind": np.array([kind], np.int64)}
+        if self.label_type != "clip":
+            frames = frame_activity(mixture, k, self.n_fft, self.hop)
+            item["frame_label"] = frames if kind <= FRAME else np.zeros_like(frames)
+        if self._with_refs():
+            refs = [*out["sources"], *([out["rest"]] if self.residual else [])]
+            may = kind == STRONG if self.train else known == STRONG
+            for s, ref in enumerate(refs, 1):
+                item[f"speech_ref{s}"] = ref if may else np.zeros_like(ref)
+        return item
+
+    def _kind(self, mixture: Mixture, known: int) -> int:
+        if self.label_type == "mixed":
+            if self.shares is None:
+                return known
+            at = zlib.crc32(mixture.id.encode()) / 2**32 * sum(self.shares)
+            return max(known, min(int((at >= np.cumsum(self.shares)).sum()), CLIP))
+        kind = KNOWN.index(self.label_type)
+        most = FRAME if self.part == "classifier" and kind == STRONG else kind
+        if known > most:
+            raise DataError(
+                f"{self.table.folder}: of mixture {mixture.id} only {mixture.known} labels are "
+                f"known, which label type {self.label_type} cannot use; `mixed` could")
+        return kind
+
+    def _with_refs(self) -> bool:
+        """Whether items of this table hold isolated sources; all of a table are alike."""
+        if self.part == "classifier":
+            return False
+        if self.label_type in ("strong", "mixed"):
+            return True
+        if self._scored is None:
+            self._scored = not self.train and any(
+                self.table.row(i).known == "strong" for i in range(len(self.table)))
+        return self._scored
+
+    def _cropped(self, mixture: Mixture) -> Mixture:
+        """A part of the mixture, from ESPnet's random state, which it sets anew for each epoch."""
+        num = min(round(self.crop_seconds * self.table.fs), mixture.samples)
+        seed = [np.random.randint(2**31), zlib.crc32(mixture.id.encode())]
+        onset = np.random.default_rng(seed).integers(mixture.samples - num + 1)
+        return crop(mixture, int(onset), num)
+
+    # ---- data from ESPnet's own files ------------------------------------------------------------
+
+    def _given(self, uid: str, data: dict) -> dict[str, np.ndarray]:
+        item = dict(data)
+        if self.label_type == "clip":
+            item.pop("frame_label", None)
+        if self.train and self.label_type not in ("strong", "mixed"):
+            item = {k: v for k, v in item.items() if not k.startswith("speech_ref")}
+        for name in ("clip_label", "frame_label"):
+            if name in item:
+                item[name] = np.asarray(item[name], np.float32)
+                if self.num_classes and item[name].shape[-1] != self.num_classes:
+                    raise DataError(f"{uid}: {name} holds {item[name].shape[-1]} classes, expected "
+                                    f"{self.num_classes}")
+        if "clip_label" not in item and "frame_label" in item:
+            item["clip_label"] = item["frame_label"].max(0)
+        return item

@@ -1,0 +1,260 @@
+"""Work over many files, in parts that are there whole or not at all."""
+
+import concurrent.futures
+import concurrent.futures.process
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import atomic_path, locked, write_text
+
+
+def map_parts(
+    fn: Callable[[Sequence, Path], None],
+    items: Sequence,
+    parts_dir: str | os.PathLike,
+    *,
+    part_size: int,
+    num_workers: int | None = None,
+    scheduler: str | None = None,
+    desc: str = "",
+) -> list[Path]:
+    """Call `fn(part_items, tmp_path)` for each run of `part_size` items; `fn` writes `tmp_path`.
+
+    A part that is written is renamed to `parts_dir/000000` and so on; one that is there is not made
+    again, so a call that was stopped goes on where it was. `plan.json` holds a digest of the items
+    and of `fn` with its `functools.partial` arguments: when that differs, all parts are made anew.
+    `fn` may be started more than once on a part (a lost worker), so it must depend on nothing else.
+
+    Args:
+        fn: importable by name (or a `functools.partial` of one): it is sent to other processes.
+        items: plain values (text, numbers, tuples, dataclasses); they are sent along.
+        num_workers: local processes; None: one a core. 0 or 1: in this process.
+        scheduler: address of a Dask scheduler; its workers must see the same files and folder.
+        desc: name for the progress bar.
+
+    Returns:
+        The parts' paths, in order of the items.
+
+    Raises:
+        Exception: the first one that `fn` raised; parts that are done stay.
+        ChildProcessError: a worker process died.
+        DataError: another process works in `parts_dir`, or the Dask scheduler is out of reach.
+    """
+    parts_dir = Path(parts_dir).resolve()
+    parts_dir.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(items), part_size)
+    paths = [parts_dir / f"{n:06d}" for n in range(len(starts))]
+    with _lock(parts_dir):
+        _plan(parts_dir, _digest([_settings(fn), part_size], items))
+        todo = [n for n, path in enumerate(paths) if not path.exists()]
+        if todo:
+            jobs = ((items[starts[n] : starts[n] + part_size], paths[n]) for n in todo)
+            left = sum(min(part_size, len(items) - starts[n]) for n in todo)
+            with (
+                _progress(desc or parts_dir.name, len(items), len(items) - left) as bar,
+                _pool(num_workers, scheduler, len(todo), fn) as (pool, width),
+            ):
+                _drive(pool, width, fn, jobs, bar)
+    return paths
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _drive(pool, width: int, fn: Callable, jobs, bar) -> None:
+    """Keep `width` jobs under way; raise the first error once what is under way has ended."""
+    pending: dict = {}
+    cwd = os.getcwd()
+    try:
+        for items, path in jobs:
+            pending[pool.submit(_make_part, fn, items, path, cwd)] = len(items)
+            if len(pending) >= width:
+                _collect(pending, bar)
+        while pending:
+            _collect(pending, bar)
+    except concurrent.futures.process.BrokenProcessPool:
+        raise ChildProcessError(
+            "a worker process died (killed, or out of memory); start again to go on, perhaps with"
+            " fewer workers"
+        ) from None
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _collect(pending: dict, bar) -> None:
+    done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
+    for future in done:
+        error = future.result()
+        if error is not None:
+            raise error
+        bar.update(pending.pop(future))
+
+
+def _make_part(fn: Callable, items: Sequence, path: Path, cwd: str) -> DataError | None:
+    """Make one part. Bad input is returned, not raised: no scheduler should try it again."""
+    if os.getcwd() != cwd:
+        os.chdir(cwd)  # a Dask worker was started elsewhere; relative references mean ours
+    if path.exists():
+        return None
+    try:
+        with atomic_path(path) as tmp:
+            fn(items, tmp)
+    except DataError as e:
+        return e
+    return None
+
+
+@contextlib.contextmanager
+def _pool(num_workers: int | None, scheduler: str | None, num_jobs: int, fn: Callable):
+    """Yield an executor and how many jobs to keep under way."""
+    if scheduler:
+        with _dask(scheduler) as client:
+            pool = client.get_executor(retries=3, pure=False)
+            yield pool, max(64, 4 * sum(client.nthreads().values()))
+        return
+    workers = min(cores() if num_workers is None else num_workers, num_jobs)
+    if workers <= 1:
+        yield _Inline(), 1
+        return
+    # forked from a clean server: this process may hold threads, which do not survive a fork
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_unwrap(fn).__module__])
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    try:
+        yield pool, 2 * workers
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+class _Inline:
+    """An executor that runs a job when it is submitted."""
+
+    def submit(self, fn: Callable, *args) -> concurrent.futures.Future:
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args))
+        except Exception as e:
+            future.set_exception(e)
+        return future
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent ends, however it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _stop(*_) -> None:
+    raise SystemExit(1)
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    multiprocessing.connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)  # unwinds the main thread, which removes its file
+    time.sleep(2)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _dask(address: str):
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError:
+        raise DataError("a scheduler address needs dask[distributed]: pip install it") from None
+    try:
+        client = Client(address, timeout="30s", set_as_default=False)
+    except OSError as e:
+        raise DataError(f"{address}: no Dask scheduler answers: {e}") from e
+    try:
+        yield client
+    except KilledWorker as e:
+        raise ChildProcessError(f"one part ended several Dask workers: {e}") from e
+    finally:
+        client.close()
+
+
+@contextlib.contextmanager
+def _lock(parts_dir: Path):
+    """Refuse a second process in `parts_dir`; clear what a killed one left."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(parts_dir / ".lock", wait=False))
+        except BlockingIOError:
+            raise DataError(f"{parts_dir}: another process is at work here") from None
+        for left in parts_dir.glob(".tmp-*"):
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _plan(parts_dir: Path, digest: str) -> None:
+    plan = parts_dir / "plan.json"
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(plan.read_text(encoding="utf-8"))["digest"] == digest:
+            return
+    plan.unlink(missing_ok=True)
+    for old in parts_dir.iterdir():
+        if re.fullmatch(r"\d{6,}", old.name):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    write_text(plan, json.dumps({"digest": digest}) + "\n")
+
+
+def _progress(desc: str, total: int, done: int):
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, desc=desc, mininterval=0.5)
+
+
+def _unwrap(fn: Callable) -> Callable:
+    return _unwrap(fn.func) if isinstance(fn, functools.partial) else fn
+
+
+def _settings(fn: Callable) -> list:
+    """What of `fn` decides its result: its name and the arguments bound to it."""
+    if isinstance(fn, functools.partial):
+        return [*_settings(fn.func), list(fn.args), fn.keywords]
+    return [f"{fn.__module__}.{fn.__qualname__}"]
+
+
+def _digest(settings: list, items: Sequence) -> str:
+    encode = json.JSONEncoder(sort_keys=True, default=_plain).encode
+    h = hashlib.blake2b(encode(settings).encode(), digest_size=16)
+    for start in range(0, len(items), 1000):
+        h.update(encode(list(items[start : start + 1000])).encode())
+    return h.hexdigest()
+
+
+def _plain(value):
+    """JSON form of what JSON does not know; the digest rests on it, so nothing vague is let in."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return value.tolist()
+    raise TypeError(f"map_parts takes plain values only, not {type(value).__name__}")
