@@ -15,8 +15,8 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
-from espnet2_ext.core.losses import separation, weak_label
 from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.core.losses import separation, weak_label
 from espnet2_ext.util.files import atomic_path
 
 PREFIX = "model."  # of the model's weights in a checkpoint of a `System`
@@ -54,8 +54,7 @@ class MixtureConsistency(nn.Module):
         self.stft = stft or STFT(512, 128, "sqrt_hann")
 
     def forward(self, est_targets: Tensor, targets: Tensor) -> Tensor:
-        return weak_label.mixture_consistency(
-            est=self.stft(est_targets), mix=self.stft(targets)).mean()
+        return weak_label.mixture_consistency(est=self.stft(est_targets), mix=self.stft(targets)).mean()
 
 
 class WeakLabel(nn.Module):
@@ -77,10 +76,12 @@ class WeakLabel(nn.Module):
     def forward(self, est_targets: Tensor, targets: dict[str, Tensor]) -> Tensor:
         ref = targets.get("ref")
         labels = weak_label.Labels(
-            clip=targets.get("clip"), frame=targets.get("frame"), kind=targets.get("kind"),
-            ref=None if ref is None else self.stft(ref))
-        return self.loss(est=self.stft(est_targets), mix=self.stft(targets["mix"]),
-                         labels=labels)["loss"].mean()
+            clip=targets.get("clip"),
+            frame=targets.get("frame"),
+            kind=targets.get("kind"),
+            ref=None if ref is None else self.stft(ref),
+        )
+        return self.loss(est=self.stft(est_targets), mix=self.stft(targets["mix"]), labels=labels)["loss"].mean()
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -99,9 +100,14 @@ class ModelSystem(System):
         seed: the random state is set from it and the epoch, as ESPnet does.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer,
-                 loader: Callable[[str, int], Iterable], scheduler: dict | None = None,
-                 seed: int = 0):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loader: Callable[[str, int], Iterable],
+        scheduler: dict | None = None,
+        seed: int = 0,
+    ):
         super().__init__(model, optimizer, None, None, scheduler=scheduler)
         self.loader, self.seed = loader, seed
 
@@ -110,9 +116,15 @@ class ModelSystem(System):
         keys, tensors = batch
         loss, stats, weight = self.model(**tensors, utt_id=keys)
         for name, value in stats.items():
-            self.log(name if train else f"val_{name}", value.float().mean(),
-                     on_step=False, on_epoch=True, batch_size=len(keys), sync_dist=True,
-                     prog_bar=name == "loss")
+            self.log(
+                name if train else f"val_{name}",
+                value.float().mean(),
+                on_step=False,
+                on_epoch=True,
+                batch_size=len(keys),
+                sync_dist=True,
+                prog_bar=name == "loss",
+            )
         loss = loss.mean()
         if train and self.trainer.world_size > 1:  # processes may hold unequal parts of a batch
             weight = weight.sum().float()
@@ -130,11 +142,13 @@ class ModelSystem(System):
         values = self.trainer.callback_metrics  # on all processes: it gathers from them
         stages: dict[str, list[str]] = {"train": [], "valid": []}
         for name, value in values.items():
-            stages["valid" if name.startswith("val_") else "train"].append(
-                f"{name.removeprefix('val_')}={value:.4g}")
+            stages["valid" if name.startswith("val_") else "train"].append(f"{name.removeprefix('val_')}={value:.4g}")
         if self.trainer.is_global_zero:
-            logging.info("%depoch results: %s", self.trainer.current_epoch + 1,
-                         ", ".join(f"[{k}] {', '.join(v)}" for k, v in stages.items()))
+            logging.info(
+                "%depoch results: %s",
+                self.trainer.current_epoch + 1,
+                ", ".join(f"[{k}] {', '.join(v)}" for k, v in stages.items()),
+            )
 
     def train_dataloader(self):
         pl.seed_everything(self.seed + self.trainer.current_epoch + 1, verbose=False)
@@ -144,9 +158,20 @@ class ModelSystem(System):
         return self.loader("valid", self.trainer.current_epoch + 1)
 
 
-def fit(system: ModelSystem, out_dir: str | Path, *, max_epochs: int, devices: int = 1,
-        accelerator: str = "auto", patience: int | None = None, monitor: str = "val_loss",
-        mode: str = "min", keep: int = 1, resume: bool = False, **trainer) -> Path:
+def fit(
+    system: ModelSystem,
+    out_dir: str | Path,
+    *,
+    max_epochs: int,
+    devices: int = 1,
+    accelerator: str = "auto",
+    patience: int | None = None,
+    monitor: str = "val_loss",
+    mode: str = "min",
+    keep: int = 1,
+    resume: bool = False,
+    **trainer,
+) -> Path:
     """Train with Lightning: progress bar, checkpoints, early stopping, a CSV log, several devices.
 
     Args:
@@ -164,17 +189,24 @@ def fit(system: ModelSystem, out_dir: str | Path, *, max_epochs: int, devices: i
     """
     folder = Path(out_dir) / "lightning"
     plain = {"auto_insert_metric_name": False, "enable_version_counter": False}
-    best = ModelCheckpoint(folder, "epoch{epoch:03d}", monitor=monitor, mode=mode,
-                           save_top_k=keep, **plain)
+    best = ModelCheckpoint(folder, "epoch{epoch:03d}", monitor=monitor, mode=mode, save_top_k=keep, **plain)
     callbacks = [best, ModelCheckpoint(folder, "last", **plain)]  # each epoch's, in one file
     if patience is not None:
         callbacks.append(EarlyStopping(monitor, mode=mode, patience=patience + 1))
     strategy = "ddp" if devices > 1 else "auto"
     lightning = pl.Trainer(
-        max_epochs=max_epochs, devices=devices, accelerator=accelerator, strategy=strategy,
-        callbacks=callbacks, logger=CSVLogger(folder, name="", version=""),
-        use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0, log_every_n_steps=1, **trainer)
+        max_epochs=max_epochs,
+        devices=devices,
+        accelerator=accelerator,
+        strategy=strategy,
+        callbacks=callbacks,
+        logger=CSVLogger(folder, name="", version=""),
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **trainer,
+    )
     last = folder / "last.ckpt"
     lightning.fit(system, ckpt_path=str(last) if resume and last.exists() else None)
     return Path(best.best_model_path)

@@ -34,40 +34,34 @@ from espnet2_ext.train.qsep_data import QSepPreprocessor
 from espnet2_ext.train.weak_data import WeakPreprocessor
 
 TABLE: list[tuple[ClassChoices, dict[str, type]]] = [
-    (enh.encoder_choices, {
-        "hann_stft": HannSTFTEncoder,
-        "mel_band_split": MelBandSplitEncoder,
-        "sqrt_hann_stft": SqrtHannSTFTEncoder,
-    }),
-    (enh.decoder_choices, {
-        "hann_stft": HannSTFTDecoder,
-        "mel_band_merge": MelBandMergeDecoder,
-        "sqrt_hann_stft": SqrtHannSTFTDecoder,
-    }),
-    (enh.separator_choices, {
-        "mask_blstm": MaskBLSTMSeparator,
-        "mask_conv": MaskConvSeparator,
-        "asteroid_masker": AsteroidMaskerSeparator,
-    }),
+    (
+        enh.encoder_choices,
+        {"hann_stft": HannSTFTEncoder, "mel_band_split": MelBandSplitEncoder, "sqrt_hann_stft": SqrtHannSTFTEncoder},
+    ),
+    (
+        enh.decoder_choices,
+        {"hann_stft": HannSTFTDecoder, "mel_band_merge": MelBandMergeDecoder, "sqrt_hann_stft": SqrtHannSTFTDecoder},
+    ),
+    (
+        enh.separator_choices,
+        {"mask_blstm": MaskBLSTMSeparator, "mask_conv": MaskConvSeparator, "asteroid_masker": AsteroidMaskerSeparator},
+    ),
     (classifier_choices, {"rnn": RNNClassifier, "crnn": CRNNClassifier}),
-    (enh_tse.extractor_choices, {
-        "care_sep": CaRESepExtractor,
-        "query_unet": QueryUNetExtractor,
-    }),
+    (enh_tse.extractor_choices, {"care_sep": CaRESepExtractor, "query_unet": QueryUNetExtractor}),
     (query_net_choices, {"hts_at": HTSAT, "cnn14": CNN14, "care_cls": CaRECLS}),
     (enh_tse.preprocessor_choices, {"qsep": QSepPreprocessor}),
     (enh.preprocessor_choices, {"weak": WeakPreprocessor}),
-    (enh.criterion_choices, {
-        "wave_l1": WaveL1Loss,
-        "neg_sdr": QuerySDRLoss,
-        "tagging": TaggingLoss,
-        "weak_label": WeakLabelCriterion,
-        "asteroid": AsteroidLoss,
-    }),
-    (enh.loss_wrapper_choices, {
-        "keyed_order": KeyedOrderSolver,
-        "all_sources": AllSourcesSolver,
-    }),
+    (
+        enh.criterion_choices,
+        {
+            "wave_l1": WaveL1Loss,
+            "neg_sdr": QuerySDRLoss,
+            "tagging": TaggingLoss,
+            "weak_label": WeakLabelCriterion,
+            "asteroid": AsteroidLoss,
+        },
+    ),
+    (enh.loss_wrapper_choices, {"keyed_order": KeyedOrderSolver, "all_sources": AllSourcesSolver}),
 ]
 
 
@@ -88,7 +82,6 @@ def add(choices: ClassChoices, name: str, cls: type) -> None:
     if name != name.lower():
         raise ValueError(f"{choices.name} {name!r}: names must be lower case")
     if choices.base_type is not None and not issubclass(cls, choices.base_type):
-        raise ValueError(f"{choices.name} {name!r}: {cls.__name__} is not a "
-                         f"{choices.base_type.__name__}")
+        raise ValueError(f"{choices.name} {name!r}: {cls.__name__} is not a {choices.base_type.__name__}")
     if choices.classes.setdefault(name, cls) is not cls:
         raise ValueError(f"{choices.name} {name!r} is already {choices.classes[name].__name__}")

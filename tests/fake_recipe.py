@@ -75,6 +75,8 @@ DATA = """#!/usr/bin/env bash
 echo "data $*" >>"$CALLS"
 for set in train valid test; do mkdir -p "$2/$set"; touch "$2/$set/clips.tsv"; done
 """
+
+
 class Recipe:
     """A recipe with the driver of a template (`qsep1`, `tag1`, `weak1`) and the stand-in Python."""
 
@@ -97,8 +99,13 @@ class Recipe:
         command = [str(self.folder / f"{self.name}.sh"), "--python", self.python]
         command += [f"--{self.name}_config", "conf/train_x.yaml", *args]
         return subprocess.Popen(
-            command, cwd=cwd or self.folder, env={**os.environ, "CALLS": str(self.calls), **env},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+            command,
+            cwd=cwd or self.folder,
+            env={**os.environ, "CALLS": str(self.calls), **env},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def __call__(self, *args: str, **options) -> tuple[int, str, str]:
         self.calls.write_text("")

@@ -10,11 +10,18 @@ from espnet2_ext.tasks.tagging import TaggingTask
 CONF = Path(__file__).parent.parent / "conf"
 CLASSES = 3
 SMALL = {
-    "care_sep": dict(dim=8, image_channels=4, depths=[1, 1, 1], heads=[1, 2, 2], connector_depth=1,
-                     connector_heads=2, window=4, drop_path=0.0),
+    "care_sep": dict(
+        dim=8,
+        image_channels=4,
+        depths=[1, 1, 1],
+        heads=[1, 2, 2],
+        connector_depth=1,
+        connector_heads=2,
+        window=4,
+        drop_path=0.0,
+    ),
     "query_unet": dict(widths=[2, 4]),
-    "hts_at": dict(spec_size=64, dim=8, depths=[1, 1, 1, 1], heads=[1, 2, 2, 2], window=4,
-                   drop_path=0.0),
+    "hts_at": dict(spec_size=64, dim=8, depths=[1, 1, 1, 1], heads=[1, 2, 2, 2], window=4, drop_path=0.0),
     "cnn14": dict(widths=[2, 2, 2, 2, 2, 4]),
     "mask_blstm": dict(hidden=8, layers=1),
     "mask_conv": dict(channels=[2, 2, 2], hidden=8),
@@ -34,8 +41,7 @@ def shrink(args, *parts):
 
 
 def parse(task, path, *more):
-    return task.get_parser().parse_args(
-        ["--config", str(CONF / path), "--output_dir", "unused", *more])
+    return task.get_parser().parse_args(["--config", str(CONF / path), "--output_dir", "unused", *more])
 
 
 def small_separator(path, *more):
@@ -54,8 +60,15 @@ def separation_batch(samples=9600):
     g = torch.Generator().manual_seed(1)
     ref1, ref2 = 0.1 * torch.randn(2, 2, samples, generator=g)
     labels = torch.eye(CLASSES)[:2]
-    return {"speech_mix": ref1 + ref2, "speech_ref1": ref1, "speech_ref2": ref2,
-            "enroll_ref1": ref1, "enroll_ref2": ref2, "label1": labels, "label2": labels}
+    return {
+        "speech_mix": ref1 + ref2,
+        "speech_ref1": ref1,
+        "speech_ref2": ref2,
+        "enroll_ref1": ref1,
+        "enroll_ref2": ref2,
+        "label1": labels,
+        "label2": labels,
+    }
 
 
 def without_gradient(model):

@@ -23,16 +23,14 @@ TONES = (500.0, 1500.0, 2500.0, 3500.0)  # Hz, one a class, in the middle of the
 class BandTagger(Tagger):
     """Log energies of four equal bands in frames of `hop` samples, and a linear head on them."""
 
-    def __init__(self, sample_rate: int = FS, num_classes: int = 4, hop: int = 400,
-                 frames: bool = True):
+    def __init__(self, sample_rate: int = FS, num_classes: int = 4, hop: int = 400, frames: bool = True):
         super().__init__()
         self.sample_rate, self.num_classes, self.query_dim = sample_rate, num_classes, 4
         self.hop, self.frames = hop, frames
         self.head = nn.Linear(4, num_classes)
         self.batches: list = []  # lengths of what was listened to
 
-    def forward(self, wave: Tensor, lengths: Tensor | None = None,
-                mixup: Tensor | None = None) -> QueryOutput:
+    def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
         self.batches.append(tuple(wave.shape))
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1])
@@ -76,8 +74,7 @@ def tone(k: int, samples: int, start: int = 0, end: int | None = None) -> np.nda
     return (x + 0.3 * inside * np.sin(2 * np.pi * TONES[k] / FS * at)).astype(np.float32)
 
 
-def write_bank(top: Path, waves: dict[str, tuple[np.ndarray, tuple[int, ...]]],
-               classes: int = 4) -> ClipBank:
+def write_bank(top: Path, waves: dict[str, tuple[np.ndarray, tuple[int, ...]]], classes: int = 4) -> ClipBank:
     """A bank of clips: id -> (wave, its classes)."""
     top.mkdir(parents=True, exist_ok=True)
     clips = []

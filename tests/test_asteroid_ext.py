@@ -13,10 +13,10 @@ from asteroid.engine import System
 from asteroid.losses import PITLossWrapper
 
 from espnet2_ext import asteroid_ext as ext
+from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
 from espnet2_ext.core.losses.weak_label import Labels, WeakLabelLoss, mixture_consistency
 from espnet2_ext.core.nets.sed import RNNClassifier
-from espnet2_ext.core.layers.stft import STFT
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "egs2/urbansound8k_weak/local/asteroid_example.py"
@@ -49,8 +49,10 @@ def test_asteroids_permutations_take_them(pair):
     pit = PITLossWrapper(ext.singlesrc_wave_l1, pit_from="pw_pt")
     loss, ordered = pit(est.flip(1), ref, return_est=True)
     assert torch.allclose(loss, straight) and torch.equal(ordered, est)
-    assert torch.allclose(PITLossWrapper(ext.multisrc_neg_sdr, pit_from="perm_avg")(
-        est.flip(1), ref), ext.multisrc_neg_sdr(est, ref).mean())
+    assert torch.allclose(
+        PITLossWrapper(ext.multisrc_neg_sdr, pit_from="perm_avg")(est.flip(1), ref),
+        ext.multisrc_neg_sdr(est, ref).mean(),
+    )
 
 
 def test_losses_from_labels_are_those_of_the_core(pair):
@@ -60,8 +62,13 @@ def test_losses_from_labels_are_those_of_the_core(pair):
     assert loss(ref, mix).item() == pytest.approx(0, abs=1e-5)
     assert torch.allclose(loss(est, mix), mixture_consistency(est=stft(est), mix=stft(mix)).mean())
     core = WeakLabelLoss(RNNClassifier(33, S, mel_bands=None, hidden=4), label_type="mixed")
-    targets = {"mix": mix, "clip": torch.ones(B, S), "frame": torch.ones(B, S, T // 32 + 1),
-               "ref": ref, "kind": torch.tensor([0, 2])}
+    targets = {
+        "mix": mix,
+        "clip": torch.ones(B, S),
+        "frame": torch.ones(B, S, T // 32 + 1),
+        "ref": ref,
+        "kind": torch.tensor([0, 2]),
+    }
     labels = Labels(targets["clip"], targets["frame"], stft(ref), targets["kind"])
     want = core(est=stft(est), mix=stft(mix), labels=labels)["loss"].mean()
     assert torch.allclose(ext.WeakLabel(core, stft)(est, targets), want)
@@ -83,9 +90,15 @@ def test_system_trains_on_one_of_our_losses(pair, tmp_path):
     model, loss = Split(), ext.WeakLabel(core)
     optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], 1e-3)
     system = System(model, optimizer, loss, loader, loader)
-    trainer = pl.Trainer(max_epochs=5, accelerator="cpu", enable_progress_bar=False,
-                         enable_model_summary=False, log_every_n_steps=1, default_root_dir=tmp_path,
-                         logger=pl.loggers.CSVLogger(tmp_path))
+    trainer = pl.Trainer(
+        max_epochs=5,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        default_root_dir=tmp_path,
+        logger=pl.loggers.CSVLogger(tmp_path),
+    )
     trainer.fit(system)
     gain = model.gain[:, 0]
     assert gain[0] > 0.12 and (gain[1:] < 0.09).all()  # its label says that only the first is there
@@ -94,7 +107,13 @@ def test_system_trains_on_one_of_our_losses(pair, tmp_path):
 def test_example_is_short_and_runs(tmp_path):
     text = EXAMPLE.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 40 and ast.parse(text)
-    done = subprocess.run([sys.executable, EXAMPLE, "1"], cwd=tmp_path, capture_output=True,
-                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=600)
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "validation loss: " in done.stdout

@@ -4,16 +4,7 @@ import argparse
 
 import pytest
 import torch
-from small_confs import (
-    CLASSES,
-    CONF,
-    parse,
-    separation_batch,
-    shrink,
-    small_separator,
-    small_tagger,
-    without_gradient,
-)
+from small_confs import CLASSES, CONF, parse, separation_batch, shrink, small_separator, small_tagger, without_gradient
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qsep import QSepTask
@@ -63,23 +54,29 @@ def test_yaml_takes_a_training_step(path):
 def test_all_separators_of_the_side_by_side_are_trained_alike():
     def training(path):
         args = vars(parse(QSepTask, path))
-        return {k: v for k, v in args.items() if k not in ("config", "criterions") and not
-                k.startswith(("encoder", "decoder", "extractor", "query_"))}
+        return {
+            k: v
+            for k, v in args.items()
+            if k not in ("config", "criterions") and not k.startswith(("encoder", "decoder", "extractor", "query_"))
+        }
 
     paths = [p for p in YAMLS if p.startswith("mini/")]
     assert len(paths) == 4
     assert all(training(p) == training(paths[0]) for p in paths)
 
 
-@pytest.mark.parametrize("separator, tagger", [
-    ("mini/st_sed_sep.yaml", "mini/tag_hts_at.yaml"),
-    ("mini/care_sep.yaml", "mini/tag_hts_at.yaml"),  # row G
-    ("mini/pann_sep.yaml", "mini/tag_cnn14.yaml"),
-    ("train_qsep_st_sed_sep_2048.yaml", "train_tag_hts_at_2048.yaml"),
-    ("train_qsep_care_sep_768.yaml", "train_tag_hts_at_768.yaml"),
-    ("train_qsep_pann_sep_2048.yaml", "train_tag_cnn14.yaml"),
-    ("train_qsep_pann_sep_527.yaml", "train_tag_cnn14.yaml"),
-])
+@pytest.mark.parametrize(
+    "separator, tagger",
+    [
+        ("mini/st_sed_sep.yaml", "mini/tag_hts_at.yaml"),
+        ("mini/care_sep.yaml", "mini/tag_hts_at.yaml"),  # row G
+        ("mini/pann_sep.yaml", "mini/tag_cnn14.yaml"),
+        ("train_qsep_st_sed_sep_2048.yaml", "train_tag_hts_at_2048.yaml"),
+        ("train_qsep_care_sep_768.yaml", "train_tag_hts_at_768.yaml"),
+        ("train_qsep_pann_sep_2048.yaml", "train_tag_cnn14.yaml"),
+        ("train_qsep_pann_sep_527.yaml", "train_tag_cnn14.yaml"),
+    ],
+)
 def test_query_network_is_the_tagger_that_is_trained_for_it(separator, tagger):
     ours, theirs = parse(QSepTask, separator), parse(TaggingTask, tagger)
     assert ours.query_net in (theirs.query_net, "shared")
@@ -88,12 +85,15 @@ def test_query_network_is_the_tagger_that_is_trained_for_it(separator, tagger):
     assert ours.query_net_conf == theirs.query_net_conf
 
 
-@pytest.mark.parametrize("separator, tagger", [
-    ("mini/care_sep.yaml", "mini/tag_care_cls.yaml"),
-    ("mini/care_cls_sep.yaml", "mini/tag_care_cls.yaml"),
-    ("train_qsep_care_sep_768.yaml", "train_tag_care_cls_768.yaml"),
-    ("train_qsep_care_cls_sep_768.yaml", "train_tag_care_cls_768.yaml"),
-])
+@pytest.mark.parametrize(
+    "separator, tagger",
+    [
+        ("mini/care_sep.yaml", "mini/tag_care_cls.yaml"),
+        ("mini/care_cls_sep.yaml", "mini/tag_care_cls.yaml"),
+        ("train_qsep_care_sep_768.yaml", "train_tag_care_cls_768.yaml"),
+        ("train_qsep_care_cls_sep_768.yaml", "train_tag_care_cls_768.yaml"),
+    ],
+)
 def test_tagger_begins_the_encoder(separator, tagger):
     _, model = build(separator)
     with torch.device("meta"):
@@ -105,8 +105,14 @@ def test_tagger_begins_the_encoder(separator, tagger):
 
 def test_sizes():
     assert 1.5 < millions(build("train_qsep_care_sep_small.yaml")[1]) < 2.7
-    for path, width in (("care_sep_768", 768), ("care_sep_2048", 2048), ("care_cls_sep_768", 768),
-                        ("st_sed_sep_2048", 2048), ("pann_sep_2048", 2048), ("pann_sep_527", 527)):
+    for path, width in (
+        ("care_sep_768", 768),
+        ("care_sep_2048", 2048),
+        ("care_cls_sep_768", 768),
+        ("st_sed_sep_2048", 2048),
+        ("pann_sep_2048", 2048),
+        ("pann_sep_527", 527),
+    ):
         _, model = build(f"train_qsep_{path}.yaml")
         assert model.extractor.net.query_dim == model.listener.query_dim == width
         assert model.frozen == (model.query_net is not None)
@@ -121,32 +127,38 @@ def test_configurations_older_than_query_networks_build():
 
 
 def test_row_g_is_an_option():
-    _, model = build("train_qsep_care_sep_768.yaml", "--query_net", "hts_at",
-                     "--query_grad", "false")
+    _, model = build("train_qsep_care_sep_768.yaml", "--query_net", "hts_at", "--query_grad", "false")
     assert model.frozen and type(model.query_net).__name__ == "HTSAT"
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--extractor_conf", "dimm=8"], "extractor_conf of care_sep: unknown key 'dimm'"),
-    (["--model_conf", "speakers=2"], "model_conf: unknown key 'speakers'"),
-    (["--model_conf", "query_grad=false"], "model_conf: unknown key 'query_grad'"),
-    (["--encoder_conf", "fft=2"], "encoder_conf of mel_band_split: unknown key 'fft'"),
-    (["--query_net", "cnn14", "--query_net_conf", "width=2"],
-     "query_net_conf of cnn14: unknown key 'width'"),
-    (["--extractor_conf", "num_bands=63"], "extractor_conf of care_sep: num_bands must be a mult"),
-    (["--query_net", "cnn14", "--query_net_conf", "sample_rate=48000"],
-     "query_net cnn14 works at 48000 Hz .* the encoder at 32000 Hz"),
-    (["--query_net", "cnn14"], "cnn14 gives embeddings of width 2048, .* care_sep takes 64"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--extractor_conf", "dimm=8"], "extractor_conf of care_sep: unknown key 'dimm'"),
+        (["--model_conf", "speakers=2"], "model_conf: unknown key 'speakers'"),
+        (["--model_conf", "query_grad=false"], "model_conf: unknown key 'query_grad'"),
+        (["--encoder_conf", "fft=2"], "encoder_conf of mel_band_split: unknown key 'fft'"),
+        (["--query_net", "cnn14", "--query_net_conf", "width=2"], "query_net_conf of cnn14: unknown key 'width'"),
+        (["--extractor_conf", "num_bands=63"], "extractor_conf of care_sep: num_bands must be a mult"),
+        (
+            ["--query_net", "cnn14", "--query_net_conf", "sample_rate=48000"],
+            "query_net cnn14 works at 48000 Hz .* the encoder at 32000 Hz",
+        ),
+        (["--query_net", "cnn14"], "cnn14 gives embeddings of width 2048, .* care_sep takes 64"),
+    ],
+)
 def test_what_does_not_fit_is_named(more, message):
     with pytest.raises(DataError, match=message):
         build("debug/train_qsep_care_sep.yaml", *more)
 
 
-@pytest.mark.parametrize("name, message", [
-    ("shared", "query_unet makes no query embeddings.*; there is: care_cls, cnn14, hts_at"),
-    ("htsat", "unknown query_net 'htsat'; there is: shared, care_cls, cnn14, hts_at"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("shared", "query_unet makes no query embeddings.*; there is: care_cls, cnn14, hts_at"),
+        ("htsat", "unknown query_net 'htsat'; there is: shared, care_cls, cnn14, hts_at"),
+    ],
+)
 def test_query_networks_of_a_yaml_are_checked(tmp_path, name, message):
     path = tmp_path / "bad.yaml"
     good = (CONF / "debug/train_qsep_query_unet.yaml").read_text()
@@ -171,8 +183,9 @@ def test_tagger_takes_a_training_step(path):
     with torch.device("meta"):
         TaggingTask.build_model(parse(TaggingTask, path))
     model, batch = small_tagger(path).train(), separation_batch()
-    loss, *_ = model(batch["speech_mix"], torch.tensor([9600, 8000]), label=batch["label1"],
-                     mixup=torch.tensor([[0.9], [0.6]]))
+    loss, *_ = model(
+        batch["speech_mix"], torch.tensor([9600, 8000]), label=batch["label1"], mixup=torch.tensor([[0.9], [0.6]])
+    )
     takes_a_step(loss, model)
 
 

@@ -13,9 +13,9 @@ import yaml
 from small_confs import CONF
 
 from espnet2_ext.bin.convert import main
+from espnet2_ext.core.layers.log_mel import LogMel
 from espnet2_ext.core.nets.cnn14 import CNN14
 from espnet2_ext.core.nets.hts_at import HTSAT
-from espnet2_ext.core.layers.log_mel import LogMel
 from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import BundleError, DataError
@@ -36,10 +36,11 @@ def public(tmp_path_factory):
     unet = cnn14.random_state(seps.public_shapes((2, 2, 2, 2, 2, 2), 64, 129))
     with_tagger = unet | {f"at_model.sed_model.{k}": v for k, v in hts_at.items()}
     for name, content in {
-            "hts_at.ckpt": {"state_dict": {f"sed_model.{k}": v for k, v in hts_at.items()}},
-            "cnn14.pth": {"iteration": 600000, "model": pann},
-            "st_sed_sep.ckpt": {"epoch": 3, "state_dict": with_tagger},
-            "unet.ckpt": {"state_dict": unet}}.items():
+        "hts_at.ckpt": {"state_dict": {f"sed_model.{k}": v for k, v in hts_at.items()}},
+        "cnn14.pth": {"iteration": 600000, "model": pann},
+        "st_sed_sep.ckpt": {"epoch": 3, "state_dict": with_tagger},
+        "unet.ckpt": {"state_dict": unet},
+    }.items():
         torch.save(content, folder / name)
     return folder
 
@@ -69,15 +70,22 @@ def part(weights, prefix):
     return {k.removeprefix(f"{prefix}."): v for k, v in weights.items() if k.startswith(prefix)}
 
 
-@pytest.mark.parametrize("network, file, nets", [
-    ("hts_at", "hts_at.ckpt",
-     {"net": lambda: HTSAT(dim=8, heads=(1, 2, 4, 8), num_classes=6)}),
-    ("cnn14", "cnn14.pth", {"net": lambda: CNN14(widths=(2, 3), num_classes=6)}),
-    ("st_sed_sep", "st_sed_sep.ckpt",
-     {"extractor.net": lambda: QueryUNet(64, 129, (2, 2, 2, 2, 2, 2)),
-      "query_net": lambda: HTSAT(dim=8, heads=(1, 2, 4, 8), num_classes=6)}),
-    ("st_sed_sep", "unet.ckpt", {"extractor.net": lambda: QueryUNet(64, 129, (2,) * 6)}),
-])
+@pytest.mark.parametrize(
+    "network, file, nets",
+    [
+        ("hts_at", "hts_at.ckpt", {"net": lambda: HTSAT(dim=8, heads=(1, 2, 4, 8), num_classes=6)}),
+        ("cnn14", "cnn14.pth", {"net": lambda: CNN14(widths=(2, 3), num_classes=6)}),
+        (
+            "st_sed_sep",
+            "st_sed_sep.ckpt",
+            {
+                "extractor.net": lambda: QueryUNet(64, 129, (2, 2, 2, 2, 2, 2)),
+                "query_net": lambda: HTSAT(dim=8, heads=(1, 2, 4, 8), num_classes=6),
+            },
+        ),
+        ("st_sed_sep", "unet.ckpt", {"extractor.net": lambda: QueryUNet(64, 129, (2,) * 6)}),
+    ],
+)
 def test_the_written_weights_load(public, tmp_path, capsys, network, file, nets):
     weights = convert(network, public / file, tmp_path / "new" / "ours.pth")
     assert sum(len(part(weights, prefix)) for prefix in nets) == len(weights)
@@ -92,10 +100,12 @@ def test_objects_beside_the_weights_are_not_made(public, tmp_path):
     folder.mkdir()
     (folder / "old_trainer.py").write_text(
         "class Callback:\n    best = None\n"
-        "class Trap:\n    def __reduce__(self):\n        return (exec, ('raise SystemExit',))\n")
+        "class Trap:\n    def __reduce__(self):\n        return (exec, ('raise SystemExit',))\n"
+    )
     sys.path.insert(0, str(folder))
     try:
         import old_trainer
+
         content = torch.load(public / "hts_at.ckpt")
         content["callbacks"] = {old_trainer.Callback: {"best": old_trainer.Callback()}}
         content["trap"] = old_trainer.Trap()
@@ -151,8 +161,7 @@ def test_a_tagger_that_lies_apart(public, tmp_path):
     first, second = tmp_path / "one.zip", tmp_path / "two.zip"
     conf = ["--network", "st_sed_sep", "--config", str(st_sed_sep_yaml(tmp_path))]
     main([*conf, str(public / "st_sed_sep.ckpt"), "-o", str(first)])
-    main([*conf, str(public / "unet.ckpt"), "--tagger", str(public / "hts_at.ckpt"),
-          "-o", str(second)])  # fmt: skip
+    main([*conf, str(public / "unet.ckpt"), "--tagger", str(public / "hts_at.ckpt"), "-o", str(second)])
     whole, apart = (Separator.from_bundle(path, "cpu") for path in (first, second))
     theirs = apart.model.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in whole.model.state_dict().items())
@@ -160,8 +169,9 @@ def test_a_tagger_that_lies_apart(public, tmp_path):
     with pytest.raises(DataError, match="unet.ckpt: holds no tagger, .*--tagger HTSAT.ckpt"):
         main([*conf, str(public / "unet.ckpt"), "-o", str(tmp_path / "three.zip")])
     with pytest.raises(DataError, match="cnn14.pth: expected one key"):
-        main([*conf, str(public / "unet.ckpt"), "--tagger", str(public / "cnn14.pth"),
-              "-o", str(tmp_path / "three.zip")])  # fmt: skip
+        main(
+            [*conf, str(public / "unet.ckpt"), "--tagger", str(public / "cnn14.pth"), "-o", str(tmp_path / "three.zip")]
+        )
 
 
 def test_a_cnn10_is_refused(public, tmp_path):
@@ -175,8 +185,17 @@ def test_a_cnn10_is_refused(public, tmp_path):
 
 def test_classes_of_a_published_separator(public, tmp_path):
     conf, table = st_sed_sep_yaml(tmp_path), tmp_path / "labels.tsv"
-    command = ["--network", "st_sed_sep", str(public / "st_sed_sep.ckpt"), "--config", str(conf),
-               "--labels", str(table), "-o", str(tmp_path / "a.zip")]  # fmt: skip
+    command = [
+        "--network",
+        "st_sed_sep",
+        str(public / "st_sed_sep.ckpt"),
+        "--config",
+        str(conf),
+        "--labels",
+        str(table),
+        "-o",
+        str(tmp_path / "a.zip"),
+    ]
     write_labels(table, [Label(k, f"/m/{k}", f"Tone {k}") for k in range(3)])
     with pytest.raises(DataError, match="labels.tsv: its 3 classes are not as many as the model"):
         main(command)
@@ -187,24 +206,40 @@ def test_classes_of_a_published_separator(public, tmp_path):
     assert [c.mid for c in separator.classes] == [f"/m/{k}" for k in range(6)] and separator.tags
 
 
-@pytest.mark.parametrize("text, message", [
-    ("a: [", "some.yaml: is not valid YAML"), ("query_net: hts_at\n", "it has no extractor"),
-    ("extractor: other\n", "unknown extractor 'other'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: [", "some.yaml: is not valid YAML"),
+        ("query_net: hts_at\n", "it has no extractor"),
+        ("extractor: other\n", "unknown extractor 'other'"),
+    ],
+)
 def test_a_yaml_of_something_else_is_named(public, tmp_path, text, message):
     (tmp_path / "some.yaml").write_text(text)
     with pytest.raises(DataError, match=message):
-        main(["--network", "st_sed_sep", str(public / "st_sed_sep.ckpt"), "--config",
-              str(tmp_path / "some.yaml"), "-o", str(tmp_path / "a.zip")])  # fmt: skip
+        main(
+            [
+                "--network",
+                "st_sed_sep",
+                str(public / "st_sed_sep.ckpt"),
+                "--config",
+                str(tmp_path / "some.yaml"),
+                "-o",
+                str(tmp_path / "a.zip"),
+            ]
+        )
 
 
-@pytest.mark.parametrize("args, message", [
-    (["-o", "a.pth", "--network", "hts_at", "--tagger", "x"], "--tagger is for --network st_sed"),
-    (["-o", "a.zip"], "a bundle takes --config"),
-    (["-o", "a.pth", "--config", "x.yaml"], "--config is for a bundle, -o NAME.zip; got -o a.pth"),
-    (["-o", "a.pth", "--labels", "x.tsv"], "--labels is for a bundle"),
-    (["-o", "a.zip", "--config", "x.yaml", "--network", "hts_at"], "is made of --network st_sed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["-o", "a.pth", "--network", "hts_at", "--tagger", "x"], "--tagger is for --network st_sed"),
+        (["-o", "a.zip"], "a bundle takes --config"),
+        (["-o", "a.pth", "--config", "x.yaml"], "--config is for a bundle, -o NAME.zip; got -o a.pth"),
+        (["-o", "a.pth", "--labels", "x.tsv"], "--labels is for a bundle"),
+        (["-o", "a.zip", "--config", "x.yaml", "--network", "hts_at"], "is made of --network st_sed"),
+    ],
+)
 def test_what_a_bundle_takes(args, message, capsys):
     with pytest.raises(SystemExit):
         main(["--network", "st_sed_sep", "x.ckpt", *args])
@@ -215,8 +250,17 @@ def test_a_bundle_of_other_sizes_names_what_does_not_fit(public, tmp_path):
     conf = st_sed_sep_yaml(tmp_path)
     conf.write_text(conf.read_text().replace("dim: 8", "dim: 16"))
     with pytest.raises(BundleError, match="small.yaml: st_sed_sep.ckpt: .*of another shape"):
-        main(["--network", "st_sed_sep", str(public / "st_sed_sep.ckpt"), "--config", str(conf),
-              "-o", str(tmp_path / "a.zip")])
+        main(
+            [
+                "--network",
+                "st_sed_sep",
+                str(public / "st_sed_sep.ckpt"),
+                "--config",
+                str(conf),
+                "-o",
+                str(tmp_path / "a.zip"),
+            ]
+        )
     assert not (tmp_path / "a.zip").exists()
 
 
@@ -234,13 +278,12 @@ def test_the_wrong_network_is_named(public, tmp_path):
         convert("cnn14", public / "hts_at.ckpt", tmp_path / "ours.pth")
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"not a checkpoint\n", b"PK\x03\x04 neither", "a half", "a zip", "a list"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint\n", b"PK\x03\x04 neither", "a half", "a zip", "a list"])
 def test_another_file_is_refused(public, tmp_path, content):
     path = tmp_path / "public.ckpt"
     if content == "a half":
         whole = (public / "cnn14.pth").read_bytes()
-        path.write_bytes(whole[:len(whole) // 2])
+        path.write_bytes(whole[: len(whole) // 2])
     elif content == "a zip":
         with zipfile.ZipFile(path, "w") as z:
             z.writestr("archive/readme", "nothing")
@@ -255,8 +298,11 @@ def test_another_file_is_refused(public, tmp_path, content):
 
 def test_the_command_ends_with_a_plain_message(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "espnet2_ext.bin.convert", "--network", "cnn14", "missing.pth",
-         "-o", "ours.pth"], cwd=tmp_path, capture_output=True, text=True)
+        [sys.executable, "-m", "espnet2_ext.bin.convert", "--network", "cnn14", "missing.pth", "-o", "ours.pth"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and "missing.pth" in done.stderr
     assert "Traceback" not in done.stderr

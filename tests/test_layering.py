@@ -29,8 +29,7 @@ ARROWS = {
     "asteroid_ext": ({"core"}, {"asteroid", "pytorch_lightning"}),
     "bench": ({"core", "data", "train", "tasks", "infer", "bench"}, {"espnet2"}),
     "bin": (
-        {"core", "data", "report", "train", "registry", "tasks", "infer", "bench", "bin",
-         "asteroid_ext"},
+        {"core", "data", "report", "train", "registry", "tasks", "infer", "bench", "bin", "asteroid_ext"},
         {"espnet2"},
     ),
 }

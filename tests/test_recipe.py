@@ -38,13 +38,18 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
 def test_a_model_that_tags_is_scored_on_every_clip(recipe):
     status, _, err = recipe("--inference_args", "--protocols self", TAGS="1")
     assert status == 0, err
-    assert recipe.names()[-6:] == ["qsep_inference", "tag_inference", "qsep_scoring", "tag_scoring",
-                                   "report", "qsep_pack"]  # fmt: skip
+    assert recipe.names()[-6:] == [
+        "qsep_inference",
+        "tag_inference",
+        "qsep_scoring",
+        "tag_scoring",
+        "report",
+        "qsep_pack",
+    ]
     call, folder = recipe.call("tag_inference"), "exp/qsep_train_x"
     assert f"--bank dump/test --output_dir {folder}/tagging_test --train_config {folder}/c" in call
     assert "--protocols" not in call
-    assert recipe.call("tag_scoring") == (
-        f"tag_scoring --bank dump/test --tags_dir {folder}/tagging_test")
+    assert recipe.call("tag_scoring") == (f"tag_scoring --bank dump/test --tags_dir {folder}/tagging_test")
 
 
 @pytest.mark.parametrize("stage", ["7", "8"])
@@ -67,8 +72,9 @@ def test_anchors_of_a_tagger_for_the_lists(recipe):
 
 def test_number_of_classes_reaches_each_network_that_tags_unless_told(recipe):
     conf = recipe.folder / "conf/train_x.yaml"
-    conf.write_text("extractor_conf:  # no head\n  num_classes: 0\nquery_net_conf:  # tags\n"
-                    "  dim: 8\n  num_classes: 527\n")
+    conf.write_text(
+        "extractor_conf:  # no head\n  num_classes: 0\nquery_net_conf:  # tags\n  dim: 8\n  num_classes: 527\n"
+    )
     assert recipe("--stop_stage", "6", "--qsep_args", "--query_net_conf num_classes=9")[0] == 0
     for step in ("qsep_check", "qsep_train"):
         call = recipe.call(step)
@@ -98,13 +104,16 @@ def test_a_stage_without_the_one_before_it_says_which(recipe):
     assert status == 1 and "data/train/manifest.tsv is not there; run stage 2 first" in err
 
 
-@pytest.mark.parametrize("args, words", [
-    (["--stagee", "3"], "unknown option --stagee"),
-    (["--skip_train", "yes"], "--skip_train takes true or false, not 'yes'"),
-    (["--stage"], "--stage needs a value"),
-    (["extra"], "what is 'extra'?"),
-    (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--stagee", "3"], "unknown option --stagee"),
+        (["--skip_train", "yes"], "--skip_train takes true or false, not 'yes'"),
+        (["--stage"], "--stage needs a value"),
+        (["extra"], "what is 'extra'?"),
+        (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
+    ],
+)
 def test_wrong_options(recipe, args, words):
     status, _, err = recipe(*args)
     assert status == 1 and words in err and recipe.names() == []
@@ -161,8 +170,7 @@ def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
 
 def test_other_initial_weights_under_an_old_checkpoint_are_refused(recipe):
     (recipe.folder / "tagger.pth").write_text("weights")
-    options = ("--stop_stage", "6", "--qsep_tag", "x",
-               "--qsep_args", "--init_param tagger.pth:net:query_net")
+    options = ("--stop_stage", "6", "--qsep_tag", "x", "--qsep_args", "--init_param tagger.pth:net:query_net")
     assert recipe(*options)[0] == 0
     assert "trained already" in recipe(*options)[1]
     (recipe.folder / "tagger.pth").write_text("of a longer training")
@@ -193,10 +201,7 @@ def alive(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-@pytest.mark.parametrize("step, sent, status", [
-    ("scan", signal.SIGINT, 130),
-    ("qsep_train", signal.SIGTERM, 143),
-])  # fmt: skip
+@pytest.mark.parametrize("step, sent, status", [("scan", signal.SIGINT, 130), ("qsep_train", signal.SIGTERM, 143)])
 def test_ctrl_c_and_kill_end_the_step_and_its_workers(recipe, step, sent, status):
     recipe.calls.touch()
     process = recipe.start(SLEEP_IN=step)
@@ -251,8 +256,7 @@ def test_paths_on_the_command_line_are_meant_from_where_the_user_stands(tmp_path
 
     def run(cwd, *args, **env):
         command = [str(folder / "run.sh"), *args]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True,
-                              env={"PATH": os.environ["PATH"], **env})  # fmt: skip
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={"PATH": os.environ["PATH"], **env})
         return done.stdout.strip() + done.stderr
 
     assert run(folder, "--esc50", "../../../sounds/ESC-50").startswith(sounds + "|")

@@ -15,10 +15,20 @@ NAMES = [(choices, name, cls) for choices, table in registry.TABLE for name, cls
 @pytest.mark.parametrize("choices, name, cls", NAMES, ids=lambda x: getattr(x, "name", str(x)))
 def test_name_stands_for_the_class_in_espnet(choices, name, cls):
     assert choices.get_class(name) is cls
-    required = [p for p in inspect.signature(cls).parameters.values()
-                if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    given = {"input_dim": 513, "criterion": None, "train": True, "loss": "singlesrc_neg_sisdr",
-             "classifier": torch.nn.Identity(), "num_bins": 513, "num_classes": 3}
+    required = [
+        p
+        for p in inspect.signature(cls).parameters.values()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    given = {
+        "input_dim": 513,
+        "criterion": None,
+        "train": True,
+        "loss": "singlesrc_neg_sisdr",
+        "classifier": torch.nn.Identity(),
+        "num_bins": 513,
+        "num_classes": 3,
+    }
     large = choices.name in ("extractor", "query_net")  # shapes are enough
     with torch.device("meta" if large else "cpu"):
         cls(**{p.name: given[p.name] for p in required})

@@ -51,8 +51,13 @@ class Checkout:
 
     def start(self, **env: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [str(self.root / "tools/setup.sh")], env=self.env | env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+            [str(self.root / "tools/setup.sh")],
+            env=self.env | env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def setup(self, **env: str) -> tuple[int, str, str]:
         process = self.start(**env)

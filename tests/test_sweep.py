@@ -15,8 +15,8 @@ from recipe_options import options_of
 
 from espnet2_ext.bin import sweep as sweep_bin
 from espnet2_ext.errors import DataError
-from espnet2_ext.papers.sweep_notes import Notes
 from espnet2_ext.papers.sweep import Sweep
+from espnet2_ext.papers.sweep_notes import Notes
 from espnet2_ext.papers.sweep_table import write_sweep_table
 from espnet2_ext.report.training_facts import seconds_of, training_of
 
@@ -59,15 +59,21 @@ total_count=50, [valid] loss=1.0, time=7 seconds, total_count=10
 x INFO: 2epoch results: [train] loss=1.0, time=30 seconds, total_count=100, [valid] time=7 seconds
 """
 CONTENT = {
-    "title": "A test", "recipe": "egs2/fake", "tables": {"care_sep": ["1", "2"]},
+    "title": "A test",
+    "recipe": "egs2/fake",
+    "tables": {"care_sep": ["1", "2"]},
     "cells": [
         {"name": "tag_care_cls", "task": "tagging", "config": "conf/tag.yaml"},
-        {"name": "C", "config": "conf/sep.yaml", "seeds": [0, 1],
-         "args": "--init_param {exp:tag_care_cls}/valid.loss.best.pth:net.net:extractor.net"},
+        {
+            "name": "C",
+            "config": "conf/sep.yaml",
+            "seeds": [0, 1],
+            "args": "--init_param {exp:tag_care_cls}/valid.loss.best.pth:net.net:extractor.net",
+        },
         {"name": "F", "config": "{less}", "options": {"test_sets": "test"}},
     ],
     "configs": {"less": {"from": "conf/sep.yaml", "set": {"criterions.0.conf.alpha": 3}}},
-}  # fmt: skip
+}
 
 
 class Place:
@@ -100,8 +106,7 @@ class Place:
             sweep_bin.main([str(self.yaml), *args])
         finally:
             self.calls = [json.loads(line) for line in calls.read_text().splitlines()]
-            self.tags = [next(b for a, b in zip(c, c[1:]) if a.endswith("_tag"))
-                         for c in self.calls]  # fmt: skip
+            self.tags = [next(b for a, b in zip(c, c[1:]) if a.endswith("_tag")) for c in self.calls]
         return self.tags
 
     def table(self) -> str:
@@ -119,8 +124,7 @@ ALL = ["tag_care_cls_seed0", "C_seed0", "F_seed0", "C_seed1"]
 def test_cells_in_order_first_seeds_first_and_what_they_need_is_filled_in(place):
     assert place() == ALL
     tagger, first, f, _ = place.calls
-    assert tagger[:6] == ["--expdir", "exp/side_by_side", "--task", "tagging", "--tag_config",
-                          "conf/tag.yaml"]
+    assert tagger[:6] == ["--expdir", "exp/side_by_side", "--task", "tagging", "--tag_config", "conf/tag.yaml"]
     needed = "exp/side_by_side/tag_tag_care_cls_seed0/valid.loss.best.pth:net.net:extractor.net"
     assert first[-2:] == ["--qsep_args", f"--init_param {needed} --seed 0"]
     assert "--test_sets" in f and "exp/side_by_side/conf/less.yaml" in f
@@ -171,8 +175,9 @@ def test_a_failure_is_told_the_rest_goes_on_and_it_is_tried_again(place, capsys)
 
 def test_entry_point_ends_with_a_status(place):
     (place.recipe / "fail_in_F_seed0").touch()
-    done = subprocess.run([sys.executable, "-m", "espnet2_ext.bin.sweep", str(place.yaml)],
-                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "espnet2_ext.bin.sweep", str(place.yaml)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 1 and "failed: F_seed0 (status 3" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -209,7 +214,7 @@ def test_interrupted_it_ends_what_it_started_and_goes_on_later(place, sent, stat
 
 def rows(text: str, section: str) -> dict[str, list[str]]:
     """Cells of the Markdown table after `section`, by the first column."""
-    lines = text[text.index(section):].split("\n\n|")[1].split("\n\n")[0].splitlines()
+    lines = text[text.index(section) :].split("\n\n|")[1].split("\n\n")[0].splitlines()
     cells = [line.strip("|").split("|") for line in lines]
     return {row[0]: row[1:] for row in [cells[0], *cells[2:]]}
 
@@ -231,8 +236,7 @@ def test_the_table_has_means_spread_cost_and_the_papers_values(place):
 
 def test_scores_of_another_command_leave_the_table(place):
     place()
-    cells = [cell | {"args": "--other 1"} if cell["name"] == "F" else cell
-             for cell in CONTENT["cells"]]  # fmt: skip
+    cells = [cell | {"args": "--other 1"} if cell["name"] == "F" else cell for cell in CONTENT["cells"]]
     place.write({**CONTENT, "cells": cells})
     place("--table_only")
     assert "3 of 4 trainings finished" in place.table()
@@ -243,8 +247,7 @@ def test_scores_of_another_command_leave_the_table(place):
         place()
     assert "other YAMLs" not in place.table()  # it is no longer noted
     assert "F" not in rows(place.table(), "## Scores: test, query `self`")
-    assert rows(place.table(), "## Table 2")["F: C without gradient and initialisation (shared)"][
-        0] == ""
+    assert rows(place.table(), "## Table 2")["F: C without gradient and initialisation (shared)"][0] == ""
 
 
 def test_what_is_built_on_a_run_that_is_done_anew_is_so_too(place):
@@ -283,39 +286,46 @@ def test_the_table_alone(place):
     assert place("--table_only") == [] and "1 of 4 trainings finished" in place.table()
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"cels": []}, "side_by_side.yaml: unknown key cels"),
-    ({"cells": [{"name": "x"}]}, r"side_by_side.yaml: cells\[0\]: config is missing"),
-    ({"cells": [{"name": "x", "config": "y", "seed": 1}]}, r"cells\[0\]: unknown key seed"),
-    ({"cells": [{"name": "x", "config": "y", "task": "z"}]}, r"cells\[0\].task: 'z' is none of"),
-    ({"cells": [{"name": "x", "config": "y", "seeds": ["a"]}]}, r"cells\[0\].seeds: expected"),
-    ({"cells": [{"name": "x", "config": "y", "seeds": [1, 1]}]}, "expected a list of different"),
-    ({"cells": []}, "side_by_side.yaml: cells: there is none"),
-    ({"cells": [{"name": "x", "config": "y", "options": {"qsep_tag": "a"}}]},
-     r"cells\[0\]: qsep_tag cannot be an option: the sweep sets that"),
-    ({"task": "weak", "cells": [{"name": "x", "config": "y", "options": {"trials": 2}}]},
-     r"cells\[0\]: trials cannot be an option"),
-    ({"task": "weak", "cells": [{"name": "x", "config": "y"},
-                                {"name": "z", "config": "y", "args": "{exp:x}"}]},
-     r"cells\[1\]: \{exp:x\} has several experiments, one a label type"),
-    ({"cells": [{"name": "x", "config": "y"}] * 2}, "cells: x is there twice"),
-    ({"cells": [{"name": "x", "config": "{base}"}]}, r"cells\[0\]: \{base\} is not known"),
-    ({"cells": [{"name": "x", "config": "y", "args": "{exp:a}"}]}, "no such cell before x"),
-    ({"configs": {"a": {"set": {}}}}, "configs.a: from is missing"),
-    ({"configs": {"less": {"from": "conf/sep.yaml", "set": {"a.b": 1}}}},
-     "configs.less.set: a.b leads nowhere"),
-    ({"recipe": "egs2/nowhere"}, "nowhere: no run.sh there"),
-    ({"cells": None}, "side_by_side.yaml: cells: there is none"),
-    ({"cells": [{"name": "x", "config": 3}]}, r"cells\[0\].config: expected the name of a YAML"),
-    ({"sizes": [1]}, "sizes: expected keys with values"),
-    ({"sizes": 3}, "sizes: expected keys with values, got 3"),
-    ({"configs": {"less": {"from": "conf/sep.yaml", "set": 3}}}, "less.set: expected keys with"),
-    ({"tables": ["1"]}, "tables: expected keys with values"),
-    ({"options": ["a"]}, "options: expected keys with values"),
-    ({"configs": {"less": {"from": "{less}", "set": {}}}}, "configs.less: is made of itself"),
-    ({"folder": "my exp"}, "'my exp' cannot name the folder"),
-    ({"recipe": "egs2/weak"}, r"cells\[0\]: .*/weak is no recipe of tagging \(it has no tag.sh"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"cels": []}, "side_by_side.yaml: unknown key cels"),
+        ({"cells": [{"name": "x"}]}, r"side_by_side.yaml: cells\[0\]: config is missing"),
+        ({"cells": [{"name": "x", "config": "y", "seed": 1}]}, r"cells\[0\]: unknown key seed"),
+        ({"cells": [{"name": "x", "config": "y", "task": "z"}]}, r"cells\[0\].task: 'z' is none of"),
+        ({"cells": [{"name": "x", "config": "y", "seeds": ["a"]}]}, r"cells\[0\].seeds: expected"),
+        ({"cells": [{"name": "x", "config": "y", "seeds": [1, 1]}]}, "expected a list of different"),
+        ({"cells": []}, "side_by_side.yaml: cells: there is none"),
+        (
+            {"cells": [{"name": "x", "config": "y", "options": {"qsep_tag": "a"}}]},
+            r"cells\[0\]: qsep_tag cannot be an option: the sweep sets that",
+        ),
+        (
+            {"task": "weak", "cells": [{"name": "x", "config": "y", "options": {"trials": 2}}]},
+            r"cells\[0\]: trials cannot be an option",
+        ),
+        (
+            {"task": "weak", "cells": [{"name": "x", "config": "y"}, {"name": "z", "config": "y", "args": "{exp:x}"}]},
+            r"cells\[1\]: \{exp:x\} has several experiments, one a label type",
+        ),
+        ({"cells": [{"name": "x", "config": "y"}] * 2}, "cells: x is there twice"),
+        ({"cells": [{"name": "x", "config": "{base}"}]}, r"cells\[0\]: \{base\} is not known"),
+        ({"cells": [{"name": "x", "config": "y", "args": "{exp:a}"}]}, "no such cell before x"),
+        ({"configs": {"a": {"set": {}}}}, "configs.a: from is missing"),
+        ({"configs": {"less": {"from": "conf/sep.yaml", "set": {"a.b": 1}}}}, "configs.less.set: a.b leads nowhere"),
+        ({"recipe": "egs2/nowhere"}, "nowhere: no run.sh there"),
+        ({"cells": None}, "side_by_side.yaml: cells: there is none"),
+        ({"cells": [{"name": "x", "config": 3}]}, r"cells\[0\].config: expected the name of a YAML"),
+        ({"sizes": [1]}, "sizes: expected keys with values"),
+        ({"sizes": 3}, "sizes: expected keys with values, got 3"),
+        ({"configs": {"less": {"from": "conf/sep.yaml", "set": 3}}}, "less.set: expected keys with"),
+        ({"tables": ["1"]}, "tables: expected keys with values"),
+        ({"options": ["a"]}, "options: expected keys with values"),
+        ({"configs": {"less": {"from": "{less}", "set": {}}}}, "configs.less: is made of itself"),
+        ({"folder": "my exp"}, "'my exp' cannot name the folder"),
+        ({"recipe": "egs2/weak"}, r"cells\[0\]: .*/weak is no recipe of tagging \(it has no tag.sh"),
+    ],
+)
 def test_wrong_yamls_name_file_and_key(place, change, message):
     (place.top / "egs2/weak").mkdir()
     (place.top / "egs2/weak/run.sh").touch()
@@ -326,30 +336,42 @@ def test_wrong_yamls_name_file_and_key(place, change, message):
 
 def test_what_is_no_sweep_is_named(place, tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
-    for path, message in ((tmp_path / "a.png", "a.png: not a YAML file"), (tmp_path, "is a folder"),
-                          (tmp_path / "b.yaml", "b.yaml: no such file")):  # fmt: skip
+    for path, message in (
+        (tmp_path / "a.png", "a.png: not a YAML file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "b.yaml", "b.yaml: no such file"),
+    ):
         with pytest.raises(DataError, match=message):
             Sweep(path)
     with pytest.raises(DataError, match="--size x: .*: this sweep has no sizes"):
         Sweep(place.yaml, size="x")
 
 
-@pytest.mark.parametrize("options, message", [
-    ("--expdir /scratch", r"cells\[0\]: expdir cannot be an option"),
-    ("--qsep-args '--seed 3'", "qsep_args cannot be an option"),
-    ("--ngpu", "--run_options: expected --name value, got --ngpu"),
-    ("ngpu 1", "--run_options: expected --name value, got ngpu"),
-    ("--test_sets other", "--run_options: F is what it is by --test_sets test"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--expdir /scratch", r"cells\[0\]: expdir cannot be an option"),
+        ("--qsep-args '--seed 3'", "qsep_args cannot be an option"),
+        ("--ngpu", "--run_options: expected --name value, got --ngpu"),
+        ("ngpu 1", "--run_options: expected --name value, got ngpu"),
+        ("--test_sets other", "--run_options: F is what it is by --test_sets test"),
+    ],
+)
 def test_wrong_options_of_run_sh_are_named(place, options, message):
     with pytest.raises(DataError, match=message):
         place(f"--run_options={options}")
 
 
 def test_needs_come_first_whatever_their_seeds(place):
-    place.write({**CONTENT, "cells": [
-        {"name": "a", "config": "conf/sep.yaml", "seeds": [0, 1]},
-        {"name": "b", "config": "conf/sep.yaml", "seeds": [1], "args": "{exp:a}"}]})  # fmt: skip
+    place.write(
+        {
+            **CONTENT,
+            "cells": [
+                {"name": "a", "config": "conf/sep.yaml", "seeds": [0, 1]},
+                {"name": "b", "config": "conf/sep.yaml", "seeds": [1], "args": "{exp:a}"},
+            ],
+        }
+    )
     assert place("--max_seeds", "1") == ["a_seed0", "a_seed1", "b_seed1"]
     with pytest.raises(DataError, match="--max_seeds 0: 1 is the least"):
         place("--max_seeds", "0")
@@ -397,8 +419,14 @@ def test_arguments_for_all_cells_or_for_those_of_a_task(place):
 
 def test_sizes(place):
     sizes = {"mini": {"base": "conf/sep.yaml"}, "paper": {"base": "conf/tag.yaml"}}
-    place.write({**CONTENT, "sizes": sizes, "configs": {}, "cells": [
-        {"name": "x", "config": "{base}", "options": {"datadir": "data/{folder}"}}]})  # fmt: skip
+    place.write(
+        {
+            **CONTENT,
+            "sizes": sizes,
+            "configs": {},
+            "cells": [{"name": "x", "config": "{base}", "options": {"datadir": "data/{folder}"}}],
+        }
+    )
     assert Sweep(place.yaml).options(Sweep(place.yaml).runs()[0])["qsep_config"] == "conf/sep.yaml"
     sweep = Sweep(place.yaml, size="paper")
     assert sweep.expdir == "exp/side_by_side_paper"
@@ -410,19 +438,37 @@ def test_sizes(place):
         Sweep(place.yaml, size="big")
 
 
-@pytest.mark.parametrize("more", [
-    {}, {"strategy": "joint"}, {"trainer": "asteroid", "strategy": "finetune"},
-    {"weak_args": "--classifier_conf pooling=average", "classifier_args": "--max_epoch 3"},
-    {"weak_tag": "own"}, {"run": "--label-types=frame --nj 2"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"strategy": "joint"},
+        {"trainer": "asteroid", "strategy": "finetune"},
+        {"weak_args": "--classifier_conf pooling=average", "classifier_args": "--max_epoch 3"},
+        {"weak_tag": "own"},
+        {"run": "--label-types=frame --nj 2"},
+    ],
+)
 def test_experiments_of_weak_labels_are_named_as_the_driver_names_them(place, tmp_path, more):
     recipe = Recipe(tmp_path / "real", "weak1")
     more, words = {k: v for k, v in more.items() if k != "run"}, more.get("run", "")
     (recipe.folder / "conf/less.yaml").write_text("strategy: fixed\n")
     (recipe.folder / "run.sh").touch()
-    place.write({"title": "t", "recipe": "egs2/fake", "task": "weak", "cells": [
-        {"name": "x", "config": "conf/less.yaml", "args": "--config conf/less.yaml",
-         "options": {"label_types": "strong clip", **more}}]})  # fmt: skip
+    place.write(
+        {
+            "title": "t",
+            "recipe": "egs2/fake",
+            "task": "weak",
+            "cells": [
+                {
+                    "name": "x",
+                    "config": "conf/less.yaml",
+                    "args": "--config conf/less.yaml",
+                    "options": {"label_types": "strong clip", **more},
+                }
+            ],
+        }
+    )
     sweep = Sweep(place.yaml, recipe=recipe.folder, run_options=words.split())
     (run,) = sweep.runs()
     status, _, err = recipe(*sweep.command(run)[1:], "--stop_stage", "6")
@@ -433,9 +479,17 @@ def test_experiments_of_weak_labels_are_named_as_the_driver_names_them(place, tm
 
 
 def test_cells_that_would_be_one_experiment_are_refused(place):
-    place.write({"title": "t", "recipe": "egs2/fake", "task": "weak", "cells": [
-        {"name": "a", "config": "conf/sep.yaml", "options": {"weak_args": "--pooling max"}},
-        {"name": "b", "config": "conf/sep.yaml", "options": {"label_types": "clip"}}]})  # fmt: skip
+    place.write(
+        {
+            "title": "t",
+            "recipe": "egs2/fake",
+            "task": "weak",
+            "cells": [
+                {"name": "a", "config": "conf/sep.yaml", "options": {"weak_args": "--pooling max"}},
+                {"name": "b", "config": "conf/sep.yaml", "options": {"label_types": "clip"}},
+            ],
+        }
+    )
     Sweep(place.yaml)
     with pytest.raises(DataError, match="a and b would both be the experiment .*--weak_args"):
         Sweep(place.yaml, run_options=["--weak_tag", "own"])
@@ -457,8 +511,9 @@ def sizes_of(path: Path) -> list[str | None]:
     return list(yaml.safe_load(path.read_text()).get("sizes") or [None])
 
 
-@pytest.mark.parametrize("path, size", [(p, s) for p in SWEEPS for s in sizes_of(p)],
-                         ids=lambda v: v.stem if isinstance(v, Path) else v)  # fmt: skip
+@pytest.mark.parametrize(
+    "path, size", [(p, s) for p in SWEEPS for s in sizes_of(p)], ids=lambda v: v.stem if isinstance(v, Path) else v
+)
 def test_shipped_sweeps_name_yamls_and_options_that_exist(path, size):
     sweep = Sweep(path, size=size)
     for name in sweep.configs:

@@ -13,9 +13,15 @@ from espnet2_ext.tasks.tagging import TaggingTask
 SWEEPS = {name: Sweep(ROOT / f"conf/sweeps/{name}.yaml") for name in ("side_by_side", "care_sep")}
 CELLS = [(name, cell) for name, sweep in SWEEPS.items() for cell in sweep.cells]
 # row of table 2 -> gradient, initialisation, shared encoder
-TABLE_2 = {"A": (False, True, False), "B": (True, True, False), "C": (True, True, True),
-           "D": (False, True, True), "E": (True, False, True), "F": (False, False, True),
-           "G": (False, True, False)}  # fmt: skip
+TABLE_2 = {
+    "A": (False, True, False),
+    "B": (True, True, False),
+    "C": (True, True, True),
+    "D": (False, True, True),
+    "E": (True, False, True),
+    "F": (False, False, True),
+    "G": (False, True, False),
+}
 
 
 @functools.cache
@@ -52,7 +58,8 @@ def test_a_query_network_is_what_its_tagger_was(name):
             _, model = build(name, cell.name)
             mine, its = (
                 {k: v.shape for k, v in net.state_dict().items() if "head" not in k}
-                for net in (model.query_net, tagger.net))  # fmt: skip
+                for net in (model.query_net, tagger.net)
+            )
             assert mine == its, cell.name
 
 
@@ -60,8 +67,14 @@ def test_budgets_of_the_side_by_side_are_equal():
     sweep, budgets = SWEEPS["side_by_side"], {}
     for cell in sweep.cells.values():
         args, _ = build("side_by_side", cell.name)
-        budget = (args.max_epoch, args.num_iters_per_epoch, args.batch_size, args.optim,
-                  repr(args.optim_conf), repr(args.scheduler_conf), repr(args.tag_conf)
-                  if cell.task == "tagging" else repr((args.pair_conf, args.preprocessor_conf)))
+        budget = (
+            args.max_epoch,
+            args.num_iters_per_epoch,
+            args.batch_size,
+            args.optim,
+            repr(args.optim_conf),
+            repr(args.scheduler_conf),
+            repr(args.tag_conf) if cell.task == "tagging" else repr((args.pair_conf, args.preprocessor_conf)),
+        )
         budgets.setdefault(cell.task, set()).add(budget)
     assert {task: len(found) for task, found in budgets.items()} == {"tagging": 1, "separation": 1}

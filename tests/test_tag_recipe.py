@@ -38,8 +38,20 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
 def test_options_reach_the_steps_and_name_the_experiment(recipe):
     shutil.copy(recipe.folder / "conf/train_x.yaml", recipe.folder / "conf/tag_y.yaml")
     args = ["--config", "conf/tag_y.yaml", "--tag_args", "--query_net_conf num_classes=7 --seed 2"]
-    assert recipe(*args, "--inference_nj", "3", "--inference_args", "--batch_size 2",
-                  "--anchor_sets", "train valid", "--gpu_inference", "false")[0] == 0  # fmt: skip
+    assert (
+        recipe(
+            *args,
+            "--inference_nj",
+            "3",
+            "--inference_args",
+            "--batch_size 2",
+            "--anchor_sets",
+            "train valid",
+            "--gpu_inference",
+            "false",
+        )[0]
+        == 0
+    )
     assert recipe.names().count("tag_anchors") == 2
     call = recipe.call("tag_train")  # what the user says comes last, and counts
     assert call.index("num_classes=2") < call.index("num_classes=7")
@@ -49,9 +61,11 @@ def test_options_reach_the_steps_and_name_the_experiment(recipe):
 
 
 def test_a_stage_without_the_one_before_it_says_which(recipe):
-    for number, words in ((5, "bank.json is not there; run stage 3 first"),
-                          (8, "about.json is not there; run stage 7 first"),
-                          (9, "scores.json is not there; run stage 8 first")):  # fmt: skip
+    for number, words in (
+        (5, "bank.json is not there; run stage 3 first"),
+        (8, "about.json is not there; run stage 7 first"),
+        (9, "scores.json is not there; run stage 8 first"),
+    ):
         status, _, err = recipe("--stage", str(number), "--stop_stage", str(number))
         assert status == 1 and words in err
     recipe("--stop_stage", "3")
@@ -93,18 +107,17 @@ def run_recipe(tmp_path, name: str, script: str, *args: str) -> tuple[int, str]:
         for file in ("run.sh", "db.sh", *(["five_folds.sh"] if name == "esc50_qsep" else [])):
             shutil.copy(ROOT / "egs2" / name / file, folder)
         for driver in ("qsep", "tag"):
-            (folder / f"{driver}.sh").write_text(
-                f'#!/usr/bin/env bash\nprintf "%s|" {driver} "$@"\n')  # fmt: skip
+            (folder / f"{driver}.sh").write_text(f'#!/usr/bin/env bash\nprintf "%s|" {driver} "$@"\n')
             (folder / f"{driver}.sh").chmod(0o755)
         (folder / "path.sh").write_text("")
-    done = subprocess.run([str(folder / script), *args], cwd=tmp_path, capture_output=True,
-                          text=True, env={"PATH": os.environ["PATH"]})  # fmt: skip
+    done = subprocess.run(
+        [str(folder / script), *args], cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+    )
     return done.returncode, done.stdout.strip() + done.stderr
 
 
 def test_a_task_chooses_the_driver_on_the_same_data(tmp_path):
-    for quick, corpus, config in (("false", "embedded", "mini/tag_care_cls"),
-                                  ("true", "quick", "debug/train_tag")):  # fmt: skip
+    for quick, corpus, config in (("false", "embedded", "mini/tag_care_cls"), ("true", "quick", "debug/train_tag")):
         args = ["audioset_qsep", "run.sh", "--quick", quick]
         _, told = run_recipe(tmp_path, *args)
         _, tagging = run_recipe(tmp_path, *args, "--task", "tagging", "--ngpu", "2")
@@ -112,8 +125,7 @@ def test_a_task_chooses_the_driver_on_the_same_data(tmp_path):
         assert tagging.split("--local_data_opts")[0][4:] == told.split("--local_data_opts")[0][5:]
         assert f"--dumpdir|dump/{corpus}|" in tagging and tagging.endswith("--ngpu|2|")
         assert f"--tag_config|conf/{config}.yaml|" in tagging
-    assert "--task takes separation or tagging" in run_recipe(
-        tmp_path, "audioset_qsep", "run.sh", "--task", "x")[1]  # fmt: skip
+    assert "--task takes separation or tagging" in run_recipe(tmp_path, "audioset_qsep", "run.sh", "--task", "x")[1]
 
 
 def test_folds_of_esc50_are_those_that_are_there(tmp_path):
@@ -145,10 +157,21 @@ def test_folds_of_esc50_end_in_their_mean(tmp_path):
             folder = tmp_path / f"exp/tag_care_cls_fold{fold}/tagging_{tag}folds{fold}"
             folder.mkdir(parents=True)
             (folder / "scores.json").touch()
-        _, told = run_recipe(tmp_path, "esc50_qsep", "five_folds.sh", "--esc50", "ESC-50",
-                             "--expdir", "exp", "--python", str(python), *given)  # fmt: skip
+        _, told = run_recipe(
+            tmp_path,
+            "esc50_qsep",
+            "five_folds.sh",
+            "--esc50",
+            "ESC-50",
+            "--expdir",
+            "exp",
+            "--python",
+            str(python),
+            *given,
+        )
         exp = tmp_path / "exp/tag_care_cls"
         assert f"|--inference_tag|{tag[:-1]}|" in told
         assert told.endswith(
             f"-m|espnet2_ext.bin.tag_scoring|--folds|{exp}_fold1/tagging_{tag}folds1|"
-            f"{exp}_fold2/tagging_{tag}folds2|--out|{exp}_folds/{tag}scores.json|")  # fmt: skip
+            f"{exp}_fold2/tagging_{tag}folds2|--out|{exp}_folds/{tag}scores.json|"
+        )

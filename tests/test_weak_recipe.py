@@ -32,8 +32,9 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
     for number in range(1, 10):
         assert f"Stage {number}: " in out
     train = calls(recipe, "weak_train")
-    for call, part, label in zip(train, ["classifier"] * 2 + ["separator"] * 3,
-                                 ["frame", "clip", "strong", "frame", "clip"]):  # fmt: skip
+    for call, part, label in zip(
+        train, ["classifier"] * 2 + ["separator"] * 3, ["frame", "clip", "strong", "frame", "clip"]
+    ):
         assert f"--part {part} --label_type {label} " in call
         assert "--train_table data/train/mixtures --train_bank dump/train " in call
     for n, label in ((3, "frame"), (4, "clip")):
@@ -77,8 +78,18 @@ def test_another_content_of_a_further_yaml_is_another_training(recipe):
 
 
 def test_options_of_the_parts_name_their_experiments(recipe):
-    recipe("--stop_stage", "6", "--weak_args", "--seed 1", "--classifier_args", "--max_epoch 3",
-           "--separator_args", "--max_epoch=4", "--label_types", "clip")  # fmt: skip
+    recipe(
+        "--stop_stage",
+        "6",
+        "--weak_args",
+        "--seed 1",
+        "--classifier_args",
+        "--max_epoch 3",
+        "--separator_args",
+        "--max_epoch=4",
+        "--label_types",
+        "clip",
+    )
     first, second = calls(recipe, "weak_train")
     assert f"--output_dir {EXP}_seed1_max_epoch3_classifier_clip " in first
     assert f"--output_dir {EXP}_seed1_max_epoch3_max_epoch4_clip " in second
@@ -133,15 +144,25 @@ def test_asteroid_trains_the_same(recipe):
 
 def test_mixtures_are_made_as_asked_for(recipe):
     args = ["--train_mixtures", "7", "--mean_events", "2", "--train_known", "strong:0.5,clip:0.5"]
-    recipe(*args, "--background_classes", "a,b", "--mixture_args", "--seconds 2", "--stop_stage",
-           "4", "--test_mixture_args", "--lufs -20 -20", "--mixtures_seed", "5")  # fmt: skip
+    recipe(
+        *args,
+        "--background_classes",
+        "a,b",
+        "--mixture_args",
+        "--seconds 2",
+        "--stop_stage",
+        "4",
+        "--test_mixture_args",
+        "--lufs -20 -20",
+        "--mixtures_seed",
+        "5",
+    )
     train, valid, test = calls(recipe, "draw_mixtures")
     assert "--mixtures 7 --mean_events 2 --seed 5 --background_classes a,b" in train
     assert "--known strong:0.5,clip:0.5 --seconds 2" in train and "--lufs" not in train
     assert "--seed 6 " in valid and "--known strong:0.5,clip:0.5" in valid
     assert "--seed 7 " in test and "--known" not in test and "--seconds 2 --lufs -20 -20" in test
-    assert "--table data/test/mixtures --bank dump/test --out dump/test_mix" in recipe.call(
-        "render_mixtures")  # fmt: skip
+    assert "--table data/test/mixtures --bank dump/test --out dump/test_mix" in recipe.call("render_mixtures")
 
 
 def test_several_lambdas_are_several_tests(recipe):
@@ -185,30 +206,35 @@ def test_a_stopped_training_goes_on(recipe):
     assert "--resume true" in recipe.call("weak_train")
 
 
-@pytest.mark.parametrize("args, words", [
-    (["--label_types", "frame weak"], "weak is none of strong frame clip mixed"),
-    (["--label_types", " "], "name at least one of strong frame clip mixed"),
-    (["--trainer", "keras"], "--trainer takes espnet or asteroid, not 'keras'"),
-    (["--trials", "0"], "--trials takes a whole number from 1, not '0'"),
-    (["--trials", "two"], "--trials takes a whole number from 1, not 'two'"),
-    (["--trials", "2", "--weak_args", "--seed 3"], "leave out --seed, or add --trials 1"),
-    (["--trials", "2", "--separator_args", "--seed=3"], "leave out --seed, or add --trials 1"),
-    (["--trials", "2", "--inference_model", "valid.loss.ave.pth"], "valid.loss.ave.pth is not kn"),
-    (["--mixtures_from", "air"], "--mixtures_from takes drawn, songs or recordings"),
-    (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
-    (["--qsep_config", "x"], "unknown option --qsep_config"),
-    (["--stage", "five"], "option --stage takes a number, not 'five'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--label_types", "frame weak"], "weak is none of strong frame clip mixed"),
+        (["--label_types", " "], "name at least one of strong frame clip mixed"),
+        (["--trainer", "keras"], "--trainer takes espnet or asteroid, not 'keras'"),
+        (["--trials", "0"], "--trials takes a whole number from 1, not '0'"),
+        (["--trials", "two"], "--trials takes a whole number from 1, not 'two'"),
+        (["--trials", "2", "--weak_args", "--seed 3"], "leave out --seed, or add --trials 1"),
+        (["--trials", "2", "--separator_args", "--seed=3"], "leave out --seed, or add --trials 1"),
+        (["--trials", "2", "--inference_model", "valid.loss.ave.pth"], "valid.loss.ave.pth is not kn"),
+        (["--mixtures_from", "air"], "--mixtures_from takes drawn, songs or recordings"),
+        (["--config", "conf/nothing.yaml"], "no file conf/nothing.yaml"),
+        (["--qsep_config", "x"], "unknown option --qsep_config"),
+        (["--stage", "five"], "option --stage takes a number, not 'five'"),
+    ],
+)
 def test_wrong_options(recipe, args, words):
     status, _, err = recipe(*args)
     assert status == 1 and words in err and recipe.names() == []
 
 
 def test_a_stage_without_the_one_before_it_says_which(recipe):
-    for number, words in ((4, "bank.json is not there; run stage 3 first"),
-                          (5, "table.json is not there; run stage 4 first"),
-                          (7, "list.json is not there; run stage 4 first"),
-                          (8, "list.json is not there; run stage 4 first")):  # fmt: skip
+    for number, words in (
+        (4, "bank.json is not there; run stage 3 first"),
+        (5, "table.json is not there; run stage 4 first"),
+        (7, "list.json is not there; run stage 4 first"),
+        (8, "list.json is not there; run stage 4 first"),
+    ):
         status, _, err = recipe("--stage", str(number), "--stop_stage", str(number))
         assert status == 1 and words in err
     recipe("--stop_stage", "6")
@@ -251,15 +277,19 @@ def run_recipe(tmp_path, name: str, *args: str, **env: str) -> str:
         for file in ("run.sh", "db.sh"):
             shutil.copy(ROOT / "egs2" / name / file, folder)
         (folder / "weak.sh").write_text('#!/usr/bin/env bash\nprintf "%s|" "$@"\n')
-    done = subprocess.run([str(folder / "run.sh"), *args], cwd=tmp_path, capture_output=True,
-                          text=True, env={"PATH": os.environ["PATH"], **env})  # fmt: skip
+    done = subprocess.run(
+        [str(folder / "run.sh"), *args],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], **env},
+    )
     return done.stdout.strip() + done.stderr
 
 
-@pytest.mark.parametrize("present, folds", [
-    (range(1, 11), ("1-6", "7-8", "9-10")),
-    ((1, 2, 3), ("1,3", "2/1of2", "2/2of2")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "present, folds", [(range(1, 11), ("1-6", "7-8", "9-10")), ((1, 2, 3), ("1,3", "2/1of2", "2/2of2"))]
+)
 def test_folds_of_urbansound8k(tmp_path, present, folds):
     for n in present:
         (tmp_path / f"us8k/audio/fold{n}").mkdir(parents=True)
@@ -268,13 +298,24 @@ def test_folds_of_urbansound8k(tmp_path, present, folds):
     assert f"--train_set|{names[0]}|--valid_set|{names[1]}|--test_sets|{names[2]}|" in told
     sets = " ".join(f"{n}:{v}" for n, v in zip(names, folds))
     assert f"--local_data_opts|--corpus urbansound8k {sets}|" in told
-    told = run_recipe(tmp_path, "urbansound8k_weak", "--urbansound8k", "us8k", "--train_folds",
-                      "1,2", "--background_classes", "a,b", "--ngpu", "2")  # fmt: skip
+    told = run_recipe(
+        tmp_path,
+        "urbansound8k_weak",
+        "--urbansound8k",
+        "us8k",
+        "--train_folds",
+        "1,2",
+        "--background_classes",
+        "a,b",
+        "--ngpu",
+        "2",
+    )
     assert "--train_set|folds1_2|" in told and "--background a,b folds1_2:1,2" in told
     assert "--background_classes|a,b|" in told and told.endswith("--ngpu|2|")
     few = len(present) < 10
-    assert ("--mean_events|2|--test_mean_events|5|--inference_model|latest.pth|--trials|2|"
-            in told) == few and "--mean_events|5|" in told
+    assert (
+        "--mean_events|2|--test_mean_events|5|--inference_model|latest.pth|--trials|2|" in told
+    ) == few and "--mean_events|5|" in told
     more = ("--urbansound8k", "us8k", "--config", "x.yaml")  # of a longer training one is enough
     assert "--trials" not in run_recipe(tmp_path, "urbansound8k_weak", *more)
 
@@ -287,10 +328,8 @@ def test_a_part_of_urbansound8k_without_its_fold_2(tmp_path):
         (tmp_path / "us8k").mkdir()
         for n in present:
             (tmp_path / f"us8k/audio/fold{n}").mkdir(parents=True)
-        assert "us8k/audio there must be fold10, or fold2 and another" in (
-            run_recipe(tmp_path, *us8k))
-    told = run_recipe(tmp_path, *us8k, "--train_folds", "3", "--valid_folds", "4/1of2",
-                      "--test_folds", "4/2of2")  # fmt: skip
+        assert "us8k/audio there must be fold10, or fold2 and another" in (run_recipe(tmp_path, *us8k))
+    told = run_recipe(tmp_path, *us8k, "--train_folds", "3", "--valid_folds", "4/1of2", "--test_folds", "4/2of2")
     assert "--train_set|folds3|--valid_set|folds4.1of2|--test_sets|folds4.2of2|" in told
 
 
@@ -348,12 +387,19 @@ def test_stage_1_makes_the_lists(tmp_path):
         (recipe.folder / "local/data.sh").unlink()
         shutil.copy(ROOT / "egs2" / name / "local/data.sh", recipe.folder / "local")
         done = subprocess.run(
-            ["local/data.sh", "--datadir", "data/q", *(["--corpus", "quick"] if args else []),
-             *args],
-            cwd=recipe.folder, text=True, capture_output=True,
-            env={**os.environ, "python": recipe.python, "CALLS": str(recipe.calls),
-                 "RECORDINGS": "a b", "allow_unlabelled": "true",
-                 "classes": "dog, car horn"})  # fmt: skip
+            ["local/data.sh", "--datadir", "data/q", *(["--corpus", "quick"] if args else []), *args],
+            cwd=recipe.folder,
+            text=True,
+            capture_output=True,
+            env={
+                **os.environ,
+                "python": recipe.python,
+                "CALLS": str(recipe.calls),
+                "RECORDINGS": "a b",
+                "allow_unlabelled": "true",
+                "classes": "dog, car horn",
+            },
+        )
         assert done.returncode == 0, done.stderr
         *made, listed = recipe.calls.read_text().splitlines()
         assert "--data_dir data/q" in listed

@@ -8,8 +8,17 @@ import zipfile
 import pytest
 from fake_recipe import ROOT, Recipe
 
-STEPS = ["data", "scan", "archive", "draw_lists", "render_lists", "qsep_inference", "qsep_scoring",
-         "qsep_describe", "report"]  # fmt: skip
+STEPS = [
+    "data",
+    "scan",
+    "archive",
+    "draw_lists",
+    "render_lists",
+    "qsep_inference",
+    "qsep_scoring",
+    "qsep_describe",
+    "report",
+]
 
 
 @pytest.fixture
@@ -73,8 +82,13 @@ def test_esc50_zero_shot_takes_all_folds_and_folders_of_its_own(tmp_path):
     (tmp_path / "M.zip").touch()
 
     def run(*args):
-        done = subprocess.run([str(folder / "run.sh"), *args], cwd=tmp_path, text=True,
-                              capture_output=True, env={"PATH": os.environ["PATH"]})  # fmt: skip
+        done = subprocess.run(
+            [str(folder / "run.sh"), *args],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            env={"PATH": os.environ["PATH"]},
+        )
         return done.stdout.strip() + done.stderr
 
     options = ["--esc50", "ESC-50", "--zero_shot", "M.zip", "--nj", "2"]

@@ -9,8 +9,8 @@ import yaml
 from espnet2_ext.core.mixing.events import EventDrawer, with_ids
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +33,15 @@ def write_corpus(root: Path) -> Path:
         scan(root / name, num_workers=0)
         archive(root / name, root / "dump" / name, settings=Settings(fs=FS), num_workers=0)
         bank = ClipBank(root / "dump" / name)
-        drawer = EventDrawer(bank, np.full(len(bank), -20.0), CLASSES, mean_events=2.0,
-                             seconds=0.5, event_seconds=(0.1, 0.4), background=["hum"])
+        drawer = EventDrawer(
+            bank,
+            np.full(len(bank), -20.0),
+            CLASSES,
+            mean_events=2.0,
+            seconds=0.5,
+            event_seconds=(0.1, 0.4),
+            background=["hum"],
+        )
         rng = np.random.default_rng(seed)
         rows = [with_ids(drawer.draw(rng, f"m{i:02d}"), bank) for i in range(number)]
         write_table(root / "data" / name, rows, fs=FS, classes=CLASSES, n_fft=N_FFT, hop=HOP)
@@ -62,8 +69,20 @@ def write_config(path: Path, source: str = "conf/debug/train_weak.yaml", **more)
 
 def command(root: Path, config: Path, output_dir: Path, *more) -> list[str]:
     """Options of `weak_train` for the corpus."""
-    given = ["--config", config, "--output_dir", output_dir, "--ngpu", 0,
-             "--use_tensorboard", "false", "--use_matplotlib", "false", "--keep_nbest_models", 2]
+    given = [
+        "--config",
+        config,
+        "--output_dir",
+        output_dir,
+        "--ngpu",
+        0,
+        "--use_tensorboard",
+        "false",
+        "--use_matplotlib",
+        "false",
+        "--keep_nbest_models",
+        2,
+    ]
     for name in ("train", "valid"):
         given += [f"--{name}_table", root / "data" / name, f"--{name}_bank", root / "dump" / name]
     for conf in ("encoder_conf", "decoder_conf"):

@@ -92,9 +92,7 @@ def seek_points(data: bytes, samples: int, fs: int) -> np.ndarray:
     return points
 
 
-def decode_frames(
-    data: bytes, frame: int, samples: int, fs: int, start: int, num: int
-) -> np.ndarray | None:
+def decode_frames(data: bytes, frame: int, samples: int, fs: int, start: int, num: int) -> np.ndarray | None:
     """Decode samples `start` to `start + num` of a clip from a part of its frames.
 
     Args:

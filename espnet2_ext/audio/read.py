@@ -33,9 +33,7 @@ class MissingAudio(DataError):
     """The file, member or row that a reference names is not there."""
 
 
-def read_audio(
-    ref: str | os.PathLike, start: int = 0, num: int | None = None
-) -> tuple[np.ndarray, int]:
+def read_audio(ref: str | os.PathLike, start: int = 0, num: int | None = None) -> tuple[np.ndarray, int]:
     """Read a sound or a part of it.
 
     Args:
@@ -179,9 +177,7 @@ def tar_members(path: str | os.PathLike) -> list[tuple[str, int, int]]:
         raise DataError(f"{path}: not an uncompressed tar file: {e}") from e
 
 
-def _read_row(
-    ref: str, path: str, row: int, rate: str | None, start: int, num: int | None
-) -> tuple[np.ndarray, int]:
+def _read_row(ref: str, path: str, row: int, rate: str | None, start: int, num: int | None) -> tuple[np.ndarray, int]:
     """Read a row of a packed waveform file (datasets `audio_name`, `waveform`)."""
     if not os.path.isfile(path):
         raise MissingAudio(f"{ref}: no such file")

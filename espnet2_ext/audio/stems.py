@@ -17,9 +17,7 @@ SUFFIX = ".stem.mp4"
 _SLACK = 4096  # samples by which a stream may fall short of the length that its header tells
 
 
-def stem_blocks(
-    path: Path | str, stems: Sequence[str] = STREAMS
-) -> Iterator[tuple[str, np.ndarray, int]]:
+def stem_blocks(path: Path | str, stems: Sequence[str] = STREAMS) -> Iterator[tuple[str, np.ndarray, int]]:
     """Decode some streams of a stem file, block by block, in one pass over the file.
 
     Yields:
@@ -37,8 +35,7 @@ def stem_blocks(
             streams = list(file.streams.audio)
             if len(streams) != len(STREAMS):
                 raise DataError(
-                    f"{path}: {len(streams)} audio streams where {len(STREAMS)} are expected: "
-                    f"{', '.join(STREAMS)}"
+                    f"{path}: {len(streams)} audio streams where {len(STREAMS)} are expected: {', '.join(STREAMS)}"
                 )
             wanted = {streams[STREAMS.index(name)].index: name for name in stems}
             yield from _decode(av, file, path, wanted)
@@ -65,9 +62,7 @@ def _decode(av, file, path, wanted: dict[int, str]) -> Iterator[tuple[str, np.nd
             raise DataError(f"{path}: stream {name} ends at sample {end} of {told}")
 
 
-def read_stems(
-    path: Path | str, stems: Sequence[str] = STREAMS
-) -> tuple[dict[str, np.ndarray], int]:
+def read_stems(path: Path | str, stems: Sequence[str] = STREAMS) -> tuple[dict[str, np.ndarray], int]:
     """Whole streams as they are: {stem: float32 [T, C]} and their rate in Hz.
 
     Raises:
@@ -83,9 +78,7 @@ def read_stems(
     return {name: np.concatenate(blocks) for name, blocks in parts.items()}, rates.pop()
 
 
-def read_mono_stems(
-    path: Path | str, fs: int, stems: Sequence[str] = STREAMS
-) -> dict[str, np.ndarray]:
+def read_mono_stems(path: Path | str, fs: int, stems: Sequence[str] = STREAMS) -> dict[str, np.ndarray]:
     """Streams as the mean of their channels at `fs` Hz, resampled (soxr HQ) while they are decoded,
     so that memory holds no more than the result: {stem: float32 [T]}.
 

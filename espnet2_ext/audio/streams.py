@@ -44,7 +44,7 @@ class ArraySource:
 
     def blocks(self, dtype: str = "float32") -> Iterator[np.ndarray]:
         for i in range(0, self.frames, BLOCK):
-            yield self.x[i:i + BLOCK].astype(dtype, copy=False)
+            yield self.x[i : i + BLOCK].astype(dtype, copy=False)
 
 
 class FileSource:
@@ -70,8 +70,11 @@ class FileSource:
         if self.frames == 0:
             raise DataError(f"{path}: holds no sound (0 samples)")
         if odd:
-            logging.warning("%s: its header tells another size than the file has, it may be cut "
-                            "off; %.2f s are there", path, self.frames / self.fs)
+            logging.warning(
+                "%s: its header tells another size than the file has, it may be cut off; %.2f s are there",
+                path,
+                self.frames / self.fs,
+            )
 
     def _open(self) -> Stream:
         if self.path.stat().st_size == 0:
@@ -81,8 +84,9 @@ class FileSource:
         try:
             return Stream(self.path)
         except (soundfile.SoundFileError, TypeError) as e:
-            raise DataError(f"{self.path}: cannot be decoded as sound ({_reason(e)}); WAV, FLAC, "
-                            "Ogg and MP3 can") from e
+            raise DataError(
+                f"{self.path}: cannot be decoded as sound ({_reason(e)}); WAV, FLAC, Ogg and MP3 can"
+            ) from e
 
     def blocks(self, dtype: str = "float32") -> Iterator[np.ndarray]:
         done = 0
@@ -100,8 +104,9 @@ class FileSource:
                 yield x
 
     def _damaged(self, done: int, why: str) -> DataError:
-        return DataError(f"{self.name}: damaged at {done / self.fs:.2f} s ({why}; its header "
-                         f"promises {self.frames / self.fs:.2f} s)")
+        return DataError(
+            f"{self.name}: damaged at {done / self.fs:.2f} s ({why}; its header promises {self.frames / self.fs:.2f} s)"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -126,8 +131,9 @@ def measure(source: Source) -> Measured:
         top = float(np.abs(x).max())
         if not np.isfinite(top):
             at = done + int(np.argmin(np.isfinite(x).all(1)))
-            raise DataError(f"{source.name}: a sample that is not a number or infinite at "
-                            f"{at / source.fs:.3f} s (sample {at})")
+            raise DataError(
+                f"{source.name}: a sample that is not a number or infinite at {at / source.fs:.3f} s (sample {at})"
+            )
         mono = x.mean(1, dtype=np.float64)
         energy += float(mono @ mono)
         peak = max(peak, top)
@@ -151,7 +157,7 @@ class ArraySink:
         self.out, self.done = out, 0
 
     def write(self, x: np.ndarray) -> np.ndarray:
-        self.out[self.done:self.done + len(x)] = x
+        self.out[self.done : self.done + len(x)] = x
         self.done += len(x)
         return x
 
@@ -184,8 +190,10 @@ def output_type(path: str | Path, source: Source, subtype: str | None = None) ->
         if kind == "FLAC" and subtype != "PCM_16":
             subtype = "PCM_24"
     if subtype not in KEPT or not soundfile.check_format(kind, subtype):
-        raise DataError(f"{path}: cannot be written as {subtype}; known: {', '.join(KEPT)}"
-                        + (" (FLAC: PCM_16, PCM_24)" if kind == "FLAC" else ""))
+        raise DataError(
+            f"{path}: cannot be written as {subtype}; known: {', '.join(KEPT)}"
+            + (" (FLAC: PCM_16, PCM_24)" if kind == "FLAC" else "")
+        )
     if kind == "FLAC" and source.channels > 8:
         raise DataError(f"{path}: FLAC holds up to 8 channels, not {source.channels}; take .wav")
     size = source.frames * source.channels * KEPT[subtype] // 8
@@ -218,8 +226,7 @@ class FileSink:
         self.name, self.kind = name, kind
         self.clipped, self.total, self.peak = 0, 0, 0.0
         try:
-            self.file = soundfile.SoundFile(path, "w", fs, channels, kind.subtype,
-                                            format=kind.format)
+            self.file = soundfile.SoundFile(path, "w", fs, channels, kind.subtype, format=kind.format)
         except soundfile.SoundFileError as e:
             raise OSError(f"{name}: cannot be written ({_reason(e)})") from e
 
@@ -252,8 +259,13 @@ class FileSink:
         if self.clipped:
             logging.warning(
                 "%s: %d of %d samples (%.3g %%) beyond full scale were clipped, the highest at "
-                "%.2f; write --subtype FLOAT to keep them", self.name, self.clipped, self.total,
-                100 * self.clipped / self.total, self.peak)
+                "%.2f; write --subtype FLOAT to keep them",
+                self.name,
+                self.clipped,
+                self.total,
+                100 * self.clipped / self.total,
+                self.peak,
+            )
 
     def abandon(self) -> None:
         """Let go of the file, whatever its state; after `close` this does nothing."""

@@ -36,8 +36,13 @@ def bench_data(path: str | Path, seconds: float = 3.0) -> dict:
     def pair() -> None:
         preprocess("pair", {"pair": drawer.draw(rng)})
 
-    return {"bank": str(path), "format": bank.info["format"], "bank_clips": len(bank),
-            "clips": rate(crop, seconds), "pairs": rate(pair, seconds)}
+    return {
+        "bank": str(path),
+        "format": bank.info["format"],
+        "bank_clips": len(bank),
+        "clips": rate(crop, seconds),
+        "pairs": rate(pair, seconds),
+    }
 
 
 def rate(call: Callable, seconds: float) -> dict[str, float]:
@@ -68,6 +73,7 @@ def need(data: dict, rows: list[dict], train_batch: int, steps: float | None) ->
             pairs = train_batch / row["train"]["s"]
         else:
             continue
-        table.append([f"{row['model']} {row['variant']}", pairs, data["pairs"]["a_core"],
-                      pairs / data["pairs"]["a_core"]])
+        table.append(
+            [f"{row['model']} {row['variant']}", pairs, data["pairs"]["a_core"], pairs / data["pairs"]["a_core"]]
+        )
     return table

@@ -41,6 +41,7 @@ class _OneModule(contextlib.nullcontext):
 
 def _lstm_kernels() -> dict:
     """The fused LSTMs of oneDNN and cuDNN, which the counter does not know either."""
+
     def forward(x, *args, **_) -> int:
         weights = args[0] if isinstance(args[0], list) else args[:2]  # all layers, or one
         return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
@@ -48,13 +49,18 @@ def _lstm_kernels() -> dict:
     def backward(*args, **_) -> int:  # of the input and of the weights, asked for or not
         return 2 * forward(*args)
 
-    names = {"mkldnn_rnn_layer": forward, "mkldnn_rnn_layer_backward": backward,
-             "_cudnn_rnn": forward, "_cudnn_rnn_backward": backward}
+    names = {
+        "mkldnn_rnn_layer": forward,
+        "mkldnn_rnn_layer_backward": backward,
+        "_cudnn_rnn": forward,
+        "_cudnn_rnn_backward": backward,
+    }
     return {getattr(torch.ops.aten, name): count for name, count in names.items()}
 
 
-def interleaved(calls: dict[str, Call], repeats: int, device: torch.device,
-                warmup: int = 1) -> dict[str, dict[str, float]]:
+def interleaved(
+    calls: dict[str, Call], repeats: int, device: torch.device, warmup: int = 1
+) -> dict[str, dict[str, float]]:
     """Wall time of each call, in turns, so that what else the machine does falls on all alike.
 
     A call during which others took cores that it could have used is made again, some times.
@@ -73,8 +79,12 @@ def interleaved(calls: dict[str, Call], repeats: int, device: torch.device,
     found = {}
     for name, both in runs.items():
         walls, lost = zip(*both, strict=True)
-        found[name] = {"s": statistics.median(walls), "low": min(walls), "high": max(walls),
-                       "lost": statistics.median(lost)}
+        found[name] = {
+            "s": statistics.median(walls),
+            "low": min(walls),
+            "high": max(walls),
+            "lost": statistics.median(lost),
+        }
     return found
 
 
@@ -141,10 +151,14 @@ def machine(device: torch.device) -> dict:
     size = 1536
     x = torch.rand(size, size, device=device)
     took = interleaved({"matmul": lambda: x @ x}, 5, device)["matmul"]
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "python": platform.python_version(),
-            "load": round(os.getloadavg()[0], 2),
-            "matmul_gflops": round(2 * size**3 / took["s"] / 1e9, 1)}
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+        "matmul_gflops": round(2 * size**3 / took["s"] / 1e9, 1),
+    }
 
 
 def _cpu_name() -> str:
@@ -158,6 +172,7 @@ def _cpu_name() -> str:
 
 def markdown(header: list[str], rows: list[list]) -> str:
     """A table; floats with three significant digits, None as a dash."""
+
     def show(x) -> str:
         if x is None:
             return "-"

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 FS = 32000
 
 
-def mel_filters(bins: int = 513, bands: int = 64, low: float = 50.0,
-                high: float = 14000.0) -> Tensor:
+def mel_filters(bins: int = 513, bands: int = 64, low: float = 50.0, high: float = 14000.0) -> Tensor:
     """Triangular filters `[F, bands]`, evenly spaced in HTK mel."""
     ends = [1127.0 * math.log1p(f / 700.0) for f in (low, high)]
     edges = 700.0 * torch.expm1(torch.linspace(*ends, bands + 2) / 1127.0)
@@ -67,14 +66,13 @@ class PlainSwinBlock(nn.Module):
 
     def _mask(self) -> Tensor:
         region = torch.zeros(self.size)
-        region[-self.window:], region[-self.shift:] = 1, 2
+        region[-self.window :], region[-self.shift :] = 1, 2
         region = self._split((region[:, None] * 3 + region)[None, :, :, None]).squeeze(-1)
         return (region[:, :, None] != region[:, None, :]) * -100.0
 
     def _split(self, x: Tensor) -> Tensor:
         n, w = self.size // self.window, self.window
-        return x.reshape(-1, n, w, n, w, x.shape[-1]).transpose(2, 3).reshape(
-            -1, w * w, x.shape[-1])
+        return x.reshape(-1, n, w, n, w, x.shape[-1]).transpose(2, 3).reshape(-1, w * w, x.shape[-1])
 
     def _join(self, x: Tensor) -> Tensor:
         n, w, r = self.size // self.window, self.window, self.size
@@ -109,8 +107,14 @@ class HTSAT(nn.Module):
     Any clip is stretched to 1024 log-mel frames, folded to one image of 256 x 256.
     """
 
-    def __init__(self, dim: int = 96, depths: tuple = (2, 2, 6, 2), heads: tuple = (4, 8, 16, 32),
-                 window: int = 8, num_classes: int = 527):
+    def __init__(
+        self,
+        dim: int = 96,
+        depths: tuple = (2, 2, 6, 2),
+        heads: tuple = (4, 8, 16, 32),
+        window: int = 8,
+        num_classes: int = 527,
+    ):
         super().__init__()
         self.register_buffer("mel", mel_filters())
         self.register_buffer("hann", torch.hann_window(1024))
@@ -119,8 +123,7 @@ class HTSAT(nn.Module):
         layers = []
         for i, (depth, head) in enumerate(zip(depths, heads)):
             size = 64 >> i
-            layers += [PlainSwinBlock(dim << i, head, window, size, j % 2 == 1)
-                       for j in range(depth)]
+            layers += [PlainSwinBlock(dim << i, head, window, size, j % 2 == 1) for j in range(depth)]
             layers += [PlainMerge(dim << i)] if i < len(depths) - 1 else []
         self.layers, self.norm = nn.Sequential(*layers), nn.LayerNorm(8 * dim)
         self.head = nn.Conv2d(8 * dim, num_classes, (2, 3), padding=(0, 1))
@@ -148,8 +151,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, query_dim: int):
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(c, c_out, 3, padding=1, bias=False) for c in (c_in, c_out))
+        self.convs = nn.ModuleList(nn.Conv2d(c, c_out, 3, padding=1, bias=False) for c in (c_in, c_out))
         self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for _ in range(2))
         self.queries = nn.ModuleList(nn.Linear(query_dim, c_out) for _ in range(2))
 

@@ -36,8 +36,8 @@ class PlainCRNN(nn.Module):
     def __init__(self, bins: int, classes: int, channels: tuple, kernel: int, hidden: int):
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, kernel, padding=kernel // 2, bias=False)
-            for a, b in zip((1, *channels), channels))
+            nn.Conv2d(a, b, kernel, padding=kernel // 2, bias=False) for a, b in zip((1, *channels), channels)
+        )
         self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in channels)
         for _, pool in POOLS:
             bins = -(-bins // pool)
@@ -99,8 +99,7 @@ class PlainWeak(nn.Module):
         alpha: of the mixture term. n_fft, hop: samples.
     """
 
-    def __init__(self, masker: PlainMasker, classifier: PlainCRNN, weight: Tensor, alpha: float,
-                 n_fft: int, hop: int):
+    def __init__(self, masker: PlainMasker, classifier: PlainCRNN, weight: Tensor, alpha: float, n_fft: int, hop: int):
         super().__init__()
         self.masker, self.classifier = masker, classifier
         self.alpha, self.n_fft, self.hop = alpha, n_fft, hop
@@ -116,8 +115,9 @@ class PlainWeak(nn.Module):
 
     def forward(self, speech_mix: Tensor, frame_label: Tensor, **_) -> Tensor:
         """`[B, T]` and `[B, L, K]` to the loss, a mean over the batch."""
-        spec = torch.stft(speech_mix, self.n_fft, self.hop, window=self.window,
-                          pad_mode="constant", return_complex=True)
+        spec = torch.stft(
+            speech_mix, self.n_fft, self.hop, window=self.window, pad_mode="constant", return_complex=True
+        )
         mix, active = spec.abs().transpose(1, 2), frame_label.transpose(1, 2)
         est = self.masker(mix) * mix[:, None]
         logits = self.classifier(est.flatten(0, 1)).unflatten(0, est.shape[:2])
@@ -137,12 +137,16 @@ def plain_of(model: nn.Module) -> PlainWeak | None:
     if not _is_default(model):
         return None
     theirs, heard = model.separator.net, model.classifier
-    masker = PlainMasker(theirs.num_bins, theirs.num_outputs, theirs.rnn.hidden_size,
-                         theirs.rnn.num_layers)
+    masker = PlainMasker(theirs.num_bins, theirs.num_outputs, theirs.rnn.hidden_size, theirs.rnn.num_layers)
     masker.load_state_dict(theirs.state_dict())
     convs = [block.conv for block in heard.blocks]
-    crnn = PlainCRNN(heard.num_bins, heard.num_classes, tuple(c.out_channels for c in convs),
-                     convs[0].kernel_size[0], heard.rnn.hidden_size)
+    crnn = PlainCRNN(
+        heard.num_bins,
+        heard.num_classes,
+        tuple(c.out_channels for c in convs),
+        convs[0].kernel_size[0],
+        heard.rnn.hidden_size,
+    )
     crnn.rnn.load_state_dict(heard.rnn.state_dict())
     crnn.out.load_state_dict(heard.out.state_dict())
     for conv, norm, block in zip(crnn.convs, crnn.norms, heard.blocks):
@@ -159,8 +163,18 @@ def _is_default(model: nn.Module) -> bool:
     net, heard = getattr(model.separator, "net", None), model.classifier
     wrapper = model.weak_wrappers[0]
     loss = wrapper.criterion.loss
-    return (isinstance(net, BLSTMMasker) and net.mask_type == "magnitude" and net.norm is None
-            and isinstance(heard, CRNNClassifier) and heard.mel is None and not heard.compress
-            and model.part == "separator" and model.label_type == "frame" and not model.residual
-            and loss.fixed and loss.weight is not None and loss.reduction == "mean"
-            and wrapper.weight == 1)
+    return (
+        isinstance(net, BLSTMMasker)
+        and net.mask_type == "magnitude"
+        and net.norm is None
+        and isinstance(heard, CRNNClassifier)
+        and heard.mel is None
+        and not heard.compress
+        and model.part == "separator"
+        and model.label_type == "frame"
+        and not model.residual
+        and loss.fixed
+        and loss.weight is not None
+        and loss.reduction == "mean"
+        and wrapper.weight == 1
+    )

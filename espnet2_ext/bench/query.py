@@ -20,9 +20,11 @@ def passes(model: nn.Module, seconds: float, device: torch.device) -> dict[str, 
     mix, anchor = noise(1, seconds, model.fs, device), noise(1, ANCHOR, model.fs, device)
     with torch.no_grad():
         query = model.embed(anchor).embedding[:, None]
-    return {"mask": lambda: model.separate(mix, query=query),
-            "embed": lambda: model.embed(mix),
-            "embed_anchor": lambda: model.embed(anchor)}
+    return {
+        "mask": lambda: model.separate(mix, query=query),
+        "embed": lambda: model.embed(mix),
+        "embed_anchor": lambda: model.embed(anchor),
+    }
 
 
 def training_step(model: nn.Module, device: torch.device, cast: Callable) -> Callable:
@@ -57,11 +59,9 @@ def bench_model(path: str, variant: str, options: Options) -> dict:
     """
     device = options.start()
     model, args = build(path, device)
-    row = {"model": name_of(path), "variant": variant, "parameters_m": parameters(model),
-           "batch_size": args.batch_size}
+    row = {"model": name_of(path), "variant": variant, "parameters_m": parameters(model), "batch_size": args.batch_size}
     dtype = torch.bfloat16 if variant.startswith("bf16") else None
-    cast = contextlib.nullcontext if dtype is None else (
-        lambda: torch.autocast(device.type, dtype))
+    cast = contextlib.nullcontext if dtype is None else (lambda: torch.autocast(device.type, dtype))
     try:
         with torch.no_grad():
             calls = passes(model, options.seconds, device)
@@ -96,9 +96,22 @@ def compile_passes(model: nn.Module) -> None:
         model.query_net.compile()
 
 
-HEADER = ["model", "variant", "M param.", "GFLOP mask", "embed", "embed 2 s", "mask s", "embed s",
-          "embed 2 s s", "real-time factor", "training step s", "peak MB", "training peak MB",
-          "cores lost"]
+HEADER = [
+    "model",
+    "variant",
+    "M param.",
+    "GFLOP mask",
+    "embed",
+    "embed 2 s",
+    "mask s",
+    "embed s",
+    "embed 2 s s",
+    "real-time factor",
+    "training step s",
+    "peak MB",
+    "training peak MB",
+    "cores lost",
+]
 
 
 def table_row(row: dict) -> list:
@@ -106,8 +119,15 @@ def table_row(row: dict) -> list:
     names = ("mask", "embed", "embed_anchor")
     took = row.get("time", {})
     lost = [t["lost"] for t in (*took.values(), *([row["train"]] if "train" in row else []))]
-    return [row["model"], row["variant"] + (f" ({row['failed']})" if "failed" in row else ""),
-            row["parameters_m"], *(row.get("gflop", {}).get(n) for n in names),
-            *(took[n]["s"] if n in took else None for n in names), row.get("real_time"),
-            row.get("train", {}).get("s"), row.get("peak_mb"), row.get("train_peak_mb"),
-            max(lost, default=None)]
+    return [
+        row["model"],
+        row["variant"] + (f" ({row['failed']})" if "failed" in row else ""),
+        row["parameters_m"],
+        *(row.get("gflop", {}).get(n) for n in names),
+        *(took[n]["s"] if n in took else None for n in names),
+        row.get("real_time"),
+        row.get("train", {}).get("s"),
+        row.get("peak_mb"),
+        row.get("train_peak_mb"),
+        max(lost, default=None),
+    ]

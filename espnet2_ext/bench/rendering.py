@@ -9,8 +9,8 @@ from espnet2_ext.bench.data import rate
 from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, with_ids
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.train.weak_data import WeakPreprocessor
 
@@ -35,17 +35,20 @@ def bench_rendering(table: str | Path, bank: str | Path, seconds: float = 3.0) -
     mixtures, clips = MixtureTable(table), ClipBank(bank)
     mixtures.check(clips)
     drawn = [mixtures.row(i) for i in range(len(mixtures))]
-    told = {"table": str(table), "format": clips.info["format"],
-            "seconds": float(np.mean([m.samples for m in drawn])) / mixtures.fs,
-            "events": float(np.mean([len(m.events) for m in drawn]))}
+    told = {
+        "table": str(table),
+        "format": clips.info["format"],
+        "seconds": float(np.mean([m.samples for m in drawn])) / mixtures.fs,
+        "events": float(np.mean([len(m.events) for m in drawn])),
+    }
     least = max(KNOWN.index(m.known) for m in drawn)
-    return [told | {"labels": labels, **_rendered(mixtures, clips, labels, seconds)}
-            for labels in KNOWN[least:]]
+    return [told | {"labels": labels, **_rendered(mixtures, clips, labels, seconds)} for labels in KNOWN[least:]]
 
 
 def _rendered(table: MixtureTable, bank: ClipBank, labels: str, seconds: float) -> dict:
-    preprocess = WeakPreprocessor(True, table, bank, label_type=labels,
-                                  n_fft=table.info["n_fft"], hop_length=table.info["hop"])
+    preprocess = WeakPreprocessor(
+        True, table, bank, label_type=labels, n_fft=table.info["n_fft"], hop_length=table.info["hop"]
+    )
     rng = np.random.default_rng(0)
 
     def mixture() -> None:
@@ -70,8 +73,7 @@ def bench_embedded(root: Path, seconds: float = 3.0) -> list[dict]:
         bank, table = root / name, root / f"mixtures_{name}"
         archive(root / "sounds", bank, settings=Settings(fs=FS, format=name), num_workers=0)
         write_mixtures(table, ClipBank(bank))
-        rows += [row | {"table": "sounds made here"}
-                 for row in bench_rendering(table, bank, seconds)]
+        rows += [row | {"table": "sounds made here"} for row in bench_rendering(table, bank, seconds)]
     return rows
 
 

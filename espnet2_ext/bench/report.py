@@ -6,13 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from espnet2_ext.bench import against
-from espnet2_ext.bench import data
+from espnet2_ext.bench import against, data, rendering, systems, weak, weak_against
 from espnet2_ext.bench import query as models
-from espnet2_ext.bench import rendering
-from espnet2_ext.bench import systems
-from espnet2_ext.bench import weak
-from espnet2_ext.bench import weak_against
 from espnet2_ext.bench.configs import Options, apart, kind_of
 from espnet2_ext.bench.measure import QUIET, machine, markdown
 from espnet2_ext.errors import DataError
@@ -39,8 +34,7 @@ def bench(args: argparse.Namespace, prepare: Callable) -> dict:
     weak_ones = [path for path, kind in kinds.items() if kind == "weak"]
     queries = [path for path in kinds if path not in weak_ones]
     if args.costs:
-        result["costs"] = _costs(systems.only(_systems(args, queries), args.only), options,
-                                 prepare)
+        result["costs"] = _costs(systems.only(_systems(args, queries), args.only), options, prepare)
     elif queries:
         result |= _bench_queries(queries, args, options, prepare)
     if args.data:
@@ -66,27 +60,31 @@ def _options(args: argparse.Namespace) -> Options:
     for path in args.yaml:
         if kind_of(path) == "tag" and not args.costs:
             raise DataError(f"{path}: a tagger is measured with --costs")
-    return Options(args.seconds, args.repeats, args.threads, args.device, not args.no_train,
-                   args.batch, args.clip, args.song)
+    return Options(
+        args.seconds, args.repeats, args.threads, args.device, not args.no_train, args.batch, args.clip, args.song
+    )
 
 
 def _say(m: dict, options: Options) -> None:
-    print(f"{m['device']}, {m['threads']} threads, PyTorch {m['torch']}; load {m['load']}; fp32 "
-          f"matrix product {m['matmul_gflops']} GFLOP/s. Median of {options.repeats}.", flush=True)
+    print(
+        f"{m['device']}, {m['threads']} threads, PyTorch {m['torch']}; load {m['load']}; fp32 "
+        f"matrix product {m['matmul_gflops']} GFLOP/s. Median of {options.repeats}.",
+        flush=True,
+    )
 
 
-def _bench_queries(paths: list, args: argparse.Namespace, options: Options,
-                   prepare: Callable) -> dict:
-    print(f"Mixture of {options.seconds:g} s, batch 1; training step on {models.TRAIN_BATCH} x "
-          f"{models.ANCHOR:g} s.", flush=True)
+def _bench_queries(paths: list, args: argparse.Namespace, options: Options, prepare: Callable) -> dict:
+    print(
+        f"Mixture of {options.seconds:g} s, batch 1; training step on {models.TRAIN_BATCH} x {models.ANCHOR:g} s.",
+        flush=True,
+    )
     device = options.start()
     variants = args.variants or (models.VARIANTS if device.type == "cuda" else ("fp32",))
     result = {"models": []}
     for path in paths:
         for variant in variants:
             logging.info("%s, %s", path, variant)
-            result["models"].append(
-                apart(models.bench_model, str(path), variant, options, prepare=prepare))
+            result["models"].append(apart(models.bench_model, str(path), variant, options, prepare=prepare))
     _print(models.HEADER, [models.table_row(row) for row in result["models"]])
     if args.against:
         logging.info("against the plain two-network route")
@@ -103,39 +101,43 @@ def _systems(args: argparse.Namespace, paths: list) -> list[systems.System]:
 
 def _costs(chosen: list[systems.System], options: Options, prepare: Callable) -> list[dict]:
     rows = systems.costs(chosen, options, prepare)
-    print(f"One query on a mixture of {options.seconds:g} s, batch 1, fp32, each system in a "
-          "process of its own.")
+    print(f"One query on a mixture of {options.seconds:g} s, batch 1, fp32, each system in a process of its own.")
     _print(systems.header(options.seconds), [systems.table_row(row) for row in rows])
     for row in rows:
         if "failed" in row:
             print(f"FAILED: {row['system']}: {row['failed']}", flush=True)
     lost = [t["lost"] for row in rows for t in row.get("time", {}).values()]
     if max(lost, default=0.0) > QUIET:
-        print(f"NOT VALID: other processes took up to {max(lost):.1f} cores meanwhile; measure "
-              "again when the machine is quiet.", flush=True)
+        print(
+            f"NOT VALID: other processes took up to {max(lost):.1f} cores meanwhile; measure "
+            "again when the machine is quiet.",
+            flush=True,
+        )
     return rows
 
 
 def _bench_data(args: argparse.Namespace, rows: list[dict]) -> dict:
     found = data.bench_data(args.data)
-    print(f"\n{found['bank']} ({found['format']}): {found['clips']['a_core']:.0f} crops of "
-          f"{data.CROP:g} s and {found['pairs']['a_core']:.0f} rendered pairs a second a core")
+    print(
+        f"\n{found['bank']} ({found['format']}): {found['clips']['a_core']:.0f} crops of "
+        f"{data.CROP:g} s and {found['pairs']['a_core']:.0f} rendered pairs a second a core"
+    )
     found["need"] = data.need(found, rows, models.TRAIN_BATCH, args.steps_per_second)
     _print(data.NEED_HEADER, found["need"])
     return found
 
 
-def _bench_weak(paths: list, args: argparse.Namespace, options: Options,
-                prepare: Callable) -> dict:
+def _bench_weak(paths: list, args: argparse.Namespace, options: Options, prepare: Callable) -> dict:
     """`training` and `inference` (rows of `bench.weak`), `against` and its `verdicts`."""
     result = {"training": []}
     if options.train:
         for path in paths:
             logging.info("%s, training", path)
-            result["training"].append(
-                apart(weak.bench_training, str(path), options, prepare=prepare))
-        print(f"\nTraining step on {options.batch} x {options.clip:g} s; classes: the "
-              "classifier's terms alone, forward and backward.")
+            result["training"].append(apart(weak.bench_training, str(path), options, prepare=prepare))
+        print(
+            f"\nTraining step on {options.batch} x {options.clip:g} s; classes: the "
+            "classifier's terms alone, forward and backward."
+        )
         _print(weak.TRAINING, [weak.training_row(row) for row in result["training"]])
     if args.against:
         logging.info("against the plain version")
@@ -146,10 +148,11 @@ def _bench_weak(paths: list, args: argparse.Namespace, options: Options,
     result["inference"] = []
     for path in paths:
         logging.info("%s, inference", path)
-        result["inference"].append(
-            apart(weak.bench_inference, str(path), options, prepare=prepare))
-    print(f"\nInference of a clip of {options.seconds:g} s and of a song of {options.song:g} s, "
-          "as weak_inference does it; activity: what the classifier hears.")
+        result["inference"].append(apart(weak.bench_inference, str(path), options, prepare=prepare))
+    print(
+        f"\nInference of a clip of {options.seconds:g} s and of a song of {options.song:g} s, "
+        "as weak_inference does it; activity: what the classifier hears."
+    )
     _print(weak.INFERENCE, [weak.inference_row(row) for row in result["inference"]])
     return result
 

@@ -53,8 +53,9 @@ def only(systems: list[System], parts: list[str] | None) -> list[System]:
     """Those whose name holds one of `parts`. Raises DataError where none does."""
     chosen = [s for s in systems if parts is None or any(p in s.name for p in parts)]
     if not chosen:
-        raise DataError(f"--only {' '.join(parts or [])}: no such system; there is: "
-                        f"{', '.join(s.name for s in systems)}")
+        raise DataError(
+            f"--only {' '.join(parts or [])}: no such system; there is: {', '.join(s.name for s in systems)}"
+        )
     return chosen
 
 
@@ -120,9 +121,16 @@ def costs(systems: list[System], options: Options, prepare: Callable) -> list[di
 def header(seconds: float) -> list[str]:
     """Of the table; a query's figures hold its embedding and one mask pass."""
     queries = [f"query of {length:g} s" for length in (ANCHOR, seconds)]
-    return ["system", "M param. query network", "separator",
-            *(f"{query}: {what}" for query in queries for what in ("GFLOP", "s", "peak MB")),
-            "a further query, embedding at hand: GFLOP", "s", "before the model MB", "cores lost"]
+    return [
+        "system",
+        "M param. query network",
+        "separator",
+        *(f"{query}: {what}" for query in queries for what in ("GFLOP", "s", "peak MB")),
+        "a further query, embedding at hand: GFLOP",
+        "s",
+        "before the model MB",
+        "cores lost",
+    ]
 
 
 def table_row(row: dict) -> list:
@@ -133,7 +141,5 @@ def table_row(row: dict) -> list:
     query = "shared" if row["query_m"] is None else row["query_m"]
     cells = [row["system"], query, row["separator_m"]]
     for length, name in QUERIES.items():
-        cells += [ops[name] + ops.get("mask", 0.0), time[name] + time.get("mask", 0.0),
-                  row["peak_mb"][length]]
-    return [*cells, ops.get("mask"), time.get("mask"), row["start_mb"],
-            max(t["lost"] for t in row["time"].values())]
+        cells += [ops[name] + ops.get("mask", 0.0), time[name] + time.get("mask", 0.0), row["peak_mb"][length]]
+    return [*cells, ops.get("mask"), time.get("mask"), row["start_mb"], max(t["lost"] for t in row["time"].values())]

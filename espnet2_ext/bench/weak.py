@@ -7,25 +7,28 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.audio.streams import ArraySource
 from espnet2_ext.bench.configs import Options, build, name_of, noise
 from espnet2_ext.bench.measure import gflop, interleaved, parameters, peak_mb, reset_peak
 from espnet2_ext.core.losses.weak_label import CLIP, FRAME, Labels
-from espnet2_ext.audio.streams import ArraySource
-from espnet2_ext.infer.weak_folder import BITS
 from espnet2_ext.infer.class_separator import WeakSeparator
+from espnet2_ext.infer.weak_folder import BITS
 
 ACTIVE = 0.35  # share of frames in which a class is active, about as in the paper's mixtures
 
 
-def training_batch(model: nn.Module, batch: int, seconds: float, device: torch.device
-                   ) -> dict[str, Tensor]:
+def training_batch(model: nn.Module, batch: int, seconds: float, device: torch.device) -> dict[str, Tensor]:
     """Noise with labels at random, as the loader gives them; sources where labels are strong."""
     mix = noise(batch, seconds, model.fs, device)
     g = torch.Generator().manual_seed(0)
     frames, classes = mix.shape[1] // model.hop + 1, len(model.class_names)
     frame = (torch.rand(batch, frames, classes, generator=g) < ACTIVE).float().to(device)
-    given = {"speech_mix": mix, "frame_label": frame, "clip_label": frame.amax(1),
-             "label_kind": torch.full((batch, 1), FRAME, device=device)}
+    given = {
+        "speech_mix": mix,
+        "frame_label": frame,
+        "clip_label": frame.amax(1),
+        "label_kind": torch.full((batch, 1), FRAME, device=device),
+    }
     if model.label_type in ("strong", "mixed"):
         refs = noise(model.num_spk * batch, seconds, model.fs, device, seed=1)
         given |= {f"speech_ref{s}": ref for s, ref in enumerate(refs.chunk(model.num_spk), 1)}
@@ -55,8 +58,11 @@ def class_pass(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]
     target = loss.target(CLIP if model.label_type == "clip" else FRAME, labels, None)
     wave = batch["speech_mix"]
     with torch.no_grad():
-        mix = (model.encoder(wave, torch.full(wave.shape[:1], wave.shape[1]))[0]
-               if model.stft is None else model.stft(wave)).abs()
+        mix = (
+            model.encoder(wave, torch.full(wave.shape[:1], wave.shape[1]))[0]
+            if model.stft is None
+            else model.stft(wave)
+        ).abs()
     est = (mix[:, None] / model.num_spk).repeat(1, model.num_spk, 1, 1).requires_grad_()
 
     def call() -> None:
@@ -78,16 +84,20 @@ def bench_training(path: str, options: Options) -> dict:
     device = options.start()
     start = peak_mb(device)
     model = build(path, device)[0].train()
-    row = {"model": name_of(path), "mixtures": options.batch, "seconds": options.clip,
-           "separator_m": parameters(model.separator), "start_mb": start,
-           "classifier_m": None if model.classifier is None else parameters(model.classifier)}
+    row = {
+        "model": name_of(path),
+        "mixtures": options.batch,
+        "seconds": options.clip,
+        "separator_m": parameters(model.separator),
+        "start_mb": start,
+        "classifier_m": None if model.classifier is None else parameters(model.classifier),
+    }
     reset_peak(device)
     calls = _calls(model, options.batch, options.clip, device)
     calls["step"]()
     row["peak_mb"] = peak_mb(device)
     row["time"] = interleaved(calls, options.repeats, device)
-    row["gflop"] = {name: options.batch * gflop(call)
-                    for name, call in _calls(model, 1, options.clip, device).items()}
+    row["gflop"] = {name: options.batch * gflop(call) for name, call in _calls(model, 1, options.clip, device).items()}
     return row
 
 
@@ -116,9 +126,15 @@ def bench_inference(path: str, options: Options) -> dict:
         calls = _inference_calls(separator, options, Path(folder))
         took = interleaved(calls, options.repeats, device)
     lengths = {name: options.song if name.startswith("song") else options.seconds for name in took}
-    return {"model": name_of(path), "seconds": options.seconds, "song": options.song,
-            "start_mb": start, "peak_mb": peak_mb(device), "time": took,
-            "real_time": {name: t["s"] / lengths[name] for name, t in took.items()}}
+    return {
+        "model": name_of(path),
+        "seconds": options.seconds,
+        "song": options.song,
+        "start_mb": start,
+        "peak_mb": peak_mb(device),
+        "time": took,
+        "real_time": {name: t["s"] / lengths[name] for name, t in took.items()},
+    }
 
 
 def _inference_calls(separator: WeakSeparator, options: Options, folder: Path) -> dict:
@@ -127,40 +143,86 @@ def _inference_calls(separator: WeakSeparator, options: Options, folder: Path) -
     song = noise(1, options.song, separator.fs, cpu).numpy().T
     source, plan = ArraySource(song, separator.fs, "the song"), separator.plan()
     files = [folder / f"{s}.flac" for s in range(len(separator.outputs))]
-    calls = {"clip": lambda: separator.separate_batch(clip),
-             "song": lambda: separator.separate_to(source, files, plan=plan,
-                                                   subtype=f"PCM_{BITS}")}
+    calls = {
+        "clip": lambda: separator.separate_batch(clip),
+        "song": lambda: separator.separate_to(source, files, plan=plan, subtype=f"PCM_{BITS}"),
+    }
     if separator.tags:
         calls["clip_tags"] = lambda: separator.classify_batch(clip)
         calls["song_tags"] = lambda: separator.classify(source, plan)
     return calls
 
 
-TRAINING = ["model", "M param. separator", "classifier", "GFLOP a step", "of it classes", "step s",
-            "lowest", "highest", "classes s", "share of the step", "mixtures/s", "peak MB",
-            "before the model MB", "cores lost"]
+TRAINING = [
+    "model",
+    "M param. separator",
+    "classifier",
+    "GFLOP a step",
+    "of it classes",
+    "step s",
+    "lowest",
+    "highest",
+    "classes s",
+    "share of the step",
+    "mixtures/s",
+    "peak MB",
+    "before the model MB",
+    "cores lost",
+]
 
 
 def training_row(row: dict) -> list:
     """The cells below `TRAINING`; `classes` are the classifier's terms, forward and backward."""
     step, classes = row["time"]["step"], row["time"].get("classes")
-    return [row["model"], row["separator_m"], row["classifier_m"], row["gflop"]["step"],
-            row["gflop"].get("classes"), step["s"], step["low"], step["high"],
-            classes and classes["s"], classes and classes["s"] / step["s"],
-            row["mixtures"] / step["s"], row["peak_mb"], row["start_mb"], _lost(row)]
+    return [
+        row["model"],
+        row["separator_m"],
+        row["classifier_m"],
+        row["gflop"]["step"],
+        row["gflop"].get("classes"),
+        step["s"],
+        step["low"],
+        step["high"],
+        classes and classes["s"],
+        classes and classes["s"] / step["s"],
+        row["mixtures"] / step["s"],
+        row["peak_mb"],
+        row["start_mb"],
+        _lost(row),
+    ]
 
 
-INFERENCE = ["model", "clip s", "clip real-time factor", "clip activity s", "song s",
-             "song real-time factor", "song activity s", "with activity", "peak MB",
-             "before the model MB", "cores lost"]
+INFERENCE = [
+    "model",
+    "clip s",
+    "clip real-time factor",
+    "clip activity s",
+    "song s",
+    "song real-time factor",
+    "song activity s",
+    "with activity",
+    "peak MB",
+    "before the model MB",
+    "cores lost",
+]
 
 
 def inference_row(row: dict) -> list:
     """The cells below `INFERENCE`."""
     took, factor = {k: t["s"] for k, t in row["time"].items()}, row["real_time"]
-    return [row["model"], took["clip"], factor["clip"], took.get("clip_tags"), took["song"],
-            factor["song"], took.get("song_tags"), factor["song"] + factor.get("song_tags", 0.0),
-            row["peak_mb"], row["start_mb"], _lost(row)]
+    return [
+        row["model"],
+        took["clip"],
+        factor["clip"],
+        took.get("clip_tags"),
+        took["song"],
+        factor["song"],
+        took.get("song_tags"),
+        factor["song"] + factor.get("song_tags", 0.0),
+        row["peak_mb"],
+        row["start_mb"],
+        _lost(row),
+    ]
 
 
 def _lost(row: dict) -> float:

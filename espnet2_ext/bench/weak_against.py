@@ -33,7 +33,8 @@ def compare(paths: list, options: Options, prepare: Callable) -> dict:
             calls[name, "plain"] = plain
             rows[name] = {
                 "plain_apart": apart(bench_plain, str(path), options, prepare=prepare),
-                "plain_untouched": apart(bench_plain, str(path), options, prepare=leave_memory)}
+                "plain_untouched": apart(bench_plain, str(path), options, prepare=leave_memory),
+            }
     first = {key: call() for key, call in calls.items()}
     took = interleaved(calls, options.repeats, device, warmup=0)
     for path in paths:
@@ -69,8 +70,11 @@ def bench_plain(path: str, options: Options) -> dict:
     reset_peak(device)
     step = training_step(plain, given)
     step()
-    return {"start_mb": start, "peak_mb": peak_mb(device),
-            "time": interleaved({"step": step}, 1, device, warmup=0)["step"]}
+    return {
+        "start_mb": start,
+        "peak_mb": peak_mb(device),
+        "time": interleaved({"step": step}, 1, device, warmup=0)["step"],
+    }
 
 
 def verdicts(rows: dict, training: list[dict]) -> list[str]:
@@ -83,25 +87,34 @@ def verdicts(rows: dict, training: list[dict]) -> list[str]:
     lines = []
     for name, row in rows.items():
         if "plain" not in row:
-            lines.append(f"{name}: no plain version; it is of the paper's default alone (BLSTM "
-                         "masker, 2D-CRNN on the linear magnitude, frame labels, fixed).")
+            lines.append(
+                f"{name}: no plain version; it is of the paper's default alone (BLSTM "
+                "masker, 2D-CRNN on the linear magnitude, frame labels, fixed)."
+            )
             continue
         ours, plain, loss = row["ours"]["s"], row["plain"]["s"], row["loss"]
         memory = ""
         if name in peaks:
             theirs = row["plain_apart"]["peak_mb"]
-            memory = (f"; peak {peaks[name]:.0f} MB against {theirs:.0f} MB: ratio "
-                      f"1/{theirs / peaks[name]:.1f}")
+            memory = f"; peak {peaks[name]:.0f} MB against {theirs:.0f} MB: ratio 1/{theirs / peaks[name]:.1f}"
         alone = row["plain_untouched"]
         lines.append(
             f"{name}: a step takes {ours:.2f} s, plain {plain:.2f} s: ratio 1/{plain / ours:.1f}"
             f"{memory}. Plain with PyTorch's own settings of memory: {alone['time']['s']:.2f} s, "
-            f"{alone['peak_mb']:.0f} MB. Loss {loss['ours']:.6g} and {loss['plain']:.6g}.")
-    lost = max(t["lost"] for row in rows.values() for k, t in row.items()
-               if k in ("ours", "plain"))
-    return lines if lost <= QUIET else [*lines, (
-        f"NOT VALID: other processes took up to {lost:.1f} cores meanwhile; measure again when "
-        "the machine is quiet.")]
+            f"{alone['peak_mb']:.0f} MB. Loss {loss['ours']:.6g} and {loss['plain']:.6g}."
+        )
+    lost = max(t["lost"] for row in rows.values() for k, t in row.items() if k in ("ours", "plain"))
+    return (
+        lines
+        if lost <= QUIET
+        else [
+            *lines,
+            (
+                f"NOT VALID: other processes took up to {lost:.1f} cores meanwhile; measure again when "
+                "the machine is quiet."
+            ),
+        ]
+    )
 
 
 HEADER = ["training step", "GFLOP", "s", "lowest", "highest", "cores lost"]
@@ -109,6 +122,9 @@ HEADER = ["training step", "GFLOP", "s", "lowest", "highest", "cores lost"]
 
 def table_rows(rows: dict) -> list[list]:
     """The cells below `HEADER`: in turns in one process."""
-    return [[f"{name}, {which}", row.get("gflop", {}).get(which),
-             *(row[which][k] for k in ("s", "low", "high", "lost"))]
-            for name, row in rows.items() for which in ("ours", "plain") if which in row]
+    return [
+        [f"{name}, {which}", row.get("gflop", {}).get(which), *(row[which][k] for k in ("s", "low", "high", "lost"))]
+        for name, row in rows.items()
+        for which in ("ours", "plain")
+        if which in row
+    ]

@@ -14,10 +14,18 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("out_dir", help="where the bank goes")
     p.add_argument("--labels", help="labels.tsv (default: beside DATA_DIR)")
     p.add_argument("--fs", type=int, default=Settings.fs, help="rate in Hz (%(default)s)")
-    p.add_argument("--format", choices=list(SUFFIX), default=Settings.format,
-                   help="flac: half the disk; pcm16: far less CPU (%(default)s)")  # fmt: skip
-    p.add_argument("--clips_per_shard", type=int, default=Settings.clips_per_shard,
-                   help="clips a file; 0: by their number (%(default)s)")  # fmt: skip
+    p.add_argument(
+        "--format",
+        choices=list(SUFFIX),
+        default=Settings.format,
+        help="flac: half the disk; pcm16: far less CPU (%(default)s)",
+    )
+    p.add_argument(
+        "--clips_per_shard",
+        type=int,
+        default=Settings.clips_per_shard,
+        help="clips a file; 0: by their number (%(default)s)",
+    )
     p.add_argument("--num_workers", type=int, help="processes (default: one a core)")
     p.add_argument("--scheduler", help="address of a Dask scheduler, instead of local processes")
     return p

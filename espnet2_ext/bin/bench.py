@@ -15,30 +15,32 @@ import json
 from pathlib import Path
 
 from espnet2_ext.bin._cli import keep_memory, run
-from espnet2_ext.util.parallel import cores
 from espnet2_ext.util.files import write_text
+from espnet2_ext.util.parallel import cores
 
 CONF = Path(__file__).parents[2] / "conf"
 DEFAULT = [CONF / f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("yaml", nargs="*", type=Path,
-                        help="model configurations; default: CaRE-SEP small, 768 and 2048; with "
-                             "--costs all query systems and taggers; with --rendering alone none")
-    parser.add_argument("--seconds", type=float, default=10.0,
-                        help="length of the mixture in seconds (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=5,
-                        help="timed runs; the median is shown (%(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "yaml",
+        nargs="*",
+        type=Path,
+        help="model configurations; default: CaRE-SEP small, 768 and 2048; with "
+        "--costs all query systems and taggers; with --rendering alone none",
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the mixture in seconds (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median is shown (%(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
-    parser.add_argument("--device", default="auto",
-                        help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
     parser.add_argument("--no_train", action="store_true", help="leave out the training step")
-    parser.add_argument("--against", choices=["plain"],
-                        help="plain: plain HTS-AT and U-Net, or a plain training from weak "
-                             "labels, in turns with the models")
+    parser.add_argument(
+        "--against",
+        choices=["plain"],
+        help="plain: plain HTS-AT and U-Net, or a plain training from weak labels, in turns with the models",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     _add_queries(parser.add_argument_group("separation by query"))
     _add_weak(parser.add_argument_group("separation from weak labels"))
@@ -46,31 +48,42 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _add_queries(group) -> None:
-    group.add_argument("--costs", action="store_true",
-                       help="one table: parameters, operations, time and memory of a query of 2 s "
-                            "and of --seconds, for each system")
-    group.add_argument("--only", nargs="+", metavar="NAME",
-                       help="with --costs: only systems whose name contains one of these, such as "
-                            "care_sep")
-    group.add_argument("--conf", type=Path, default=CONF,
-                       help="folder whose YAMLs --costs takes when none is named")
-    group.add_argument("--variants", nargs="+", metavar="VARIANT",
-                       help="fp32, bf16, 'fp32 compiled', 'bf16 compiled'; default: all on a "
-                            "GPU, else fp32; not with --costs")
+    group.add_argument(
+        "--costs",
+        action="store_true",
+        help="one table: parameters, operations, time and memory of a query of 2 s and of --seconds, for each system",
+    )
+    group.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="with --costs: only systems whose name contains one of these, such as care_sep",
+    )
+    group.add_argument("--conf", type=Path, default=CONF, help="folder whose YAMLs --costs takes when none is named")
+    group.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="VARIANT",
+        help="fp32, bf16, 'fp32 compiled', 'bf16 compiled'; default: all on a GPU, else fp32; not with --costs",
+    )
     group.add_argument("--data", metavar="BANK", help="clip bank to measure")
-    group.add_argument("--steps_per_second", type=float,
-                       help="of training with the YAML's batch size; default: as measured")
+    group.add_argument(
+        "--steps_per_second", type=float, help="of training with the YAML's batch size; default: as measured"
+    )
 
 
 def _add_weak(group) -> None:
-    group.add_argument("--batch", type=int, default=10,
-                       help="mixtures in a training step (%(default)s)")
+    group.add_argument("--batch", type=int, default=10, help="mixtures in a training step (%(default)s)")
     group.add_argument("--clip", type=float, default=4.0, help="seconds per mixture (%(default)s)")
-    group.add_argument("--song", type=float, default=210.0,
-                       help="seconds of the song that is separated in chunks (%(default)s)")
-    group.add_argument("--rendering", nargs="*", metavar=("TABLE", "BANK"),
-                       help="mixtures rendered per second and core, of a table and its clip bank; "
-                            "without them of sounds made for it")
+    group.add_argument(
+        "--song", type=float, default=210.0, help="seconds of the song that is separated in chunks (%(default)s)"
+    )
+    group.add_argument(
+        "--rendering",
+        nargs="*",
+        metavar=("TABLE", "BANK"),
+        help="mixtures rendered per second and core, of a table and its clip bank; without them of sounds made for it",
+    )
 
 
 def main(cmd: list[str] | None = None) -> None:

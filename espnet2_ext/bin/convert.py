@@ -40,19 +40,29 @@ FRONT = {
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--network", required=True, choices=PARTS, help="what the checkpoint holds")
     p.add_argument("checkpoint", type=Path, metavar="PUBLIC.ckpt")
     for name, text in FRONT.items():
         p.add_argument(f"--{name}", type=float, metavar="HZ", help=text)
-    p.add_argument("--tagger", type=Path, metavar="HTSAT.ckpt",
-                   help="the checkpoint of ST-SED-SEP's HTS-AT, if it is in another file")
-    p.add_argument("--config", type=Path, metavar="YAML",
-                   help="the separator's YAML (sizes and signal of its networks), needed for a "
-                        "bundle")
-    p.add_argument("--labels", type=Path, metavar="labels.tsv",
-                   help="for a bundle: the classes that its tagger knows (default: none are told)")
+    p.add_argument(
+        "--tagger",
+        type=Path,
+        metavar="HTSAT.ckpt",
+        help="the checkpoint of ST-SED-SEP's HTS-AT, if it is in another file",
+    )
+    p.add_argument(
+        "--config",
+        type=Path,
+        metavar="YAML",
+        help="the separator's YAML (sizes and signal of its networks), needed for a bundle",
+    )
+    p.add_argument(
+        "--labels",
+        type=Path,
+        metavar="labels.tsv",
+        help="for a bundle: the classes that its tagger knows (default: none are told)",
+    )
     p.add_argument("-o", "--output", type=Path, required=True, metavar="OURS.pth|BUNDLE.zip")
     return p
 
@@ -69,8 +79,9 @@ def main(cmd: list[str] | None = None) -> None:
         if getattr(args, option) and not whole:
             parser.error(f"--{option} is for a bundle, -o NAME.zip; got -o {args.output}")
     if whole and args.network in TAGGERS:
-        parser.error(f"a bundle, -o {args.output}, is made of --network st_sed_sep; a tagger's "
-                     "weights go into -o NAME.pth")
+        parser.error(
+            f"a bundle, -o {args.output}, is made of --network st_sed_sep; a tagger's weights go into -o NAME.pth"
+        )
     if whole and not args.config:
         parser.error("a bundle takes --config, the separator's YAML")
     if args.tagger and args.network in TAGGERS:

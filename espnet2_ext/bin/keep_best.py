@@ -11,8 +11,9 @@ def get_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("trials", nargs="+", metavar="TRIAL", help="folder of a training")
     p.add_argument("--exp_dir", required=True, help="beside them: becomes a link to the best")
-    p.add_argument("--model_file", default="valid.loss.best.pth",
-                   help="the weights whose loss counts, or latest.pth (%(default)s)")
+    p.add_argument(
+        "--model_file", default="valid.loss.best.pth", help="the weights whose loss counts, or latest.pth (%(default)s)"
+    )
     return p
 
 

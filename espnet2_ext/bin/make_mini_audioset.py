@@ -9,16 +9,12 @@ from espnet2_ext.data.synth.audioset import make_mini_audioset
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("downloads/mini_audioset"), help="folder")
     parser.add_argument("--train_clips", type=int, default=60, help="clips a class")
     parser.add_argument("--eval_clips", type=int, default=12, help="clips a class")
     parser.add_argument("--clip_seconds", type=float, default=5.0)
-    parser.add_argument(
-        "--classes", nargs="+", default=[], metavar="CLASS", help="names or mids; none given: all"
-    )
+    parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="names or mids; none given: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_workers", type=int, help="processes; not given: one a core")
     parser.add_argument("--scheduler", help="address of a Dask scheduler to work on instead")

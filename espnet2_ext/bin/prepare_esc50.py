@@ -11,8 +11,14 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this step."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--esc50", required=True, help="folder with meta/esc50.csv and audio/")
-    p.add_argument("--set", nargs="+", action="append", required=True, metavar=("NAME", "FOLD"),
-                   help="a set and its folds; may be given again")  # fmt: skip
+    p.add_argument(
+        "--set",
+        nargs="+",
+        action="append",
+        required=True,
+        metavar=("NAME", "FOLD"),
+        help="a set and its folds; may be given again",
+    )
     p.add_argument("--data_dir", required=True, help="where the tables go")
     return p
 

@@ -12,16 +12,24 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     p = steps.add_parser("lists", help="labels.tsv and the clips.tsv of train, valid and test")
-    p.add_argument("--musdb18", required=True,
-                   help="folder with train/ and test/, of .stem.mp4 files or of HQ's WAV folders")
+    p.add_argument(
+        "--musdb18", required=True, help="folder with train/ and test/, of .stem.mp4 files or of HQ's WAV folders"
+    )
     p.add_argument("--data_dir", default="data", help="where the lists go (%(default)s)")
-    p.add_argument("--other", choices=OTHER, default="none",
-                   help="the stem `other`: left out, a class, or sound of no labelled class")
-    p.add_argument("--decoded", default="dump/stems",
-                   help="where the sounds of stem files go (%(default)s)")
+    p.add_argument(
+        "--other",
+        choices=OTHER,
+        default="none",
+        help="the stem `other`: left out, a class, or sound of no labelled class",
+    )
+    p.add_argument("--decoded", default="dump/stems", help="where the sounds of stem files go (%(default)s)")
     p.add_argument("--fs", type=int, default=16000, help="their rate in Hz (%(default)s)")
-    p.add_argument("--valid_share", type=float, default=0.14,
-                   help="of the training songs, where MUSDB18's own 14 are not there (%(default)s)")
+    p.add_argument(
+        "--valid_share",
+        type=float,
+        default=0.14,
+        help="of the training songs, where MUSDB18's own 14 are not there (%(default)s)",
+    )
     p.add_argument("--seed", type=int, default=0, help="of that choice")
     _add_workers(p)
 
@@ -29,12 +37,14 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("data_dir", help="folder with clips.tsv and manifest.tsv")
     p.add_argument("--bank", required=True, help="the archived stems")
     p.add_argument("--out", required=True, help="folder of the table")
-    p.add_argument("--seconds", type=float, default=SongSettings.seconds,
-                   help="length of a chunk (%(default)s)")
+    p.add_argument("--seconds", type=float, default=SongSettings.seconds, help="length of a chunk (%(default)s)")
     p.add_argument("--whole", action="store_true", help="whole songs instead of chunks")
-    p.add_argument("--threshold_db", type=float, default=SongSettings.threshold_db,
-                   help="a stem above it is active in a chunk: dB of full scale, mean square of "
-                        "the chunk (%(default)s)")
+    p.add_argument(
+        "--threshold_db",
+        type=float,
+        default=SongSettings.threshold_db,
+        help="a stem above it is active in a chunk: dB of full scale, mean square of the chunk (%(default)s)",
+    )
     p.add_argument("--n_fft", type=int, default=512, help="of the frame labels (%(default)s)")
     p.add_argument("--hop", type=int, default=128, help="of the frame labels (%(default)s)")
     _add_workers(p)

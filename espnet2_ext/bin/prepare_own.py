@@ -8,16 +8,18 @@ from espnet2_ext.data.corpora.own_clips import prepare
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("sounds", type=Path,
-                        help="folder with a subfolder for each class, or a .csv or .tsv whose "
-                             "columns are path, labels and optionally set and group")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "sounds",
+        type=Path,
+        help="folder with a subfolder for each class, or a .csv or .tsv whose "
+        "columns are path, labels and optionally set and group",
+    )
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--valid_share", type=float, default=0.1,
-                        help="part of each class for choosing the best checkpoint")
-    parser.add_argument("--test_share", type=float, default=0.1,
-                        help="part of each class for the test")
+    parser.add_argument(
+        "--valid_share", type=float, default=0.1, help="part of each class for choosing the best checkpoint"
+    )
+    parser.add_argument("--test_share", type=float, default=0.1, help="part of each class for the test")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split")
     return parser
 

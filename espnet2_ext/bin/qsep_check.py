@@ -6,10 +6,10 @@ mixture, prints what each key of the data holds, takes one step, and reads the v
 
 import torch
 
-from espnet2_ext.train.check import first_step
 from espnet2_ext.bin._cli import run
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.train.check import first_step
 
 
 def get_parser():
@@ -31,8 +31,9 @@ def main(cmd: list[str] | None = None) -> None:
 
 def check_sum(keys: list[str], batch: dict[str, torch.Tensor]) -> None:
     """Refuse targets that, all of them present, do not sum to the mixture (DataError)."""
-    refs = torch.stack([x for name, x in batch.items()
-                        if name.startswith("speech_ref") and not name.endswith("_lengths")])
+    refs = torch.stack(
+        [x for name, x in batch.items() if name.startswith("speech_ref") and not name.endswith("_lengths")]
+    )
     there = (refs.abs().amax(-1) > 0).all(0)
     error = (refs.sum(0) - batch["speech_mix"]).abs().amax(-1) * there
     if (error > 1e-5 * batch["speech_mix"].abs().amax(-1)).any():

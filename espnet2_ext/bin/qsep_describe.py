@@ -23,8 +23,7 @@ def main(cmd: list[str] | None = None) -> None:
     from espnet2_ext.infer.describe import describe_model
     from espnet2_ext.infer.work import ModelFiles
 
-    about = describe_model(a.exp_dir, ModelFiles(a.bundle, a.train_config, a.model_file),
-                           read_labels(a.labels))
+    about = describe_model(a.exp_dir, ModelFiles(a.bundle, a.train_config, a.model_file), read_labels(a.labels))
     print(f"zero-shot: {about['facts']['zero-shot']}")
 
 

@@ -11,8 +11,9 @@ def get_parser() -> argparse.ArgumentParser:
     p.add_argument("--exp_dir", required=True, help="experiment, with config.yaml")
     p.add_argument("--model_file", required=True, help="weights, such as valid.loss.best.pth")
     p.add_argument("--train_bank", required=True, help="clip bank of the training")
-    p.add_argument("--inference_dir", action="append", default=[],
-                   help="scored outputs, whose scores go along; may be given again")
+    p.add_argument(
+        "--inference_dir", action="append", default=[], help="scored outputs, whose scores go along; may be given again"
+    )
     p.add_argument("-o", "--output", required=True, help="a .zip file")
     return p
 

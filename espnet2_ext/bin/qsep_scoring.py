@@ -10,9 +10,7 @@ def get_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", required=True, help="rendered test set (dump/SET)")
-    parser.add_argument(
-        "--inference_dir", required=True, help="outputs; the scores go to its folder scores/"
-    )
+    parser.add_argument("--inference_dir", required=True, help="outputs; the scores go to its folder scores/")
     parser.add_argument(
         "--espnet_keys",
         type=int,

@@ -13,8 +13,7 @@ from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--list", type=Path, required=True, help="pairs.tsv")
     parser.add_argument("--bank", type=Path, required=True, help="folder of the clip bank")
     parser.add_argument("--out", type=Path, required=True, help="the data folder")
@@ -28,11 +27,17 @@ def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     bank = ClipBank(args.bank)
     about = render_folder(
-        read_list(args.list, bank), bank, args.out, seed=about_list(args.list).get("seed"),
-        num_workers=args.num_workers, scheduler=args.scheduler,
-    )  # fmt: skip
-    print(f"{args.out}: {about['pairs']} pairs, {about['scaled']} lowered to stay in range, "
-          f"{about['without_other']} of {about['keys']} targets without another clip of the class")
+        read_list(args.list, bank),
+        bank,
+        args.out,
+        seed=about_list(args.list).get("seed"),
+        num_workers=args.num_workers,
+        scheduler=args.scheduler,
+    )
+    print(
+        f"{args.out}: {about['pairs']} pairs, {about['scaled']} lowered to stay in range, "
+        f"{about['without_other']} of {about['keys']} targets without another clip of the class"
+    )
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from espnet2_ext.bin._cli import run
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.mixture_folder import render_mixtures
 from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.data.mixtures.mixture_folder import render_mixtures
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--table", type=Path, required=True, help="folder of the table")
     parser.add_argument("--bank", type=Path, required=True, help="folder of the clip bank")
     parser.add_argument("--out", type=Path, required=True, help="the data folder")
@@ -28,9 +27,8 @@ def main(cmd: list[str] | None = None) -> None:
     """Write mixtures, sources and their tables; `list.json` last."""
     args = get_parser().parse_args(cmd)
     about = render_mixtures(
-        MixtureTable(args.table), ClipBank(args.bank), args.out,
-        num_workers=args.num_workers, scheduler=args.scheduler,
-    )  # fmt: skip
+        MixtureTable(args.table), ClipBank(args.bank), args.out, num_workers=args.num_workers, scheduler=args.scheduler
+    )
     print(f"{args.out}: {about['mixtures']} mixtures, {about['scaled']} lowered to stay in range")
 
 

@@ -16,9 +16,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="scored outputs, may be given again (default: every scored EXP_DIR/inference_*)",
     )
     parser.add_argument(
-        "--data_dir",
-        action="append",
-        help="test set of each --inference_dir, where it is not where scoring found it",
+        "--data_dir", action="append", help="test set of each --inference_dir, where it is not where scoring found it"
     )
     return parser
 

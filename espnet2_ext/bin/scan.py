@@ -10,12 +10,18 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this step."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("data_dirs", nargs="+", metavar="DATA_DIR", help="folders with clips.tsv")
-    p.add_argument("--min_seconds", type=float, default=Limits.min_seconds,
-                   help="shorter clips are left out (default %(default)s)")  # fmt: skip
-    p.add_argument("--silence_db", type=float, default=Limits.silence_db,
-                   help="clips with no 100 ms above this are left out (%(default)s)")  # fmt: skip
-    p.add_argument("--max_bad_share", type=float, default=0.2,
-                   help="stop when more than this share is left out (%(default)s)")  # fmt: skip
+    p.add_argument(
+        "--min_seconds", type=float, default=Limits.min_seconds, help="shorter clips are left out (default %(default)s)"
+    )
+    p.add_argument(
+        "--silence_db",
+        type=float,
+        default=Limits.silence_db,
+        help="clips with no 100 ms above this are left out (%(default)s)",
+    )
+    p.add_argument(
+        "--max_bad_share", type=float, default=0.2, help="stop when more than this share is left out (%(default)s)"
+    )
     p.add_argument("--redo", action="store_true", help="decode again though the list is the same")
     p.add_argument("--num_workers", type=int, help="processes (default: one a core)")
     p.add_argument("--scheduler", help="address of a Dask scheduler, instead of local processes")

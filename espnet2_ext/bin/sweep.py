@@ -18,18 +18,22 @@ def get_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("sweep", help="such as conf/sweeps/side_by_side.yaml")
     p.add_argument("--recipe", help="the recipe's folder (default: as the sweep says)")
-    p.add_argument("--run_options", default="", metavar="'--OPTION VALUE ...'",
-                   help="more options of every run.sh, such as the path of a corpus")
+    p.add_argument(
+        "--run_options",
+        default="",
+        metavar="'--OPTION VALUE ...'",
+        help="more options of every run.sh, such as the path of a corpus",
+    )
     p.add_argument("--size", help="which of the sweep's sizes (default: the first)")
-    p.add_argument("--folder", help="name of the folder in the recipe's exp/ (default: as the "
-                                    "sweep says; _SIZE is put behind it where there are sizes); "
-                                    "another corpus needs another one")
-    p.add_argument("--only", nargs="+", default=[], metavar="CELL",
-                   help="only these cells and what they need")
-    p.add_argument("--max_seeds", type=int, metavar="N",
-                   help="at most N seeds per cell (default: all)")
-    p.add_argument("--max_minutes", type=float, metavar="N",
-                   help="start no new cell after N minutes")
+    p.add_argument(
+        "--folder",
+        help="name of the folder in the recipe's exp/ (default: as the "
+        "sweep says; _SIZE is put behind it where there are sizes); "
+        "another corpus needs another one",
+    )
+    p.add_argument("--only", nargs="+", default=[], metavar="CELL", help="only these cells and what they need")
+    p.add_argument("--max_seeds", type=int, metavar="N", help="at most N seeds per cell (default: all)")
+    p.add_argument("--max_minutes", type=float, metavar="N", help="start no new cell after N minutes")
     p.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
     p.add_argument("--table_only", action="store_true", help="rewrite the table, run nothing")
     return p
@@ -40,16 +44,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(cmd)
     from espnet2_ext.papers.run_sweep import run_sweep, shell_line
-    from espnet2_ext.papers.sweep_notes import Notes
     from espnet2_ext.papers.sweep import Sweep
+    from espnet2_ext.papers.sweep_notes import Notes
     from espnet2_ext.papers.sweep_table import write_sweep_table
 
     try:
         run_options = shlex.split(args.run_options)
     except ValueError as e:
         parser.error(f"--run_options {args.run_options}: {e}")
-    sweep = Sweep(args.sweep, recipe=args.recipe, size=args.size, folder=args.folder,
-                  run_options=run_options)
+    sweep = Sweep(args.sweep, recipe=args.recipe, size=args.size, folder=args.folder, run_options=run_options)
     runs = sweep.runs(args.only, args.max_seeds)
     if args.dry_run:
         for one in runs:

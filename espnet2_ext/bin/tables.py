@@ -18,15 +18,26 @@ from espnet2_ext.papers.tables import PAPERS, find_table, load_paper, paper_of
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--list", action="store_true",
-                   help="every row and figure with the command that fills it")
-    p.add_argument("--paper", choices=PAPERS,
-                   help="care_sep or weak (default with --list: both; with --table: the one that "
-                        "has it, of fig3 care_sep)")
-    p.add_argument("--table", nargs="+", default=[], metavar="NUMBER",
-                   help="such as 1, fig3 or VII; all: every table and figure of --paper")
-    p.add_argument("--exp_dirs", nargs="+", default=[], metavar="[CELL=]FOLDER",
-                   help="folders to search, or the experiment to use for a CELL")
+    p.add_argument("--list", action="store_true", help="every row and figure with the command that fills it")
+    p.add_argument(
+        "--paper",
+        choices=PAPERS,
+        help="care_sep or weak (default with --list: both; with --table: the one that has it, of fig3 care_sep)",
+    )
+    p.add_argument(
+        "--table",
+        nargs="+",
+        default=[],
+        metavar="NUMBER",
+        help="such as 1, fig3 or VII; all: every table and figure of --paper",
+    )
+    p.add_argument(
+        "--exp_dirs",
+        nargs="+",
+        default=[],
+        metavar="[CELL=]FOLDER",
+        help="folders to search, or the experiment to use for a CELL",
+    )
     p.add_argument("-o", "--output", help="write the Markdown there as well")
     return p
 
@@ -37,9 +48,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = parser.parse_args(cmd)
     if args.list == bool(args.table):
         parser.error("give --list, or --table with its number")
-    from espnet2_ext.util.files import write_text
     from espnet2_ext.papers.listing import listing
     from espnet2_ext.papers.trained import check_names
+    from espnet2_ext.util.files import write_text
 
     check_names(args.exp_dirs)
     if args.list:
@@ -62,12 +73,7 @@ def _numbers(args: argparse.Namespace) -> list[str]:
 def _table(number: str, args: argparse.Namespace) -> str:
     """One table or figure, filled."""
     from espnet2_ext.papers.fill import fill, fill_figure, fill_mixtures
-    from espnet2_ext.papers.trained import (
-        default_roots,
-        find_tables_of,
-        find_trained,
-        split_root,
-    )
+    from espnet2_ext.papers.trained import default_roots, find_tables_of, find_trained, split_root
 
     table = find_table(args.paper or paper_of(number), number)
     top = Path(os.path.relpath(Path(__file__).parents[2]))

@@ -22,10 +22,15 @@ def main(cmd=None):
     from espnet2_ext.infer.anchors import find_anchors
     from espnet2_ext.infer.tagger import TagFiles
 
-    find_anchors(args.bank, args.out,
-                 TagFiles(args.bundle, args.train_config, args.model_file, args.device),
-                 segment=args.segment, batch_size=args.batch_size,
-                 num_workers=args.num_workers, scheduler=args.scheduler)
+    find_anchors(
+        args.bank,
+        args.out,
+        TagFiles(args.bundle, args.train_config, args.model_file, args.device),
+        segment=args.segment,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        scheduler=args.scheduler,
+    )
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ takes one step, and reads the validation set's list.
 
 import torch
 
-from espnet2_ext.train.check import first_step
 from espnet2_ext.bin._cli import run
 from espnet2_ext.tasks.tagging import TaggingTask
+from espnet2_ext.train.check import first_step
 
 
 def get_parser():

@@ -10,8 +10,9 @@ def get_parser() -> argparse.ArgumentParser:
     """The options."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--exp_dir", required=True, help="experiment, gets RESULTS.md")
-    p.add_argument("--tags_dir", action="append", required=True,
-                   help="scored output of tag_inference, a test set each; repeatable")
+    p.add_argument(
+        "--tags_dir", action="append", required=True, help="scored output of tag_inference, a test set each; repeatable"
+    )
     return p
 
 

@@ -12,8 +12,12 @@ def get_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--bank", help="the bank that was tagged")
     p.add_argument("--tags_dir", help="output of tag_inference; gets scores.json")
-    p.add_argument("--folds", nargs="+", metavar="TAGS_DIR",
-                   help="instead of both: scored folders, one a fold, to take the mean of")
+    p.add_argument(
+        "--folds",
+        nargs="+",
+        metavar="TAGS_DIR",
+        help="instead of both: scored folders, one a fold, to take the mean of",
+    )
     p.add_argument("--out", help="with --folds: file for the means, such as scores.json")
     return p
 
@@ -24,9 +28,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = parser.parse_args(cmd)
     if bool(args.folds) == bool(args.bank and args.tags_dir):
         parser.error("give either --bank and --tags_dir, or --folds")
-    from espnet2_ext.util.files import write_text
     from espnet2_ext.report.tag_results import folds, print_table
     from espnet2_ext.scores.tag_score import load_scores, mean_scores, score_tags
+    from espnet2_ext.util.files import write_text
 
     if args.folds:
         mean = mean_scores(args.folds)

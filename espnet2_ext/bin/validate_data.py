@@ -11,23 +11,31 @@ SHOWN = 100  # problems that are printed
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """Options of this command."""
-    p.add_argument("paths", nargs="+", metavar="PATH",
-                   help="tables (path, labels or path, onset, offset, label) of one corpus; folders"
-                        " with clips.tsv, bank.json or mixtures.tsv")  # fmt: skip
+    p.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="tables (path, labels or path, onset, offset, label) of one corpus; folders"
+        " with clips.tsv, bank.json or mixtures.tsv",
+    )
     p.add_argument("--num_workers", type=int, help="processes (default: one per core)")
     add_table_options(p)
 
 
 def add_table_options(p: argparse.ArgumentParser) -> None:
     """Options of everything that reads one's own tables."""
-    p.add_argument("--classes", nargs="+", default=[], metavar="CLASS",
-                   help="all classes, in their order (default: those in the tables, sorted)")
-    p.add_argument("--allow_unlabelled", action="store_true",
-                   help="accept unlabelled recordings as containing no class")
-    p.add_argument("--valid_share", type=float, default=0.1,
-                   help="part of each class for validation (%(default)s)")
-    p.add_argument("--test_share", type=float, default=0.1,
-                   help="part of each class for the test (%(default)s)")
+    p.add_argument(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="CLASS",
+        help="all classes, in their order (default: those in the tables, sorted)",
+    )
+    p.add_argument(
+        "--allow_unlabelled", action="store_true", help="accept unlabelled recordings as containing no class"
+    )
+    p.add_argument("--valid_share", type=float, default=0.1, help="part of each class for validation (%(default)s)")
+    p.add_argument("--test_share", type=float, default=0.1, help="part of each class for the test (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="seed of the split (%(default)s)")
 
 
@@ -43,9 +51,13 @@ def check(a: argparse.Namespace) -> None:
     from espnet2_ext.data.validate import validate  # not above: `espnet2-ext` loads this module
 
     problems, told = validate(
-        a.paths, classes=a.classes, allow_unlabelled=a.allow_unlabelled,
-        shares=(a.valid_share, a.test_share), seed=a.seed, num_workers=a.num_workers,
-    )  # fmt: skip
+        a.paths,
+        classes=a.classes,
+        allow_unlabelled=a.allow_unlabelled,
+        shares=(a.valid_share, a.test_share),
+        seed=a.seed,
+        num_workers=a.num_workers,
+    )
     refused = [p for p in problems if p.fatal]
     for problem in refused[:SHOWN]:
         print(problem, file=sys.stderr)

@@ -11,8 +11,7 @@ def get_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("exp_dirs", nargs="+", metavar="EXP", help="gets EXP/NAME.zip, NAME its own")
     p.add_argument("--model_file", default="valid.loss.best.pth", help="its weights (%(default)s)")
-    p.add_argument("--test_set", action="append", default=[],
-                   help="whose scores go along; may be given again")
+    p.add_argument("--test_set", action="append", default=[], help="whose scores go along; may be given again")
     return p
 
 

@@ -12,13 +12,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", required=True, help="gets RESULTS.md and index.html")
     parser.add_argument(
-        "--experiment", action="append", required=True, metavar="LABEL=FOLDER",
+        "--experiment",
+        action="append",
+        required=True,
+        metavar="LABEL=FOLDER",
         help="a trained separator and what to call it, such as frame=exp/weak_x_frame; repeatable",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--test_set", action="append", required=True,
+        "--test_set",
+        action="append",
+        required=True,
         help="name of a set: the scored outputs lie in FOLDER/inference_NAME; repeatable",
-    )  # fmt: skip
+    )
     return parser
 
 

@@ -11,14 +11,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", required=True, help="rendered test set (dump/SET_mix)")
     parser.add_argument(
-        "--inference_dir", required=True, action="append",
+        "--inference_dir",
+        required=True,
+        action="append",
         help="outputs; the scores go to its folder scores/; may be given again",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--espnet_keys",
         type=int,
-        help="mixtures that espnet2.bin.enh_scoring scores too, drawn with a fixed seed; 0: none "
-        "(default: all)",
+        help="mixtures that espnet2.bin.enh_scoring scores too, drawn with a fixed seed; 0: none (default: all)",
     )
     parser.add_argument("--num_workers", type=int, help="processes (default: one a core)")
     parser.add_argument("--scheduler", help="address of a Dask scheduler instead of processes")
@@ -31,10 +32,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet2_ext.scores.weak_score import score_weak
 
     for folder in args.inference_dir:
-        print(score_weak(
-            args.data_dir, folder, espnet_keys=args.espnet_keys, num_workers=args.num_workers,
-            scheduler=args.scheduler,
-        ))  # fmt: skip
+        print(
+            score_weak(
+                args.data_dir,
+                folder,
+                espnet_keys=args.espnet_keys,
+                num_workers=args.num_workers,
+                scheduler=args.scheduler,
+            )
+        )
 
 
 if __name__ == "__main__":

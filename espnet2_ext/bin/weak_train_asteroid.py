@@ -18,9 +18,9 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet2_ext.bin._cli import run
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
 from espnet2_ext.tasks.common import fit_schedule
 from espnet2_ext.tasks.weak import WeakLabelTask
+from espnet2_ext.util.files import write_text
 
 
 def get_parser():
@@ -45,15 +45,25 @@ def main(cmd: list[str] | None = None) -> None:
     loader = functools.partial(load, args, {})
     system = ModelSystem(model, optimizer, loader, schedule(args, optimizer), args.seed)
     _, monitor, mode = args.best_model_criterion[0]
-    best = fit(system, args.output_dir, max_epochs=args.max_epoch, patience=args.patience,
-               monitor=f"val_{monitor}", mode=mode, keep=most(args.keep_nbest_models),
-               resume=args.resume, gradient_clip_val=args.grad_clip,
-               accumulate_grad_batches=args.accum_grad, **lightning)
+    best = fit(
+        system,
+        args.output_dir,
+        max_epochs=args.max_epoch,
+        patience=args.patience,
+        monitor=f"val_{monitor}",
+        mode=mode,
+        keep=most(args.keep_nbest_models),
+        resume=args.resume,
+        gradient_clip_val=args.grad_clip,
+        accumulate_grad_batches=args.accum_grad,
+        **lightning,
+    )
     if system.global_rank == 0:
         if not best.is_file():
             raise DataError(f"{args.output_dir}: training ended without a checkpoint")
-        write_text(Path(args.output_dir) / "config.yaml",
-                   yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False))
+        write_text(
+            Path(args.output_dir) / "config.yaml", yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False)
+        )
         export_weights(best, Path(args.output_dir) / f"valid.{monitor}.best.pth")
         export_weights(best.with_name("last.ckpt"), Path(args.output_dir) / "latest.pth")
         logging.info("best checkpoint: %s", best)

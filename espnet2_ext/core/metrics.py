@@ -135,9 +135,7 @@ def _signals(**named) -> list[torch.Tensor]:
             raise ValueError(f"{name}: expected [B, T] with T > 0, got {tuple(x.shape)}")
         if out and x.shape != out[0].shape:
             first = next(iter(named))
-            raise ValueError(
-                f"{first} and {name} differ in shape: {tuple(out[0].shape)} and {tuple(x.shape)}"
-            )
+            raise ValueError(f"{first} and {name} differ in shape: {tuple(out[0].shape)} and {tuple(x.shape)}")
         if not torch.isfinite(x.sum()):  # a sum in float64 is not finite if one sample is not
             raise ValueError(f"{name} holds samples that are not finite (NaN or infinite)")
         out.append(x)

@@ -24,9 +24,11 @@ def save_activity(path: Path, keys: Sequence[str], heard: Sequence, told: dict) 
     arrays = {"told": np.array(json.dumps(told))}
     if heard and heard[0] is not None:
         arrays |= {
-            "keys": np.array(keys), "clip": np.stack([h.clip for h in heard]),
+            "keys": np.array(keys),
+            "clip": np.stack([h.clip for h in heard]),
             "frame": np.concatenate([h.frame for h in heard]),
-            "lengths": np.array([len(h.frame) for h in heard])}
+            "lengths": np.array([len(h.frame) for h in heard]),
+        }
     with open(path, "wb") as f:
         np.savez(f, **arrays)
 
@@ -44,7 +46,7 @@ def join_activity(parts: Sequence[Path], path: Path) -> dict:
     if "keys" in loaded[0]:
         arrays = {name: np.concatenate([part[name] for part in loaded]) for name in loaded[0]}
         arrays["indptr"] = np.concatenate([[0], np.cumsum(arrays.pop("lengths"))])
-        arrays["classes"] = np.array(told["outputs"][:arrays["clip"].shape[1]])
+        arrays["classes"] = np.array(told["outputs"][: arrays["clip"].shape[1]])
         about = {name: np.int64(told[name]) for name in ("time_pool", "n_fft", "hop", "fs")}
         with atomic_path(path) as tmp, open(tmp, "wb") as f:
             np.savez(f, **arrays, **about)

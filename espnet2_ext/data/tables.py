@@ -65,9 +65,7 @@ def read_tsv(path: str | os.PathLike, columns: tuple[str, ...]) -> Iterator[tupl
         for number, line in enumerate(f, 2):
             fields = line.rstrip("\n").split("\t")
             if len(fields) != len(columns):
-                raise DataError(
-                    f"{path}:{number}: {len(fields)} fields where {len(columns)} are expected"
-                )
+                raise DataError(f"{path}:{number}: {len(fields)} fields where {len(columns)} are expected")
             yield number, fields
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.scan import Limits, examine
+from espnet2_ext.data.corpora.own_recordings import OwnTables, Problem, Recording, read_tables
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.from_recordings import SLACK, class_problems, past_end, split_recordings
-from espnet2_ext.data.corpora.own_recordings import OwnTables, Problem, Recording, read_tables
-from espnet2_ext.util.parallel import map_parts
-from espnet2_ext.data.bank.scan import Limits, examine
 from espnet2_ext.data.tables import Clip, read_clips, read_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.parallel import map_parts
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +60,15 @@ def validate(
     return problems, told
 
 
-def _listen(
-    recordings: Sequence[Recording], problems: list[Problem], num_workers: int | None
-) -> dict[Path, float]:
+def _listen(recordings: Sequence[Recording], problems: list[Problem], num_workers: int | None) -> dict[Path, float]:
     """Decode everything; lengths in seconds of what can be used."""
     items = [(str(n), str(r.path)) for n, r in enumerate(recordings)]
     lengths = {}
     with tempfile.TemporaryDirectory() as folder:
         size = min(max(len(items) // 64, 1), 64)
-        parts = map_parts(listen_part, items, Path(folder) / "parts", part_size=size,
-                          num_workers=num_workers, desc="recordings")  # fmt: skip
+        parts = map_parts(
+            listen_part, items, Path(folder) / "parts", part_size=size, num_workers=num_workers, desc="recordings"
+        )
         found = [line for part in parts for line in json.loads(part.read_text(encoding="utf-8"))]
     for r, (status, detail, seconds) in zip(recordings, found, strict=True):
         if status in ("missing", "corrupt"):
@@ -107,11 +106,17 @@ def _always(own: OwnTables, lengths: dict[Path, float]) -> Iterator[Problem]:
     usable = [r for r in own.recordings if r.path in lengths]
     for name in own.classes:
         if usable and all(_covers(r, name, lengths[r.path]) for r in usable):
-            yield Problem("classes", f"class {name!r} is active all the time in every recording"
-                          " (its prior is 1): times without it are needed")  # fmt: skip
+            yield Problem(
+                "classes",
+                f"class {name!r} is active all the time in every recording"
+                " (its prior is 1): times without it are needed",
+            )
         elif usable and all(name in r.labels for r in usable):
-            yield Problem("classes", f"class {name!r} is in every recording, so that it cannot be"
-                          " learned from clip labels", fatal=False)  # fmt: skip
+            yield Problem(
+                "classes",
+                f"class {name!r} is in every recording, so that it cannot be learned from clip labels",
+                fatal=False,
+            )
 
 
 def _covers(recording: Recording, name: str, seconds: float) -> bool:
@@ -187,6 +192,5 @@ def _check_clips(folder: Path, problems: list[Problem]) -> str:
                 what = f"clip {clip.id}: unknown class {mid!r}, which {labels} has not"
                 problems.append(Problem(str(folder / "clips.tsv"), what))
             having[mid] += 1
-    problems += [Problem(str(folder / "clips.tsv"), f"class {mid} never occurs")
-                 for mid, n in having.items() if not n]  # fmt: skip
+    problems += [Problem(str(folder / "clips.tsv"), f"class {mid} never occurs") for mid, n in having.items() if not n]
     return f"{clips} clips"

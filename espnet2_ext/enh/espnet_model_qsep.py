@@ -26,13 +26,27 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         The rest as in `ESPnetExtractionModel`.
     """
 
-    def __init__(self, encoder, extractor, decoder, loss_wrappers: list,
-                 query_net: Tagger | None = None, query_grad: bool = True, num_spk: int = 2,
-                 share_encoder: bool = True, extract_feats_in_collect_stats: bool = False):
+    def __init__(
+        self,
+        encoder,
+        extractor,
+        decoder,
+        loss_wrappers: list,
+        query_net: Tagger | None = None,
+        query_grad: bool = True,
+        num_spk: int = 2,
+        share_encoder: bool = True,
+        extract_feats_in_collect_stats: bool = False,
+    ):
         super().__init__(
-            encoder, extractor, decoder, loss_wrappers, num_spk=num_spk,
+            encoder,
+            extractor,
+            decoder,
+            loss_wrappers,
+            num_spk=num_spk,
             share_encoder=share_encoder,
-            extract_feats_in_collect_stats=extract_feats_in_collect_stats)
+            extract_feats_in_collect_stats=extract_feats_in_collect_stats,
+        )
         self.query_net, self.query_grad = query_net, query_grad
         self.frozen = query_net is not None and not query_grad
         for part in self._unreached():
@@ -41,15 +55,17 @@ class ESPnetQSepModel(ESPnetExtractionModel):
 
     def _unreached(self) -> Iterator[nn.Module]:
         """Parts that no gradient can reach: several processes wait for all that are expected."""
-        tags = any("tags{}" in getattr(w.criterion, "needs", {}).values()
-                   for w in self.loss_wrappers)
+        tags = any("tags{}" in getattr(w.criterion, "needs", {}).values() for w in self.loss_wrappers)
         if self.frozen:
             yield self.query_net
         elif not tags:
             yield from tag_parts(self.listener)
         if self.query_net is not None or not (self.query_grad or tags):
-            yield from (part for name in getattr(self.extractor, "listening", ())
-                        if (part := getattr(self.extractor.net, name)) is not None)
+            yield from (
+                part
+                for name in getattr(self.extractor, "listening", ())
+                if (part := getattr(self.extractor.net, name)) is not None
+            )
 
     def train(self, mode: bool = True) -> "ESPnetQSepModel":
         super().train(mode)
@@ -71,25 +87,22 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         lengths = speech_mix_lengths
         if lengths is None:
             lengths = torch.full(speech_mix.shape[:1], speech_mix.shape[1])
-        speech_mix = speech_mix[:, :lengths.max()]
+        speech_mix = speech_mix[:, : lengths.max()]
         spks = range(1, self.num_spk + 1)
-        ref = [batch[f"speech_ref{s}"][:, :lengths.max()] for s in spks]
+        ref = [batch[f"speech_ref{s}"][:, : lengths.max()] for s in spks]
         enroll = [batch[f"enroll_ref{s}"] for s in spks]
         enroll_lengths = [
-            batch.get(f"enroll_ref{s}_lengths", torch.full(e.shape[:1], e.shape[1]))
-            for s, e in zip(spks, enroll)]
-        pre, feature_mix, feature_pre, others = self.forward_enhance(
-            speech_mix, lengths, enroll, enroll_lengths)
+            batch.get(f"enroll_ref{s}_lengths", torch.full(e.shape[:1], e.shape[1])) for s, e in zip(spks, enroll)
+        ]
+        pre, feature_mix, feature_pre, others = self.forward_enhance(speech_mix, lengths, enroll, enroll_lengths)
         others["speech_mix"] = speech_mix
         others.update({f"label_spk{s}": batch[f"label{s}"] for s in spks if f"label{s}" in batch})
-        loss, stats, weight, _ = self.forward_loss(
-            pre, lengths, feature_mix, feature_pre, others, ref)
+        loss, stats, weight, _ = self.forward_loss(pre, lengths, feature_mix, feature_pre, others, ref)
         # several processes' values are summed only when shaped like ESPnet's own
         stats["sdr_gain"] = self._sdr_gain(pre, ref, speech_mix).reshape(weight.shape)
         return loss, stats, weight
 
-    def forward_enhance(self, speech_mix, speech_lengths, enroll_ref, enroll_ref_lengths,
-                        additional=None):
+    def forward_enhance(self, speech_mix, speech_lengths, enroll_ref, enroll_ref_lengths, additional=None):
         """As ESPnet's, but all targets go through the networks as one batch."""
         n = len(enroll_ref)
         feature_mix, flens = self.encoder(speech_mix, speech_lengths)
@@ -100,8 +113,7 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         if tags is not None:
             others["tags"] = tags
         pre = self.decoder(feature_pre, speech_lengths)[0].chunk(n)
-        others = {f"{key}_spk{s}": part for key, value in others.items()
-                  for s, part in enumerate(value.chunk(n), 1)}
+        others = {f"{key}_spk{s}": part for key, value in others.items() for s, part in enumerate(value.chunk(n), 1)}
         return list(pre), feature_mix, feature_pre.chunk(n), others
 
     def _ask(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -111,8 +123,7 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         without one would be taken from its cache in the separation pass.
         """
         embedding, tags, _ = self.embed(wave, lengths)
-        return (embedding if self.query_grad else embedding.detach(),
-                None if self.frozen else tags)
+        return (embedding if self.query_grad else embedding.detach(), None if self.frozen else tags)
 
     @torch.no_grad()
     def _sdr_gain(self, pre: list[Tensor], ref: list[Tensor], mix: Tensor) -> Tensor:
@@ -157,8 +168,9 @@ class ESPnetQSepModel(ESPnetExtractionModel):
             return self.query_net(wave, lengths)
         return self.extractor.net.embed(*self.encoder(wave, lengths))
 
-    def separate(self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor,
-                 level: Tensor | None = None) -> Tensor:
+    def separate(
+        self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor, level: Tensor | None = None
+    ) -> Tensor:
         """Answer Q queries on each mixture.
 
         Args:

@@ -28,8 +28,9 @@ class ESPnetTaggingModel(AbsESPnetModel):
         """Rate of the sound that the network takes, in Hz."""
         return self.net.sample_rate
 
-    def forward(self, speech: Tensor, speech_lengths: Tensor | None = None, *, label: Tensor,
-                mixup: Tensor | None = None, **_):
+    def forward(
+        self, speech: Tensor, speech_lengths: Tensor | None = None, *, label: Tensor, mixup: Tensor | None = None, **_
+    ):
         """Loss, log and weight of a batch, as ESPnet's trainer wants them.
 
         Args:
@@ -39,7 +40,7 @@ class ESPnetTaggingModel(AbsESPnetModel):
                 network mixes features, the labels are mixed here.
         """
         if speech_lengths is not None:
-            speech = speech[:, :speech_lengths.max()]
+            speech = speech[:, : speech_lengths.max()]
         weight = None if mixup is None else mixup.squeeze(-1)
         logits = self.net(speech, speech_lengths, weight).clipwise.float()
         target = label if mixup is None else mixup * label + (1 - mixup) * label.flip(0)

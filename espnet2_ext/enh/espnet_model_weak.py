@@ -8,9 +8,9 @@ from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
-from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.enh.loss.criterions.weak_label import WeakLabelCriterion
 
 
@@ -44,15 +44,33 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         n_fft, hop_length: of the STFT that stands in where the encoder is none.
     """
 
-    def __init__(self, encoder, separator, decoder, loss_wrappers: list, *,
-                 classifier: nn.Module | None, class_names: Sequence[str], residual: bool = False,
-                 part: str = "separator", label_type: str = "frame",
-                 freeze_classifier: bool = False, sample_rate: int = 16000, n_fft: int = 512,
-                 hop_length: int = 128, extract_feats_in_collect_stats: bool = False):
+    def __init__(
+        self,
+        encoder,
+        separator,
+        decoder,
+        loss_wrappers: list,
+        *,
+        classifier: nn.Module | None,
+        class_names: Sequence[str],
+        residual: bool = False,
+        part: str = "separator",
+        label_type: str = "frame",
+        freeze_classifier: bool = False,
+        sample_rate: int = 16000,
+        n_fft: int = 512,
+        hop_length: int = 128,
+        extract_feats_in_collect_stats: bool = False,
+    ):
         self_made = [w for w in loss_wrappers if isinstance(w.criterion, WeakLabelCriterion)]
-        super().__init__(encoder, separator, decoder, None,
-                         [w for w in loss_wrappers if w not in self_made],
-                         extract_feats_in_collect_stats=extract_feats_in_collect_stats)
+        super().__init__(
+            encoder,
+            separator,
+            decoder,
+            None,
+            [w for w in loss_wrappers if w not in self_made],
+            extract_feats_in_collect_stats=extract_feats_in_collect_stats,
+        )
         self.weak_wrappers = self_made
         self.classifier, self.class_names, self.residual = classifier, list(class_names), residual
         self.part, self.label_type = part, label_type
@@ -103,12 +121,11 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         lengths = speech_mix_lengths
         if lengths is None:
             lengths = torch.full(mix.shape[:1], mix.shape[1], device=mix.device)
-        mix = mix[:, :lengths.max()]
+        mix = mix[:, : lengths.max()]
         step = self._classifier_step if self.part == "classifier" else self._separator_step
         loss, stats = step(mix, lengths, batch)
         if self.label_type == "mixed":  # a batch without items of one type leaves parts unused
-            loss = loss + sum(0.0 * p.sum() for p in self.classifier.parameters()
-                              if p.requires_grad)
+            loss = loss + sum(0.0 * p.sum() for p in self.classifier.parameters() if p.requires_grad)
         stats["loss"] = loss.detach()
         return force_gatherable((loss, stats, len(mix)), loss.device)
 
@@ -140,15 +157,15 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
             loss, stats = self._weak_loss(est, spec, labels, frames)
         if self.loss_wrappers:
             other, more, _, _ = self.forward_loss(
-                waves, lengths, feature, masked, others, self._refs(batch, mix.shape[1]))
+                waves, lengths, feature, masked, others, self._refs(batch, mix.shape[1])
+            )
             loss, stats = loss + other.squeeze(), {**stats, **more}
         if scored:
             refs = torch.stack(self._refs(batch, mix.shape[1]), 1)
             stats["si_sdr_gain"] = gain_where_mixed(torch.stack(waves, 1), refs, mix)
         return loss, stats
 
-    def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor
-                   ) -> tuple[Tensor, dict]:
+    def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor) -> tuple[Tensor, dict]:
         whole = int(frames.min()) >= spec.shape[1]
         given = {"mix_spectrum": spec, "labels": labels, "frames": None if whole else frames}
         loss, stats = 0.0, {}
@@ -164,8 +181,10 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
             return Labels(clip=clip)
         if frame is not None:
             if frame.shape[1] != spec.shape[1]:
-                raise ValueError(f"frame_label holds {frame.shape[1]} frames, the spectrum "
-                                 f"{spec.shape[1]}: labels must be given every {self.hop} samples")
+                raise ValueError(
+                    f"frame_label holds {frame.shape[1]} frames, the spectrum "
+                    f"{spec.shape[1]}: labels must be given every {self.hop} samples"
+                )
             frame = frame.transpose(1, 2)
         return Labels(clip, frame, None, kind.reshape(-1) if self.label_type == "mixed" else None)
 
@@ -206,8 +225,9 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         own = torch.arange(wave.shape[1], device=wave.device) < lengths.to(wave.device)[:, None]
         return self.stft(wave * own), self.stft.frames(lengths)
 
-    def _estimates(self, masked: list, others: dict, feature: Tensor, waves: list | None,
-                   mix: Tensor) -> tuple[Tensor, Tensor]:
+    def _estimates(
+        self, masked: list, others: dict, feature: Tensor, waves: list | None, mix: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Estimates `[B, S, L, F]` and mixture `[B, L, F]`, both real or both complex."""
         if self.stft is not None:
             return self.stft(torch.stack(waves, 1)), self.stft(mix)
@@ -266,11 +286,13 @@ def _remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor,
     place = torch.arange(len(mix), device=mix.device)
     after = (place - place[:, None]) % len(mix)  # how far behind an item, round the batch
     other = (clip @ clip.T * len(mix) + after).fill_diagonal_(torch.inf).argmin(1)
-    both = {k: torch.stack([x, x[other]], 1) for k, x in {"mix": mix, **batch}.items()
-            if k in ("mix", "clip_label", "frame_label", "label_kind")}
+    both = {
+        k: torch.stack([x, x[other]], 1)
+        for k, x in {"mix": mix, **batch}.items()
+        if k in ("mix", "clip_label", "frame_label", "label_kind")
+    }
     new = {k: both[k].amax(1) for k in both if k != "mix"}  # of two label types the weaker one
-    new |= {k: x + x[other] for k, x in batch.items() if k.startswith("speech_ref")
-            and x.is_floating_point()}
+    new |= {k: x + x[other] for k, x in batch.items() if k.startswith("speech_ref") and x.is_floating_point()}
     new |= {f"part_{k}": x for k, x in both.items()}
     return mix + mix[other], torch.maximum(lengths, lengths[other]), {**batch, **new}
 

@@ -16,18 +16,25 @@ import numpy as np
 
 from espnet2_ext.data.bank.anchors import AnchorTable, best_starts, write_anchors
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.tag_bank import part_size
 from espnet2_ext.infer.tagger import Listener, TagFiles, hear_clips
 from espnet2_ext.infer.work import VERSION, digest_of
+from espnet2_ext.util.parallel import map_parts
 
 HOPS = 4  # places a segment's length that are tried with a network whose tags have no time
 
 
-def find_anchors(bank_dir: str | os.PathLike, path: str | os.PathLike, model: TagFiles, *,
-                 segment: float, batch_size: int = 16, num_workers: int = 1,
-                 scheduler: str | None = None) -> None:
+def find_anchors(
+    bank_dir: str | os.PathLike,
+    path: str | os.PathLike,
+    model: TagFiles,
+    *,
+    segment: float,
+    batch_size: int = 16,
+    num_workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
     """Write the table of a bank's anchors; one of the same model, clips and length stays.
 
     Args:
@@ -43,17 +50,31 @@ def find_anchors(bank_dir: str | os.PathLike, path: str | os.PathLike, model: Ta
     bank, path = ClipBank(bank_dir), Path(path)
     num = round(segment * bank.fs)
     if num < 1 or batch_size < 1:
-        raise DataError(f"segment must be longer than one sample and batch_size 1 or more; got "
-                        f"{segment} s and {batch_size}")
+        raise DataError(
+            f"segment must be longer than one sample and batch_size 1 or more; got {segment} s and {batch_size}"
+        )
     digest = digest_of(VERSION, model.digest())
     if _is_there(path, bank, num, digest):
         logging.info("%s: is there", path)
         return
     parts_dir = path.with_name(f"{path.name}.parts")
-    fn = functools.partial(anchor_part, model=asdict(model), bank_dir=str(bank_dir), num=num,
-                           batch_size=batch_size, stamp=[digest, bank_key(bank)])
-    parts = map_parts(fn, range(len(bank)), parts_dir, part_size=part_size(len(bank)),
-                      desc="anchors", num_workers=num_workers, scheduler=scheduler)
+    fn = functools.partial(
+        anchor_part,
+        model=asdict(model),
+        bank_dir=str(bank_dir),
+        num=num,
+        batch_size=batch_size,
+        stamp=[digest, bank_key(bank)],
+    )
+    parts = map_parts(
+        fn,
+        range(len(bank)),
+        parts_dir,
+        part_size=part_size(len(bank)),
+        desc="anchors",
+        num_workers=num_workers,
+        scheduler=scheduler,
+    )
     write_anchors(path, bank, np.concatenate([_read(part) for part in parts]), num, digest)
     shutil.rmtree(parts_dir)
 
@@ -74,8 +95,9 @@ def _read(part: Path) -> np.ndarray:
         return np.load(f)
 
 
-def anchor_part(items: Sequence[int], path: Path, *, model: dict, bank_dir: str, num: int,
-                batch_size: int, stamp: list) -> None:
+def anchor_part(
+    items: Sequence[int], path: Path, *, model: dict, bank_dir: str, num: int, batch_size: int, stamp: list
+) -> None:
     """Starts of the rows `items` of a bank, a label each, as an array in `path`."""
     bank, listener = ClipBank(bank_dir), TagFiles(**model).load()
     listener.check(bank)
@@ -96,17 +118,18 @@ def _best(listener: Listener, bank: ClipBank, rows: list[int], num: int, batch_s
         return
     for i, heard in hear_clips(listener, bank, rows, batch_size):
         row = rows[i]
-        yield i, best_starts(heard.frame[:, bank.labels(row)], heard.edges, bank.num_samples(row),
-                             num)
+        yield i, best_starts(heard.frame[:, bank.labels(row)], heard.edges, bank.num_samples(row), num)
 
 
-def _best_window(listener: Listener, bank: ClipBank, row: int, num: int,
-                 batch_size: int) -> np.ndarray:
+def _best_window(listener: Listener, bank: ClipBank, row: int, num: int, batch_size: int) -> np.ndarray:
     """Of windows of the segment's length, the one with the highest tag of each label."""
     wave = bank.read(row)
     last = len(wave) - num
     starts = np.append(np.arange(0, last, max(1, num // HOPS)), last)
-    tags = np.concatenate([
-        listener.hear(np.stack([wave[s:s + num] for s in starts[i:i + batch_size]])).clip
-        for i in range(0, len(starts), batch_size)])
+    tags = np.concatenate(
+        [
+            listener.hear(np.stack([wave[s : s + num] for s in starts[i : i + batch_size]])).clip
+            for i in range(0, len(starts), batch_size)
+        ]
+    )
     return starts[tags[:, bank.labels(row)].argmax(axis=0)]

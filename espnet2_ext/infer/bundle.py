@@ -25,12 +25,8 @@ from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.weights import fill, load_state, open_member
 
 FORMAT = 1  # of bundle.yaml
-TASKS = {
-    "qsep": "espnet2_ext.tasks.qsep:QSepTask",
-    "weak": "espnet2_ext.tasks.weak:WeakLabelTask",
-}
-KINDS = {"qsep": "its model answers queries, one is needed",
-         "weak": "its model knows classes and takes no query"}
+TASKS = {"qsep": "espnet2_ext.tasks.qsep:QSepTask", "weak": "espnet2_ext.tasks.weak:WeakLabelTask"}
+KINDS = {"qsep": "its model answers queries, one is needed", "weak": "its model knows classes and takes no query"}
 
 
 class Bundle(NamedTuple):
@@ -41,6 +37,7 @@ class Bundle(NamedTuple):
 
 
 # ---- reading -------------------------------------------------------------------------------------
+
 
 def read_bundle(path: str | Path, weights: bool = True) -> Bundle:
     """Read a bundle; nothing in it is executed. Without `weights` its `state` is empty.
@@ -56,13 +53,14 @@ def read_bundle(path: str | Path, weights: bool = True) -> Bundle:
             names = {Path(n).name: n for n in archive.namelist()}
             for needed in ("bundle.yaml", "labels.tsv"):
                 if needed not in names:
-                    raise BundleError(f"{path}: holds no {needed}; when packing with ESPnet, add "
-                                      "--option labels.tsv --option bundle.yaml")
+                    raise BundleError(
+                        f"{path}: holds no {needed}; when packing with ESPnet, add "
+                        "--option labels.tsv --option bundle.yaml"
+                    )
             config = _yaml(archive.read(config_file), f"{path}: {config_file}")
             info = _yaml(archive.read(names["bundle.yaml"]), f"{path}: bundle.yaml")
             labels = _labels_in(archive.read(names["labels.tsv"]), f"{path}: labels.tsv")
-            state = {} if not weights else \
-                load_state(open_member(archive, model_file), f"{path}: {model_file}")
+            state = {} if not weights else load_state(open_member(archive, model_file), f"{path}: {model_file}")
         except (zipfile.BadZipFile, EOFError, zlib.error) as e:
             raise BundleError(f"{path}: is damaged ({e})") from e
     _check_info(info, labels, path)
@@ -82,7 +80,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     except zipfile.BadZipFile as e:
         raise cut from e
     names = archive.namelist()
-    first = head[30:30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
+    first = head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
     if first not in names:  # what was found is the table of the weights, a zip inside the zip
         archive.close()
         raise cut
@@ -91,8 +89,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         if any(n.endswith("/data.pkl") for n in names):
             with open(path, "rb") as f:
                 load_state(f, str(path))  # says so when it is a training checkpoint
-            raise BundleError(f"{path}: is a file of weights alone, not a bundle; make one with "
-                              "`espnet2-ext pack`")
+            raise BundleError(f"{path}: is a file of weights alone, not a bundle; make one with `espnet2-ext pack`")
         raise BundleError(f"{path}: is a zip, but not a model bundle (it has no meta.yaml)")
     return archive
 
@@ -101,8 +98,7 @@ def _member(archive: zipfile.ZipFile, path, meta: dict, group: str, key: str) ->
     name = (meta.get(group) or {}).get(key)
     found = str(name or "").lstrip("/")  # zip drops the leading slash of a path outside the folder
     if found not in archive.namelist():
-        raise BundleError(f"{path}: is a packed model of another kind: its meta.yaml names no "
-                          f"{key} that is in it")
+        raise BundleError(f"{path}: is a packed model of another kind: its meta.yaml names no {key} that is in it")
     return found
 
 
@@ -125,14 +121,13 @@ def _yaml(data: bytes, where: str) -> dict:
 
 def _check_info(info: dict, labels: list[Label], path) -> None:
     if info.get("format", FORMAT) != FORMAT:
-        raise BundleError(f"{path}: has format {info['format']}, this espnet2_ext reads {FORMAT}; "
-                          "take a newer espnet2_ext")
+        raise BundleError(
+            f"{path}: has format {info['format']}, this espnet2_ext reads {FORMAT}; take a newer espnet2_ext"
+        )
     if info.get("task") not in TASKS:
-        raise BundleError(f"{path}: is a model for the task {info.get('task')!r}; known: "
-                          f"{', '.join(TASKS)}")
+        raise BundleError(f"{path}: is a model for the task {info.get('task')!r}; known: {', '.join(TASKS)}")
     if info.get("classes", len(labels)) != len(labels):
-        raise BundleError(f"{path}: bundle.yaml tells of {info['classes']} classes, labels.tsv "
-                          f"lists {len(labels)}")
+        raise BundleError(f"{path}: bundle.yaml tells of {info['classes']} classes, labels.tsv lists {len(labels)}")
 
 
 def _labels_in(data: bytes, where: str) -> list[Label]:
@@ -149,6 +144,7 @@ def _labels_in(data: bytes, where: str) -> list[Label]:
 
 # ---- models --------------------------------------------------------------------------------------
 
+
 def build_from_bundle(path: str | Path, task: str = "qsep") -> tuple[nn.Module, Bundle]:
     """The model of a bundle with its weights.
 
@@ -161,8 +157,9 @@ def build_from_bundle(path: str | Path, task: str = "qsep") -> tuple[nn.Module, 
     return build_model(bundle.config, lambda: read_bundle(path).state, task, str(path)), bundle
 
 
-def build_from_exp(train_config: str | Path, model_file: str | Path,
-                   labels: str | Path | None = None) -> tuple[nn.Module, list[Label], dict]:
+def build_from_exp(
+    train_config: str | Path, model_file: str | Path, labels: str | Path | None = None
+) -> tuple[nn.Module, list[Label], dict]:
     """The model of an experiment: its `config.yaml` and a file of weights.
 
     labels: a labels.tsv; None takes the one beside `model_file`, if there is one.
@@ -190,8 +187,7 @@ def read_bytes(path: str | Path) -> bytes:
     return Path(path).read_bytes()
 
 
-def build_model(config: dict, load: Callable[[], dict[str, Tensor]], task: str,
-                where: str) -> nn.Module:
+def build_model(config: dict, load: Callable[[], dict[str, Tensor]], task: str, where: str) -> nn.Module:
     """Build the model that `config` describes and `fill` it with what `load` returns."""
     module, _, name = TASKS[task].partition(":")
     task_class = getattr(importlib.import_module(module), name)
@@ -221,6 +217,5 @@ def check_classes(model: nn.Module, labels: list[Label], where: str) -> tuple[in
     tags = 0 if out.clipwise is None else out.clipwise.shape[1]
     fits = tags in (0, len(labels)) or not labels
     if not fits and not getattr(model, "frozen", False):
-        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags "
-                          f"{tags}")
+        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {tags}")
     return out.embedding.shape[1], tags > 0 and fits

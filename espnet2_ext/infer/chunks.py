@@ -38,8 +38,7 @@ class Plan:
     grid: int
 
     @classmethod
-    def make(cls, fs: int, grid: int, hop: int, chunk: float = 20.0, context: float = 2.5,
-             fade: float = 0.5) -> "Plan":
+    def make(cls, fs: int, grid: int, hop: int, chunk: float = 20.0, context: float = 2.5, fade: float = 0.5) -> "Plan":
         """From seconds; `chunk` 0 is one chunk for all. Rounded up to the grid, at least one grid.
 
         Raises:
@@ -97,7 +96,7 @@ class Chunker:
             if not final and self.end <= stop:
                 return
             first = max(0, self.at - self.plan.context)
-            x = self._buffer()[first - self.start:min(stop, self.end) - self.start]
+            x = self._buffer()[first - self.start : min(stop, self.end) - self.start]
             try:
                 est = self.fn(x)
             except (MemoryError, torch.OutOfMemoryError, RuntimeError) as e:
@@ -116,7 +115,7 @@ class Chunker:
         fade = self.plan.fade
         begin = self.at - (0 if self.tail is None else self.tail.shape[1] // 2)
         end = self.end if final else self.at + self.plan.core - fade // 2
-        out = est[:, begin - first:end - first]
+        out = est[:, begin - first : end - first]
         if self.tail is not None and (n := self.tail.shape[1]):
             out = out.copy()
             rise = ((np.arange(n, dtype=np.float32) + 0.5) / n)[:, None]
@@ -124,10 +123,10 @@ class Chunker:
         if final:
             self.at, self.pieces, self.tail = self.end, [], None
             return out
-        self.tail = est[:, end - first:end + fade - first].copy()
+        self.tail = est[:, end - first : end + fade - first].copy()
         self.at += self.plan.core
         keep = max(0, self.at - self.plan.context)
-        self.pieces = [self._buffer()[keep - self.start:].copy()]
+        self.pieces = [self._buffer()[keep - self.start :].copy()]
         self.start = keep
         return out
 
@@ -138,13 +137,14 @@ class Chunker:
         while smaller is not None and smaller.core >= length:
             smaller = smaller.halved()
         if smaller is None:
-            raise DataError(f"out of memory even with the smallest chunk ({length} samples at the "
-                            "model's rate); take --device cpu or a smaller model") from error
+            raise DataError(
+                f"out of memory even with the smallest chunk ({length} samples at the "
+                "model's rate); take --device cpu or a smaller model"
+            ) from error
         self.plan = smaller
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        logging.warning("out of memory on %d samples; going on with chunks half as long (%d)",
-                        length, smaller.core)
+        logging.warning("out of memory on %d samples; going on with chunks half as long (%d)", length, smaller.core)
 
 
 def is_out_of_memory(error: Exception) -> bool:

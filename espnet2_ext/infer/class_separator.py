@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.audio.streams import ArraySink, ArraySource, Source
+from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import build_from_bundle
 from espnet2_ext.infer.chunks import Plan
 from espnet2_ext.infer.queries import open_source
@@ -52,8 +52,9 @@ class WeakSeparator:
     def __init__(self, model: nn.Module, device: str = "auto", info: dict | None = None):
         self.info = {"path": "the model", **(info or {})}
         if getattr(model, "part", "separator") != "separator":
-            raise BundleError(f"{self.info['path']}: is a classifier alone, it separates nothing; "
-                              "give the experiment of a separator")
+            raise BundleError(
+                f"{self.info['path']}: is a classifier alone, it separates nothing; give the experiment of a separator"
+            )
         self.device = pick_device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.fs, self.hop = int(model.fs), int(model.hop)
@@ -65,8 +66,7 @@ class WeakSeparator:
         self.n_fft = next((int(s.n_fft) for s in stfts if hasattr(s, "n_fft")), 4 * self.hop)
 
     @classmethod
-    def from_exp(cls, train_config: str | Path, model_file: str | Path,
-                 device: str = "auto") -> "WeakSeparator":
+    def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "WeakSeparator":
         """From an experiment's `config.yaml` and weights (`.pth`, or a Lightning `.ckpt`)."""
         return cls(build_weak_model(train_config, model_file), device, {"path": str(model_file)})
 
@@ -89,11 +89,14 @@ class WeakSeparator:
         x = torch.from_numpy(np.ascontiguousarray(waves, dtype=np.float32)).to(self.device)
         est = self.model.separate(x).float().cpu().numpy()
         if est.shape != (len(waves), len(self.outputs), waves.shape[1]):
-            raise BundleError(f"{self.info['path']}: expected outputs {len(waves)} x "
-                              f"{len(self.outputs)} x {waves.shape[1]}, got {list(est.shape)}")
+            raise BundleError(
+                f"{self.info['path']}: expected outputs {len(waves)} x "
+                f"{len(self.outputs)} x {waves.shape[1]}, got {list(est.shape)}"
+            )
         if not np.isfinite(est).all():
-            raise BundleError(f"{self.info['path']}: gives values that are not numbers; the "
-                              "training of this model may have failed")
+            raise BundleError(
+                f"{self.info['path']}: gives values that are not numbers; the training of this model may have failed"
+            )
         return est
 
     def _network(self, x: np.ndarray, level: float) -> np.ndarray:
@@ -111,13 +114,19 @@ class WeakSeparator:
             raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
         source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
         out = np.empty((len(self.outputs), *source.x.shape), np.float32)
-        separate_stream(self._network, source, len(out), [ArraySink(o) for o in out], None,
-                        self.fs, plan or self.plan())
+        separate_stream(
+            self._network, source, len(out), [ArraySink(o) for o in out], None, self.fs, plan or self.plan()
+        )
         return out.reshape(len(out), *mix.shape)
 
-    def separate_to(self, source: Source | str | Path, outs: Sequence[str | Path],
-                    rest: str | Path | None = None, plan: Plan | None = None,
-                    subtype: str | None = None) -> Done:
+    def separate_to(
+        self,
+        source: Source | str | Path,
+        outs: Sequence[str | Path],
+        rest: str | Path | None = None,
+        plan: Plan | None = None,
+        subtype: str | None = None,
+    ) -> Done:
         """Separate a file of any length into files, one for each of `outputs`.
 
         `rest` takes the mixture less all outputs; see `stream.separate_file`.
@@ -125,9 +134,15 @@ class WeakSeparator:
         source = open_source(source) if isinstance(source, str | Path) else source
         if len(outs) != len(self.outputs):
             raise DataError(f"the model has {len(self.outputs)} outputs, {len(outs)} files given")
-        return separate_file(self._network, source, [Path(o) for o in outs],
-                             None if rest is None else Path(rest), self.fs, plan or self.plan(),
-                             subtype)
+        return separate_file(
+            self._network,
+            source,
+            [Path(o) for o in outs],
+            None if rest is None else Path(rest),
+            self.fs,
+            plan or self.plan(),
+            subtype,
+        )
 
     # ---- activity --------------------------------------------------------------------------------
 
@@ -136,8 +151,7 @@ class WeakSeparator:
         """What the classifier hears in mono waveforms `[B, T]` at the model's rate, each whole."""
         x = torch.from_numpy(np.ascontiguousarray(waves, dtype=np.float32)).to(self.device)
         frame, clip = self.model.classify(x)
-        return [Activity(f, c) for f, c in zip(frame.float().cpu().numpy(),
-                                               clip.float().cpu().numpy())]
+        return [Activity(f, c) for f, c in zip(frame.float().cpu().numpy(), clip.float().cpu().numpy())]
 
     @torch.inference_mode()
     def classify(self, source: Source, plan: Plan | None = None) -> Activity:
@@ -150,7 +164,7 @@ class WeakSeparator:
         for x, before, core in windows(source, self.fs, plan or self.plan()):
             found = self.classify_batch(x[None])[0]
             first = before // step
-            frames.append(found.frame[first:None if core is None else first + core // step])
+            frames.append(found.frame[first : None if core is None else first + core // step])
         if len(frames) == 1:
             return found
         frame = np.concatenate(frames)
@@ -182,10 +196,10 @@ def windows(source: Source, fs: int, plan: Plan) -> Iterator[tuple[np.ndarray, i
         while have > at + plan.core + plan.after:
             held = np.concatenate(waiting)
             first = max(0, at - plan.context)
-            yield held[first - start:at + plan.core + plan.after - start], at - first, plan.core
+            yield held[first - start : at + plan.core + plan.after - start], at - first, plan.core
             at += plan.core
             keep = max(0, at - plan.context)
-            waiting, start = [held[keep - start:].copy()], keep
+            waiting, start = [held[keep - start :].copy()], keep
     held = np.concatenate(waiting)
     first = max(0, at - plan.context)
-    yield held[first - start:], at - first, None
+    yield held[first - start :], at - first, None

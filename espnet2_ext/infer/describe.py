@@ -8,13 +8,14 @@ import yaml
 
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
 from espnet2_ext.infer.bundle import read_bundle
 from espnet2_ext.infer.work import ModelFiles
+from espnet2_ext.util.files import write_text
 
 PROTOCOL = (
     "mixture-SDR over both targets of each mixture, as S(c1 + c2, ej) against cj is defined; that "
-    "of the first targets alone, each clip once, stands beside it")
+    "of the first targets alone, each clip once, stands beside it"
+)
 
 
 def describe_model(exp_dir: str | Path, model: ModelFiles, labels: Sequence[Label]) -> dict:
@@ -45,8 +46,7 @@ def describe_model(exp_dir: str | Path, model: ModelFiles, labels: Sequence[Labe
     facts |= {"zero-shot": words, "scores": PROTOCOL}
     if [v.mid for v in classes] != [v.mid for v in labels]:
         facts["mAP"] = "none: the model's tags are not the test set's classes"
-    about = {"zero_shot": zero_shot, "name": info.get("name"), "trained_on": trained_on,
-             "facts": facts}  # fmt: skip
+    about = {"zero_shot": zero_shot, "name": info.get("name"), "trained_on": trained_on, "facts": facts}
     write_text(Path(exp_dir) / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_text(Path(exp_dir) / "model.json", json.dumps(about, indent=1) + "\n")
     return about

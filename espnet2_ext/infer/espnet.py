@@ -37,8 +37,7 @@ class WeakSeparateSpeech(enh_inference.SeparateSpeech):
         with mock.patch.object(enh_inference, "EnhancementTask", _Task):
             super().__init__(train_config, model_file, **options)
 
-    def __call__(self, speech_mix: np.ndarray | torch.Tensor, fs: int | None = None,
-                 **kwargs) -> list[np.ndarray]:
+    def __call__(self, speech_mix: np.ndarray | torch.Tensor, fs: int | None = None, **kwargs) -> list[np.ndarray]:
         """Separate `[B, T]` (at the model's rate) into S arrays `[B, T]`."""
         return super().__call__(speech_mix, fs or int(self.enh_model.fs), **kwargs)
 

@@ -55,9 +55,11 @@ def trained_on(bank: Path) -> dict:
     """Number and hash of the clips of a bank."""
     about = read_json(bank / "bank.json")
     return {
-        "set": bank.name, "clips": about["clips"], "hours": round(about["seconds"] / 3600, 2),
+        "set": bank.name,
+        "clips": about["clips"],
+        "hours": round(about["seconds"] / 3600, 2),
         "manifest_hash": about["manifest_hash"],
-    }  # fmt: skip
+    }
 
 
 def results(inference_dir: Path) -> dict:

@@ -44,8 +44,10 @@ def place_of(model: nn.Module) -> tuple[nn.Module, Place]:
     for place in PLACES:
         if isinstance(part := getattr(net, place.name, None), nn.Module):
             return part, place
-    raise BundleError(f"the separation network {type(net).__name__} has none of the parts whose "
-                      f"output is its feature: {', '.join(place.name for place in PLACES)}")
+    raise BundleError(
+        f"the separation network {type(net).__name__} has none of the parts whose "
+        f"output is its feature: {', '.join(place.name for place in PLACES)}"
+    )
 
 
 @contextmanager
@@ -91,6 +93,8 @@ def features_of(separator: Separator, waves: Sequence[np.ndarray], batch_size: i
             queries[i], features[i] = embedding[at], found[0][at].cpu().numpy()
     made = Features(np.stack(queries), np.stack(features), place.words)
     if not (np.isfinite(made.queries).all() and np.isfinite(made.separation).all()):
-        raise BundleError(f"{separator.info.get('path', 'the model')}: gives values that are not "
-                          "numbers; the training of this model may have failed")
+        raise BundleError(
+            f"{separator.info.get('path', 'the model')}: gives values that are not "
+            "numbers; the training of this model may have failed"
+        )
     return made

@@ -19,21 +19,29 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.tables import file_digest, read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
 from espnet2_ext.infer.own_folder import infer_own_folder
 from espnet2_ext.infer.work import VERSION, ModelFiles, digest_of, is_done, read_table
+from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 INPUTS = {"mixture": "wav.scp", "clean": "spk1.scp", "silence": "absent.scp"}
 PROTOCOLS = ("self", "other")
 
 
-def infer_folder(data_dir: str | os.PathLike, output_dir: str | os.PathLike, model: ModelFiles,
-                 *, protocols: Sequence[str] = PROTOCOLS, passes: Sequence[str] = tuple(INPUTS),
-                 batch_size: int = 8, tags: bool = True, num_workers: int = 1,
-                 scheduler: str | None = None) -> None:
+def infer_folder(
+    data_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    model: ModelFiles,
+    *,
+    protocols: Sequence[str] = PROTOCOLS,
+    passes: Sequence[str] = tuple(INPUTS),
+    batch_size: int = 8,
+    tags: bool = True,
+    num_workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
     """Answer every key of a data folder; what is there already, of the same model and data, stays.
 
     Args:
@@ -105,21 +113,21 @@ def parts_of(n: int) -> int:
 
 # ---- queries -------------------------------------------------------------------------------------
 
-def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, settings: dict,
-                     run: dict) -> None:
+
+def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, settings: dict, run: dict) -> None:
     """Make `PROTOCOL/queries.npz` and `self/tags.npz` where they are not there."""
     what = "queries" if settings["classes"] is not None else "queries alone"
     digests = {p: digest_of(what, *stamp, table) for p, table in enrolls.items()}
-    todo = [p for p in enrolls if not is_done(output_dir / p / "queries.json", digests[p],
-                                              output_dir / p / "queries.npz")]
+    todo = [
+        p for p in enrolls if not is_done(output_dir / p / "queries.json", digests[p], output_dir / p / "queries.npz")
+    ]
     items = [(key, ref) for p in todo for key, ref in enrolls[p].items()]
     if not items:
         return
     for protocol in todo:
         (output_dir / protocol / "queries.json").unlink(missing_ok=True)
     fn = functools.partial(embed_part, **settings, stamp=stamp)
-    parts = map_parts(fn, items, output_dir / "queries.parts", part_size=parts_of(len(items)),
-                      desc="queries", **run)
+    parts = map_parts(fn, items, output_dir / "queries.parts", part_size=parts_of(len(items)), desc="queries", **run)
     loaded = []
     for part in parts:
         with np.load(part) as z:
@@ -127,8 +135,8 @@ def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, se
     arrays = {name: np.concatenate([part[name] for part in loaded]) for name in loaded[0]}
     for protocol in todo:
         folder, keys = output_dir / protocol, list(enrolls[protocol])
-        own = {"keys": np.array(keys)} | {k: v[:len(keys)] for k, v in arrays.items()}
-        arrays = {k: v[len(keys):] for k, v in arrays.items()}
+        own = {"keys": np.array(keys)} | {k: v[: len(keys)] for k, v in arrays.items()}
+        arrays = {k: v[len(keys) :] for k, v in arrays.items()}
         _save(folder / "queries.npz", keys=own["keys"], embedding=own["embedding"])
         (folder / "tags.npz").unlink(missing_ok=True)
         if protocol == "self" and "clipwise" in own:  # where the query is the target itself
@@ -137,8 +145,15 @@ def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, se
     shutil.rmtree(output_dir / "queries.parts")
 
 
-def embed_part(items: Sequence[tuple[str, str]], path: Path, *, model: dict, batch_size: int,
-               classes: list[str] | None, stamp: list) -> None:
+def embed_part(
+    items: Sequence[tuple[str, str]],
+    path: Path,
+    *,
+    model: dict,
+    batch_size: int,
+    classes: list[str] | None,
+    stamp: list,
+) -> None:
     """Embed queries (key, reference) into an npz: embedding `[N, E]`, clipwise `[N, K]`.
 
     classes: of the folder, if it tells them; None: no tags. A model of other classes writes no
@@ -178,8 +193,7 @@ def equal_lengths(waves: Sequence[np.ndarray], batch_size: int) -> list[list[int
     by_shape: dict[tuple, list[int]] = {}
     for i, wave in enumerate(waves):
         by_shape.setdefault(wave.shape, []).append(i)
-    return [rows[i:i + batch_size] for rows in by_shape.values()
-            for i in range(0, len(rows), batch_size)]
+    return [rows[i : i + batch_size] for rows in by_shape.values() for i in range(0, len(rows), batch_size)]
 
 
 def _save(path: Path, **arrays: np.ndarray) -> None:
@@ -189,8 +203,10 @@ def _save(path: Path, **arrays: np.ndarray) -> None:
 
 # ---- passes --------------------------------------------------------------------------------------
 
-def _separate_passes(output_dir: Path, enrolls: dict[str, dict], inputs: dict[str, dict],
-                     stamp: list, settings: dict, run: dict) -> None:
+
+def _separate_passes(
+    output_dir: Path, enrolls: dict[str, dict], inputs: dict[str, dict], stamp: list, settings: dict, run: dict
+) -> None:
     """Make `PROTOCOL/PASS/spk1.scp` where it is not there, with one pool for all."""
     items, todo = [], []
     for (protocol, enroll), (name, table) in product(enrolls.items(), inputs.items()):
@@ -203,17 +219,20 @@ def _separate_passes(output_dir: Path, enrolls: dict[str, dict], inputs: dict[st
             (out / old).unlink(missing_ok=True)
         archives = _archives(out, table, enroll)
         todo.append((out, digest, len(items), len(archives)))
-        items += [(str(out), f"spk1.{n:05d}", str(out.parent / "queries.npz"), rows)
-                  for n, rows in enumerate(archives)]
+        items += [(str(out), f"spk1.{n:05d}", str(out.parent / "queries.npz"), rows) for n, rows in enumerate(archives)]
     if not items:
         return
     fn = functools.partial(separate_part, **settings, stamp=stamp)
     parts = map_parts(fn, items, output_dir / "parts", part_size=1, desc="separation", **run)
     for out, digest, first, number in todo:
-        told = [json.loads(p.read_text()) for p in parts[first:first + number]]
-        merge_scps(out, [t["archive"] for t in told], parts[first:first + number])
-        about = {"digest": digest, "keys": sum(t["keys"] for t in told), "fs": told[0]["fs"],
-                 "clipped": sum(t["clipped"] for t in told)}
+        told = [json.loads(p.read_text()) for p in parts[first : first + number]]
+        merge_scps(out, [t["archive"] for t in told], parts[first : first + number])
+        about = {
+            "digest": digest,
+            "keys": sum(t["keys"] for t in told),
+            "fs": told[0]["fs"],
+            "clipped": sum(t["clipped"] for t in told),
+        }
         write_text(out / "about.json", json.dumps(about) + "\n")
     shutil.rmtree(output_dir / "parts")
 
@@ -225,14 +244,14 @@ def _archives(out: Path, table: dict[str, str], enroll: dict[str, str]) -> list[
     if not rows:
         raise DataError(f"{out}: no key of the inputs has a query")
     if len(rows) < len(table):
-        logging.warning("%s: %d of %d keys have no query and are left out", out,
-                        len(table) - len(rows), len(table))
+        logging.warning("%s: %d of %d keys have no query and are left out", out, len(table) - len(rows), len(table))
     size = parts_of(len(rows))
-    return [rows[i:i + size] for i in range(0, len(rows), size)]
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def separate_part(items: Sequence[tuple[str, str, str, list]], path: Path, *, model: dict,
-                  batch_size: int, stamp: list) -> None:
+def separate_part(
+    items: Sequence[tuple[str, str, str, list]], path: Path, *, model: dict, batch_size: int, stamp: list
+) -> None:
     """Separate the clips of one archive; JSON of what was written in `path`.
 
     The one item: folder and name of the archive, the queries' npz, and (key, input, row) of each.
@@ -252,13 +271,20 @@ def separate_part(items: Sequence[tuple[str, str, str, list]], path: Path, *, mo
     with FlacArkWriter(out_dir, name, fs, bits) as archive:
         for (key, _, _), est in zip(clips, outs):
             archive.write(key, est)
-    path.write_text(json.dumps({
-        "archive": name, "bytes": archive.ark.stat().st_size, "keys": len(clips), "fs": fs,
-        "clipped": archive.clipped}))
+    path.write_text(
+        json.dumps(
+            {
+                "archive": name,
+                "bytes": archive.ark.stat().st_size,
+                "keys": len(clips),
+                "fs": fs,
+                "clipped": archive.clipped,
+            }
+        )
+    )
 
 
-def _answer(separator, waves: list[np.ndarray], fs: int, vectors: np.ndarray,
-            batch_size: int) -> list[np.ndarray]:
+def _answer(separator, waves: list[np.ndarray], fs: int, vectors: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Estimates of `waves`, each with its row of `vectors`, in their order."""
     longest = separator.plan().core
     outs: list = [None] * len(waves)
@@ -279,8 +305,7 @@ def _read_mix(key: str, ref: str) -> tuple[np.ndarray, int]:
     except DataError as e:
         raise DataError(f"key {key}: {e}") from e
     if not len(x) or not np.isfinite(x).all():
-        raise DataError(f"key {key}: {ref}: " + ("holds NaN or infinity" if len(x) else
-                                                 "holds no sound (0 samples)"))
+        raise DataError(f"key {key}: {ref}: " + ("holds NaN or infinity" if len(x) else "holds no sound (0 samples)"))
     return (x[:, 0] if x.shape[1] == 1 else x), fs
 
 
@@ -295,6 +320,5 @@ def merge_scps(out: Path, archives: Sequence[str], parts: Sequence[Path]) -> Non
         text += (out / f"{name}.scp").read_text(encoding="utf-8")
     write_text(out / "spk1.scp", text)
     for path in out.glob("spk1.*.*"):
-        if re.fullmatch(r"spk1\.\d{5}\.(ark|scp)", path.name) and \
-                not (path.stem in archives and path.suffix == ".ark"):
+        if re.fullmatch(r"spk1\.\d{5}\.(ark|scp)", path.name) and not (path.stem in archives and path.suffix == ".ark"):
             path.unlink()

@@ -13,8 +13,9 @@ from espnet2_ext.infer.weak_weights import read_config
 from espnet2_ext.tasks.qsep import QSepTask
 
 
-def bundle_weights(config: str | Path, weights: dict[str, Tensor], labels: str | Path | None,
-                   out: str | Path, checkpoint: str) -> dict:
+def bundle_weights(
+    config: str | Path, weights: dict[str, Tensor], labels: str | Path | None, out: str | Path, checkpoint: str
+) -> dict:
     """Make a bundle of the separator that the training YAML `config` describes.
 
     Args:
@@ -42,6 +43,10 @@ def bundle_weights(config: str | Path, weights: dict[str, Tensor], labels: str |
     if classes and not tags:
         raise DataError(f"{labels}: its {len(classes)} classes are not as many as the model tags")
     text = yaml_no_alias_safe_dump(args, indent=4, sort_keys=False)
-    return write_members(out, model, text.encode(), label_table(classes),
-                         {"task": "qsep", "name": Path(out).stem, "classes": len(classes),
-                          "trained_on": {"checkpoint": checkpoint}})
+    return write_members(
+        out,
+        model,
+        text.encode(),
+        label_table(classes),
+        {"task": "qsep", "name": Path(out).stem, "classes": len(classes), "trained_on": {"checkpoint": checkpoint}},
+    )

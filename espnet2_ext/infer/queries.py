@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.errors import DataError
 from espnet2_ext.audio.streams import ArraySource, FileSource, Source
+from espnet2_ext.errors import DataError
 from espnet2_ext.infer.stream import Resampler
 
-SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64".split())
+SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64".split())
 WINDOW = 10.0  # seconds of a query that the network sees at once
 FLOOR = 10 ** (-90 / 20)  # RMS of a 20 ms frame below which it counts as silence
 BELOW_PEAK = 10 ** (-50 / 20)  # and so does one this far below the loudest
@@ -47,11 +46,13 @@ def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         return [path]
-    found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")
-                   and p.suffix.lower() in SUFFIXES.union(more))
+    found = sorted(
+        p
+        for p in path.iterdir()
+        if p.is_file() and not p.name.startswith(".") and p.suffix.lower() in SUFFIXES.union(more)
+    )
     if not found:
-        raise DataError(f"{path}: no sound file in this folder (looked for "
-                        f"{', '.join(sorted(SUFFIXES.union(more)))})")
+        raise DataError(f"{path}: no sound file in this folder (looked for {', '.join(sorted(SUFFIXES.union(more)))})")
     return found
 
 
@@ -66,8 +67,10 @@ def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = N
     """
     if isinstance(query, np.ndarray):
         if fs is None or query.ndim not in (1, 2) or not query.size:
-            raise DataError("a query array must be [T] or [T, C], not empty, with its rate fs; got "
-                            f"shape {list(query.shape)}, fs {fs}")
+            raise DataError(
+                "a query array must be [T] or [T, C], not empty, with its rate fs; got "
+                f"shape {list(query.shape)}, fs {fs}"
+            )
         source = ArraySource(query.reshape(len(query), -1), fs, "the query array")
     else:
         source = open_source(query)
@@ -98,7 +101,7 @@ def trim_silence(x: np.ndarray, fs: int) -> np.ndarray:
         return x[:0]
     sounding = np.flatnonzero(rms >= max(FLOOR, BELOW_PEAK * loudest))
     margin = round(MARGIN * fs)
-    return x[max(0, sounding[0] * size - margin):(sounding[-1] + 1) * size + margin]
+    return x[max(0, sounding[0] * size - margin) : (sounding[-1] + 1) * size + margin]
 
 
 def windows(x: np.ndarray, size: int) -> np.ndarray:
@@ -107,7 +110,7 @@ def windows(x: np.ndarray, size: int) -> np.ndarray:
     if count <= 1:
         return x[None]
     starts = np.linspace(0, len(x) - size, count).round().astype(int)
-    return np.stack([x[s:s + size] for s in starts])
+    return np.stack([x[s : s + size] for s in starts])
 
 
 def agreement_of(vectors: np.ndarray) -> tuple[float, tuple[int, int]]:
@@ -121,8 +124,7 @@ def agreement_of(vectors: np.ndarray) -> tuple[float, tuple[int, int]]:
     return float(cosine[first[worst], second[worst]]), (int(first[worst]), int(second[worst]))
 
 
-def usual_agreement(vectors: np.ndarray, classes: Sequence[str], share: float = 0.05,
-                    most: int = 64) -> float | None:
+def usual_agreement(vectors: np.ndarray, classes: Sequence[str], share: float = 0.05, most: int = 64) -> float | None:
     """Cosine below which only `share` of the pairs of one class lie: a model's own threshold.
 
     What is a low cosine differs from model to model, as embeddings are not centred.

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from espnet2_ext.audio.streams import ArraySink, ArraySource, Source
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import queries as Q
-from espnet2_ext.audio.streams import ArraySink, ArraySource, Source
 from espnet2_ext.infer.bundle import build_from_bundle, build_from_exp, check_classes
 from espnet2_ext.infer.chunks import Plan
 from espnet2_ext.infer.stream import Done, separate_file, separate_stream
@@ -46,15 +46,13 @@ class Separator:
     `agreement` is the warning threshold for queries; `bundle.yaml` may set it.
     """
 
-    def __init__(self, model: nn.Module, classes: Sequence[Label] = (), device: str = "auto",
-                 info: dict | None = None):
+    def __init__(self, model: nn.Module, classes: Sequence[Label] = (), device: str = "auto", info: dict | None = None):
         self.device = pick_device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.classes, self.info = list(classes), dict(info or {})
         self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
         self.agreement = float(self.info.get("agreement", AGREEMENT))
-        self.query_dim, self.tags = check_classes(self.model, self.classes,
-                                                  str(self.info.get("path", "the model")))
+        self.query_dim, self.tags = check_classes(self.model, self.classes, str(self.info.get("path", "the model")))
 
     @classmethod
     def from_bundle(cls, path: str | Path, device: str = "auto") -> "Separator":
@@ -63,8 +61,9 @@ class Separator:
         return cls(model, bundle.labels, device, {**bundle.info, "path": str(path)})
 
     @classmethod
-    def from_exp(cls, train_config: str | Path, model_file: str | Path,
-                 labels: str | Path | None = None, device: str = "auto") -> "Separator":
+    def from_exp(
+        cls, train_config: str | Path, model_file: str | Path, labels: str | Path | None = None, device: str = "auto"
+    ) -> "Separator":
         """From an experiment's `config.yaml` and weights; `labels` is a labels.tsv, if any."""
         model, classes, info = build_from_exp(train_config, model_file, labels)
         return cls(model, classes, device, {**info, "path": str(model_file)})
@@ -94,8 +93,7 @@ class Separator:
             return self._saved(Path(query))
         wave = Q.read_query(query, self.fs, fs)
         batch = Q.windows(wave, round(Q.WINDOW * self.fs))
-        parts = [self.embed_batch(batch[i:i + WINDOWS_A_PASS])[0]
-                 for i in range(0, len(batch), WINDOWS_A_PASS)]
+        parts = [self.embed_batch(batch[i : i + WINDOWS_A_PASS])[0] for i in range(0, len(batch), WINDOWS_A_PASS)]
         vector = np.concatenate(parts).mean(0)
         if not np.isfinite(vector).all():
             raise DataError(f"query {_name(query)}: the model gives no finite embedding")
@@ -107,14 +105,14 @@ class Separator:
         except (ValueError, EOFError) as e:
             raise DataError(f"{path}: is not a saved query vector ({e})") from e
         if vector.shape != (self.query_dim,) or vector.dtype.kind != "f":
-            raise DataError(f"{path}: holds {vector.dtype} {list(vector.shape)}, this model's "
-                            f"queries are float [{self.query_dim}]")
+            raise DataError(
+                f"{path}: holds {vector.dtype} {list(vector.shape)}, this model's queries are float [{self.query_dim}]"
+            )
         if not np.isfinite(vector).all():
             raise DataError(f"{path}: holds values that are not numbers or infinite")
         return vector.astype(np.float32)
 
-    def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None
-                      ) -> tuple[np.ndarray, float]:
+    def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None) -> tuple[np.ndarray, float]:
         """Average of several queries, and how far they agree.
 
         Args:
@@ -127,8 +125,7 @@ class Separator:
         """
         single = []
         for query in queries:
-            single += [query] if isinstance(query, np.ndarray) else \
-                Q.sound_files(query, more=(".npy",))
+            single += [query] if isinstance(query, np.ndarray) else Q.sound_files(query, more=(".npy",))
         if not single:
             raise DataError("no query given")
         vectors = np.stack([self.embed_one(q, fs) for q in single])
@@ -136,8 +133,12 @@ class Separator:
         if lowest < self.agreement:
             logging.warning(
                 "the queries disagree: cosine %.2f between %s and %s (below %.2f); their average "
-                "may stand for neither. --mode each answers them one by one", lowest,
-                _name(single[a]), _name(single[b]), self.agreement)
+                "may stand for neither. --mode each answers them one by one",
+                lowest,
+                _name(single[a]),
+                _name(single[b]),
+                self.agreement,
+            )
         return vectors.mean(0), lowest
 
     # ---- separation ------------------------------------------------------------------------------
@@ -164,32 +165,34 @@ class Separator:
         out = np.zeros(waves.shape, np.float32)
         rows = np.flatnonzero(waves.any(1))
         if len(rows):
-            wave, query = (torch.from_numpy(np.ascontiguousarray(a[rows])).to(self.device)
-                           for a in (waves, queries.astype(np.float32)))
+            wave, query = (
+                torch.from_numpy(np.ascontiguousarray(a[rows])).to(self.device)
+                for a in (waves, queries.astype(np.float32))
+            )
             est = self.model.separate(wave, query=query[:, None])
             out[rows] = self._finite(est[:, 0].float().cpu().numpy())
         return out
 
     def _finite(self, est: np.ndarray) -> np.ndarray:
         if not np.isfinite(est).all():
-            raise BundleError(f"{self.info.get('path', 'the model')}: gives values that are not "
-                              "numbers; the training of this model may have failed")
+            raise BundleError(
+                f"{self.info.get('path', 'the model')}: gives values that are not "
+                "numbers; the training of this model may have failed"
+            )
         return est
 
     def network(self, queries: np.ndarray):
         """`separate`'s inner call for `queries` `[Q, E]`: `([T, C], level) -> [Q, T, C]`."""
         queries = np.asarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.query_dim or not len(queries):
-            raise DataError(f"expected queries of shape [Q, {self.query_dim}], got "
-                            f"{list(queries.shape)}")
+            raise DataError(f"expected queries of shape [Q, {self.query_dim}], got {list(queries.shape)}")
         return functools.partial(self._network, queries=torch.from_numpy(queries).to(self.device))
 
     def plan(self, chunk: float = 20.0, context: float = 2.5) -> Plan:
         """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
         return Plan.make(self.fs, self.grid, self.hop, chunk, context)
 
-    def separate(self, mix: np.ndarray, fs: int, queries: np.ndarray, plan: Plan | None = None
-                 ) -> np.ndarray:
+    def separate(self, mix: np.ndarray, fs: int, queries: np.ndarray, plan: Plan | None = None) -> np.ndarray:
         """Separate a recording held in memory.
 
         Args:
@@ -209,13 +212,18 @@ class Separator:
         source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
         network = self.network(queries)
         out = np.empty((len(queries), *source.x.shape), np.float32)
-        separate_stream(network, source, len(queries), [ArraySink(o) for o in out], None, self.fs,
-                        plan or self.plan())
+        separate_stream(network, source, len(queries), [ArraySink(o) for o in out], None, self.fs, plan or self.plan())
         return out.reshape(len(queries), *mix.shape)
 
-    def separate_to(self, source: Source | str | Path, outs: Sequence[str | Path],
-                    queries: np.ndarray, rest: str | Path | None = None, plan: Plan | None = None,
-                    subtype: str | None = None) -> Done:
+    def separate_to(
+        self,
+        source: Source | str | Path,
+        outs: Sequence[str | Path],
+        queries: np.ndarray,
+        rest: str | Path | None = None,
+        plan: Plan | None = None,
+        subtype: str | None = None,
+    ) -> Done:
         """Separate a file of any length into files, one for each of `queries` `[Q, E]`.
 
         See `stream.separate_file`; memory depends on the chunk, not on the length.
@@ -223,9 +231,15 @@ class Separator:
         source = Q.open_source(source) if isinstance(source, str | Path) else source
         if len(outs) != len(queries):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
-        return separate_file(self.network(queries), source, [Path(o) for o in outs],
-                             None if rest is None else Path(rest), self.fs, plan or self.plan(),
-                             subtype)
+        return separate_file(
+            self.network(queries),
+            source,
+            [Path(o) for o in outs],
+            None if rest is None else Path(rest),
+            self.fs,
+            plan or self.plan(),
+            subtype,
+        )
 
 
 def _name(query: Q.Query) -> str:

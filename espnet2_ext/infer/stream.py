@@ -15,10 +15,10 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
-from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path
 from espnet2_ext.audio.streams import FileSink, Sink, Source, check_space, measure, output_type
+from espnet2_ext.errors import DataError
 from espnet2_ext.infer.chunks import Chunker, Plan
+from espnet2_ext.util.files import atomic_path
 
 Network = Callable[[np.ndarray, float], np.ndarray]  # [T, C] and a level to [Q, T, C]
 FEW_CHUNKS = 3  # no progress bar up to here
@@ -48,8 +48,9 @@ class Done(NamedTuple):
     rms: float
 
 
-def estimate_blocks(network: Network, source: Source, level: float, fs: int, plan: Plan,
-                    num_queries: int) -> Iterator[tuple[np.ndarray, int]]:
+def estimate_blocks(
+    network: Network, source: Source, level: float, fs: int, plan: Plan, num_queries: int
+) -> Iterator[tuple[np.ndarray, int]]:
     """Estimates `[Q, T', C]` at the source's rate, in all as many samples as it has.
 
     Yields each block with the number of chunks run so far.
@@ -65,8 +66,11 @@ def estimate_blocks(network: Network, source: Source, level: float, fs: int, pla
     left = source.frames
 
     def back(est: np.ndarray | None) -> np.ndarray:  # [Q, T, C] at fs to the source's rate
-        flat = up.finish() if est is None else up.feed(est.transpose(1, 0, 2).reshape(
-            est.shape[1], num_queries * channels))
+        flat = (
+            up.finish()
+            if est is None
+            else up.feed(est.transpose(1, 0, 2).reshape(est.shape[1], num_queries * channels))
+        )
         return flat.reshape(-1, num_queries, channels).transpose(1, 0, 2)
 
     def chunks() -> Iterator[np.ndarray]:
@@ -99,13 +103,14 @@ class _Taker:
             if self.held is None or not len(self.held):
                 self.held = next(self.blocks)
             parts.append(self.held[:n])
-            self.held = self.held[len(parts[-1]):]
+            self.held = self.held[len(parts[-1]) :]
             n -= len(parts[-1])
         return np.concatenate(parts)
 
 
-def separate_stream(network: Network, source: Source, num_queries: int, sinks: Sequence[Sink],
-                    rest: Sink | None, fs: int, plan: Plan) -> Done:
+def separate_stream(
+    network: Network, source: Source, num_queries: int, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
+) -> Done:
     """Separate `source`; sink q takes the estimate of query q, `rest` what is left of the mixture.
 
     The residual is the mixture minus the sum of the estimates as they were written (rounded to
@@ -116,17 +121,25 @@ def separate_stream(network: Network, source: Source, num_queries: int, sinks: S
     """
     level = measure(source)
     if level.rms == 0:
-        logging.warning("%s: %s; every estimate is silence", source.name,
-                        "is silent" if level.peak == 0 else
-                        "its channels cancel each other in their mean, which the network hears")
+        logging.warning(
+            "%s: %s; every estimate is silence",
+            source.name,
+            "is silent" if level.peak == 0 else "its channels cancel each other in their mean, which the network hears",
+        )
     mix = _Taker(source.blocks("float64"))
     at_model = source.frames * fs / source.fs
-    bar = tqdm(total=source.frames, unit="sample", unit_scale=True, desc=Path(source.name).name,
-               disable=None if at_model > FEW_CHUNKS * plan.core else True)
+    bar = tqdm(
+        total=source.frames,
+        unit="sample",
+        unit_scale=True,
+        desc=Path(source.name).name,
+        disable=None if at_model > FEW_CHUNKS * plan.core else True,
+    )
     chunks = 0
     with bar:
         for est, chunks in estimate_blocks(  # noqa: B007, the last count is told at the end
-                network, source, level.rms, fs, plan, num_queries):
+            network, source, level.rms, fs, plan, num_queries
+        ):
             kept = [s.write(e.astype(np.float64)) for s, e in zip(sinks, est, strict=True)]
             if rest is not None:
                 rest.write(mix.take(est.shape[1]) - sum(kept))
@@ -135,8 +148,15 @@ def separate_stream(network: Network, source: Source, num_queries: int, sinks: S
     return Done(chunks, clipped, level.rms)
 
 
-def separate_file(network: Network, source: Source, outs: Sequence[Path], rest: Path | None,
-                  fs: int, plan: Plan, subtype: str | None = None) -> Done:
+def separate_file(
+    network: Network,
+    source: Source,
+    outs: Sequence[Path],
+    rest: Path | None,
+    fs: int,
+    plan: Plan,
+    subtype: str | None = None,
+) -> Done:
     """Separate `source` into one file a query, and the residual file `rest` where it is given.
 
     Files are there whole or not at all, and keep the source's rate, length and channels; format
@@ -162,8 +182,7 @@ def separate_file(network: Network, source: Source, outs: Sequence[Path], rest: 
             sinks.append(FileSink(part, str(path), source.fs, source.channels, kind))
             files.callback(sinks[-1].abandon)
         n = len(outs)
-        done = separate_stream(network, source, n, sinks[:n], sinks[n] if rest is not None else
-                               None, fs, plan)
+        done = separate_stream(network, source, n, sinks[:n], sinks[n] if rest is not None else None, fs, plan)
         for sink in sinks:  # all whole before the first gets its name
             sink.close()
     return done

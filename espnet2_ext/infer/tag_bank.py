@@ -18,16 +18,23 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
 from espnet2_ext.infer.tagger import TagFiles, hear_clips
 from espnet2_ext.infer.work import VERSION, digest_of, is_done
+from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 
-def tag_bank(bank_dir: str | os.PathLike, output_dir: str | os.PathLike, model: TagFiles, *,
-             frames: bool = False, batch_size: int = 16, num_workers: int = 1,
-             scheduler: str | None = None) -> None:
+def tag_bank(
+    bank_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    model: TagFiles,
+    *,
+    frames: bool = False,
+    batch_size: int = 16,
+    num_workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
     """Tag every clip of a bank; what is there already, of the same model and clips, stays.
 
     Args:
@@ -55,13 +62,20 @@ def tag_bank(bank_dir: str | os.PathLike, output_dir: str | os.PathLike, model: 
         return
     for old in ("about.json", "activity.npz"):
         (out / old).unlink(missing_ok=True)
-    fn = functools.partial(tag_part, model=asdict(model), bank_dir=str(bank_dir), frames=frames,
-                           batch_size=batch_size, stamp=stamp)
-    parts = map_parts(fn, range(len(bank)), out / "parts", part_size=part_size(len(bank)),
-                      desc="tagging", num_workers=num_workers, scheduler=scheduler)
+    fn = functools.partial(
+        tag_part, model=asdict(model), bank_dir=str(bank_dir), frames=frames, batch_size=batch_size, stamp=stamp
+    )
+    parts = map_parts(
+        fn,
+        range(len(bank)),
+        out / "parts",
+        part_size=part_size(len(bank)),
+        desc="tagging",
+        num_workers=num_workers,
+        scheduler=scheduler,
+    )
     _join(parts, bank, out, frames)
-    about = {"digest": stamp, "keys": len(bank), "bank": str(bank_dir), "model": model.digest(),
-             **bank_key(bank)}
+    about = {"digest": stamp, "keys": len(bank), "bank": str(bank_dir), "model": model.digest(), **bank_key(bank)}
     write_text(out / "about.json", json.dumps(about) + "\n")
     shutil.rmtree(out / "parts")
 
@@ -71,8 +85,9 @@ def part_size(clips: int) -> int:
     return min(max(-(-clips // 32), 8), 256)
 
 
-def tag_part(items: Sequence[int], path: Path, *, model: dict, bank_dir: str, frames: bool,
-             batch_size: int, stamp: str) -> None:
+def tag_part(
+    items: Sequence[int], path: Path, *, model: dict, bank_dir: str, frames: bool, batch_size: int, stamp: str
+) -> None:
     """Tag the rows `items` of a bank into the arrays of `path`; `stamp` tells what they are of."""
     bank, listener = ClipBank(bank_dir), TagFiles(**model).load()
     listener.check(bank)
@@ -83,9 +98,11 @@ def tag_part(items: Sequence[int], path: Path, *, model: dict, bank_dir: str, fr
     if frames:
         if heard[0].frame is None:
             raise DataError(f"{model['model_file']}: this network's tags have no frames")
-        arrays |= {"frame": np.concatenate([h.frame for h in heard]),
-                   "edges": np.concatenate([h.edges for h in heard]),
-                   "lengths": np.array([len(h.frame) for h in heard])}
+        arrays |= {
+            "frame": np.concatenate([h.frame for h in heard]),
+            "edges": np.concatenate([h.edges for h in heard]),
+            "lengths": np.array([len(h.frame) for h in heard]),
+        }
     with open(path, "wb") as f:
         np.savez(f, **arrays)
 
@@ -95,8 +112,14 @@ def _join(parts: Sequence[Path], bank: ClipBank, out: Path, frames: bool) -> Non
     _save(out / "tags.npz", keys=keys, clipwise=_of(parts, "clipwise"))
     if frames:
         indptr = np.concatenate([[0], np.cumsum(_of(parts, "lengths"))])
-        _save(out / "activity.npz", keys=keys, frame=_of(parts, "frame"), indptr=indptr,
-              edges=_of(parts, "edges"), fs=np.int64(bank.fs))
+        _save(
+            out / "activity.npz",
+            keys=keys,
+            frame=_of(parts, "frame"),
+            indptr=indptr,
+            edges=_of(parts, "edges"),
+            fs=np.int64(bank.fs),
+        )
 
 
 def _of(parts: Sequence[Path], name: str) -> np.ndarray:

@@ -54,8 +54,9 @@ class SeparatorTags(Tagger):
             raise BundleError(f"{where}: this separator has no head that tags")
         self.query_dim, self.num_classes = out.embedding.shape[1], out.clipwise.shape[1]
 
-    def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None,
-                mixup: torch.Tensor | None = None) -> QueryOutput:
+    def forward(
+        self, wave: torch.Tensor, lengths: torch.Tensor | None = None, mixup: torch.Tensor | None = None
+    ) -> QueryOutput:
         """See `Tagger`; nothing is mixed."""
         return self.model.embed(wave, lengths)._replace(framewise=None)
 
@@ -81,8 +82,7 @@ class Listener:
         return cls(SeparatorTags(model, str(path)), bundle.labels, device)
 
     @classmethod
-    def from_exp(cls, train_config: str | Path, model_file: str | Path,
-                 device: str = "auto") -> "Listener":
+    def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "Listener":
         """From `config.yaml` and weights of an experiment, with the `labels.tsv` beside them.
 
         The experiment is a tagger's, or that of a separator that tags.
@@ -107,8 +107,7 @@ class Listener:
         check_fits(self.net, bank)
         theirs = [c.mid for c in bank.classes]
         if self.classes and [c.mid for c in self.classes] != theirs:
-            raise DataError(f"{bank.path}: its classes are not those that the tagger was trained "
-                            "on")
+            raise DataError(f"{bank.path}: its classes are not those that the tagger was trained on")
 
     @torch.inference_mode()
     def hear(self, waves: np.ndarray) -> Heard:
@@ -118,7 +117,7 @@ class Listener:
         if out.framewise is None:
             return Heard(clip, None, None)
         edges = self.net.edges(waves.shape[1]).cpu().numpy()
-        return Heard(clip, out.framewise.float().sigmoid().cpu().numpy()[:, :len(edges) - 1], edges)
+        return Heard(clip, out.framewise.float().sigmoid().cpu().numpy()[:, : len(edges) - 1], edges)
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,10 @@ def equal_batches(bank: ClipBank, rows: Sequence[int], batch_size: int) -> Itera
     for at, row in enumerate(rows):
         by_length.setdefault(bank.num_samples(row), []).append(at)
     for places in by_length.values():
-        yield from (places[i:i + batch_size] for i in range(0, len(places), batch_size))
+        yield from (places[i : i + batch_size] for i in range(0, len(places), batch_size))
 
 
-def hear_clips(listener: Listener, bank: ClipBank, rows: Sequence[int],
-               batch_size: int) -> Iterator[tuple[int, Heard]]:
+def hear_clips(listener: Listener, bank: ClipBank, rows: Sequence[int], batch_size: int) -> Iterator[tuple[int, Heard]]:
     """(position in `rows`, what is heard in that clip alone) in some order.
 
     Raises:
@@ -160,7 +158,6 @@ def hear_clips(listener: Listener, bank: ClipBank, rows: Sequence[int],
         heard = listener.hear(np.stack([bank.read(rows[at]) for at in places]))
         for i, at in enumerate(places):
             frame = None if heard.frame is None else heard.frame[i]
-            if not (np.isfinite(heard.clip[i]).all() and (frame is None or
-                                                         np.isfinite(frame).all())):
+            if not (np.isfinite(heard.clip[i]).all() and (frame is None or np.isfinite(frame).all())):
                 raise DataError(f"{bank.path}: clip {bank.id(rows[at])}: tags that are not finite")
             yield at, Heard(heard.clip[i], frame, heard.edges)

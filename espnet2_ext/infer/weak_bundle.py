@@ -7,13 +7,14 @@ from pathlib import Path
 
 from espnet2_ext.data.tables import Label, file_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.pack import label_table, write_members
 from espnet2_ext.infer.experiment import made_of, read_json
+from espnet2_ext.infer.pack import label_table, write_members
 from espnet2_ext.infer.weak_weights import build_weak_model
 
 
-def write_weak_bundle(train_config: str | Path, model_file: str | Path, out: str | Path,
-                      info: dict | None = None) -> dict:
+def write_weak_bundle(
+    train_config: str | Path, model_file: str | Path, out: str | Path, info: dict | None = None
+) -> dict:
     """Make a bundle, after building the model from what goes into it.
 
     Args:
@@ -33,13 +34,17 @@ def write_weak_bundle(train_config: str | Path, model_file: str | Path, out: str
     model = build_weak_model(train_config, model_file)
     names = list(model.class_names)
     labels = label_table(Label(i, n, n.replace("_", " ")) for i, n in enumerate(names))
-    about = {"task": "weak", "name": Path(model_file).absolute().parent.name,
-             "residual": bool(model.residual), **(info or {}), "classes": len(names)}
+    about = {
+        "task": "weak",
+        "name": Path(model_file).absolute().parent.name,
+        "residual": bool(model.residual),
+        **(info or {}),
+        "classes": len(names),
+    }
     return write_members(out, model, Path(train_config).read_bytes(), labels, about)
 
 
-def pack_weak(exp_dir: str | Path, model_file: str, tests: Sequence[str],
-              out: str | Path) -> bool:
+def pack_weak(exp_dir: str | Path, model_file: str, tests: Sequence[str], out: str | Path) -> bool:
     """Write the bundle of a scored experiment, unless the same is there; True if written.
 
     Args:
@@ -54,8 +59,7 @@ def pack_weak(exp_dir: str | Path, model_file: str, tests: Sequence[str],
     for path in files:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-    info = {"name": exp_dir.absolute().name,
-            "results": {t: results(exp_dir / f"inference_{t}") for t in tests}}
+    info = {"name": exp_dir.absolute().name, "results": {t: results(exp_dir / f"inference_{t}") for t in tests}}
     text = json.dumps([info, [file_digest(f) for f in files]])
     info["made_of"] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     if made_of(Path(out)) == info["made_of"]:
@@ -70,5 +74,4 @@ def results(inference_dir: Path) -> dict:
     found = {"mixtures": summary["keys"], "table_hash": summary["table"]["table_hash"]}
     figures = {**summary["scores"], "overall": summary["overall"]}
     gains = {name: f["gain"]["mean"] for name, f in figures.items()}
-    return found | {"si_sdr_gain": {n: None if g is None else round(g, 2) + 0.0
-                                    for n, g in gains.items()}}
+    return found | {"si_sdr_gain": {n: None if g is None else round(g, 2) + 0.0 for n, g in gains.items()}}

@@ -19,27 +19,34 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.audio.read import FlacArkWriter, ark_header, read_scp
-from espnet2_ext.util.parallel import map_parts
-from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
 from espnet2_ext.audio.streams import ArraySource, Source, measure
+from espnet2_ext.data.outputs import join_activity, save_activity
+from espnet2_ext.errors import DataError
 from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, Activity, WeakSeparator
 from espnet2_ext.infer.folder import equal_lengths, folder_digest
 from espnet2_ext.infer.queries import open_source
-from espnet2_ext.data.outputs import join_activity, save_activity
 from espnet2_ext.infer.weak_files import WeakFiles
-from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, Activity, WeakSeparator
 from espnet2_ext.infer.work import VERSION, digest_of, is_done, read_table
+from espnet2_ext.util.files import write_text
+from espnet2_ext.util.parallel import map_parts
 
 # A quiet class must not be rounded to silence, which has no SI-SDR and would leave the means.
 BITS = 24
 SHORT = 30.0  # seconds; longer recordings are handed out one by one
 
 
-def infer_weak_folder(data_dir: str | os.PathLike, output_dir: str | os.PathLike,
-                      model: WeakFiles, *, batch_size: int = 8, chunk: float = CHUNK,
-                      context: float = CONTEXT, num_workers: int = 1,
-                      scheduler: str | None = None) -> None:
+def infer_weak_folder(
+    data_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    model: WeakFiles,
+    *,
+    batch_size: int = 8,
+    chunk: float = CHUNK,
+    context: float = CONTEXT,
+    num_workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
     """Separate every recording of a folder; what is there already, of the same model, stays.
 
     Args:
@@ -66,10 +73,24 @@ def infer_weak_folder(data_dir: str | os.PathLike, output_dir: str | os.PathLike
         logging.info("%s: is there", output_dir / "spk1.scp")
         return
     _remove(output_dir, r"about\.json|activity\.npz|spk\d+\.scp")
-    fn = functools.partial(separate_part, model=asdict(model), batch_size=batch_size, chunk=chunk,
-                           context=context, out_dir=str(output_dir), stamp=digest)
-    parts = map_parts(fn, archives_of(table), output_dir / "parts", part_size=1, desc="separation",
-                      num_workers=num_workers, scheduler=scheduler)
+    fn = functools.partial(
+        separate_part,
+        model=asdict(model),
+        batch_size=batch_size,
+        chunk=chunk,
+        context=context,
+        out_dir=str(output_dir),
+        stamp=digest,
+    )
+    parts = map_parts(
+        fn,
+        archives_of(table),
+        output_dir / "parts",
+        part_size=1,
+        desc="separation",
+        num_workers=num_workers,
+        scheduler=scheduler,
+    )
     told = join_activity(parts, output_dir / "activity.npz")
     arks = told.pop("archives")
     join_scps(output_dir, table, len(told["outputs"]), arks, parts)
@@ -93,11 +114,20 @@ def archives_of(table: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]
     first = _open(*items[0])
     least, most = (8, 64) if first.frames <= SHORT * first.fs else (1, 4)
     size = min(max(-(-len(items) // 32), least), most)
-    return [(f"{n // size:05d}", items[n:n + size]) for n in range(0, len(items), size)]
+    return [(f"{n // size:05d}", items[n : n + size]) for n in range(0, len(items), size)]
 
 
-def separate_part(items: Sequence[tuple[str, list]], path: Path, *, model: dict, batch_size: int,
-                  chunk: float, context: float, out_dir: str, stamp: str) -> None:
+def separate_part(
+    items: Sequence[tuple[str, list]],
+    path: Path,
+    *,
+    model: dict,
+    batch_size: int,
+    chunk: float,
+    context: float,
+    out_dir: str,
+    stamp: str,
+) -> None:
     """Separate the recordings of one archive; `path` gets their activity and what was written.
 
     The one item: number of the archive, and (key, reference) of each recording.
@@ -111,7 +141,8 @@ def separate_part(items: Sequence[tuple[str, list]], path: Path, *, model: dict,
     with contextlib.ExitStack() as files:
         writers = [
             files.enter_context(ArkFiles(out_dir, f"spk{s}.{number}", separator.fs, BITS))
-            for s in range(1, len(separator.outputs) + 1)]
+            for s in range(1, len(separator.outputs) + 1)
+        ]
         waves = [_whole(source, separator, plan) for source in sources]
         for group in equal_lengths(waves, batch_size):
             if waves[group[0]].size:
@@ -121,10 +152,15 @@ def separate_part(items: Sequence[tuple[str, list]], path: Path, *, model: dict,
                 found = [_stream(separator, sources[i], plan, writers, keys[i]) for i in group]
             for i, activity in zip(group, found):
                 heard[i] = activity
-    told = {"outputs": separator.outputs, "fs": separator.fs, "hop": separator.hop,
-            "n_fft": separator.n_fft, "time_pool": separator.time_pool,
-            "clipped": sum(w.clipped for w in writers),
-            "archives": {w.ark.name: w.ark.stat().st_size for w in writers}}
+    told = {
+        "outputs": separator.outputs,
+        "fs": separator.fs,
+        "hop": separator.hop,
+        "n_fft": separator.n_fft,
+        "time_pool": separator.time_pool,
+        "clipped": sum(w.clipped for w in writers),
+        "archives": {w.ark.name: w.ark.stat().st_size for w in writers},
+    }
     save_activity(path, keys, heard, told)
 
 
@@ -157,8 +193,7 @@ def _batch(separator: WeakSeparator, waves: np.ndarray, writers: list, keys: lis
     return separator.classify_batch(waves) if separator.tags else [None] * len(keys)
 
 
-def _stream(separator: WeakSeparator, source: Source, plan: Plan, writers: list,
-            key: str) -> Activity | None:
+def _stream(separator: WeakSeparator, source: Source, plan: Plan, writers: list, key: str) -> Activity | None:
     """Separate one recording chunk by chunk, through files beside the archives."""
     with tempfile.TemporaryDirectory(dir=writers[0].ark.parent, prefix=".tmp-") as folder:
         files = [Path(folder) / f"{s}.flac" for s in range(len(writers))]
@@ -186,8 +221,7 @@ class ArkFiles(FlacArkWriter):
             shutil.copyfileobj(f, self._file, 1 << 20)
 
 
-def join_scps(out: Path, keys: Iterable[str], outputs: int, archives: dict[str, int],
-              parts: Sequence[Path]) -> None:
+def join_scps(out: Path, keys: Iterable[str], outputs: int, archives: dict[str, int], parts: Sequence[Path]) -> None:
     """Join the tables of the archives into `spk1.scp` ...
 
     Args:

@@ -31,11 +31,11 @@ def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
     if isinstance(state, dict) and "optimizers" in state:
         raise BundleError(
             f"{where}: is ESPnet's training checkpoint (weights with the optimiser's state, for "
-            "resuming); give the weights alone, for example valid.loss.ave.pth or 10epoch.pth")
+            "resuming); give the weights alone, for example valid.loss.ave.pth or 10epoch.pth"
+        )
     if isinstance(state, dict) and "optimizer_states" in state:
         raise BundleError(f"{where}: is a Lightning training checkpoint, not weights alone")
-    if not isinstance(state, dict) or not state \
-            or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise BundleError(f"{where}: holds something else than named tensors")
     return state
 
@@ -44,14 +44,20 @@ def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], where: st
     """Raise a BundleError that lists missing and unexpected keys and other shapes."""
     missing = [k for k in expected if k not in state]
     unexpected = [k for k in state if k not in expected]
-    shapes = [f"{k} {list(v.shape)} in place of {list(expected[k].shape)}"
-              for k, v in state.items() if k in expected and v.shape != expected[k].shape]
-    faults = [f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{', ...' if keys[SHOWN:] else ''})"
-              for kind, keys in (("missing", missing), ("unexpected", unexpected),
-                                 ("of another shape", shapes)) if keys]
+    shapes = [
+        f"{k} {list(v.shape)} in place of {list(expected[k].shape)}"
+        for k, v in state.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
+    faults = [
+        f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{', ...' if keys[SHOWN:] else ''})"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
     if faults:
-        raise BundleError(f"{where}: these weights are of another model than the configuration's. "
-                          f"Keys: {'; '.join(faults)}")
+        raise BundleError(
+            f"{where}: these weights are of another model than the configuration's. Keys: {'; '.join(faults)}"
+        )
 
 
 def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) -> None:
@@ -64,8 +70,7 @@ def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) ->
     """
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(torch.empty_like(p, device="meta"),
-                                               p.requires_grad))
+            setattr(module, name, nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad))
     expected = model.state_dict()
     state = load()
     check_state(expected, state, where)
@@ -91,7 +96,7 @@ class _Part(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         self.file.seek(self.start + self.at)
-        view = memoryview(buffer)[:max(0, self.size - self.at)]
+        view = memoryview(buffer)[: max(0, self.size - self.at)]
         done = self.file.readinto(view)
         self.at += done
         return done
@@ -111,6 +116,5 @@ def open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
             pass
     archive.fp.seek(info.header_offset + 26)  # two lengths; after 30 bytes in all the texts follow
     lengths = archive.fp.read(4)
-    start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") \
-        + int.from_bytes(lengths[2:], "little")
+    start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     return io.BufferedReader(_Part(archive.fp, start, info.file_size), 1 << 20)

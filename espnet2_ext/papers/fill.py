@@ -97,19 +97,20 @@ def _with_taggers(places: dict[Place, list[Found]]) -> dict[Place, list[Found]]:
     kept = {}
     for place, found in places.items():
         if place.protocol or (place.folder, place.test) not in queried:
-            kept[place] = found + (places.get(place._replace(protocol=None, digest=""), [])
-                                   if place.protocol else [])
+            kept[place] = found + (places.get(place._replace(protocol=None, digest=""), []) if place.protocol else [])
     return kept
 
 
 def _measured(table: PaperTable, trained: Trained) -> list[Found]:
     """The scored sets of an experiment that a table has a place for."""
-    wanted = [table.address(row, column, trained.variables)
-              for row in table.rows for column in table.columns]
+    wanted = [table.address(row, column, trained.variables) for row in table.rows for column in table.columns]
     if not any(_fits(a, trained) for a in wanted):
         return []
-    return [Found(trained, s) for s in read_scores(trained.folder)
-            if any(_fits(a, trained) and _fits_set(a, s) for a in wanted)]
+    return [
+        Found(trained, s)
+        for s in read_scores(trained.folder)
+        if any(_fits(a, trained) and _fits_set(a, s) for a in wanted)
+    ]
 
 
 def _is_elsewhere(folder: Path, recipe: str) -> bool:
@@ -124,8 +125,7 @@ def _fits(address: dict, trained: Trained) -> bool:
 
 def _fits_set(address: dict, scores: Scores) -> bool:
     """Whether a value is measured on this set: by its name, and by its lambda where that varies."""
-    return (address.get("set", scores.test) == scores.test
-            and address.get("test") == scores.mean_events)
+    return address.get("set", scores.test) == scores.test and address.get("test") == scores.mean_events
 
 
 def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
@@ -136,8 +136,11 @@ def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
     lines += [f"- data: `{d}`" for d in sorted({f.scores.data for f in found})]
     data = sorted({d for f in found if (d := trained_on(f.trained.folder))})
     lines += [f"- training data: `{d}`" for d in data or [NONE]]
-    models = {f"{f.trained.folder.name}: `{path}`" for f in found
-              if (path := scored_model(f.trained.folder).get("facts", {}).get("scored model"))}
+    models = {
+        f"{f.trained.folder.name}: `{path}`"
+        for f in found
+        if (path := scored_model(f.trained.folder).get("facts", {}).get("scored model"))
+    }
     lines += [f"- model of {m}" for m in sorted(models)]
     sizes = {f"{k} {v}" for f in found for k, v in f.trained.variables.items() if k != "folder"}
     lines += [f"- the sweep's size: {', '.join(sorted(sizes))}"] * bool(sizes)
@@ -232,8 +235,7 @@ def _other_lambda(table: PaperTable, scores: Scores) -> list[list[str]]:
     return rows
 
 
-def fill_figure(table: PaperTable, trained: Sequence[Trained],
-                roots: Iterable[Path] = ()) -> list[str]:
+def fill_figure(table: PaperTable, trained: Sequence[Trained], roots: Iterable[Path] = ()) -> list[str]:
     """A figure: the pictures there are, and numbers beside the paper's where it has some.
 
     Pictures lie beside the experiments, or in `roots`.
@@ -244,10 +246,12 @@ def fill_figure(table: PaperTable, trained: Sequence[Trained],
         return _numbers_of_pictures(table, [f for d in folders for f in sorted(d.glob(pattern))])
     cells = {c for row in table.rows for c in table.cells(row)}
     lines = [f"## {table.name}: {table.title}", ""]
-    tags = {(t.folder.parent, t.folder.name.removesuffix(f"_{t.label}")) for t in trained
-            if t.name in cells and (not t.sweep or t.sweep in table.sweeps)}  # fmt: skip
-    found = [p for d, tag in sorted(tags)
-             for p in sorted((d / f"{tag}_report").glob(f"**/{pattern}"))]
+    tags = {
+        (t.folder.parent, t.folder.name.removesuffix(f"_{t.label}"))
+        for t in trained
+        if t.name in cells and (not t.sweep or t.sweep in table.sweeps)
+    }
+    found = [p for d, tag in sorted(tags) for p in sorted((d / f"{tag}_report").glob(f"**/{pattern}"))]
     return lines + ([f"- {p}" for p in found] or [f"Nothing drawn. {HOW}"])
 
 
@@ -265,10 +269,16 @@ def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
             for system in content["systems"]:
                 values = {k: {"mean": float(v)} for k, v in system["kl"].items()}
                 name, seed = cell_of(system["name"])
-                found.append(Found(Trained(name, seed, "", path, "", {}),
-                                   Scores("", None, None, data, "", values)))
-        lines += ["", f"### {path.with_suffix('.png')}", "", f"- data: `{data}`",
-                  f"- KL: {content['kl_formula']}", "", *markdown(_table(table, found))]
+                found.append(Found(Trained(name, seed, "", path, "", {}), Scores("", None, None, data, "", values)))
+        lines += [
+            "",
+            f"### {path.with_suffix('.png')}",
+            "",
+            f"- data: `{data}`",
+            f"- KL: {content['kl_formula']}",
+            "",
+            *markdown(_table(table, found)),
+        ]
     if none:
         lines += ["", f"Nothing drawn. {HOW}", "", *markdown(_table(table, []))]
     return lines

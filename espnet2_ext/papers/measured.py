@@ -75,8 +75,10 @@ def load_json(path: Path) -> dict:
 
 def _qsep(summary: dict, test: str) -> list[Scores]:
     info, found = summary["list"], []
-    data = f"{summary['data_dir']}: {summary['keys']} targets in {info.get('pairs', '?')} " \
-           f"mixtures, list {info.get('list_hash', '?')}"  # fmt: skip
+    data = (
+        f"{summary['data_dir']}: {summary['keys']} targets in {info.get('pairs', '?')} "
+        f"mixtures, list {info.get('list_hash', '?')}"
+    )
     for protocol, figures in summary["protocols"].items():
         values = {m: _stats(figures[m]) for m in QSEP if m in figures}
         digest = str(info.get("list_hash", "?"))
@@ -95,13 +97,11 @@ def _weak(summary: dict, test: str) -> Scores:
     if events := (table.get("settings") or {}).get("mean_events"):
         data += f", lambda {events:g}"
     match = _LAMBDA.search(test)
-    return Scores(_LAMBDA.sub("", test), match and match[1], None, data, table["table_hash"],
-                  values)
+    return Scores(_LAMBDA.sub("", test), match and match[1], None, data, table["table_hash"], values)
 
 
 def _tagging(scores: dict, test: str) -> Scores:
-    data = f"{scores.get('bank', test)}: {scores.get('keys', '?')} clips, " \
-           f"manifest {scores.get('manifest_hash', '?')}"  # fmt: skip
+    data = f"{scores.get('bank', test)}: {scores.get('keys', '?')} clips, manifest {scores.get('manifest_hash', '?')}"
     return Scores(test, None, None, data, "", {"map": {"mean": float(scores["map"])}})
 
 
@@ -117,8 +117,10 @@ def read_statistics(table: Path) -> Scores:
     """
     info, path = load_json(table / "table.json"), table / "statistics.tsv"
     with reading(path, "the statistics of mixtures"):
-        values = {f"{kind}.{name}": {"mean": float(value)}
-                  for _, (kind, name, value) in read_tsv(path, ("table", "name", "value"))}
+        values = {
+            f"{kind}.{name}": {"mean": float(value)}
+            for _, (kind, name, value) in read_tsv(path, ("table", "name", "value"))
+        }
     with reading(table / "table.json", "the note of a table of mixtures"):
         events = info["settings"].get("mean_events")
         events = None if events is None else f"{events:g}"
@@ -140,8 +142,7 @@ def trained_on(exp_dir: Path) -> str | None:
     what, _, digest = path.read_text(encoding="utf-8").partition("\n")[0].rpartition(": ")
     folder = what.partition(" in ")[2]
     for recipe in exp_dir.absolute().parents:
-        for name, unit, key in (("bank.json", "clips", "manifest_hash"),
-                                ("table.json", "mixtures", "table_hash")):
+        for name, unit, key in (("bank.json", "clips", "manifest_hash"), ("table.json", "mixtures", "table_hash")):
             about = recipe / folder / name
             if digest and folder and about.is_file() and load_json(about).get(key) == digest:
                 return f"{load_json(about).get(unit, '?')} {unit}, {digest}"
@@ -170,5 +171,4 @@ def over_seeds(values: Sequence[float | None]) -> Spread | None:
     known = [v for v in values if v is not None]
     if not known:
         return None
-    return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if known[1:] else None,
-                  len(known))
+    return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if known[1:] else None, len(known))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.papers.sweep_notes import Notes
 from espnet2_ext.papers.sweep import Run, Sweep
+from espnet2_ext.papers.sweep_notes import Notes
 from espnet2_ext.papers.sweep_table import write_sweep_table
 
 _TAIL = 10  # lines of a log that are shown after a failure
@@ -43,8 +43,9 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = 
             failed[run.name] = f"needs {', '.join(lost)}"
             print(f"{where}: not run, {failed[run.name]}", flush=True)
         elif max_minutes is not None and time.monotonic() - begin > 60 * max_minutes:
-            print(f"{where}: not started after {max_minutes:g} minutes; start the same command "
-                  "again to go on", flush=True)  # fmt: skip
+            print(
+                f"{where}: not started after {max_minutes:g} minutes; start the same command again to go on", flush=True
+            )
             break
         else:
             print(f"{where}: {shell_line(sweep, run)}", flush=True)
@@ -78,8 +79,9 @@ def _start(sweep: Sweep, run: Run) -> int:
     with open(path, "a", encoding="utf-8") as log:
         log.write(f"\n# {shell_line(sweep, run)}\n")
         log.flush()
-        process = subprocess.Popen(command, cwd=sweep.recipe, stdin=subprocess.DEVNULL, stdout=log,
-                                   stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=sweep.recipe, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
         try:
             status = process.wait()
         except BaseException:

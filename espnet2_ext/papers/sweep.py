@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.papers.tables import check_keys, check_mapping
 from espnet2_ext.papers.sweep_configs import Configs, read_yaml
+from espnet2_ext.papers.tables import check_keys, check_mapping
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
-_SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args",
-               "seeds", "cells"}
+_SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args", "seeds", "cells"}
 _CELL_KEYS = {"name", "title", "task", "config", "options", "args", "seeds"}
 _NAME = re.compile(r"\{(exp:)?([\w.]+)\}")
 _LABELS = "strong frame clip"  # what weak.sh trains by default
@@ -69,9 +68,15 @@ class Sweep:
         DataError: a file, key, name or size that is wrong, by name.
     """
 
-    def __init__(self, path: str | Path, *, recipe: str | Path | None = None,
-                 size: str | None = None, folder: str | None = None,
-                 run_options: Sequence[str] = ()):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        recipe: str | Path | None = None,
+        size: str | None = None,
+        folder: str | None = None,
+        run_options: Sequence[str] = (),
+    ):
         self.path, self.run_options = Path(path), _pairs(run_options)
         content = read_yaml(self.path)
         check_keys(content, _SWEEP_KEYS, {"title", "recipe", "cells"}, str(path))
@@ -83,20 +88,21 @@ class Sweep:
             raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
         sizes = content.get("sizes") or {}
         if size is not None and size not in sizes:
-            raise DataError(f"--size {size}: {path}: " + (
-                f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes"))
+            raise DataError(
+                f"--size {size}: {path}: " + (f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes")
+            )
         self.size = size or next(iter(sizes), None)
         name = folder or content.get("folder", self.path.stem)
         name += f"_{self.size}" if self.size else ""
         if len(name.split()) != 1 or "/" in name:
-            raise DataError(f"{name!r} cannot name the folder: run.sh parts its options at spaces, "
-                            "and it lies in the recipe's exp/")
+            raise DataError(
+                f"{name!r} cannot name the folder: run.sh parts its options at spaces, and it lies in the recipe's exp/"
+            )
         self.title, self.expdir = content["title"], f"exp/{name}"
         variables = sizes.get(self.size) or {}
         self.variables = {k: str(v) for k, v in variables.items()} | {"folder": name}
         self.tables = content.get("tables") or {}
-        self.configs = Configs(content.get("configs") or {}, self.recipe, self.expdir,
-                               self.variables, str(path))
+        self.configs = Configs(content.get("configs") or {}, self.recipe, self.expdir, self.variables, str(path))
         if not isinstance(content["cells"], list) or not content["cells"]:
             raise DataError(f"{path}: cells: there is none")
         cells = [self._cell(c, content, n) for n, c in enumerate(content["cells"])]
@@ -110,27 +116,39 @@ class Sweep:
         if task not in TASKS:
             raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
         if not (self.recipe / f"{TASKS[task]}.sh").exists():
-            raise DataError(f"{where}: {self.recipe} is no recipe of {task} (it has no "
-                            f"{TASKS[task]}.sh)")
+            raise DataError(f"{where}: {self.recipe} is no recipe of {task} (it has no {TASKS[task]}.sh)")
         options = {**(content.get("options") or {}), **(given.get("options") or {})}
         if not isinstance(config := given["config"], str):
             raise DataError(f"{where}.config: expected the name of a YAML, got {config!r}")
         seeds = given.get("seeds", content.get("seeds", [0]))
-        if (not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds)
-                or len(set(seeds)) < len(seeds)):
+        if (
+            not isinstance(seeds, list)
+            or not seeds
+            or not all(type(s) is int for s in seeds)
+            or len(set(seeds)) < len(seeds)
+        ):
             raise DataError(f"{where}.seeds: expected a list of different integers, got {seeds!r}")
         if held := sorted(_held(task) & {**options, **self.run_options}.keys()):
             raise DataError(f"{where}: {', '.join(held)} cannot be an option: the sweep sets that")
         if held := sorted(options.keys() & self.run_options.keys() - _FREE):
-            raise DataError(f"--run_options: {given['name']} is what it is by --{held[0]} "
-                            f"{options[held[0]]}, which cannot be given for all cells")
+            raise DataError(
+                f"--run_options: {given['name']} is what it is by --{held[0]} "
+                f"{options[held[0]]}, which cannot be given for all cells"
+            )
         common = content.get("args") or ""
         if isinstance(common, dict):
             check_keys(common, set(TASKS), set(), f"{self.path}: args")
             common = common.get(task)
         args = " ".join(filter(None, [common, given.get("args")]))
-        return Cell(str(given["name"]), str(given.get("title", given["name"])), task,
-                    config, {k: str(v) for k, v in options.items()}, args, tuple(seeds))
+        return Cell(
+            str(given["name"]),
+            str(given.get("title", given["name"])),
+            task,
+            config,
+            {k: str(v) for k, v in options.items()},
+            args,
+            tuple(seeds),
+        )
 
     def _check(self, cells: list[Cell]) -> None:
         if len(self.cells) < len(cells):
@@ -156,9 +174,10 @@ class Sweep:
             for folder in self.folders(run).values():
                 other, theirs = taken.setdefault(folder, (cell, made))
                 if theirs != made:
-                    raise DataError(f"{self.path}: {other.name} and {cell.name} would both be the "
-                                    f"experiment {folder}: " + ", ".join(
-                                        f"--{k} {v}" for k, v in sorted(set(made) ^ set(theirs))))
+                    raise DataError(
+                        f"{self.path}: {other.name} and {cell.name} would both be the "
+                        f"experiment {folder}: " + ", ".join(f"--{k} {v}" for k, v in sorted(set(made) ^ set(theirs)))
+                    )
 
     # ---- runs --------------------------------------------------------------------------------
 
@@ -175,8 +194,9 @@ class Sweep:
             raise DataError(f"--max_seeds {max_seeds}: 1 is the least")
         wanted = set(only) or set(self.cells)
         if unknown := sorted(wanted - self.cells.keys()):
-            raise DataError(f"--only {', '.join(unknown)}: no such cell; {self.path} has the cells "
-                            f"{', '.join(self.cells)}")
+            raise DataError(
+                f"--only {', '.join(unknown)}: no such cell; {self.path} has the cells {', '.join(self.cells)}"
+            )
         for cell in reversed(self.cells.values()):  # needs stand before
             wanted |= set(cell.needs) if cell.name in wanted else set()
         cells = [cell for cell in self.cells.values() if cell.name in wanted]
@@ -205,15 +225,16 @@ class Sweep:
             if match[1]:
                 folders = list(self.folders(self.needed(run, match[2])).values())
                 if len(folders) > 1:
-                    raise DataError(f"{where or self.path}: {match[0]} has several experiments, "
-                                    "one a label type; it cannot stand for one of them")
+                    raise DataError(
+                        f"{where or self.path}: {match[0]} has several experiments, "
+                        "one a label type; it cannot stand for one of them"
+                    )
                 return folders[0]
             if match[2] in self.configs:
                 return self.configs.path(match[2])
             if match[2] not in self.variables:
                 known = [*self.variables, *self.configs]
-                raise DataError(f"{where or self.path}: {match[0]} is not known; there is "
-                                f"{', '.join(known)}")
+                raise DataError(f"{where or self.path}: {match[0]} is not known; there is {', '.join(known)}")
             return self.variables[match[2]]
 
         return _NAME.sub(replace, text)
@@ -227,8 +248,7 @@ class Sweep:
         if kind == "weak":  # experiments named by the driver, so that they share classifiers
             return {"weak_config": config, "strategy": "fixed", **options, "separator_args": args}
         task = {"task": cell.task} if cell.task != "separation" else {}
-        return {**task, f"{kind}_config": config, f"{kind}_tag": run.name, **options,
-                f"{kind}_args": args}
+        return {**task, f"{kind}_config": config, f"{kind}_tag": run.name, **options, f"{kind}_args": args}
 
     def command(self, run: Run) -> list[str]:
         """What is started in the recipe's folder."""
@@ -278,8 +298,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--") or not (equals or rest):
-            raise DataError(f"--run_options: expected --name value, got {name}; write "
-                            "--run_options=\"--ngpu 4\"")
+            raise DataError(f'--run_options: expected --name value, got {name}; write --run_options="--ngpu 4"')
         found[name.removeprefix("--").replace("-", "_")] = value if equals else rest.pop(0)
     return found
 

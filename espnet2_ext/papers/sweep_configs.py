@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
 from espnet2_ext.papers.tables import check_keys, check_mapping
+from espnet2_ext.util.files import write_text
 
 HEAD = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in every sweep
 
@@ -37,8 +37,7 @@ class Configs:
         DataError: a key that is wrong or missing, by name.
     """
 
-    def __init__(self, entries: dict[str, dict], recipe: Path, expdir: str,
-                 variables: dict[str, str], where: str):
+    def __init__(self, entries: dict[str, dict], recipe: Path, expdir: str, variables: dict[str, str], where: str):
         self._recipe, self._expdir, self._variables = recipe, expdir, variables
         self._where = f"{where}: configs"
         for name, entry in entries.items():

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import locked, write_text
 from espnet2_ext.papers.measured import load_json
 from espnet2_ext.papers.sweep import Run, Sweep
+from espnet2_ext.util.files import locked, write_text
 
 
 class Note(NamedTuple):
@@ -35,11 +35,15 @@ def read_notes(path: Path) -> tuple[str, dict[str, str], dict[str, Note]]:
     content = load_json(path)
     try:
         runs = {
-            name: Note(str(run["cell"]), int(run["seed"]), run["id"],
-                       {label: path.parent / folder for label, folder in run["folders"].items()},
-                       float(run["seconds"]))
+            name: Note(
+                str(run["cell"]),
+                int(run["seed"]),
+                run["id"],
+                {label: path.parent / folder for label, folder in run["folders"].items()},
+                float(run["seconds"]),
+            )
             for name, run in content["runs"].items()
-        }  # fmt: skip
+        }
         return str(content["sweep"]), dict(content["variables"]), runs
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(f"{path}: not what a sweep noted ({e!r}); remove it") from e
@@ -64,8 +68,11 @@ class Notes:
     def is_done(self, run: Run) -> bool:
         """Whether the run was finished with the same command and YAMLs, and is still there."""
         note = self.runs.get(run.name)
-        return (note is not None and note.id == self.sweep.identity(run)
-                and all(folder.is_dir() for folder in note.folders.values()))
+        return (
+            note is not None
+            and note.id == self.sweep.identity(run)
+            and all(folder.is_dir() for folder in note.folders.values())
+        )
 
     def start(self, run: Run) -> str:
         """Forget the run and all that is built on it, which are not finished any longer.
@@ -90,8 +97,14 @@ class Notes:
             self._write()
 
     def _write(self) -> None:
-        runs = {name: note._asdict() | {"folders": {k: v.name for k, v in note.folders.items()}}
-                for name, note in self.runs.items()}  # fmt: skip
-        content = {"sweep": self.sweep.path.stem, "title": self.sweep.title,
-                   "variables": self.sweep.variables, "runs": runs}
+        runs = {
+            name: note._asdict() | {"folders": {k: v.name for k, v in note.folders.items()}}
+            for name, note in self.runs.items()
+        }
+        content = {
+            "sweep": self.sweep.path.stem,
+            "title": self.sweep.title,
+            "variables": self.sweep.variables,
+            "runs": runs,
+        }
         write_text(self.path, json.dumps(content, indent=1) + "\n")

@@ -3,22 +3,28 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.util.files import write_text
 from espnet2_ext.papers.fill import fill, fill_figure, number
 from espnet2_ext.papers.measured import Scores, over_seeds, read_scores
+from espnet2_ext.papers.sweep import Run, Sweep
+from espnet2_ext.papers.sweep_notes import Notes
 from espnet2_ext.papers.tables import find_table
 from espnet2_ext.papers.trained import Trained, find_trained
 from espnet2_ext.report.results import markdown
-from espnet2_ext.papers.sweep_notes import Notes
-from espnet2_ext.papers.sweep import Run, Sweep
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
 from espnet2_ext.report.training_facts import training_of
+from espnet2_ext.util.files import write_text
 
 COLUMNS = {  # of the table of all cells: those that some cell has are shown
-    "mixture-SDR": "sdr", "gain": "sdr_gain", "SI-SDR": "si_sdr", "SI-SDR gain": "si_sdr_gain",
-    "clean-SDR": "clean_sdr", "silence-SDR": "silence_sdr", "mAP": "map",
-    "input SI-SDR": "input.overall", "ΔSI-SDR": "gain.overall",
-}  # fmt: skip
+    "mixture-SDR": "sdr",
+    "gain": "sdr_gain",
+    "SI-SDR": "si_sdr",
+    "SI-SDR gain": "si_sdr_gain",
+    "clean-SDR": "clean_sdr",
+    "silence-SDR": "silence_sdr",
+    "mAP": "map",
+    "input SI-SDR": "input.overall",
+    "ΔSI-SDR": "gain.overall",
+}
 
 
 def write_sweep_table(notes: Notes) -> Path:
@@ -33,14 +39,19 @@ def write_sweep_table(notes: Notes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)  # of a sweep that has not begun
     notes.refresh()
     runs = {(r.cell.name, r.seed): r for r in sweep.runs()}
-    done = [t for t in find_trained([folder]) if t.sweep == sweep.path.stem
-            and (t.name, t.seed) in runs and notes.is_done(runs[t.name, t.seed])]  # fmt: skip
+    done = [
+        t
+        for t in find_trained([folder])
+        if t.sweep == sweep.path.stem and (t.name, t.seed) in runs and notes.is_done(runs[t.name, t.seed])
+    ]
     finished = {runs[t.name, t.seed].name for t in done}
-    lines = [f"# {sweep.title}", "", f"`{sweep.path.name}` in `{sweep.recipe.name}`: "
-             f"{len(finished)} of {len(runs)} trainings finished."]
+    lines = [
+        f"# {sweep.title}",
+        "",
+        f"`{sweep.path.name}` in `{sweep.recipe.name}`: {len(finished)} of {len(runs)} trainings finished.",
+    ]
     if others := sorted(notes.runs.keys() - finished):
-        lines += ["", f"Left out, as run by another command or with other YAMLs: "
-                  f"{', '.join(others)}."]
+        lines += ["", f"Left out, as run by another command or with other YAMLs: {', '.join(others)}."]
     if done:
         lines += [*_scores(sweep, done), *_cost(sweep, notes, done)]
     for paper, numbers in sweep.tables.items():
@@ -107,12 +118,20 @@ def _cost(sweep: Sweep, notes: Notes, done: Sequence[Trained]) -> list[str]:
         for t in sorted(members, key=lambda t: t.seed):
             cost = training_of(t.folder)
             whole = notes.runs[Run(sweep.cells[name], t.seed).name].seconds
-            rows.append([f"{sweep.cells[name].title} {label}".strip(), str(t.seed),
-                         cost.parameters or NONE, _time(cost.seconds),
-                         *(NONE if n is None else str(n) for n in (cost.steps, cost.clips)),
-                         _time(whole)])  # fmt: skip
-    note = ("Training: the steps alone, as the trainer's log tells; whole cell: with preparation, "
-            "inference and scores, as far as not done before.")
+            rows.append(
+                [
+                    f"{sweep.cells[name].title} {label}".strip(),
+                    str(t.seed),
+                    cost.parameters or NONE,
+                    _time(cost.seconds),
+                    *(NONE if n is None else str(n) for n in (cost.steps, cost.clips)),
+                    _time(whole),
+                ]
+            )
+    note = (
+        "Training: the steps alone, as the trainer's log tells; whole cell: with preparation, "
+        "inference and scores, as far as not done before."
+    )
     return ["", "## Cost", "", note, "", *markdown(Table("", "", columns, rows))]
 
 

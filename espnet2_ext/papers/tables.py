@@ -12,11 +12,9 @@ from espnet2_ext.errors import DataError
 
 HERE = Path(__file__).parent
 PAPERS = ("care_sep", "weak")
-ADDRESS = {"cell", "label", "metric", "stats", "test", "class", "classifier", "level",
-           "mean_events", "set"}
+ADDRESS = {"cell", "label", "metric", "stats", "test", "class", "classifier", "level", "mean_events", "set"}
 _PAPER_KEYS = {"paper", "title", "run_options", "size", "tables"}
-_TABLE_KEYS = {"title", "recipe", "sweeps", "columns", "rows", "at", "run_options", "mixtures",
-               "files", "zero_shot"}
+_TABLE_KEYS = {"title", "recipe", "sweeps", "columns", "rows", "at", "run_options", "mixtures", "files", "zero_shot"}
 _ROW_KEYS = {"name", "values", "yaml", "overrides", "cited", "command", "at", "columns"}
 
 
@@ -25,7 +23,8 @@ class _AsWritten(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {
         first: [r for r in resolvers if r[0] != "tag:yaml.org,2002:float"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}  # fmt: skip
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class Column(NamedTuple):
@@ -107,8 +106,7 @@ class PaperTable(NamedTuple):
             return f"({row.command.replace('{run_options}', self.run_options)})"
         words = ["python -m espnet2_ext.bin.sweep", f"conf/sweeps/{self.sweeps[0]}.yaml"]
         words += ["--size", self.size] if self.size else []
-        return " ".join([*words, "--run_options", shlex.quote(self.run_options), "--only",
-                         *self.cells(row)])
+        return " ".join([*words, "--run_options", shlex.quote(self.run_options), "--only", *self.cells(row)])
 
 
 class Paper(NamedTuple):
@@ -147,13 +145,22 @@ def load_paper(key: str, folder: Path = HERE) -> Paper:
         for at in [table.get("at", {}), *(c.get("at", {}) for c in table["columns"])]:
             check_keys(at, ADDRESS, set(), f"{where}.at")
         columns = [Column(c["name"], c.get("at", {})) for c in table["columns"]]
-        rows = [_row(row, len(columns), f"{where}.rows[{n}]")
-                for n, row in enumerate(table["rows"])]
+        rows = [_row(row, len(columns), f"{where}.rows[{n}]") for n, row in enumerate(table["rows"])]
         tables[str(number)] = PaperTable(
-            key, str(number), table["title"], table["recipe"], tuple(table.get("sweeps", ())),
-            columns, rows, table.get("at", {}),
-            table.get("run_options", content.get("run_options", "")), content.get("size"),
-            table.get("mixtures", False), table.get("files"), table.get("zero_shot", False))
+            key,
+            str(number),
+            table["title"],
+            table["recipe"],
+            tuple(table.get("sweeps", ())),
+            columns,
+            rows,
+            table.get("at", {}),
+            table.get("run_options", content.get("run_options", "")),
+            content.get("size"),
+            table.get("mixtures", False),
+            table.get("files"),
+            table.get("zero_shot", False),
+        )
     return Paper(content["title"], tables)
 
 
@@ -163,17 +170,23 @@ def _row(row: dict, columns: int, where: str) -> Row:
         raise DataError(f"{where}.values: {len(row['values'])} for {columns} columns")
     for at in [row.get("at", {}), *row.get("columns", {}).values()]:
         check_keys(at, ADDRESS, set(), f"{where}.at")
-    return Row(row["name"], row["values"], row.get("yaml"), row.get("overrides"),
-               row.get("cited", False), row.get("command"), row.get("at", {}),
-               row.get("columns", {}))
+    return Row(
+        row["name"],
+        row["values"],
+        row.get("yaml"),
+        row.get("overrides"),
+        row.get("cited", False),
+        row.get("command"),
+        row.get("at", {}),
+        row.get("columns", {}),
+    )
 
 
 def check_keys(given: Any, known: set, needed: set, where: str) -> None:
     """Refuse a mapping with an unknown key, or without a needed one (DataError naming it)."""
     check_mapping(given, where)
     if unknown := sorted(map(str, given.keys() - known)):
-        raise DataError(f"{where}: unknown key {', '.join(unknown)}; there is: "
-                        f"{', '.join(sorted(known))}")
+        raise DataError(f"{where}: unknown key {', '.join(unknown)}; there is: {', '.join(sorted(known))}")
     if missing := sorted(needed - given.keys()):
         raise DataError(f"{where}: {', '.join(missing)} is missing")
 
@@ -187,8 +200,7 @@ def check_mapping(given: Any, where: str) -> None:
 def paper_of(number: str) -> str:
     """The paper that has a table or figure of this number; the first one where both or none has."""
     wanted = plain_number(number)
-    return next((key for key in PAPERS if wanted in map(plain_number, load_paper(key).tables)),
-                PAPERS[0])
+    return next((key for key in PAPERS if wanted in map(plain_number, load_paper(key).tables)), PAPERS[0])
 
 
 def find_table(paper: str, number: str) -> PaperTable:
@@ -202,10 +214,10 @@ def find_table(paper: str, number: str) -> PaperTable:
     for key, table in tables.items():
         if plain_number(key) == plain_number(number):
             return table
-    others = [f"--paper {other} has {', '.join(load_paper(other).tables)}"
-              for other in PAPERS if other != paper]
-    raise DataError(f"--table {number}: there is no such table; --paper {paper} has "
-                    f"{', '.join(tables)}; {'; '.join(others)}")
+    others = [f"--paper {other} has {', '.join(load_paper(other).tables)}" for other in PAPERS if other != paper]
+    raise DataError(
+        f"--table {number}: there is no such table; --paper {paper} has {', '.join(tables)}; {'; '.join(others)}"
+    )
 
 
 def plain_number(text: str) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.papers.tables import PAPERS, load_paper
 from espnet2_ext.papers.sweep_notes import read_notes
+from espnet2_ext.papers.tables import PAPERS, load_paper
 
 _FOLDER = re.compile(r"(qsep|tag|weak)_.")  # of an experiment
 _CELL = re.compile(r"(?:(?:qsep|tag|weak)_)?(.+?)(?:_seed(\d+))?$")
@@ -74,8 +74,7 @@ def check_names(roots: Sequence[str]) -> None:
     known = {cell for table in tables for row in table.rows for cell in table.cells(row)}
     for root in roots:
         if (name := split_root(str(root))[0]) and name not in known:
-            raise DataError(f"--exp_dirs {root}: no table has a cell {name}; there is "
-                            f"{', '.join(sorted(known))}")
+            raise DataError(f"--exp_dirs {root}: no table has a cell {name}; there is {', '.join(sorted(known))}")
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:

@@ -16,11 +16,13 @@ PERPLEXITY = 30.0
 FORMULA = (
     r"$D = \frac{1}{4}\,\sum_d\left[\frac{\sigma_{1d}^2}{\sigma_{2d}^2}"
     r" + \frac{\sigma_{2d}^2}{\sigma_{1d}^2} - 2 + (\mu_{1d} - \mu_{2d})^2"
-    r"\left(\frac{1}{\sigma_{1d}^2} + \frac{1}{\sigma_{2d}^2}\right)\right]$")
+    r"\left(\frac{1}{\sigma_{1d}^2} + \frac{1}{\sigma_{2d}^2}\right)\right]$"
+)
 KL_WORDS = (
     "mean of KL(1||2) and KL(2||1) of two Gaussians with diagonal covariance, fitted to the two "
     "classes in the plane that is drawn: 1/4 sum over the axes of v1/v2 + v2/v1 - 2 "
-    "+ (m1 - m2)^2 (1/v1 + 1/v2), with means m and variances v (over N)")
+    "+ (m1 - m2)^2 (1/v1 + 1/v2), with means m and variances v (over N)"
+)
 
 
 class Panel(NamedTuple):
@@ -81,8 +83,7 @@ def project(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     vectors = np.asarray(vectors, dtype=np.float64)
     if not vectors.std(0).any():
         raise DataError("all clips have one and the same vector: there is nothing to draw")
-    tsne = TSNE(2, perplexity=min(PERPLEXITY, (len(vectors) - 1) / 3), init="pca",
-                random_state=seed)
+    tsne = TSNE(2, perplexity=min(PERPLEXITY, (len(vectors) - 1) / 3), init="pca", random_state=seed)
     return tsne.fit_transform(vectors).astype(np.float64)
 
 
@@ -98,11 +99,22 @@ def record(systems: Sequence[System], clips, seed: int) -> dict:
     Args:
         clips: what `embedding_clips.draw_clips` gave.
     """
-    shown = [{"name": s.name, **s.about,
-              "kl": {p.what: p.kl for p in s.panels},
-              "points": {p.what: p.points.round(4).tolist() for p in s.panels}} for s in systems]
+    shown = [
+        {
+            "name": s.name,
+            **s.about,
+            "kl": {p.what: p.kl for p in s.panels},
+            "points": {p.what: p.points.round(4).tolist() for p in s.panels},
+        }
+        for s in systems
+    ]
     return {
         "figure": "CaRE-SEP paper, figure 3: t-SNE of separation features and query embeddings",
-        "classes": list(clips.names), "clips": clips.ids, "class_of_clip": clips.classes.tolist(),
-        **clips.source, "seed": seed, "kl_formula": KL_WORDS, "systems": shown,
-    }  # fmt: skip
+        "classes": list(clips.names),
+        "clips": clips.ids,
+        "class_of_clip": clips.classes.tolist(),
+        **clips.source,
+        "seed": seed,
+        "kl_formula": KL_WORDS,
+        "systems": shown,
+    }

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.core.metrics import is_silent
 from espnet2_ext.audio.read import read_mono, resample
+from espnet2_ext.core.metrics import is_silent
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.corpora.own_clips import read_folder
 from espnet2_ext.errors import DataError
@@ -25,8 +25,9 @@ class Clips(NamedTuple):
     source: dict[str, str]
 
 
-def draw_clips(data: str | Path, classes: Sequence[str], number: int, fs: int, *,
-               seconds: float = 10.0, seed: int = 0) -> Clips:
+def draw_clips(
+    data: str | Path, classes: Sequence[str], number: int, fs: int, *, seconds: float = 10.0, seed: int = 0
+) -> Clips:
     """Draw `number` clips of each of two classes; a clip that carries both is left out.
 
     Args:
@@ -55,7 +56,8 @@ def draw_clips(data: str | Path, classes: Sequence[str], number: int, fs: int, *
         if len(own) < number:
             raise DataError(
                 f"{data}: {len(own)} clips of {source.classes[k][1]!r} without "
-                f"{source.classes[picked[1 - side]][1]!r}, {number} are asked for (--clips)")
+                f"{source.classes[picked[1 - side]][1]!r}, {number} are asked for (--clips)"
+            )
         for i in sorted(rng.choice(len(own), number, replace=False)):
             ids.append(source.id(own[i]))
             waves.append(_cut(source.read(own[i], fs), round(seconds * fs), f"{data}: {ids[-1]}"))

@@ -48,18 +48,42 @@ def _draw_panel(axis, panel: Panel, names: tuple[str, str], classes: np.ndarray)
         mean, variance = gaussian(points)
         spread = np.sqrt(variance)
         for sigmas, alpha in ((2, 0.07), (1, 0.13)):
-            axis.add_patch(Ellipse(mean, *(2 * sigmas * spread), facecolor=colour, alpha=alpha,
-                                   edgecolor="none", zorder=1))  # fmt: skip
-        axis.add_patch(Ellipse(mean, *(4 * spread), fill=False, edgecolor=colour, linewidth=0.9,
-                               linestyle=(0, (4, 3)), alpha=0.8, zorder=1))  # fmt: skip
-        axis.scatter(*points.T, s=30, marker=MARKERS[side], color=colour, alpha=0.8,
-                     edgecolors="white", linewidths=0.5, label=name, zorder=2)  # fmt: skip
+            axis.add_patch(
+                Ellipse(mean, *(2 * sigmas * spread), facecolor=colour, alpha=alpha, edgecolor="none", zorder=1)
+            )
+        axis.add_patch(
+            Ellipse(
+                mean,
+                *(4 * spread),
+                fill=False,
+                edgecolor=colour,
+                linewidth=0.9,
+                linestyle=(0, (4, 3)),
+                alpha=0.8,
+                zorder=1,
+            )
+        )
+        axis.scatter(
+            *points.T,
+            s=30,
+            marker=MARKERS[side],
+            color=colour,
+            alpha=0.8,
+            edgecolors="white",
+            linewidths=0.5,
+            label=name,
+            zorder=2,
+        )
         axis.plot(*mean, marker="+", color=colour, markersize=11, markeredgewidth=2, zorder=3)
         corners += [points.min(0), points.max(0), mean - 2 * spread, mean + 2 * spread]
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
     margin = MARGIN * (high - low)
-    axis.set(xlim=(low[0] - margin[0], high[0] + margin[0]),
-             ylim=(low[1] - margin[1], high[1] + margin[1]), xticks=[], yticks=[])
+    axis.set(
+        xlim=(low[0] - margin[0], high[0] + margin[0]),
+        ylim=(low[1] - margin[1], high[1] + margin[1]),
+        xticks=[],
+        yticks=[],
+    )
     for spine in axis.spines.values():
         spine.set(color="0.8", linewidth=0.8)
 
@@ -73,7 +97,8 @@ def caption(systems: Sequence[System]) -> str:
         "mean over its map, in the separation pass of a clip with its own embedding as the query.\n"
         r"$D$: symmetric KL divergence of two Gaussians with diagonal covariance, fitted to the "
         "two classes in the plane that is drawn\n(cross: mean; shaded: one and two standard "
-        "deviations along each axis).\n\n" + FORMULA + "\n")
+        "deviations along each axis).\n\n" + FORMULA + "\n"
+    )
 
 
 def save_embeddings(figure, path: str | os.PathLike) -> Path:

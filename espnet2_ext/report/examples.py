@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
-from espnet2_ext.util.files import atomic_path
 from espnet2_ext.report.figures import save
-from espnet2_ext.scores.test_set import DataFolder, read_signal
 from espnet2_ext.report.spectrograms import draw_spectrograms
+from espnet2_ext.scores.test_set import DataFolder, read_signal
+from espnet2_ext.util.files import atomic_path
 
 PEAK = 0.9
 NOTE = {
@@ -59,9 +59,7 @@ def rank_note(rank: str) -> str:
     return NOTE[rank]
 
 
-def _make(
-    data: DataFolder, passes: dict, row: dict, protocol: str, rank: str, out: Path
-) -> Example:
+def _make(data: DataFolder, passes: dict, row: dict, protocol: str, rank: str, out: Path) -> Example:
     key, name = row["key"], _sounds_of(data, row["key"])
     mix, fs = read_signal(data.scp["wav.scp"][key], key)
     target, _ = read_signal(data.scp["spk1.scp"][key], key)

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.util.files import atomic_path
 from espnet2_ext.report.experiment import training_curves
+from espnet2_ext.util.files import atomic_path
 
 COLOURS = {"self": "#0072B2", "other": "#D55E00"}  # safe for colour-blind readers
 _CLASSES = 40
 
 
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, layout="constrained", **options
-):
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, layout="constrained", **options):
     """A figure without a window and its axes [rows, columns]; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,9 +41,7 @@ def draw_scores(rows: list[dict], summary: dict, folder: Path) -> dict[str, Path
         "Gain against the input, and what the query costs": (draw_scatter, "gain_scatter.png"),
         "Gain by class": (draw_classes, "gain_by_class.png"),
     }
-    return {
-        title: save(draw(rows, summary), folder / name) for title, (draw, name) in drawn.items()
-    }
+    return {title: save(draw(rows, summary), folder / name) for title, (draw, name) in drawn.items()}
 
 
 def draw_histogram(rows: list[dict], summary: dict):
@@ -116,14 +112,18 @@ def draw_classes(rows: list[dict], summary: dict):
     figure, axes = new_figure(11, 1.6 + 0.34 * len(order))
     axis, height = axes[0, 0], 0.8 / len(protocols)
     for n, protocol in enumerate(protocols):
-        values = [_values([r for r in rows if r["class"] == c["mid"]], protocol, "sdr_gain")
-                  for c in order]  # fmt: skip
+        values = [_values([r for r in rows if r["class"] == c["mid"]], protocol, "sdr_gain") for c in order]
         at = np.arange(len(order)) + (n - (len(protocols) - 1) / 2) * height
         boxes = axis.boxplot(
-            values, positions=at, widths=0.8 * height, orientation="horizontal",
-            patch_artist=True, manage_ticks=False, flierprops={"markersize": 3},
+            values,
+            positions=at,
+            widths=0.8 * height,
+            orientation="horizontal",
+            patch_artist=True,
+            manage_ticks=False,
+            flierprops={"markersize": 3},
             medianprops={"color": "black"},
-        )  # fmt: skip
+        )
         for box in boxes["boxes"]:
             box.set(facecolor=COLOURS[protocol], alpha=0.6)
         axis.plot([], [], color=COLOURS[protocol], linewidth=8, alpha=0.6, label=protocol)
@@ -151,10 +151,14 @@ def draw_training(exp_dir: str | os.PathLike, folder: Path) -> Path | None:
         for stage, style in (("train", "-"), ("valid", "--")):
             values = curves[name].get(stage, {})
             axis.plot(
-                list(values), list(values.values()), style, label=stage, linewidth=1.8,
+                list(values),
+                list(values.values()),
+                style,
+                label=stage,
+                linewidth=1.8,
                 marker="." if len(values) < 40 else "",
                 color="#444444" if stage == "train" else "#009E73",
-            )  # fmt: skip
+            )
         axis.set(title=name, xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         _tidy(axis, legend=True)

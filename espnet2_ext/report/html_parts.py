@@ -38,10 +38,7 @@ summary { cursor: pointer; font-weight: 600; margin: .6rem 0; }
 def print_table(table: Table) -> str:
     """HTML of a table with its title and note."""
     head = "".join(f"<th>{text(c)}</th>" for c in table.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>\n"
-        for row in table.rows
-    )
+    rows = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows)
     note = text(table.note).replace("`", "")
     return (
         f'<h3>{text(table.title)}</h3><p class="note">{note}</p><div class="scroll"><table>'

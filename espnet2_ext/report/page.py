@@ -5,26 +5,18 @@ import os
 import shutil
 from pathlib import Path
 
-from espnet2_ext.util.files import write_text
 from espnet2_ext.report.examples import Example, make_examples, rank_note
-from espnet2_ext.report.experiment import (
-    facts,
-    load_rows,
-    load_summary,
-    scored_sets,
-    training_curves,
-)
+from espnet2_ext.report.experiment import facts, load_rows, load_summary, scored_sets, training_curves
 from espnet2_ext.report.figures import draw_scores, draw_training
-from espnet2_ext.scores.test_set import load_data_folder, load_outputs
 from espnet2_ext.report.html_parts import document, fact_list, link, picture, print_table, text
 from espnet2_ext.report.results import set_facts, set_tables
 from espnet2_ext.report.tables import PROTOCOL_NOTE
+from espnet2_ext.scores.test_set import load_data_folder, load_outputs
+from espnet2_ext.util.files import write_text
 
 
 def write_page(
-    exp_dir: str | os.PathLike,
-    inference_dirs: list[str] | None = None,
-    data_dirs: list[str] | None = None,
+    exp_dir: str | os.PathLike, inference_dirs: list[str] | None = None, data_dirs: list[str] | None = None
 ) -> Path:
     """Write exp_dir/report/ (index.html, figures/, audio/) from scored test sets.
 

@@ -6,10 +6,10 @@ import platform
 import subprocess
 from pathlib import Path
 
-from espnet2_ext.util.files import write_text
 from espnet2_ext.report import tables
 from espnet2_ext.report.experiment import facts, load_summary, scored_sets
 from espnet2_ext.report.tables import NONE, Table
+from espnet2_ext.util.files import write_text
 
 _CLASS_ROWS = 60
 
@@ -77,9 +77,13 @@ def set_facts(summary: dict) -> dict[str, str]:
 def set_tables(summary: dict, class_rows: int | None = None) -> list[Table]:
     """All tables of a test set, in the order of the report."""
     made = [
-        tables.overall(summary), tables.first_targets(summary), tables.espnet(summary),
-        tables.silence(summary), tables.tagging(summary), tables.classes(summary, class_rows),
-    ]  # fmt: skip
+        tables.overall(summary),
+        tables.first_targets(summary),
+        tables.espnet(summary),
+        tables.silence(summary),
+        tables.tagging(summary),
+        tables.classes(summary, class_rows),
+    ]
     return [table for table in made if table is not None]
 
 
@@ -95,9 +99,8 @@ def _git() -> dict[str, str]:
     here = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "log", "-1", "--format=%H%n%cd"],
-            capture_output=True, text=True, timeout=10,
-        )  # fmt: skip
+            ["git", "-C", str(here), "log", "-1", "--format=%H%n%cd"], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return {}
     lines = done.stdout.splitlines()

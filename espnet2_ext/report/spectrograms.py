@@ -32,18 +32,22 @@ def draw_grid(rows: dict[str, dict[str, np.ndarray]], fs: int, title: str):
     images = {r: {n: _spectrogram(x, fs) for n, x in row.items()} for r, row in rows.items()}
     top = max(max(i.max() for row in images.values() for i in row.values()), -200.0)
     columns, high = max(map(len, rows.values())), 1.155 + 2.345 * len(rows) + _GAP * (len(rows) - 1)
-    figure, axes = new_figure(3.3 * columns, high, len(rows), columns, layout=None, sharey=True,
-                              sharex=True)  # fmt: skip
+    figure, axes = new_figure(3.3 * columns, high, len(rows), columns, layout=None, sharey=True, sharex=True)
     bottom, up = 0.525 / high, 1 - 0.63 / high
-    figure.subplots_adjust(left=0.05, right=0.935, bottom=bottom, top=up, wspace=0.14,
-                           hspace=_GAP / 2.345)  # fmt: skip
+    figure.subplots_adjust(left=0.05, right=0.935, bottom=bottom, top=up, wspace=0.14, hspace=_GAP / 2.345)
     for line, (row, panels) in zip(axes, images.items(), strict=True):
         for axis, (name, image) in zip(line, panels.items()):
             seconds = len(rows[row][name]) / fs
             shown = axis.imshow(
-                image - top, origin="lower", aspect="auto", cmap="magma", vmin=-_RANGE_DB, vmax=0,
-                extent=(0, seconds, 0, _BANDS), interpolation="nearest",
-            )  # fmt: skip
+                image - top,
+                origin="lower",
+                aspect="auto",
+                cmap="magma",
+                vmin=-_RANGE_DB,
+                vmax=0,
+                extent=(0, seconds, 0, _BANDS),
+                interpolation="nearest",
+            )
             axis.set_title(f"{row}: {name}" if row else name, fontsize=12 if len(rows) == 1 else 10)
     for axis in axes[-1]:
         axis.set_xlabel("time (s)", fontsize=10)

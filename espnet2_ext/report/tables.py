@@ -5,10 +5,7 @@ import dataclasses
 from espnet2_ext.scores.espnet import SCORES
 
 NONE = "–"
-PROTOCOL_NOTE = {
-    "self": "the query is the clean target itself",
-    "other": "the query is another clip of the class",
-}
+PROTOCOL_NOTE = {"self": "the query is the clean target itself", "other": "the query is another clip of the class"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +49,12 @@ def first_targets(summary: dict) -> Table | None:
     found = {p: f.get("first_targets") for p, f in summary["protocols"].items()}
     if not any((f or {}).get("sdr", {}).get("count") for f in found.values()):
         return None
-    rows = [[p, str(f["sdr"]["count"]), both(f["sdr"]), both(f["sdr_gain"])]
-            for p, f in found.items() if f]  # fmt: skip
+    rows = [[p, str(f["sdr"]["count"]), both(f["sdr"]), both(f["sdr_gain"])] for p, f in found.items() if f]
     columns = ["query", "first targets", "mixture-SDR", "gain"]
-    note = ("The figures above are over both targets of each mixture; here those of its first one, "
-            "which in a list of whole clips is each clip once. dB, mean (median).")
+    note = (
+        "The figures above are over both targets of each mixture; here those of its first one, "
+        "which in a list of whole clips is each clip once. dB, mean (median)."
+    )
     return Table("First targets", note, columns, rows)
 
 
@@ -81,19 +79,31 @@ def espnet(summary: dict) -> Table:
 def silence(summary: dict) -> Table:
     """What left the means and what stands for it instead."""
     columns = [
-        "query", "silent references", "their output level", "false extractions",
-        "false extractions of silence-SDR", "silent estimates", "mixtures of one source",
+        "query",
+        "silent references",
+        "their output level",
+        "false extractions",
+        "false extractions of silence-SDR",
+        "silent estimates",
+        "mixtures of one source",
         "no query",
-    ]  # fmt: skip
+    ]
     rows = []
     for name, p in summary["protocols"].items():
         silent, count = p["silent_references"], p["silent_references"]["count"]
         checked = p.get("silence_sdr", {}).get("count", 0)
-        rows.append([
-            name, str(count), both(silent["level_db"]),
-            f"{silent['false_extractions']} of {count}", f"{p['false_extractions']} of {checked}",
-            str(p["silent_estimates"]), str(p["single_sources"]), str(p["without_query"]),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                str(count),
+                both(silent["level_db"]),
+                f"{silent['false_extractions']} of {count}",
+                f"{p['false_extractions']} of {checked}",
+                str(p["silent_estimates"]),
+                str(p["single_sources"]),
+                str(p["without_query"]),
+            ]
+        )
     note = (
         "Silent references and mixtures of one source have no SDR and are in no mean above, nor "
         "are targets without a query (a class of one clip has no `other`). Output level: dB "
@@ -108,10 +118,7 @@ def tagging(summary: dict) -> Table | None:
     if not summary["tagging"]:
         return None
     counted = ("classes", "classes_without_clips", "keys")
-    rows = [
-        [name, f"{t['map']:.4f}", *(str(t[n]) for n in counted)]
-        for name, t in summary["tagging"].items()
-    ]
+    rows = [[name, f"{t['map']:.4f}", *(str(t[n]) for n in counted)] for name, t in summary["tagging"].items()]
     columns = ["query", "mAP", "classes", "classes without a target", "targets"]
     note = "Average precision (scikit-learn), mean over the classes that occur in the labels."
     return Table("Tagging", note, columns, rows)

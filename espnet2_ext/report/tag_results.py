@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.util.files import write_text
 from espnet2_ext.report.experiment import facts
 from espnet2_ext.report.figures import draw_training
 from espnet2_ext.report.results import environment, markdown
 from espnet2_ext.report.tables import NONE, Table
 from espnet2_ext.scores.tag_score import FORMULAS, load_scores
+from espnet2_ext.util.files import write_text
 
 # The commit of the report is not that of the training; the same scores give the same text.
 AT_REPORT = ("Git hash", "Commit date")
@@ -51,11 +51,20 @@ def share(value: float | None) -> str:
 
 def overall(scores: dict[str, dict]) -> Table:
     """A row a test set."""
-    rows = [[name, share(s["map"]), share(s["accuracy"]), str(len(s["classes"])),
-             str(s["classes_without_clips"]), str(s["keys"]), f"{s['seconds'] / 3600:.2f}",
-             s["manifest_hash"]] for name, s in scores.items()]  # fmt: skip
-    columns = ["set", "mAP", "accuracy", "classes", "classes without clips", "clips", "hours",
-               "manifest hash"]  # fmt: skip
+    rows = [
+        [
+            name,
+            share(s["map"]),
+            share(s["accuracy"]),
+            str(len(s["classes"])),
+            str(s["classes_without_clips"]),
+            str(s["keys"]),
+            f"{s['seconds'] / 3600:.2f}",
+            s["manifest_hash"],
+        ]
+        for name, s in scores.items()
+    ]
+    columns = ["set", "mAP", "accuracy", "classes", "classes without clips", "clips", "hours", "manifest hash"]
     return Table("Tagging", "mAP is the mean over the classes that occur.", columns, rows)
 
 
@@ -69,8 +78,7 @@ def by_class(name: str, scores: dict) -> Table:
 
 def folds(mean: dict) -> Table:
     """A row a fold of `mean_scores`, and the mean."""
-    rows = [[f["folder"], str(f["keys"]), share(f["accuracy"]), share(f["map"])]
-            for f in mean["folds"]]  # fmt: skip
+    rows = [[f["folder"], str(f["keys"]), share(f["accuracy"]), share(f["map"])] for f in mean["folds"]]
     spread = [share(mean["std"][n]) for n in ("accuracy", "map")]
     rows.append(["mean", str(mean["keys"]), share(mean["accuracy"]), share(mean["map"])])
     rows.append(["standard deviation", "", *spread])

@@ -40,8 +40,7 @@ def training_of(exp_dir: str | Path) -> Training:
     if steps is not None and "batch_size" in config:
         pairs = "extractor" in config
         clips = steps * int(config["batch_size"]) * (CLIPS_A_MIXTURE if pairs else 1)
-    return Training(facts(exp_dir).get("parameters"), sum(times.values()) if times else None,
-                    steps, clips)
+    return Training(facts(exp_dir).get("parameters"), sum(times.values()) if times else None, steps, clips)
 
 
 def seconds_of(text: str) -> float:

@@ -8,10 +8,10 @@ import numpy as np
 
 from espnet2_ext.report.examples import PEAK, file_name, write_sound
 from espnet2_ext.report.figures import save
-from espnet2_ext.scores.test_set import read_signal
 from espnet2_ext.report.spectrograms import draw_grid
-from espnet2_ext.scores.weak_folders import REST, Outputs, WeakData, load_weak_outputs
 from espnet2_ext.report.weak_sets import Scored
+from espnet2_ext.scores.test_set import read_signal
+from espnet2_ext.scores.weak_folders import REST, Outputs, WeakData, load_weak_outputs
 
 REFERENCE = "reference"
 COUNT = 2  # examples of each rank
@@ -54,8 +54,7 @@ def pick(scored: Sequence[Scored], count: int | None = None) -> dict[str, list[s
         some = [row["key"] for row in scored[0].rows[:COUNT]] if not keys else []
         return {"worst": keys[:1], "median": [], "best": keys[1:2], "first": some}
     middle = (len(keys) - count) // 2
-    return {"worst": keys[:count], "median": keys[middle:middle + count],
-            "best": keys[-count:][::-1]}
+    return {"worst": keys[:count], "median": keys[middle : middle + count], "best": keys[-count:][::-1]}
 
 
 def make_weak_examples(data: WeakData, scored: Sequence[Scored], out: Path) -> list[Example]:
@@ -68,17 +67,20 @@ def make_weak_examples(data: WeakData, scored: Sequence[Scored], out: Path) -> l
     rows = {s.label: {row["key"]: row for row in s.rows} for s in scored}
     return [
         _make(data, scps, {label: by_key[key] for label, by_key in rows.items()}, key, rank, out)
-        for rank, keys in pick(scored).items() for key in keys
+        for rank, keys in pick(scored).items()
+        for key in keys
     ]
 
 
-def _make(data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], key: str, rank: str,
-          out: Path) -> Example:
+def _make(
+    data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], key: str, rank: str, out: Path
+) -> Example:
     """One example. rows: label -> row of `key`."""
     mix, sounds, fs = _sounds(data, outputs, rows, key)
     stem = file_name(key)
-    factor = PEAK / max([1e-6, *(float(np.abs(x).max()) for found in [{"": mix}, *sounds.values()]
-                                 for x in found.values())])  # fmt: skip
+    factor = PEAK / max(
+        [1e-6, *(float(np.abs(x).max()) for found in [{"": mix}, *sounds.values()] for x in found.values())]
+    )
     cells: dict[str, dict[str, Cell]] = {}
     for c, found in sounds.items():
         cells[c] = {}
@@ -97,8 +99,9 @@ def _make(data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], ke
     return Example(rank, key, heard or key, mixture, shown, cells)
 
 
-def _sounds(data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict],
-            key: str) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]], int]:
+def _sounds(
+    data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], key: str
+) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]], int]:
     """The mixture, class -> name -> [T] (no reference where a class is silent), and the rate."""
     mix, fs = read_signal(data.mix[key], key)
     places = dict(zip([*data.classes, REST], [*data.refs, data.rest]))

@@ -24,9 +24,8 @@ def draw_density(scored: Sequence[Scored]):
     (left, low), (right, high) = np.percentile(everything, [_TAIL, 100 - _TAIL], axis=0)
     x_span, y_span = _widen(left, right), _widen(min(low, 0.0), high)
     figure, axes = new_figure(
-        0.9 + 2.35 * len(classes), 0.9 + 2.1 * len(scored), len(scored), len(classes),
-        sharex=True, sharey=True,
-    )  # fmt: skip
+        0.9 + 2.35 * len(classes), 0.9 + 2.1 * len(scored), len(scored), len(classes), sharex=True, sharey=True
+    )
     for line, s in zip(axes, scored, strict=True):
         for axis, c in zip(line, classes, strict=True):
             _panel(axis, points[s.label, c], (x_span, y_span))
@@ -55,8 +54,7 @@ def _panel(axis, points: np.ndarray, spans: tuple) -> None:
     shade = density(points, spans)
     order = np.argsort(shade)  # the densest on top
     size = float(np.clip(4000 / len(points), 5, 24))
-    axis.scatter(*points[order].T, c=shade[order], s=size, cmap="turbo", vmin=0, vmax=1,
-                 linewidths=0, rasterized=True)
+    axis.scatter(*points[order].T, c=shade[order], s=size, cmap="turbo", vmin=0, vmax=1, linewidths=0, rasterized=True)
     mean = points[:, 1].mean()
     axis.axhline(mean, color="black", linewidth=1, linestyle="--")
     text = f"mean {mean:.1f}, n {len(points)}".replace("-0.0,", "0.0,")

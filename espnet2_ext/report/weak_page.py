@@ -6,23 +6,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.util.files import write_text
 from espnet2_ext.report.examples import rank_note
 from espnet2_ext.report.experiment import training_curves
 from espnet2_ext.report.figures import draw_training, save
 from espnet2_ext.report.html_parts import document, fact_list, link, picture, print_table, text
 from espnet2_ext.report.weak_examples import REFERENCE, Example, make_weak_examples
 from espnet2_ext.report.weak_figures import draw_density
-from espnet2_ext.scores.weak_folders import load_weak_data
-from espnet2_ext.report.weak_sets import (
-    Experiment,
-    Scored,
-    model_facts,
-    ordering,
-    scored_on,
-    set_facts,
-)
+from espnet2_ext.report.weak_sets import Experiment, Scored, model_facts, ordering, scored_on, set_facts
 from espnet2_ext.report.weak_tables import set_tables
+from espnet2_ext.scores.weak_folders import load_weak_data
+from espnet2_ext.util.files import write_text
 
 VERSION = 1
 LISTEN = (
@@ -32,9 +25,7 @@ LISTEN = (
 )
 
 
-def write_weak_page(
-    out_dir: str | os.PathLike, experiments: Sequence[Experiment], sets: Sequence[str]
-) -> Path:
+def write_weak_page(out_dir: str | os.PathLike, experiments: Sequence[Experiment], sets: Sequence[str]) -> Path:
     """Write out_dir/index.html with figures/ and a folder of examples for each test set.
 
     Nothing is loaded from elsewhere: the folder can be copied and opened as it is. Nothing is done
@@ -75,16 +66,21 @@ def _stamp(experiments: Sequence[Experiment], scored: dict[str, list[Scored]]) -
 def _section(test: str, found: list[Scored], out: Path) -> list[str]:
     """Tables, figure and sounds of one test set."""
     shutil.rmtree(out / test, ignore_errors=True)
-    body = [f"<h2>{text(test)}</h2>", f'<nav><a href="#{text(test)}-listen">Listen</a></nav>',
-            f"<p>{text(ordering(found))}</p>", fact_list(set_facts(found[0]))]  # fmt: skip
+    body = [
+        f"<h2>{text(test)}</h2>",
+        f'<nav><a href="#{text(test)}-listen">Listen</a></nav>',
+        f"<p>{text(ordering(found))}</p>",
+        fact_list(set_facts(found[0])),
+    ]
     tables = [print_table(table) for table in set_tables(found)]
     if found[0].summary["overall"]["gain"]["count"]:
         figure = save(draw_density(found), out / "figures" / f"{test}_density.png")
-        tables[1:1] = ["<h3>Improvement against the input</h3>", picture(
-            figure, out, "Improvement against the input, by class and label type")]
+        tables[1:1] = [
+            "<h3>Improvement against the input</h3>",
+            picture(figure, out, "Improvement against the input, by class and label type"),
+        ]
     body += tables
-    body += [f'<h2 id="{text(test)}-listen">Listen: {text(test)}</h2>',
-             f'<p class="note">{LISTEN}</p>']  # fmt: skip
+    body += [f'<h2 id="{text(test)}-listen">Listen: {text(test)}</h2>', f'<p class="note">{LISTEN}</p>']
     data = load_weak_data(found[0].summary["data_dir"])
     examples = make_weak_examples(data, found, out / test)
     for rank in dict.fromkeys(e.rank for e in examples):
@@ -99,8 +95,7 @@ def _card(example: Example, labels: list[str], out: Path) -> str:
     rows = ""
     for cls, cells in example.cells.items():
         shown = [cells.get(c) for c in columns]
-        players = "".join(
-            f"<td>{_player(cell.path, out, cell.note) if cell else ''}</td>" for cell in shown)
+        players = "".join(f"<td>{_player(cell.path, out, cell.note) if cell else ''}</td>" for cell in shown)
         rows += f"<tr><td>{text(cls.replace('_', ' '))}</td>{players}</tr>\n"
     image = picture(example.picture, out, f"Spectrograms of {example.key}")
     return (
@@ -112,5 +107,4 @@ def _card(example: Example, labels: list[str], out: Path) -> str:
 
 
 def _player(path: Path, out: Path, note: str) -> str:
-    return (f'<audio controls preload="none" src="{link(path, out)}"></audio>'
-            f'<div class="note">{text(note)}</div>')  # fmt: skip
+    return f'<audio controls preload="none" src="{link(path, out)}"></audio><div class="note">{text(note)}</div>'

@@ -4,25 +4,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.util.files import write_text
 from espnet2_ext.report.results import environment, markdown
-from espnet2_ext.report.weak_sets import (
-    Experiment,
-    Scored,
-    model_facts,
-    ordering,
-    scored_on,
-    set_facts,
-)
+from espnet2_ext.report.weak_sets import Experiment, Scored, model_facts, ordering, scored_on, set_facts
 from espnet2_ext.report.weak_tables import set_tables
+from espnet2_ext.util.files import write_text
 
 # The commit of the report is not that of the trainings; the same scores give the same text.
 AT_REPORT = ("Git hash", "Commit date")
 
 
-def write_weak_results(
-    out_dir: str | os.PathLike, experiments: Sequence[Experiment], sets: Sequence[str]
-) -> Path:
+def write_weak_results(out_dir: str | os.PathLike, experiments: Sequence[Experiment], sets: Sequence[str]) -> Path:
     """Write out_dir/RESULTS.md; left alone when nothing changed.
 
     Args:
@@ -39,8 +30,7 @@ def write_weak_results(
     return path
 
 
-def lines_of(name: str, experiments: Sequence[Experiment],
-             scored: dict[str, list[Scored]]) -> list[str]:
+def lines_of(name: str, experiments: Sequence[Experiment], scored: dict[str, list[Scored]]) -> list[str]:
     """Lines of RESULTS.md."""
     everything = [s for found in scored.values() for s in found]
     date = max((s.folder / "scores" / "summary.json").stat().st_mtime for s in everything)

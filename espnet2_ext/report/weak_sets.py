@@ -59,8 +59,9 @@ def scored_on(experiments: Sequence[Experiment], name: str) -> list[Scored]:
     for s in found[1:]:
         for what in ("classes", "table"):
             if s.summary[what] != first[what]:
-                raise DataError(f"{s.folder}: scored on other mixtures than {found[0].folder} "
-                                f"({what}); score both on one set")
+                raise DataError(
+                    f"{s.folder}: scored on other mixtures than {found[0].folder} ({what}); score both on one set"
+                )
     return found
 
 
@@ -79,8 +80,9 @@ def model_facts(experiment: Experiment) -> dict[str, str]:
     config = config_of(experiment.folder)
     found = {"experiment": str(experiment.folder)}
     for name in ("label_type", "separator", "strategy", "classifier"):
-        if config.get(name) is not None and not (name in ("strategy", "classifier")
-                                                 and config.get("label_type") == "strong"):
+        if config.get(name) is not None and not (
+            name in ("strategy", "classifier") and config.get("label_type") == "strong"
+        ):
             found[name.replace("_", " ")] = str(config[name])
     found |= facts(experiment.folder)
     if told := told_trials(experiment.folder):
@@ -98,8 +100,7 @@ def set_facts(scored: Scored) -> dict[str, str]:
     overall = s["overall"]
     found = {
         "data": s["data_dir"],
-        "mixtures": f"{s['keys']} ({table['events']} events), {s['seconds'] / 3600:.2f} h, "
-        f"{s['fs']} Hz",
+        "mixtures": f"{s['keys']} ({table['events']} events), {s['seconds'] / 3600:.2f} h, {s['fs']} Hz",
         "scored sources": f"{overall['input']['count']} (left out: {overall['silent']['count']} "
         f"silent, {s['alone']} alone in their mixture)",
     }
@@ -122,8 +123,7 @@ def ordering(scored: Sequence[Scored]) -> str:
     means = {s.label: s.summary["overall"]["gain"]["mean"] for s in scored}
     known = {label: v for label, v in means.items() if v is not None}
     if not known:
-        return ("No source was scored: there are no isolated sounds to compare with, or none "
-                "sounds beside another.")
+        return "No source was scored: there are no isolated sounds to compare with, or none sounds beside another."
     ranked = sorted(known, key=lambda label: -known[label])
     text = " > ".join(f"{label} {known[label]:.2f}".replace("-0.00", "0.00") for label in ranked)
     text = f"Mean SI-SDR improvement over all sources, as measured: {text} dB"

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.util.parallel import map_parts
-from espnet2_ext.util.files import write_text
 from espnet2_ext.scores.test_set import DataFolder
+from espnet2_ext.util.files import write_text
+from espnet2_ext.util.parallel import map_parts
 
 # SIR is left out: with one source it is infinite.
 SCORES = ("SDR", "SI_SNR", "SAR", "STOI", "ESTOI")
@@ -29,14 +29,7 @@ _STOI_UNDEFINED = 1e-3
 
 
 def score_by_espnet(
-    rows: list[dict],
-    data: DataFolder,
-    outputs: dict,
-    out: Path,
-    *,
-    max_keys: int | None,
-    stamp: str,
-    **run,
+    rows: list[dict], data: DataFolder, outputs: dict, out: Path, *, max_keys: int | None, stamp: str, **run
 ) -> None:
     """Put ESPnet's scores into `rows` (as row[system]["espnet"]) and its files into `out`/espnet.
 
@@ -69,11 +62,7 @@ def _items(rows: list[dict], refs: dict, estimates: dict, max_keys: int | None) 
     """What ESPnet can score: sounding references and estimates of at most `max_keys` keys."""
     drawn = np.random.default_rng(0).permutation(len(rows))[:max_keys]
     return [
-        {
-            "key": f"{system}:{row['key']}",
-            "ref": refs[row["key"]],
-            "est": estimates[system][row["key"]],
-        }
+        {"key": f"{system}:{row['key']}", "ref": refs[row["key"]], "est": estimates[system][row["key"]]}
         for row in (rows[n] for n in sorted(drawn))
         for system in estimates
         if system in row
@@ -95,13 +84,25 @@ def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
             lines = (f"{item['key']} {item[name]}\n" for item in items)
             tables[name].write_text("".join(lines), encoding="utf-8")
         command = [
-            sys.executable, "-m", "espnet2.bin.enh_scoring", "--key_file", str(tables["ref"]),
-            "--ref_scp", str(tables["ref"]), "--inf_scp", str(tables["est"]), "--is_tse", "true",
-            "--dtype", "float64", "--log_level", "WARNING", "--output_dir", f"{tmp}/out",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+            sys.executable,
+            "-m",
+            "espnet2.bin.enh_scoring",
+            "--key_file",
+            str(tables["ref"]),
+            "--ref_scp",
+            str(tables["ref"]),
+            "--inf_scp",
+            str(tables["est"]),
+            "--is_tse",
+            "true",
+            "--dtype",
+            "float64",
+            "--log_level",
+            "WARNING",
+            "--output_dir",
+            f"{tmp}/out",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if done.returncode != 0:
             raise RuntimeError(f"espnet2.bin.enh_scoring failed:\n{done.stderr[-2000:]}")
         scores: dict = {item["key"]: {} for item in items}

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.metrics import METRICS, is_silent, level_db
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
 from espnet2_ext.scores.bss_eval import bss_eval_sdr
 from espnet2_ext.scores.espnet import score_by_espnet
+from espnet2_ext.scores.summary import summarise_scores
+from espnet2_ext.scores.tagging import mean_average_precision
 from espnet2_ext.scores.test_set import (
     INPUTS,
     DataFolder,
@@ -32,8 +32,8 @@ from espnet2_ext.scores.test_set import (
     read_signal,
     read_tags,
 )
-from espnet2_ext.scores.summary import summarise_scores
-from espnet2_ext.scores.tagging import mean_average_precision
+from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
 _PART = 32  # keys a part: some seconds of work, so that little is lost and the bar moves
@@ -120,10 +120,15 @@ def score_key(item: dict) -> dict:
     single = not silent_ref and bool(is_silent((mix - ref)[None])[0])
     unprocessed = _scores(key, "the mixture", mix, ref, single)
     row = {
-        "key": key, "class": item["class"], "seconds": len(ref) / fs, "fs": fs,
+        "key": key,
+        "class": item["class"],
+        "seconds": len(ref) / fs,
+        "fs": fs,
         "reference_db": metric_value(level_db(ref[None])),
-        "silent_reference": silent_ref, "single_source": single, "mixture": unprocessed,
-    }  # fmt: skip
+        "silent_reference": silent_ref,
+        "single_source": single,
+        "mixture": unprocessed,
+    }
     for protocol, passes in item["est"].items():
         signals = {p: _read_like(passes, p, inputs[p], fs, key) for p in passes}
         scores = _score_passes(key, protocol, signals, inputs, single)
@@ -139,9 +144,7 @@ def _score_passes(key: str, protocol: str, signals: dict, inputs: dict, single: 
     scores |= {"level_db": -pushed, "silent_estimate": bool(is_silent(est[None])[0])}
     if "clean" in signals:
         for metric in ("sdr", "si_sdr"):
-            scores[f"clean_{metric}"] = _metric(
-                key, f"{what}/clean", metric, est=signals["clean"], ref=ref
-            )
+            scores[f"clean_{metric}"] = _metric(key, f"{what}/clean", metric, est=signals["clean"], ref=ref)
     if "silence" in signals:
         scores["silence_sdr"] = _metric(
             key, f"{what}/silence", "silence_sdr", est=signals["silence"], mix=inputs["silence"]
@@ -186,9 +189,7 @@ def _read_like(places: dict, name: str, like: np.ndarray, fs: int, key: str | No
     if rate != fs:
         raise DataError(f"key {key}: {places[name]}: {rate} Hz, but the reference has {fs} Hz")
     if len(audio) != len(like):
-        raise DataError(
-            f"key {key}: {places[name]}: {len(audio)} samples, but {len(like)} are expected"
-        )
+        raise DataError(f"key {key}: {places[name]}: {len(audio)} samples, but {len(like)} are expected")
     return audio
 
 

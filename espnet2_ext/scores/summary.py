@@ -18,8 +18,7 @@ FORMULAS = {
     "si_sdr": "the same with the reference scaled to the estimate; means are kept",
     "bss_eval_sdr": "BSSEval v3 (bss_eval_sources): a distortion filter of 512 taps is forgiven",
     "clean_sdr": "sdr with the target alone as the input",
-    "silence_sdr": "10 log10(ms(input) / ms(output)) on a clip without the class; "
-    "mean squares (ms) floored at 1e-8",
+    "silence_sdr": "10 log10(ms(input) / ms(output)) on a clip without the class; mean squares (ms) floored at 1e-8",
     "gain": "score of the estimate minus score of the unprocessed mixture",
     "espnet": "espnet2.bin.enh_scoring on the mixture pass; keys with a silent signal and "
     "mixtures of a single source left out",
@@ -64,11 +63,7 @@ def examples(rows: list[dict], protocol: str, count: int = _EXAMPLES) -> dict[st
     if count == 0:
         return {"worst": keys[:1], "median": [], "best": keys[1:2]}
     middle = (len(keys) - count) // 2
-    return {
-        "worst": keys[:count],
-        "median": keys[middle : middle + count],
-        "best": keys[-count:][::-1],
-    }
+    return {"worst": keys[:count], "median": keys[middle : middle + count], "best": keys[-count:][::-1]}
 
 
 def _protocol(rows: list[dict], protocol: str, data: DataFolder) -> dict:

@@ -13,17 +13,16 @@ import numpy as np
 from espnet2_ext import __version__
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
 from espnet2_ext.scores.summary import version
 from espnet2_ext.scores.tagging import average_precision
+from espnet2_ext.util.files import write_text
 
 PACKAGES = ("espnet", "torch", "numpy", "scikit-learn")
 FORMULAS = {
     "mAP": "average precision as scikit-learn's `average_precision_score` (no interpolation), "
-           "mean over the classes that occur in the labels",
-    "accuracy": "share of clips whose likeliest class is their label; only where every clip has "
-                "exactly one",
-}  # fmt: skip
+    "mean over the classes that occur in the labels",
+    "accuracy": "share of clips whose likeliest class is their label; only where every clip has exactly one",
+}
 MEANS = ("map", "accuracy")
 
 
@@ -47,17 +46,24 @@ def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path
         raise DataError(f"{bank.path}: no clip has a label, so there is nothing to score")
     values = average_precision(scores=clipwise, truth=truth)
     occurs = ~np.isnan(values)
-    classes = {c.mid: {"name": c.name, "ap": float(values[c.index]),
-                       "clips": int(truth[:, c.index].sum())}
-               for c in bank.classes if occurs[c.index]}  # fmt: skip
+    classes = {
+        c.mid: {"name": c.name, "ap": float(values[c.index]), "clips": int(truth[:, c.index].sum())}
+        for c in bank.classes
+        if occurs[c.index]
+    }
     scores = {
-        "map": float(values[occurs].mean()), "accuracy": accuracy(clipwise, truth),
-        "classes": classes, "classes_without_clips": int((~occurs).sum()), "keys": len(bank),
-        "seconds": sum(bank.num_samples(i) for i in range(len(bank))) / bank.fs, "fs": bank.fs,
-        "bank": str(bank_dir), "manifest_hash": bank.info["manifest_hash"],
+        "map": float(values[occurs].mean()),
+        "accuracy": accuracy(clipwise, truth),
+        "classes": classes,
+        "classes_without_clips": int((~occurs).sum()),
+        "keys": len(bank),
+        "seconds": sum(bank.num_samples(i) for i in range(len(bank))) / bank.fs,
+        "fs": bank.fs,
+        "bank": str(bank_dir),
+        "manifest_hash": bank.info["manifest_hash"],
         "tags": digest,
         "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
-    }  # fmt: skip
+    }
     path = tags_dir / "scores.json"
     write_text(path, json.dumps(scores, indent=1, allow_nan=False) + "\n")
     return path
@@ -79,11 +85,9 @@ def _read_tags(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
     with np.load(path) as z:
         keys, clipwise = z["keys"].astype(str), z["clipwise"]
     if any(about.get(k) != v for k, v in bank_key(bank).items()) or len(keys) != len(bank):
-        raise DataError(f"{path}: is of other clips or classes than {bank.path} holds; tag them "
-                        "anew")
+        raise DataError(f"{path}: is of other clips or classes than {bank.path} holds; tag them anew")
     if clipwise.shape[1] != bank.num_classes:
-        raise DataError(f"{path}: has tags of {clipwise.shape[1]} classes, {bank.path} has "
-                        f"{bank.num_classes}")
+        raise DataError(f"{path}: has tags of {clipwise.shape[1]} classes, {bank.path} has {bank.num_classes}")
     return clipwise, about["digest"]
 
 
@@ -105,8 +109,10 @@ def mean_scores(folders: Sequence[str | os.PathLike]) -> dict:
     Means go over the folds, not the clips, as ESC-50's protocol asks; the key `std` holds the
     standard deviations (n - 1).
     """
-    folds = [{"folder": str(folder)} | {k: scores[k] for k in (*MEANS, "keys")}
-             for folder, scores in ((f, load_scores(f)) for f in folders)]  # fmt: skip
+    folds = [
+        {"folder": str(folder)} | {k: scores[k] for k in (*MEANS, "keys")}
+        for folder, scores in ((f, load_scores(f)) for f in folders)
+    ]
     found: dict = {"folds": folds, "keys": sum(f["keys"] for f in folds), "std": {}}
     for name in MEANS:
         values = [f[name] for f in folds]

@@ -112,9 +112,7 @@ def read_tags(path: Path, data: DataFolder, wanted: list[str]) -> np.ndarray:
             raise DataError(f"{path}: expected the arrays keys and clipwise, got {z.files}")
         keys, clipwise = z["keys"].astype(str), z["clipwise"]
     if clipwise.shape != (len(keys), len(data.names)):
-        raise DataError(
-            f"{path}: clipwise is {clipwise.shape}, expected ({len(keys)}, {len(data.names)})"
-        )
+        raise DataError(f"{path}: clipwise is {clipwise.shape}, expected ({len(keys)}, {len(data.names)})")
     rows = same_keys({k: i for i, k in enumerate(keys)}, wanted, path)
     clipwise = clipwise[[rows[k] for k in wanted]]
     bad = ~np.isfinite(clipwise).all(axis=1)

@@ -21,8 +21,7 @@ def f_measure(*, truth: np.ndarray, probability: np.ndarray, threshold: float = 
         ValueError: shapes that differ.
     """
     if truth.shape != probability.shape or truth.ndim != 2:
-        raise ValueError(f"truth and probability: expected [N, K], got {truth.shape} and "
-                         f"{probability.shape}")
+        raise ValueError(f"truth and probability: expected [N, K], got {truth.shape} and {probability.shape}")
     truth, heard = truth > 0.5, probability >= threshold
     tp, fp, fn = (x.sum(axis=0) for x in (truth & heard, ~truth & heard, truth & ~heard))
 
@@ -30,17 +29,20 @@ def f_measure(*, truth: np.ndarray, probability: np.ndarray, threshold: float = 
         return [float(a / b) if b else None for a, b in zip(part, whole)]
 
     return {
-        "tp": tp.tolist(), "fp": fp.tolist(), "fn": fn.tolist(),
-        "precision": ratio(tp, tp + fp), "recall": ratio(tp, tp + fn),
+        "tp": tp.tolist(),
+        "fp": fp.tolist(),
+        "fn": fn.tolist(),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
         "f": ratio(2 * tp, 2 * tp + fp + fn),
-    }  # fmt: skip
+    }
 
 
 def shrink(labels: np.ndarray, time_pool: int, frames: int) -> np.ndarray:
     """Labels [L, K] max-pooled to `frames` steps of `time_pool`, as the classifier's time is."""
     padded = np.zeros((max(frames * time_pool, len(labels)), labels.shape[1]), labels.dtype)
-    padded[:len(labels)] = labels
-    return padded[:frames * time_pool].reshape(frames, time_pool, -1).max(axis=1)
+    padded[: len(labels)] = labels
+    return padded[: frames * time_pool].reshape(frames, time_pool, -1).max(axis=1)
 
 
 def detection(data: WeakData, activity: Activity) -> dict:
@@ -54,13 +56,11 @@ def detection(data: WeakData, activity: Activity) -> dict:
     table, k = data.table, len(data.classes)
     mixtures = [table.row(table.index_of(key)) for key in data.keys]
     clips = np.stack([clip_activity(m, k) for m in mixtures])
-    found = {"clip": _mean(f_measure(truth=clips, probability=activity.clip)) | {
-        "mixtures": len(clips)}}
+    found = {"clip": _mean(f_measure(truth=clips, probability=activity.clip)) | {"mixtures": len(clips)}}
     sizes = activity.n_fft, activity.hop
     known = [(m, p) for m, p in zip(mixtures, activity.frames) if m.known != "clip"]
     if known:
-        truth = [shrink(frame_activity(m, k, *sizes), activity.time_pool, len(p))
-                 for m, p in known]  # fmt: skip
+        truth = [shrink(frame_activity(m, k, *sizes), activity.time_pool, len(p)) for m, p in known]
         probability = np.concatenate([p for _, p in known])
         found["frame"] = _mean(f_measure(truth=np.concatenate(truth), probability=probability))
         found["frame"] |= {"frames": len(probability), "time_pool": activity.time_pool}

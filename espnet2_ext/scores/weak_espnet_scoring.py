@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.util.parallel import map_parts
-from espnet2_ext.util.files import write_text
 from espnet2_ext.scores.espnet import SCORES, part_size, score_part
+from espnet2_ext.util.files import write_text
+from espnet2_ext.util.parallel import map_parts
 
 SYSTEMS = {"espnet_input": "mixture", "espnet": "estimate"}  # name in a row, name of the folder
 

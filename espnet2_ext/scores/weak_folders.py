@@ -96,8 +96,10 @@ def load_weak_outputs(path: str | os.PathLike, data: WeakData) -> Outputs:
         raise DataError(f"{about}: no such file; run inference first")
     names = json.loads(about.read_text(encoding="utf-8"))["outputs"]
     if names not in (data.classes, [*data.classes, REST]):
-        raise DataError(f"{path}: holds the outputs {', '.join(names)}, but the classes of "
-                        f"{data.path} are {', '.join(data.classes)}")
+        raise DataError(
+            f"{path}: holds the outputs {', '.join(names)}, but the classes of "
+            f"{data.path} are {', '.join(data.classes)}"
+        )
     files = [path / f"spk{s}.scp" for s in range(1, len(names) + 1)]
     return Outputs(path, names, [same_keys(read_scp(f), data.keys, f) for f in files])
 
@@ -113,22 +115,27 @@ def load_activity(path: Path, data: WeakData) -> Activity | None:
     with np.load(path) as z:
         a = dict(z)
     if list(a["classes"].astype(str)) != data.classes:
-        raise DataError(f"{path}: of the classes {', '.join(a['classes'])}, but those of "
-                        f"{data.path} are {', '.join(data.classes)}")
+        raise DataError(
+            f"{path}: of the classes {', '.join(a['classes'])}, but those of {data.path} are {', '.join(data.classes)}"
+        )
     rows = {str(key): n for n, key in enumerate(a["keys"])}
     order = [same_keys(rows, data.keys, path)[key] for key in data.keys]
     for name in ("clip", "frame"):
         if not ((a[name] >= 0) & (a[name] <= 1)).all():
             raise DataError(f"{path}: {name} holds values that are no probabilities")
-    frames = [a["frame"][a["indptr"][n]:a["indptr"][n + 1]] for n in order]
+    frames = [a["frame"][a["indptr"][n] : a["indptr"][n + 1]] for n in order]
     numbers = (int(a[name]) for name in ("time_pool", "n_fft", "hop"))
     return Activity(data.keys, a["clip"][order], frames, *numbers)
 
 
 def weak_fingerprint(data: WeakData, outputs: Outputs) -> str:
     """Digest of names, sizes and times of all files that scores depend on."""
-    tables = [data.path / "list.json", data.path / "mixtures" / "table.json",
-              outputs.path / "about.json", outputs.path / "activity.npz"]
+    tables = [
+        data.path / "list.json",
+        data.path / "mixtures" / "table.json",
+        outputs.path / "about.json",
+        outputs.path / "activity.npz",
+    ]
     scps = [data.mix, *data.refs, data.rest or {}, *outputs.scps]
     audio = {re.sub(r":\d+$", "", ref) for scp in scps for ref in scp.values()}
     digest = hashlib.blake2b(digest_size=16)

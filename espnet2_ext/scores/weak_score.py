@@ -18,11 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.metrics import METRICS, is_silent, level_db
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
-from espnet2_ext.scores.test_set import read_signal
 from espnet2_ext.scores.score import is_done, metric_value, read_rows
+from espnet2_ext.scores.test_set import read_signal
 from espnet2_ext.scores.weak_espnet_scoring import score_classes_by_espnet
 from espnet2_ext.scores.weak_folders import (
     REST,
@@ -34,6 +32,8 @@ from espnet2_ext.scores.weak_folders import (
     weak_fingerprint,
 )
 from espnet2_ext.scores.weak_summary import summarise_weak
+from espnet2_ext.util.files import write_text
+from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
 
@@ -87,8 +87,7 @@ def _items(data: WeakData, outputs: Outputs) -> list[dict]:
         refs[REST] = data.rest
     pairs = [(n, refs[n], est) for n, est in zip(outputs.names, outputs.scps) if n in refs]
     return [
-        {"key": key, "mix": data.mix[key], "pairs": [(n, r[key], e[key]) for n, r, e in pairs]}
-        for key in data.keys
+        {"key": key, "mix": data.mix[key], "pairs": [(n, r[key], e[key]) for n, r, e in pairs]} for key in data.keys
     ]
 
 
@@ -113,9 +112,12 @@ def score_mixture(item: dict) -> dict:
     key = item["key"]
     mix, fs = read_signal(item["mix"], key)
     row = {
-        "key": key, "seconds": len(mix) / fs, "fs": fs,
-        "mixture_db": metric_value(level_db(mix[None])), "classes": {},
-    }  # fmt: skip
+        "key": key,
+        "seconds": len(mix) / fs,
+        "fs": fs,
+        "mixture_db": metric_value(level_db(mix[None])),
+        "classes": {},
+    }
     for name, *places in item["pairs"]:
         ref, est = (_read_like(key, place, mix, fs) for place in places)
         row["classes"][name] = _scores(key, name, est, ref, mix)
@@ -136,9 +138,13 @@ def _scores(key: str, name: str, est: np.ndarray, ref: np.ndarray, mix: np.ndarr
         return {"state": "silent", "level_db": level}
     if is_silent((mix - ref)[None])[0]:
         return {"state": "alone", "level_db": level}
-    scores = {"state": "scored", "level_db": level, "silent_estimate": not est.any(),
-              "input": metric("si_sdr", est=mix, ref=ref),
-              "si_sdr": metric("si_sdr", est=est, ref=ref)}  # fmt: skip
+    scores = {
+        "state": "scored",
+        "level_db": level,
+        "silent_estimate": not est.any(),
+        "input": metric("si_sdr", est=mix, ref=ref),
+        "si_sdr": metric("si_sdr", est=est, ref=ref),
+    }
     known = scores["si_sdr"] is not None
     return scores | {"gain": scores["si_sdr"] - scores["input"] if known else None}
 
@@ -147,6 +153,7 @@ def _read_like(key: str, place: str, like: np.ndarray, fs: int) -> np.ndarray:
     """Audio of `place`, refused when its rate or length is not that of the mixture."""
     audio, rate = read_signal(place, key)
     if rate != fs or len(audio) != len(like):
-        raise DataError(f"key {key}: {place}: {len(audio)} samples at {rate} Hz, but the mixture "
-                        f"has {len(like)} at {fs} Hz")
+        raise DataError(
+            f"key {key}: {place}: {len(audio)} samples at {rate} Hz, but the mixture has {len(like)} at {fs} Hz"
+        )
     return audio

@@ -13,18 +13,15 @@ FORMULAS = {
     "si_sdr": "10 log10(|a ref|^2 / |a ref - est|^2) with a = <est, ref> / |ref|^2; means are kept",
     "input": "si_sdr of the unprocessed mixture",
     "gain": "si_sdr of the estimate minus that of the mixture (the paper's delta SI-SDR)",
-    "left out": "classes that are silent in a mixture (mean square under 1e-8), and what is alone "
-    "in its mixture",
-    "level_db": "10 log10(ms(output) / ms(mixture)) where the class is silent; mean squares (ms) "
-    "floored at 1e-8",
+    "left out": "classes that are silent in a mixture (mean square under 1e-8), and what is alone in its mixture",
+    "level_db": "10 log10(ms(output) / ms(mixture)) where the class is silent; mean squares (ms) floored at 1e-8",
     "overall": "over all scored sources of all classes",
     "f": f"2 TP / (2 TP + FP + FN) of the classifier on the mixture, threshold {THRESHOLD:g}",
     "espnet": "espnet2.bin.enh_scoring, one class at a time, on scored sources",
 }
 
 
-def summarise_weak(rows: list[dict], data: WeakData, outputs: Outputs,
-                   activity: Activity | None) -> dict:
+def summarise_weak(rows: list[dict], data: WeakData, outputs: Outputs, activity: Activity | None) -> dict:
     """The content of summary.json but for its paths.
 
     Args:
@@ -32,17 +29,22 @@ def summarise_weak(rows: list[dict], data: WeakData, outputs: Outputs,
         activity: what the classifier heard; None without one.
     """
     return {
-        "keys": len(rows), "seconds": sum(row["seconds"] for row in rows), "fs": rows[0]["fs"],
-        "classes": data.classes, "outputs": outputs.names,
+        "keys": len(rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "fs": rows[0]["fs"],
+        "classes": data.classes,
+        "outputs": outputs.names,
         "alone": sum(any(s["state"] == "alone" for s in r["classes"].values()) for r in rows),
-        "list": data.info, "table": _table(data), "formulas": FORMULAS, "silence_floor": SILENCE,
-        "max_db": MAX_DB, "versions": {"espnet2_ext": __version__} | {
-            p: version(p) for p in PACKAGES},
-        "scores": {
-            name: figures([row["classes"][name] for row in rows]) for name in rows[0]["classes"]},
+        "list": data.info,
+        "table": _table(data),
+        "formulas": FORMULAS,
+        "silence_floor": SILENCE,
+        "max_db": MAX_DB,
+        "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
+        "scores": {name: figures([row["classes"][name] for row in rows]) for name in rows[0]["classes"]},
         "overall": figures([s for r in rows for n, s in r["classes"].items() if n != REST]),
         "detection": None if activity is None else detection(data, activity),
-    }  # fmt: skip
+    }
 
 
 def figures(scores: list[dict]) -> dict:

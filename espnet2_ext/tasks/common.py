@@ -15,8 +15,8 @@ from espnet2.train.class_choices import ClassChoices
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.initial_weights import goes_on
 from espnet2_ext.train.checkpoints import whole_checkpoints
+from espnet2_ext.train.initial_weights import goes_on
 
 
 def build(choices: ClassChoices, name: str, conf: dict, **given) -> object:
@@ -26,8 +26,7 @@ def build(choices: ClassChoices, name: str, conf: dict, **given) -> object:
         DataError: an unknown name, or a key or value of `conf` that the class does not take.
     """
     if not isinstance(name, str) or name.lower() not in choices.classes:
-        raise DataError(f"unknown {choices.name} {name!r}; there is: "
-                        f"{', '.join(sorted(choices.classes))}")
+        raise DataError(f"unknown {choices.name} {name!r}; there is: {', '.join(sorted(choices.classes))}")
     cls = choices.get_class(name.lower())
     check_keys(cls, conf, f"{choices.name}_conf of {name}", given)
     try:
@@ -58,8 +57,12 @@ def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrappe
         given: arguments of the criterion that the task knows.
     """
     criterion = build(criterion_choices, entry["name"], entry.get("conf") or {}, **given)
-    return build(loss_wrapper_choices, entry.get("wrapper", default_wrapper),
-                 entry.get("wrapper_conf") or {}, criterion=criterion)
+    return build(
+        loss_wrapper_choices,
+        entry.get("wrapper", default_wrapper),
+        entry.get("wrapper_conf") or {},
+        criterion=criterion,
+    )
 
 
 def require(args: argparse.Namespace, *names: str) -> None:
@@ -81,11 +84,12 @@ def fit_schedule(args: argparse.Namespace) -> None:
     if args.num_iters_per_epoch is not None:
         steps = args.max_epoch * (args.num_iters_per_epoch // args.accum_grad)
     if total is None and steps is None:
-        raise DataError("scheduler onecyclelr: --num_iters_per_epoch or total_steps in "
-                        "scheduler_conf is needed")
+        raise DataError("scheduler onecyclelr: --num_iters_per_epoch or total_steps in scheduler_conf is needed")
     if total is not None and steps is not None and total < steps:
-        raise DataError(f"scheduler_conf: total_steps {total} ends before the training, which "
-                        f"takes {steps} steps; left out, it lasts as long")
+        raise DataError(
+            f"scheduler_conf: total_steps {total} ends before the training, which "
+            f"takes {steps} steps; left out, it lasts as long"
+        )
     args.scheduler_conf = {**args.scheduler_conf, "total_steps": total or steps}
 
 
@@ -116,8 +120,10 @@ def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
     if args.dry_run or args.collect_stats:
         return
     if not (Path(args.output_dir) / "checkpoint.pth").exists():
-        raise DataError(f"{args.output_dir}: training ended without a checkpoint "
-                        "(no step was taken, or every gradient was invalid; see its log)")
+        raise DataError(
+            f"{args.output_dir}: training ended without a checkpoint "
+            "(no step was taken, or every gradient was invalid; see its log)"
+        )
 
 
 def keep_classes(args: argparse.Namespace, bank: ClipBank, *, write: bool = True) -> None:
@@ -127,9 +133,7 @@ def keep_classes(args: argparse.Namespace, bank: ClipBank, *, write: bool = True
         DataError: a training that goes on was begun with other classes.
     """
     path = Path(args.output_dir) / "labels.tsv"
-    if goes_on(args) and path.is_file() \
-            and [c.mid for c in read_labels(path)] != [c.mid for c in bank.classes]:
-        raise DataError(f"{path}: the training was begun with other classes than those of "
-                        f"{bank.path}")
+    if goes_on(args) and path.is_file() and [c.mid for c in read_labels(path)] != [c.mid for c in bank.classes]:
+        raise DataError(f"{path}: the training was begun with other classes than those of {bank.path}")
     if write:
         write_labels(path, bank.classes)

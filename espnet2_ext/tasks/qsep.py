@@ -6,11 +6,7 @@ import inspect
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks import abs_task
 from espnet2.tasks.enh import decoder_choices, encoder_choices
-from espnet2.tasks.enh_tse import (
-    TargetSpeakerExtractionTask,
-    extractor_choices,
-    preprocessor_choices,
-)
+from espnet2.tasks.enh_tse import TargetSpeakerExtractionTask, extractor_choices, preprocessor_choices
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -26,14 +22,7 @@ from espnet2_ext.enh.extractor.abs_query_extractor import AbsQueryExtractor
 from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import (
-    build,
-    build_criterion,
-    check_keys,
-    keep_classes,
-    require,
-    training,
-)
+from espnet2_ext.tasks.common import build, build_criterion, check_keys, keep_classes, require, training
 from espnet2_ext.train.initial_weights import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.row_iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
@@ -57,46 +46,72 @@ class QSepTask(TargetSpeakerExtractionTask):
     `--init_param`.
     """
 
-    class_choices_list = [
-        encoder_choices, extractor_choices, decoder_choices, preprocessor_choices]
+    class_choices_list = [encoder_choices, extractor_choices, decoder_choices, preprocessor_choices]
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
         super().add_task_arguments(parser)
         group = parser.add_argument_group("Query-based separation")
-        group.add_argument("--train_bank", type=str_or_none, default=None,
-                           help="Clip bank to draw training pairs from")
-        group.add_argument("--valid_bank", type=str_or_none, default=None,
-                           help="Clip bank of the validation list (default: --train_bank)")
-        group.add_argument("--valid_pairs", type=str_or_none, default=None,
-                           help="Validation list, pairs.tsv")
-        group.add_argument("--pair_conf", action=NestedDictAction, default={},
-                           help="Keyword arguments of espnet2_ext.core.mixing.pair_drawer.PairDrawer")
-        group.add_argument("--anchor_file", type=str_or_none, default=None,
-                           help="Table of anchors that a tagger chose, for the training pairs "
-                                "(default: pair_conf's rule alone)")
+        group.add_argument("--train_bank", type=str_or_none, default=None, help="Clip bank to draw training pairs from")
+        group.add_argument(
+            "--valid_bank",
+            type=str_or_none,
+            default=None,
+            help="Clip bank of the validation list (default: --train_bank)",
+        )
+        group.add_argument("--valid_pairs", type=str_or_none, default=None, help="Validation list, pairs.tsv")
+        group.add_argument(
+            "--pair_conf",
+            action=NestedDictAction,
+            default={},
+            help="Keyword arguments of espnet2_ext.core.mixing.pair_drawer.PairDrawer",
+        )
+        group.add_argument(
+            "--anchor_file",
+            type=str_or_none,
+            default=None,
+            help="Table of anchors that a tagger chose, for the training pairs (default: pair_conf's rule alone)",
+        )
         cls.add_query_arguments(parser)
         parser.set_defaults(
             iterator_type="task",  # pairs are drawn, not read from a list
             num_att_plot=0,  # there is no attention to plot
-            encoder="mel_band_split", decoder="mel_band_merge", extractor="care_sep",
-            preprocessor="qsep", num_spk=2, sample_rate=32000, model_conf={})
+            encoder="mel_band_split",
+            decoder="mel_band_merge",
+            extractor="care_sep",
+            preprocessor="qsep",
+            num_spk=2,
+            sample_rate=32000,
+            model_conf={},
+        )
 
     @classmethod
     def add_query_arguments(cls, parser: argparse.ArgumentParser):
         group = parser.add_argument_group("Query network")
-        group.add_argument("--query_net", choices=(SHARED, *query_net_choices.classes),
-                           default=SHARED,
-                           help="What makes the query embeddings: the separator's own encoder "
-                                "(shared), or a network of its own")
-        group.add_argument("--query_net_conf", action=NestedDictAction, default={},
-                           help="Keyword arguments of that network; not looked at where shared")
-        group.add_argument("--query_grad", type=str2bool, default=True,
-                           help="Gradients go into the query embedding; if not, a query network "
-                                "of its own is frozen")
-        group.add_argument("--random_query_net", type=str2bool, default=False,
-                           help="Train with a frozen query network that has no trained weights "
-                                "(for debugging)")
+        group.add_argument(
+            "--query_net",
+            choices=(SHARED, *query_net_choices.classes),
+            default=SHARED,
+            help="What makes the query embeddings: the separator's own encoder (shared), or a network of its own",
+        )
+        group.add_argument(
+            "--query_net_conf",
+            action=NestedDictAction,
+            default={},
+            help="Keyword arguments of that network; not looked at where shared",
+        )
+        group.add_argument(
+            "--query_grad",
+            type=str2bool,
+            default=True,
+            help="Gradients go into the query embedding; if not, a query network of its own is frozen",
+        )
+        group.add_argument(
+            "--random_query_net",
+            type=str2bool,
+            default=False,
+            help="Train with a frozen query network that has no trained weights (for debugging)",
+        )
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool):
@@ -105,18 +120,18 @@ class QSepTask(TargetSpeakerExtractionTask):
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
         bank = args.train_bank if train else args.valid_bank or args.train_bank
-        return build(preprocessor_choices, args.preprocessor, args.preprocessor_conf,
-                     train=train, bank=bank)
+        return build(preprocessor_choices, args.preprocessor, args.preprocessor_conf, train=train, bank=bank)
 
     @classmethod
-    def build_task_iter_factory(cls, args: argparse.Namespace, iter_options,
-                                mode: str) -> AbsIterFactory:
+    def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str) -> AbsIterFactory:
         preprocess = iter_options.preprocess_fn
         require(args, "train_bank")
         if mode == "train":
             check_keys(PairDrawer, args.pair_conf, "pair_conf", ("bank", "anchors"))
-            source = {"drawer": _drawer(preprocess.bank, args.anchor_file, args.pair_conf),
-                      "num_iters_per_epoch": iter_options.num_iters_per_epoch}
+            source = {
+                "drawer": _drawer(preprocess.bank, args.anchor_file, args.pair_conf),
+                "num_iters_per_epoch": iter_options.num_iters_per_epoch,
+            }
         else:
             require(args, "valid_pairs")
             source = {"pairs": read_list(args.valid_pairs, preprocess.bank)}
@@ -145,7 +160,8 @@ class QSepTask(TargetSpeakerExtractionTask):
             raise DataError(
                 f"query_net {args.query_net} is frozen (query_grad: false), but nothing gives it "
                 "trained weights: --init_param TAGGER.pth:net:query_net. To debug with random "
-                "ones: --random_query_net true")
+                "ones: --random_query_net true"
+            )
 
     @classmethod
     def start_model(cls, args: argparse.Namespace) -> ESPnetQSepModel:
@@ -170,17 +186,19 @@ def _build_query_net(args: argparse.Namespace, fs: int) -> Tagger | None:
     if name == SHARED:
         return None
     if name not in query_net_choices.classes:
-        raise DataError(f"unknown query_net {name!r}; there is: "
-                        f"{', '.join([SHARED, *sorted(query_net_choices.classes)])}")
+        raise DataError(
+            f"unknown query_net {name!r}; there is: {', '.join([SHARED, *sorted(query_net_choices.classes)])}"
+        )
     net = build(query_net_choices, name, args.query_net_conf)
     if net.sample_rate != fs:
-        raise DataError(f"query_net {name} works at {net.sample_rate} Hz (query_net_conf "
-                        f"sample_rate), the encoder at {fs} Hz (encoder_conf sample_rate)")
+        raise DataError(
+            f"query_net {name} works at {net.sample_rate} Hz (query_net_conf "
+            f"sample_rate), the encoder at {fs} Hz (encoder_conf sample_rate)"
+        )
     return net
 
 
-def _build_extractor(args: argparse.Namespace, input_dim: int,
-                     query_net: Tagger | None) -> AbsQueryExtractor:
+def _build_extractor(args: argparse.Namespace, input_dim: int, query_net: Tagger | None) -> AbsQueryExtractor:
     """The extractor; where its width of queries is free and not given, it is the query network's.
 
     Raises:
@@ -193,11 +211,15 @@ def _build_extractor(args: argparse.Namespace, input_dim: int,
             given["query_dim"] = query_net.query_dim
     extractor = build(extractor_choices, name, args.extractor_conf, **given)
     if query_net is None and not extractor.listens:
-        raise DataError(f"extractor {name} makes no query embeddings, so query_net cannot be "
-                        f"{SHARED}; there is: {', '.join(sorted(query_net_choices.classes))}")
+        raise DataError(
+            f"extractor {name} makes no query embeddings, so query_net cannot be "
+            f"{SHARED}; there is: {', '.join(sorted(query_net_choices.classes))}"
+        )
     if query_net is not None and query_net.query_dim != extractor.net.query_dim:
-        raise DataError(f"query_net {args.query_net} gives embeddings of width "
-                        f"{query_net.query_dim}, extractor {name} takes {extractor.net.query_dim}")
+        raise DataError(
+            f"query_net {args.query_net} gives embeddings of width "
+            f"{query_net.query_dim}, extractor {name} takes {extractor.net.query_dim}"
+        )
     return extractor
 
 
@@ -207,7 +229,8 @@ def _drawer(bank: ClipBank, anchor_file: str | None, conf: dict) -> PairDrawer:
     drawer = PairDrawer(bank, anchors=anchors, **conf)
     if anchors is not None:
         if drawer.num is None:
-            raise DataError(f"--anchor_file {anchor_file}: anchors place segments, but pair_conf "
-                            "has segment: null, whole clips")
+            raise DataError(
+                f"--anchor_file {anchor_file}: anchors place segments, but pair_conf has segment: null, whole clips"
+            )
         anchors.check(bank, drawer.num)
     return drawer

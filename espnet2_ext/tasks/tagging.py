@@ -19,12 +19,7 @@ from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, check_keys, keep_classes, require, training
 from espnet2_ext.train.initial_weights import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
-from espnet2_ext.train.tag_data import (
-    ExcerptReader,
-    TagDrawer,
-    TagIterFactory,
-    whole_clips,
-)
+from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
@@ -46,17 +41,25 @@ class TaggingTask(AbsTask):
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
         group = parser.add_argument_group("Tagging")
         query_net_choices.add_arguments(group)
-        group.add_argument("--train_bank", type=str_or_none, default=None,
-                           help="Clip bank to draw training excerpts from")
-        group.add_argument("--valid_bank", type=str_or_none, default=None,
-                           help="Clip bank of the validation, each clip whole (default: "
-                                "--train_bank)")
-        group.add_argument("--tag_conf", action=NestedDictAction, default={},
-                           help="Keyword arguments of "
-                                "espnet2_ext.train.tag_data.TagDrawer")
+        group.add_argument(
+            "--train_bank", type=str_or_none, default=None, help="Clip bank to draw training excerpts from"
+        )
+        group.add_argument(
+            "--valid_bank",
+            type=str_or_none,
+            default=None,
+            help="Clip bank of the validation, each clip whole (default: --train_bank)",
+        )
+        group.add_argument(
+            "--tag_conf",
+            action=NestedDictAction,
+            default={},
+            help="Keyword arguments of espnet2_ext.train.tag_data.TagDrawer",
+        )
         parser.set_defaults(
             iterator_type="task",  # excerpts are drawn, not read from a list
-            num_att_plot=0)  # there is no attention to plot
+            num_att_plot=0,
+        )  # there is no attention to plot
 
     # ---- data --------------------------------------------------------------------------------
 
@@ -78,13 +81,14 @@ class TaggingTask(AbsTask):
         return ("speech", "label", "mixup")
 
     @classmethod
-    def build_task_iter_factory(cls, args: argparse.Namespace, iter_options,
-                                mode: str) -> AbsIterFactory:
+    def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str) -> AbsIterFactory:
         bank = iter_options.preprocess_fn.bank
         if mode == "train":
             check_keys(TagDrawer, args.tag_conf, "tag_conf", ("bank",))
-            source = {"drawer": TagDrawer(bank, **args.tag_conf),
-                      "num_iters_per_epoch": iter_options.num_iters_per_epoch}
+            source = {
+                "drawer": TagDrawer(bank, **args.tag_conf),
+                "num_iters_per_epoch": iter_options.num_iters_per_epoch,
+            }
         else:
             source = {"excerpts": whole_clips(bank)}
         return TagIterFactory.of_task(args, iter_options, **source)
@@ -134,8 +138,11 @@ def _valid_bank(args: argparse.Namespace) -> str:
 def check_fits(net: Tagger, bank: ClipBank) -> None:
     """Refuse a bank of another rate or number of classes than the network (DataError)."""
     if net.num_classes != bank.num_classes:
-        raise DataError(f"{bank.path}: has {bank.num_classes} classes, the network tags "
-                        f"{net.num_classes} (query_net_conf num_classes)")
+        raise DataError(
+            f"{bank.path}: has {bank.num_classes} classes, the network tags "
+            f"{net.num_classes} (query_net_conf num_classes)"
+        )
     if net.sample_rate != bank.fs:
-        raise DataError(f"{bank.path}: at {bank.fs} Hz, but the network at {net.sample_rate} Hz "
-                        "(query_net_conf sample_rate)")
+        raise DataError(
+            f"{bank.path}: at {bank.fs} Hz, but the network at {net.sample_rate} Hz (query_net_conf sample_rate)"
+        )

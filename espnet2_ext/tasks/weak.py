@@ -3,13 +3,7 @@
 import argparse
 import inspect
 
-from espnet2.tasks.enh import (
-    EnhancementTask,
-    decoder_choices,
-    encoder_choices,
-    preprocessor_choices,
-    separator_choices,
-)
+from espnet2.tasks.enh import EnhancementTask, decoder_choices, encoder_choices, preprocessor_choices, separator_choices
 from espnet2.torch_utils.initialize import initialize
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
@@ -24,8 +18,8 @@ from espnet2_ext.enh.classifier.choices import classifier_choices
 from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel, frame_sizes
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
+from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.train.initial_weights import goes_on
 from espnet2_ext.train.weak_data import WeakPreprocessor
 
@@ -47,42 +41,68 @@ class WeakLabelTask(EnhancementTask):
     so on, and then `--class_names`. Everything else is ESPnet's own.
     """
 
-    class_choices_list = [encoder_choices, separator_choices, decoder_choices,
-                          preprocessor_choices, classifier_choices]
+    class_choices_list = [encoder_choices, separator_choices, decoder_choices, preprocessor_choices, classifier_choices]
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
         super().add_task_arguments(parser)
         group = parser.add_argument_group("Separation from weak labels")
-        group.add_argument("--part", choices=PARTS, default="separator",
-                           help="What is trained: the classifier alone, or the separator")
+        group.add_argument(
+            "--part", choices=PARTS, default="separator", help="What is trained: the classifier alone, or the separator"
+        )
         group.add_argument("--label_type", choices=LABEL_TYPES, default="frame")
-        group.add_argument("--strategy", choices=STRATEGIES, default="fixed",
-                           help="The classifier of a separator: trained along from scratch, or "
-                                "loaded and fine-tuned, or loaded and fixed")
-        group.add_argument("--classifier_file", type=str_or_none, default=None,
-                           help="Weights of a trained classifier, its config.yaml beside them")
-        group.add_argument("--residual", type=str2bool, default=False,
-                           help="One output more, for the sound of no labelled class")
-        group.add_argument("--remix", type=float, default=0.0,
-                           help="Train and validate a separator on mixtures of mixtures; the "
-                                "weight of the loss's term of their parts. 0: on the mixtures as "
-                                "they are")
+        group.add_argument(
+            "--strategy",
+            choices=STRATEGIES,
+            default="fixed",
+            help="The classifier of a separator: trained along from scratch, or "
+            "loaded and fine-tuned, or loaded and fixed",
+        )
+        group.add_argument(
+            "--classifier_file",
+            type=str_or_none,
+            default=None,
+            help="Weights of a trained classifier, its config.yaml beside them",
+        )
+        group.add_argument(
+            "--residual", type=str2bool, default=False, help="One output more, for the sound of no labelled class"
+        )
+        group.add_argument(
+            "--remix",
+            type=float,
+            default=0.0,
+            help="Train and validate a separator on mixtures of mixtures; the "
+            "weight of the loss's term of their parts. 0: on the mixtures as "
+            "they are",
+        )
         for name in ("train", "valid"):
-            group.add_argument(f"--{name}_table", type=str_or_none, default=None,
-                               help="Folder of a mixture table")
-            group.add_argument(f"--{name}_bank", type=str_or_none, default=None,
-                               help="Clip bank of its sounds")
-        group.add_argument("--class_names", nargs="+", default=None,
-                           help="Names of the classes in order (default: those of --train_table)")
+            group.add_argument(f"--{name}_table", type=str_or_none, default=None, help="Folder of a mixture table")
+            group.add_argument(f"--{name}_bank", type=str_or_none, default=None, help="Clip bank of its sounds")
+        group.add_argument(
+            "--class_names",
+            nargs="+",
+            default=None,
+            help="Names of the classes in order (default: those of --train_table)",
+        )
         for name in ("frame_prior", "clip_prior"):
-            group.add_argument(f"--{name}", nargs="+", type=float, default=None,
-                               help="Share in which each class is active, for the class weights "
-                                    "(default: those of --train_table)")
+            group.add_argument(
+                f"--{name}",
+                nargs="+",
+                type=float,
+                default=None,
+                help="Share in which each class is active, for the class weights (default: those of --train_table)",
+            )
         parser.set_defaults(
-            batch_type="unsorted", num_att_plot=0, sample_rate=16000, encoder="sqrt_hann_stft",
-            decoder="sqrt_hann_stft", separator="mask_blstm", preprocessor="weak", model_conf={},
-            criterions=[{"name": WEAK, "conf": {}}])
+            batch_type="unsorted",
+            num_att_plot=0,
+            sample_rate=16000,
+            encoder="sqrt_hann_stft",
+            decoder="sqrt_hann_stft",
+            separator="mask_blstm",
+            preprocessor="weak",
+            model_conf={},
+            criterions=[{"name": WEAK, "conf": {}}],
+        )
 
     # ---- data --------------------------------------------------------------------------------
 
@@ -97,10 +117,20 @@ class WeakLabelTask(EnhancementTask):
         encoder = build(encoder_choices, args.encoder, args.encoder_conf)
         n_fft, hop = frame_sizes(encoder, **_stft_conf(args))
         which = "train" if train else "valid"
-        return build(preprocessor_choices, "weak", args.preprocessor_conf, train=train,
-                     table=getattr(args, f"{which}_table"), bank=getattr(args, f"{which}_bank"),
-                     num_classes=len(args.class_names), label_type=args.label_type,
-                     part=args.part, residual=args.residual, n_fft=n_fft, hop_length=hop)
+        return build(
+            preprocessor_choices,
+            "weak",
+            args.preprocessor_conf,
+            train=train,
+            table=getattr(args, f"{which}_table"),
+            bank=getattr(args, f"{which}_bank"),
+            num_classes=len(args.class_names),
+            label_type=args.label_type,
+            part=args.part,
+            residual=args.residual,
+            n_fft=n_fft,
+            hop_length=hop,
+        )
 
     @classmethod
     def build_dataset(cls, args: argparse.Namespace, iter_options, keys_to_load=None):
@@ -114,8 +144,14 @@ class WeakLabelTask(EnhancementTask):
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False):
-        return ("mixture", "speech_mix", "clip_label", "frame_label", "label_kind",
-                *(f"speech_ref{n}" for n in range(1, MAX_SOURCES + 1)))
+        return (
+            "mixture",
+            "speech_mix",
+            "clip_label",
+            "frame_label",
+            "label_kind",
+            *(f"speech_ref{n}" for n in range(1, MAX_SOURCES + 1)),
+        )
 
     @classmethod
     def prepare(cls, args: argparse.Namespace) -> None:
@@ -146,18 +182,30 @@ class WeakLabelTask(EnhancementTask):
         separator = None
         if args.part == "separator":
             separator = _build_separator(args, encoder.output_dim)
-        given = {"classifier": classifier, "label_type": args.label_type, "part": args.part,
-                 "strategy": args.strategy, "remix": _remix(args), "prior": args.frame_prior,
-                 "clip_prior": args.clip_prior}
-        wrappers = [build_criterion(c, "all_sources", **(given if c["name"] == WEAK else {}))
-                    for c in (_weak(args) if args.part == "classifier" else args.criterions)]
-        known = {"classifier": classifier, "class_names": args.class_names, "part": args.part,
-                 "residual": args.residual, "label_type": args.label_type,
-                 "sample_rate": args.sample_rate,
-                 "freeze_classifier": args.part == "separator" and args.strategy == "fixed"}
+        given = {
+            "classifier": classifier,
+            "label_type": args.label_type,
+            "part": args.part,
+            "strategy": args.strategy,
+            "remix": _remix(args),
+            "prior": args.frame_prior,
+            "clip_prior": args.clip_prior,
+        }
+        wrappers = [
+            build_criterion(c, "all_sources", **(given if c["name"] == WEAK else {}))
+            for c in (_weak(args) if args.part == "classifier" else args.criterions)
+        ]
+        known = {
+            "classifier": classifier,
+            "class_names": args.class_names,
+            "part": args.part,
+            "residual": args.residual,
+            "label_type": args.label_type,
+            "sample_rate": args.sample_rate,
+            "freeze_classifier": args.part == "separator" and args.strategy == "fixed",
+        }
         check_keys(ESPnetWeakLabelModel, args.model_conf, "model_conf", known)
-        model = ESPnetWeakLabelModel(encoder, separator, decoder, wrappers, **known,
-                                     **args.model_conf)
+        model = ESPnetWeakLabelModel(encoder, separator, decoder, wrappers, **known, **args.model_conf)
         if args.init is not None:
             initialize(model, args.init)
         return model
@@ -206,11 +254,15 @@ def _check(args: argparse.Namespace) -> None:
         raise DataError("criterions must be a list of at least one {name: ..., conf: ...}")
     others = [c["name"] for c in args.criterions if c["name"] != WEAK]
     if args.part == "separator" and others and args.label_type != "strong":
-        raise DataError(f"criterion {others[0]} compares with isolated sources, which label_type "
-                        f"{args.label_type} does not give; set label_type: strong")
+        raise DataError(
+            f"criterion {others[0]} compares with isolated sources, which label_type "
+            f"{args.label_type} does not give; set label_type: strong"
+        )
     if (remix := _remix(args)) < 0 or (remix and not _weak(args)):
-        raise DataError(f"remix, 0 or more, is a weight in a criterion weak_label; got {remix:g}"
-                        + " without one" * (not _weak(args)))
+        raise DataError(
+            f"remix, 0 or more, is a weight in a criterion weak_label; got {remix:g}"
+            + " without one" * (not _weak(args))
+        )
     if args.part == "classifier" and not _weak(args):
         raise DataError("--part classifier needs a criterion weak_label")
 
@@ -223,11 +275,14 @@ def _use_table(args: argparse.Namespace, which: str) -> None:
     if args.class_names is None:
         args.class_names = list(table.classes)
     if list(table.classes) != list(args.class_names):
-        raise DataError(f"{table.folder}: its classes are {', '.join(table.classes)}, those of the "
-                        f"training {', '.join(args.class_names)}")
+        raise DataError(
+            f"{table.folder}: its classes are {', '.join(table.classes)}, those of the "
+            f"training {', '.join(args.class_names)}"
+        )
     if table.fs != _rate(args):
-        raise DataError(f"{table.folder}: at {table.fs} Hz, but the model at {_rate(args)} Hz "
-                        "(encoder_conf sample_rate)")
+        raise DataError(
+            f"{table.folder}: at {table.fs} Hz, but the model at {_rate(args)} Hz (encoder_conf sample_rate)"
+        )
     if which == "train":
         for name in ("frame_prior", "clip_prior"):
             if getattr(args, name) is None:
@@ -243,8 +298,14 @@ def _build_classifier(args: argparse.Namespace) -> nn.Module | None:
         return None
     encoder = build(encoder_choices, args.encoder, args.encoder_conf)
     n_fft, _ = frame_sizes(encoder, **_stft_conf(args))
-    return build(classifier_choices, args.classifier, args.classifier_conf,
-                 num_bins=n_fft // 2 + 1, num_classes=len(args.class_names), fs=_rate(args))
+    return build(
+        classifier_choices,
+        args.classifier,
+        args.classifier_conf,
+        num_bins=n_fft // 2 + 1,
+        num_classes=len(args.class_names),
+        fs=_rate(args),
+    )
 
 
 def _build_separator(args: argparse.Namespace, input_dim: int) -> object:
@@ -257,7 +318,9 @@ def _build_separator(args: argparse.Namespace, input_dim: int) -> object:
         given |= {k: v for k, v in told.items() if k in takes and k not in conf}
     separator = build(separator_choices, args.separator, conf, **given)
     if separator.num_spk != outputs:
-        raise DataError(f"separator {args.separator} has {separator.num_spk} outputs, but the "
-                        f"classes{' and the residual' * bool(args.residual)} are {outputs}: "
-                        f"{', '.join(args.class_names)}")
+        raise DataError(
+            f"separator {args.separator} has {separator.num_spk} outputs, but the "
+            f"classes{' and the residual' * bool(args.residual)} are {outputs}: "
+            f"{', '.join(args.class_names)}"
+        )
     return separator

@@ -14,8 +14,7 @@ from espnet2_ext.errors import DataError
 Look = Callable[[list[str], dict[str, Tensor]], None]
 
 
-def first_step(task: type[AbsTask], args: argparse.Namespace, model: nn.Module,
-               look: Look | None = None) -> None:
+def first_step(task: type[AbsTask], args: argparse.Namespace, model: nn.Module, look: Look | None = None) -> None:
     """Take the first step of a training, say what was seen, and count the validation batches.
 
     Args:
@@ -29,8 +28,15 @@ def first_step(task: type[AbsTask], args: argparse.Namespace, model: nn.Module,
     factory = task.build_iter_factory(args, DistributedOption(), "train")
     keys, batch = next(iter(factory.build_iter(1)))
     for name, x in batch.items():
-        logging.info("%s: %s %s, from %.3g to %.3g, RMS %.3g", name, list(x.shape), x.dtype,
-                     x.min(), x.max(), x.float().square().mean().sqrt())
+        logging.info(
+            "%s: %s %s, from %.3g to %.3g, RMS %.3g",
+            name,
+            list(x.shape),
+            x.dtype,
+            x.min(),
+            x.max(),
+            x.float().square().mean().sqrt(),
+        )
     if look is not None:
         look(keys, batch)
     loss, stats, _ = model(**batch, utt_id=keys)

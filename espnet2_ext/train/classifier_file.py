@@ -29,8 +29,9 @@ def require_classifier(args: argparse.Namespace, classifier: nn.Module) -> None:
     """
     path = args.classifier_file
     if path is None:
-        raise DataError(f"strategy {args.strategy} needs --classifier_file, a trained classifier "
-                        f"({HOW}); strategy joint needs none")
+        raise DataError(
+            f"strategy {args.strategy} needs --classifier_file, a trained classifier ({HOW}); strategy joint needs none"
+        )
     if ":" in str(path):
         raise DataError(f"--classifier_file {path}: ESPnet takes no path with a colon")
     for needed in (Path(path), Path(path).parent / "config.yaml"):
@@ -54,8 +55,7 @@ def compare_configs(args: argparse.Namespace, path: str) -> None:
         raise DataError(f"{config}: is not the configuration of a classifier ({e})") from e
     for name, ours in describe(args).items():
         if ours != found[name]:
-            raise DataError(f"--classifier_file {path}: its {name} is {found[name]}, that of this "
-                            f"training {ours}")
+            raise DataError(f"--classifier_file {path}: its {name} is {found[name]}, that of this training {ours}")
 
 
 def describe(args: argparse.Namespace) -> dict:
@@ -79,18 +79,22 @@ def compare_weights(expected: dict[str, Tensor], path: str) -> None:
     state = read_weights(path, "--classifier_file")
     found = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not found:
-        raise DataError(f"--classifier_file {path}: holds no weights of a classifier; give weights "
-                        "alone, such as valid.loss.best.pth")
-    wrong = [k for k in {**expected, **found}
-             if k not in found or k not in expected or found[k].shape != expected[k].shape]
+        raise DataError(
+            f"--classifier_file {path}: holds no weights of a classifier; give weights "
+            "alone, such as valid.loss.best.pth"
+        )
+    wrong = [
+        k for k in {**expected, **found} if k not in found or k not in expected or found[k].shape != expected[k].shape
+    ]
     if wrong:
-        raise DataError(f"--classifier_file {path}: these weights are of another classifier; they "
-                        f"differ in {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}")
+        raise DataError(
+            f"--classifier_file {path}: these weights are of another classifier; they "
+            f"differ in {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}"
+        )
 
 
 def _defaults(cls: type) -> dict:
-    return {k: p.default for k, p in inspect.signature(cls).parameters.items()
-            if p.default is not p.empty}
+    return {k: p.default for k, p in inspect.signature(cls).parameters.items() if p.default is not p.empty}
 
 
 def _plain(x: object) -> object:

@@ -39,8 +39,7 @@ class Entry(NamedTuple):
 
     def reaches(self, part: str) -> bool:
         """Whether weights come into the model's `part`, at least into something of it."""
-        return not self.dst or f"{self.dst}.".startswith(f"{part}.") \
-            or part.startswith(f"{self.dst}.")
+        return not self.dst or f"{self.dst}.".startswith(f"{part}.") or part.startswith(f"{self.dst}.")
 
     def read(self) -> dict[str, Tensor]:
         """The file's weights under SRC, named as they are there.
@@ -53,11 +52,12 @@ class Entry(NamedTuple):
             state = {k: v for k, v in state.items() if not k.startswith(self.excludes)}
         if not self.src:
             return state
-        found = {k.removeprefix(f"{self.src}."): v for k, v in state.items()
-                 if k.startswith(f"{self.src}.")}
+        found = {k.removeprefix(f"{self.src}."): v for k, v in state.items() if k.startswith(f"{self.src}.")}
         if not found:
-            raise DataError(f"--init_param: {self.path} has no weights under {self.src!r}; there "
-                            f"is: {', '.join(_tops(state)) or 'nothing'}")
+            raise DataError(
+                f"--init_param: {self.path} has no weights under {self.src!r}; there "
+                f"is: {', '.join(_tops(state)) or 'nothing'}"
+            )
         return found
 
 
@@ -70,8 +70,9 @@ def read_weights(path: str | Path, option: str = "--init_param") -> dict[str, Te
     except UNREADABLE as e:
         raise DataError(f"{option}: {path} is not a whole file of weights ({reason(e)})") from e
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{option}: {path} holds something else than named tensors; give "
-                        "weights alone, such as valid.loss.best.pth")
+        raise DataError(
+            f"{option}: {path} holds something else than named tensors; give weights alone, such as valid.loss.best.pth"
+        )
     return state
 
 
@@ -92,8 +93,7 @@ def initial_weights(args: argparse.Namespace) -> Iterator[None]:
     for text in [] if goes_on(args) else args.init_param:
         Entry.parse(text).read()
 
-    def load_one(init_param: str, model: nn.Module, ignore_init_mismatch: bool,
-                 map_location: str = "cpu") -> None:
+    def load_one(init_param: str, model: nn.Module, ignore_init_mismatch: bool, map_location: str = "cpu") -> None:
         if init_param == args.init_param[-1]:  # called once an entry; what is frozen needs all
             load_all(model, args)
 
@@ -119,8 +119,7 @@ def load_all(model: nn.Module, args: argparse.Namespace) -> None:
     check_frozen(model, entries, set().union(*came), args.ignore_init_mismatch)
 
 
-def check_frozen(model: nn.Module, entries: Iterable[str], came: set[str],
-                 ignore_mismatch: bool = False) -> None:
+def check_frozen(model: nn.Module, entries: Iterable[str], came: set[str], ignore_mismatch: bool = False) -> None:
     """Refuse frozen weights that no entry holds, as they would stay random.
 
     Args:
@@ -131,12 +130,13 @@ def check_frozen(model: nn.Module, entries: Iterable[str], came: set[str],
         DataError: weights or running statistics of frozen layers are missing.
     """
     tops = {Entry.parse(text).dst.partition(".")[0] for text in entries}
-    missing = [name for name in _frozen(model)
-               if name not in came and ("" in tops or name.partition(".")[0] in tops)]
+    missing = [name for name in _frozen(model) if name not in came and ("" in tops or name.partition(".")[0] in tops)]
     if missing and not ignore_mismatch:
-        raise DataError(f"--init_param {' '.join(entries)}: tensors "
-                        f"{_few(missing, 'frozen and not in the file')}. To go on without them: "
-                        "--ignore_init_mismatch true")
+        raise DataError(
+            f"--init_param {' '.join(entries)}: tensors "
+            f"{_few(missing, 'frozen and not in the file')}. To go on without them: "
+            "--ignore_init_mismatch true"
+        )
 
 
 def _frozen(model: nn.Module) -> Iterator[str]:
@@ -167,22 +167,32 @@ def load(model: nn.Module, init_param: str, ignore_mismatch: bool = False) -> se
     given, part = entry.read(), _part(model, entry)
     own = part.state_dict()
     fits = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
-    where = f"--init_param: {entry.path}{f' ({entry.src})' if entry.src else ''} into " \
-            f"{entry.dst or 'the model'}"
+    where = f"--init_param: {entry.path}{f' ({entry.src})' if entry.src else ''} into {entry.dst or 'the model'}"
     if not fits:
         raise DataError(f"{where}: none of its tensors fit; are these the right parts?")
-    shapes = [f"{k} {list(given[k].shape)} in the file, {list(own[k].shape)} here"
-              for k in given if k in own and k not in fits]
+    shapes = [
+        f"{k} {list(given[k].shape)} in the file, {list(own[k].shape)} here"
+        for k in given
+        if k in own and k not in fits
+    ]
     if shapes and not ignore_mismatch:
-        raise DataError(f"{where}: tensors {_few(shapes, 'of another shape')}. To go on without "
-                        "them: --ignore_init_mismatch true")
+        raise DataError(
+            f"{where}: tensors {_few(shapes, 'of another shape')}. To go on without them: --ignore_init_mismatch true"
+        )
     part.load_state_dict({**own, **fits})
-    logging.info("%s: %d of %d tensors initialised: %s", where, len(fits), len(own),
-                 ", ".join(f"{top} {sum(k in fits for k in names)} of {len(names)}"
-                           for top, names in _tops(own).items()))
+    logging.info(
+        "%s: %d of %d tensors initialised: %s",
+        where,
+        len(fits),
+        len(own),
+        ", ".join(f"{top} {sum(k in fits for k in names)} of {len(names)}" for top, names in _tops(own).items()),
+    )
     missing, unknown = [k for k in own if k not in given], [k for k in given if k not in own]
-    for what, names in (("of another shape", shapes), ("not in the file", _in_short(missing, own)),
-                        ("in the file alone", _in_short(unknown, given))):
+    for what, names in (
+        ("of another shape", shapes),
+        ("not in the file", _in_short(missing, own)),
+        ("in the file alone", _in_short(unknown, given)),
+    ):
         if names:
             logging.warning("--init_param: left out, %s: %s", what, ", ".join(names))
     return {f"{entry.dst}.{k}" if entry.dst else k for k in given}
@@ -193,13 +203,13 @@ def _part(model: nn.Module, entry: Entry) -> nn.Module:
         return model.get_submodule(entry.dst)
     except AttributeError as e:
         names = [name for name, _ in model.named_children()]
-        raise DataError(f"--init_param: the model has no part {entry.dst!r}; there is: "
-                        f"{', '.join(names)} and what is in them") from e
+        raise DataError(
+            f"--init_param: the model has no part {entry.dst!r}; there is: {', '.join(names)} and what is in them"
+        ) from e
 
 
 def _few(names: list[str], what: str) -> str:
-    return f"{what}: {', '.join(names[:SHOWN])}" + f" and {len(names) - SHOWN} more" * bool(
-        names[SHOWN:])
+    return f"{what}: {', '.join(names[:SHOWN])}" + f" and {len(names) - SHOWN} more" * bool(names[SHOWN:])
 
 
 def _tops(names: Iterable[str]) -> dict[str, list[str]]:

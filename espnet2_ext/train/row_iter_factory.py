@@ -18,8 +18,7 @@ from espnet2_ext.errors import DataError
 NOT_SEQUENCE = ("label1", "label2")
 
 
-def batch_bounds(n: int, batch_size: int, world_size: int,
-                 what: str = "pairs") -> list[tuple[int, int]]:
+def batch_bounds(n: int, batch_size: int, world_size: int, what: str = "pairs") -> list[tuple[int, int]]:
     """(first, end) of the global batches of `n` items in order, each item in one of them.
 
     Each process takes every `world_size`-th item of each batch, so that all have the same number
@@ -201,8 +200,7 @@ class ClassCounts:
 
     def __str__(self) -> str:
         n = self.drawn[self.possible]
-        rare, often = (self.bank.classes[np.flatnonzero(self.possible)[i]].name
-                       for i in (n.argmin(), n.argmax()))  # fmt: skip
+        rare, often = (self.bank.classes[np.flatnonzero(self.possible)[i]].name for i in (n.argmin(), n.argmax()))
         return (
             f"{n.sum()} {self.what} of {np.count_nonzero(n)} of {len(n)} classes, {n.min()}"
             f" ({rare}) to {n.max()} ({often}) each, median {np.median(n):g}"

@@ -20,8 +20,14 @@ class WarmupHalvingLR(LambdaLR, AbsEpochStepScheduler):
         floor: smallest factor.
     """
 
-    def __init__(self, optimizer: Optimizer, warmup: list = (0.05, 0.1, 0.2), interval: int = 10,
-                 floor: float = 0.05, peak: float = 1.0):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup: list = (0.05, 0.1, 0.2),
+        interval: int = 10,
+        floor: float = 0.05,
+        peak: float = 1.0,
+    ):
         def factor(epoch: int) -> float:
             if epoch < len(warmup):
                 return warmup[epoch]

@@ -45,8 +45,15 @@ class TagDrawer:
         DataError: a bank in which no clip has a class, or an option out of its range.
     """
 
-    def __init__(self, bank: ClipBank, *, segment: float | None = None, balance: str = "class",
-                 mixup_alpha: float = 0.0, gain_db: list[float] | None = None):
+    def __init__(
+        self,
+        bank: ClipBank,
+        *,
+        segment: float | None = None,
+        balance: str = "class",
+        mixup_alpha: float = 0.0,
+        gain_db: list[float] | None = None,
+    ):
         if balance not in BALANCES:
             raise DataError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")
         if segment is not None and round(segment * bank.fs) < 1:
@@ -117,8 +124,7 @@ class TagIterFactory(RowIterFactory):
 
     name, clips, not_sequence = "excerpt", 1, ("label", "mixup")
 
-    def __init__(self, preprocess: ExcerptReader, *, excerpts: Sequence[Excerpt] | None = None,
-                 **options):
+    def __init__(self, preprocess: ExcerptReader, *, excerpts: Sequence[Excerpt] | None = None, **options):
         super().__init__(preprocess, rows=excerpts, **options)
 
     def counts(self) -> ClassCounts:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
 from espnet2_ext.report.experiment import training_curves
+from espnet2_ext.util.files import write_text
 
 TRIALS = "trials.json"
 
@@ -31,14 +31,14 @@ def validation_loss(exp_dir: str | os.PathLike, model_file: str) -> float:
     number = model_file.removesuffix("epoch.pth")
     epoch = max(losses) if model_file == "latest.pth" else int(number) if number.isdigit() else None
     if epoch not in losses:
-        raise DataError(f"{exp_dir}: the validation loss of {model_file} is not known; trials are "
-                        "told apart by that of valid.loss.best.pth, latest.pth or Nepoch.pth")
+        raise DataError(
+            f"{exp_dir}: the validation loss of {model_file} is not known; trials are "
+            "told apart by that of valid.loss.best.pth, latest.pth or Nepoch.pth"
+        )
     return losses[epoch]
 
 
-def keep_best(
-    exp_dir: str | os.PathLike, trials: Sequence[str | os.PathLike], model_file: str
-) -> str:
+def keep_best(exp_dir: str | os.PathLike, trials: Sequence[str | os.PathLike], model_file: str) -> str:
     """Make exp_dir a link to the trial of the lowest validation loss, the first of equal ones.
 
     That trial gets TRIALS with the losses of all.

@@ -37,11 +37,20 @@ class WeakPreprocessor(AbsPreprocessor):
             None: each with all that is known of it. Never more than is known.
     """
 
-    def __init__(self, train: bool, table: MixtureTable | str | os.PathLike | None = None,
-                 bank: ClipBank | str | os.PathLike | None = None, num_classes: int | None = None,
-                 label_type: str = "frame", part: str = "separator", residual: bool = False,
-                 n_fft: int = 512, hop_length: int = 128, crop_seconds: float | None = None,
-                 shares: list[float] | None = None):
+    def __init__(
+        self,
+        train: bool,
+        table: MixtureTable | str | os.PathLike | None = None,
+        bank: ClipBank | str | os.PathLike | None = None,
+        num_classes: int | None = None,
+        label_type: str = "frame",
+        part: str = "separator",
+        residual: bool = False,
+        n_fft: int = 512,
+        hop_length: int = 128,
+        crop_seconds: float | None = None,
+        shares: list[float] | None = None,
+    ):
         super().__init__(train)
         if label_type not in LABEL_TYPES:
             raise DataError(f"label_type must be one of {', '.join(LABEL_TYPES)}; got {label_type}")
@@ -107,8 +116,11 @@ class WeakPreprocessor(AbsPreprocessor):
             mixture = self._cropped(mixture)
         k = self.num_classes or len(self.table.classes)
         out = render(mixture, self.bank, k)
-        item = {"speech_mix": out["mix"], "clip_label": clip_activity(mixture, k),
-                "label_kind": np.array([kind], np.int64)}
+        item = {
+            "speech_mix": out["mix"],
+            "clip_label": clip_activity(mixture, k),
+            "label_kind": np.array([kind], np.int64),
+        }
         if self.label_type != "clip":
             frames = frame_activity(mixture, k, self.n_fft, self.hop)
             item["frame_label"] = frames if kind <= FRAME else np.zeros_like(frames)
@@ -130,7 +142,8 @@ class WeakPreprocessor(AbsPreprocessor):
         if known > most:
             raise DataError(
                 f"{self.table.folder}: of mixture {mixture.id} only {mixture.known} labels are "
-                f"known, which label type {self.label_type} cannot use; `mixed` could")
+                f"known, which label type {self.label_type} cannot use; `mixed` could"
+            )
         return kind
 
     def _with_refs(self) -> bool:
@@ -140,8 +153,7 @@ class WeakPreprocessor(AbsPreprocessor):
         if self.label_type in ("strong", "mixed"):
             return True
         if self._scored is None:
-            self._scored = not self.train and any(
-                self.table.row(i).known == "strong" for i in range(len(self.table)))
+            self._scored = not self.train and any(self.table.row(i).known == "strong" for i in range(len(self.table)))
         return self._scored
 
     def _cropped(self, mixture: Mixture) -> Mixture:
@@ -163,8 +175,7 @@ class WeakPreprocessor(AbsPreprocessor):
             if name in item:
                 item[name] = np.asarray(item[name], np.float32)
                 if self.num_classes and item[name].shape[-1] != self.num_classes:
-                    raise DataError(f"{uid}: {name} holds {item[name].shape[-1]} classes, expected "
-                                    f"{self.num_classes}")
+                    raise DataError(f"{uid}: {name} holds {item[name].shape[-1]} classes, expected {self.num_classes}")
         if "clip_label" not in item and "frame_label" in item:
             item["clip_label"] = item["frame_label"].max(0)
         return item

@@ -92,8 +92,7 @@ def _drive(pool, width: int, fn: Callable, jobs, bar) -> None:
             _collect(pending, bar)
     except concurrent.futures.process.BrokenProcessPool:
         raise ChildProcessError(
-            "a worker process died (killed, or out of memory); start again to go on, perhaps with"
-            " fewer workers"
+            "a worker process died (killed, or out of memory); start again to go on, perhaps with fewer workers"
         ) from None
     finally:
         for future in pending:

@@ -9,9 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from espnet2_ext.bench import against
-from espnet2_ext.bench import data
-from espnet2_ext.bench import measure
+from espnet2_ext.bench import against, data, measure
 from espnet2_ext.bench import query as models
 from espnet2_ext.bench.plain_query import HTSAT, QueryUNet, mel_filters
 from espnet2_ext.bin import bench
@@ -66,8 +64,9 @@ def test_each_mel_band_has_bins():
 
 def test_calls_take_turns():
     seen = []
-    took = measure.interleaved({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")},
-                               repeats=3, device=CPU, warmup=1)
+    took = measure.interleaved(
+        {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, repeats=3, device=CPU, warmup=1
+    )
     order = "".join(seen)  # a call that others disturbed comes again at once
     assert re.fullmatch("ab(a{1,4}b{1,4}){3}", order)
     assert set(took) == {"a", "b"} and took["a"]["low"] <= took["a"]["s"] <= took["a"]["high"]
@@ -92,13 +91,21 @@ def times(lost=0.0, **seconds):
 
 
 def test_verdicts_by_hand():
-    plain = {"HTS-AT 96-d clip": 0.2, "HTS-AT 96-d anchor": 0.2, "HTS-AT 256-d clip": 1.0,
-             "HTS-AT 256-d anchor": 0.9, "U-Net clip": 8.0}
-    result = {"seconds": 10.0,
-              "plain": {k: v | {"parameters_m": 1.0, "gflop": 1.0}
-                        for k, v in times(**plain).items()},
-              "models": {"768": {"width": 768, **times(mask=0.4, embed=0.2, embed_anchor=0.05)},
-                         "tiny": {"width": 64, **times(mask=0.1, embed=0.1, embed_anchor=0.1)}}}
+    plain = {
+        "HTS-AT 96-d clip": 0.2,
+        "HTS-AT 96-d anchor": 0.2,
+        "HTS-AT 256-d clip": 1.0,
+        "HTS-AT 256-d anchor": 0.9,
+        "U-Net clip": 8.0,
+    }
+    result = {
+        "seconds": 10.0,
+        "plain": {k: v | {"parameters_m": 1.0, "gflop": 1.0} for k, v in times(**plain).items()},
+        "models": {
+            "768": {"width": 768, **times(mask=0.4, embed=0.2, embed_anchor=0.05)},
+            "tiny": {"width": 64, **times(mask=0.1, embed=0.1, embed_anchor=0.1)},
+        },
+    }
     clip, anchor, reused, *other = against.verdicts(result)
     assert "in 0.600 s" in clip and "1/15.0" in clip and "ratio 3.00" in clip
     assert "the route MET" in clip and "96-d MISSED" in clip
@@ -133,19 +140,37 @@ def bank(tmp_path_factory):
 
 def test_command(bank, tmp_path, capsys):
     file = tmp_path / "out" / "bench.json"
-    bench.main([str(DEBUG), "--seconds", "1", "--repeats", "1", "--threads", "1", "--device",
-                "cpu", "--data", str(bank), "--json", str(file)])
+    bench.main(
+        [
+            str(DEBUG),
+            "--seconds",
+            "1",
+            "--repeats",
+            "1",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+            "--data",
+            str(bank),
+            "--json",
+            str(file),
+        ]
+    )
     out = capsys.readouterr().out
     assert "| care_sep | fp32 |" in out and "rendered pairs a second a core" in out
     found = json.loads(file.read_text())
     assert found["models"][0]["model"] == "care_sep" and found["data"]["need"][0][3] > 0
 
 
-@pytest.mark.parametrize("options, message", [
-    (["none.yaml"], "none.yaml: no such file"),
-    ([str(DEBUG), "--repeats", "0"], "--repeats must be above 0"),
-    ([str(DEBUG), "--variants", "fp8"], "unknown variant 'fp8'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["none.yaml"], "none.yaml: no such file"),
+        ([str(DEBUG), "--repeats", "0"], "--repeats must be above 0"),
+        ([str(DEBUG), "--variants", "fp8"], "unknown variant 'fp8'"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
         bench.main(options)

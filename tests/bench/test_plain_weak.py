@@ -59,11 +59,17 @@ def test_masker_has_the_papers_size():
     assert parameters(masker) == pytest.approx(23.0, abs=0.05)
 
 
-@pytest.mark.parametrize("option", [
-    ("--label_type", "clip"), ("--strategy", "joint"), ("--residual", "true"),
-    ("--separator_conf", "mask_type=share"), ("--separator_conf", "input_norm=true"),
-    ("--classifier_conf", "mel_bands=20"),
-])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--label_type", "clip"),
+        ("--strategy", "joint"),
+        ("--residual", "true"),
+        ("--separator_conf", "mask_type=share"),
+        ("--separator_conf", "input_norm=true"),
+        ("--classifier_conf", "mel_bands=20"),
+    ],
+)
 def test_no_plain_version_of_another_training(weak_yaml, option):
     assert plain_weak.plain_of(build(weak_yaml, CPU)[0]) is not None
     assert plain_weak.plain_of(build(weak_yaml, CPU, *option)[0]) is None

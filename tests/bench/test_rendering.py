@@ -27,8 +27,7 @@ def corpus(tmp_path_factory):
 def test_rows(corpus):
     rows = rendering.bench_rendering(corpus / "table", corpus / "bank", seconds=0.02)
     assert [row["labels"] for row in rows] == ["strong", "frame", "clip"]
-    assert all(row["a_core"] > 0 and row["seconds"] == 4.0 and row["format"] == "flac"
-               for row in rows)
+    assert all(row["a_core"] > 0 and row["seconds"] == 4.0 and row["format"] == "flac" for row in rows)
     table = MixtureTable(corpus / "table")
     assert rows[0]["events"] == table.info["events"] / 10
     assert len(rendering.table_row(rows[0])) == len(rendering.HEADER)
@@ -37,8 +36,9 @@ def test_rows(corpus):
 def test_only_labels_that_are_known(corpus, tmp_path):
     table = MixtureTable(corpus / "table")
     mixtures = [table.row(i)._replace(known="clip" if i else "frame") for i in range(3)]
-    write_table(tmp_path / "weak", [with_ids(m, None) for m in mixtures], fs=table.fs,
-                classes=table.classes, n_fft=512, hop=128)
+    write_table(
+        tmp_path / "weak", [with_ids(m, None) for m in mixtures], fs=table.fs, classes=table.classes, n_fft=512, hop=128
+    )
     rows = rendering.bench_rendering(tmp_path / "weak", corpus / "bank", seconds=0.02)
     assert [row["labels"] for row in rows] == ["clip"]
 
@@ -50,11 +50,21 @@ def test_need_by_hand():
 
 
 def test_command(corpus, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(rendering, "rate", lambda call, seconds: call() or {"a_core": 9.0,
-                                                                            "wall": 8.0})
+    monkeypatch.setattr(rendering, "rate", lambda call, seconds: call() or {"a_core": 9.0, "wall": 8.0})
     file = tmp_path / "bench.json"
-    bench.main(["--rendering", str(corpus / "table"), str(corpus / "bank"), "--threads", "1",
-                "--device", "cpu", "--json", str(file)])
+    bench.main(
+        [
+            "--rendering",
+            str(corpus / "table"),
+            str(corpus / "bank"),
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+            "--json",
+            str(file),
+        ]
+    )
     found = json.loads(file.read_text())
     assert len(found["rendering"]["rows"]) == 3 and "models" not in found
     assert "| strong |" in capsys.readouterr().out

@@ -24,12 +24,25 @@ def debug(name: str) -> systems.System:
 def test_every_system_of_the_papers_has_a_row():
     rows = systems.all_systems(CONF)
     names = {row.name for row in rows}
-    assert names >= {"care_sep_768", "care_sep_2048", "care_cls_sep_768", "st_sed_sep_2048",
-                     "pann_sep_527", "pann_sep_2048", "care_sep_768 + hts_at (G)",
-                     "tag_care_cls_768", "tag_hts_at_768", "tag_hts_at_2048", "tag_cnn14"}
+    assert names >= {
+        "care_sep_768",
+        "care_sep_2048",
+        "care_cls_sep_768",
+        "st_sed_sep_2048",
+        "pann_sep_527",
+        "pann_sep_2048",
+        "care_sep_768 + hts_at (G)",
+        "tag_care_cls_768",
+        "tag_hts_at_768",
+        "tag_hts_at_2048",
+        "tag_cnn14",
+    }
     assert len(names) == len(rows) and all(Path(row.yaml).is_file() for row in rows)
     assert {row.name for row in systems.only(rows, ["pann", "hts_at_7"])} == {
-        "pann_sep_527", "pann_sep_2048", "tag_hts_at_768"}
+        "pann_sep_527",
+        "pann_sep_2048",
+        "tag_hts_at_768",
+    }
     with pytest.raises(DataError, match="--only xy: no such system; there is: care_cls_sep_768"):
         systems.only(rows, ["xy"])
 
@@ -53,9 +66,13 @@ def test_two_networks():
 
 
 def test_an_option_makes_it_two_networks():
-    tagger = ("--query_net", "care_cls", "--query_net_conf",
-              "{num_bands: 64, dim: 8, image_channels: 4, depths: [1, 2, 1], heads: [1, 2, 2], "
-              "connector_heads: 4, num_classes: 24}")
+    tagger = (
+        "--query_net",
+        "care_cls",
+        "--query_net_conf",
+        "{num_bands: 64, dim: 8, image_channels: 4, depths: [1, 2, 1], heads: [1, 2, 2], "
+        "connector_heads: 4, num_classes: 24}",
+    )
     system = debug("train_qsep_care_sep")._replace(more=tagger)
     assert systems.bench_system(system, SMALL)["query_m"] > 0
 
@@ -72,12 +89,30 @@ def test_a_query_is_embedding_and_mask_by_hand():
     def times(s):
         return {"s": s, "low": s, "high": s, "lost": s / 100}
 
-    row = {"system": "x", "query_m": 2.0, "separator_m": 3.0, "start_mb": 400.0,
-           "time": {"embed_anchor": times(1.0), "embed": times(5.0), "mask": times(20.0)},
-           "gflop": {"embed_anchor": 10.0, "embed": 50.0, "mask": 200.0},
-           "peak_mb": {"short": 600.0, "long": 700.0}}
-    assert systems.table_row(row) == ["x", 2.0, 3.0, 210.0, 21.0, 600.0, 250.0, 25.0, 700.0,
-                                      200.0, 20.0, 400.0, pytest.approx(0.2)]
+    row = {
+        "system": "x",
+        "query_m": 2.0,
+        "separator_m": 3.0,
+        "start_mb": 400.0,
+        "time": {"embed_anchor": times(1.0), "embed": times(5.0), "mask": times(20.0)},
+        "gflop": {"embed_anchor": 10.0, "embed": 50.0, "mask": 200.0},
+        "peak_mb": {"short": 600.0, "long": 700.0},
+    }
+    assert systems.table_row(row) == [
+        "x",
+        2.0,
+        3.0,
+        210.0,
+        21.0,
+        600.0,
+        250.0,
+        25.0,
+        700.0,
+        200.0,
+        20.0,
+        400.0,
+        pytest.approx(0.2),
+    ]
 
 
 def test_a_system_that_fails_does_not_stop_the_others(here, monkeypatch):
@@ -90,23 +125,39 @@ def test_a_system_that_fails_does_not_stop_the_others(here, monkeypatch):
 
     monkeypatch.setattr(systems, "bench_system", measured)
     rows = systems.costs([systems.System(n, n) for n in ("broken", "large", "good")], SMALL, None)
-    assert [row.get("failed") for row in rows] == [
-        "broken: no such file", "can't allocate memory", None]
+    assert [row.get("failed") for row in rows] == ["broken: no such file", "can't allocate memory", None]
     assert len(systems.table_row(rows[0])) == len(systems.header(0.5))
 
 
 def test_command(here, tmp_path, capsys):
     file = tmp_path / "costs.json"
-    bench.main([str(CONF / "debug/train_tag.yaml"), "--costs", "--seconds", "0.5", "--repeats",
-                "1", "--threads", "1", "--device", "cpu", "--json", str(file)])
+    bench.main(
+        [
+            str(CONF / "debug/train_tag.yaml"),
+            "--costs",
+            "--seconds",
+            "0.5",
+            "--repeats",
+            "1",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+            "--json",
+            str(file),
+        ]
+    )
     assert "| tag | " in capsys.readouterr().out
     assert [row["system"] for row in json.loads(file.read_text())["costs"]] == ["tag"]
 
 
-@pytest.mark.parametrize("options, message", [
-    ([str(CONF / "debug/train_tag.yaml")], "a tagger is measured with --costs"),
-    ([str(CONF / "debug/train_qsep_care_sep.yaml"), "--only", "x"], "--only chooses rows of"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([str(CONF / "debug/train_tag.yaml")], "a tagger is measured with --costs"),
+        ([str(CONF / "debug/train_qsep_care_sep.yaml"), "--only", "x"], "--only chooses rows of"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
         bench.main(options)

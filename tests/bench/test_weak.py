@@ -38,8 +38,9 @@ def test_flops_inside_a_gradient_in_parts():
 
 def test_operations_are_in_proportion_to_the_batch(weak_yaml):
     model = build(weak_yaml, CPU)[0].train()
-    one, three = ({name: measure.gflop(call) for name, call in
-                   weak._calls(model, batch, 0.5, CPU).items()} for batch in (1, 3))
+    one, three = (
+        {name: measure.gflop(call) for name, call in weak._calls(model, batch, 0.5, CPU).items()} for batch in (1, 3)
+    )
     assert three == pytest.approx({name: 3 * x for name, x in one.items()})
 
 
@@ -53,8 +54,9 @@ def test_training_row(weak_yaml):
     assert len(weak.training_row(row)) == len(weak.TRAINING)
 
 
-@pytest.mark.parametrize("option", [("--label_type", "clip"), ("--label_type", "mixed"),
-                                    ("--strategy", "joint"), ("--residual", "true")])
+@pytest.mark.parametrize(
+    "option", [("--label_type", "clip"), ("--label_type", "mixed"), ("--strategy", "joint"), ("--residual", "true")]
+)
 def test_steps_of_every_kind(weak_yaml, option):
     model = build(weak_yaml, CPU, *option)[0].train()
     for call in weak._calls(model, 2, 0.25, CPU).values():
@@ -80,8 +82,7 @@ def test_inference_row(weak_yaml):
     assert row["real_time"]["song"] == pytest.approx(row["time"]["song"]["s"] / 1.5)
     assert row["real_time"]["clip_tags"] == pytest.approx(row["time"]["clip_tags"]["s"] / 1.0)
     cells = dict(zip(weak.INFERENCE, weak.inference_row(row), strict=True))
-    assert cells["with activity"] == pytest.approx(
-        row["real_time"]["song"] + row["real_time"]["song_tags"])
+    assert cells["with activity"] == pytest.approx(row["real_time"]["song"] + row["real_time"]["song_tags"])
 
 
 def times(s, lost=0.0):
@@ -90,10 +91,16 @@ def times(s, lost=0.0):
 
 def test_verdicts_by_hand():
     apart = {"peak_mb": 8000.0, "start_mb": 500.0, "time": times(40.0)}
-    rows = {"paper": {"ours": times(10.0), "plain": times(30.0), "plain_apart": apart,
-                      "plain_untouched": apart | {"peak_mb": 7500.0},
-                      "loss": {"ours": 1.25, "plain": 1.25}},
-            "small": {"ours": times(1.0)}}
+    rows = {
+        "paper": {
+            "ours": times(10.0),
+            "plain": times(30.0),
+            "plain_apart": apart,
+            "plain_untouched": apart | {"peak_mb": 7500.0},
+            "loss": {"ours": 1.25, "plain": 1.25},
+        },
+        "small": {"ours": times(1.0)},
+    }
     paper, small = weak_against.verdicts(rows, [{"model": "paper", "peak_mb": 2000.0}])
     assert "takes 10.00 s, plain 30.00 s: ratio 1/3.0" in paper
     assert "peak 2000 MB against 8000 MB: ratio 1/4.0" in paper
@@ -102,17 +109,37 @@ def test_verdicts_by_hand():
     rows["small"]["ours"]["lost"] = 0.7
     assert weak_against.verdicts(rows, [])[-1].startswith("NOT VALID: other processes took up to")
     assert "peak" not in weak_against.verdicts(rows, [])[0]
-    assert [r[0] for r in weak_against.table_rows(rows)] == [
-        "paper, ours", "paper, plain", "small, ours"]
+    assert [r[0] for r in weak_against.table_rows(rows)] == ["paper, ours", "paper, plain", "small, ours"]
 
 
 def test_command(weak_yaml, here, tmp_path, capsys):
     file = tmp_path / "bench.json"
     other = weak_yaml.with_name("train_weak_other.yaml")
     other.write_text(weak_yaml.read_text().replace("magnitude", "share"))
-    bench.main([str(weak_yaml), str(other), "--against", "plain", "--batch", "2", "--clip", "0.25",
-                "--song", "1", "--seconds", "0.5", "--repeats", "1", "--threads", "1", "--device",
-                "cpu", "--json", str(file)])
+    bench.main(
+        [
+            str(weak_yaml),
+            str(other),
+            "--against",
+            "plain",
+            "--batch",
+            "2",
+            "--clip",
+            "0.25",
+            "--song",
+            "1",
+            "--seconds",
+            "0.5",
+            "--repeats",
+            "1",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+            "--json",
+            str(file),
+        ]
+    )
     out, found = capsys.readouterr().out, json.loads(file.read_text())["weak"]
     assert "weak_tiny: a step takes" in out and "weak_other: no plain version" in out
     loss = found["against"]["weak_tiny"]["loss"]

@@ -7,8 +7,9 @@ from espnet2_ext.core.layers.band_split import BandSplit, mel_band_edges
 from espnet2_ext.core.layers.stft import STFT
 
 
-@pytest.mark.parametrize("n_fft, fs, bands", [(1024, 32000, 64), (512, 16000, 64), (126, 8000, 64),
-                                              (2048, 44100, 128), (1024, 32000, 1)])
+@pytest.mark.parametrize(
+    "n_fft, fs, bands", [(1024, 32000, 64), (512, 16000, 64), (126, 8000, 64), (2048, 44100, 128), (1024, 32000, 1)]
+)
 def test_every_bin_is_in_one_band(n_fft, fs, bands):
     edges = mel_band_edges(n_fft, fs, bands)
     assert edges[0] == 0 and edges[-1] == n_fft // 2 + 1 and len(edges) == bands + 1

@@ -6,9 +6,21 @@ import torch
 from espnet2_ext.core.nets.care_cls import CaRECLS
 from espnet2_ext.core.nets.care_sep import CaRESep
 
-SMALL = dict(sample_rate=8000, n_fft=256, hop_length=64, num_bands=32, dim=8, image_channels=4,
-             depths=[1, 2, 1], heads=[1, 2, 2], connector_depth=2, connector_heads=2, window=4,
-             num_classes=5, drop_path=0.0)
+SMALL = dict(
+    sample_rate=8000,
+    n_fft=256,
+    hop_length=64,
+    num_bands=32,
+    dim=8,
+    image_channels=4,
+    depths=[1, 2, 1],
+    heads=[1, 2, 2],
+    connector_depth=2,
+    connector_heads=2,
+    window=4,
+    num_classes=5,
+    drop_path=0.0,
+)
 
 
 def make(**kw):
@@ -39,15 +51,15 @@ def test_a_batch_of_differing_lengths_is_as_each_alone():
 
 def test_its_net_initialises_a_separator():
     net = make()
-    sep = CaRESep(**{k: v for k, v in SMALL.items() if k not in ("sample_rate", "n_fft",
-                                                                 "hop_length")},
-                  band_width=net.bands.band_width)
+    sep = CaRESep(
+        **{k: v for k, v in SMALL.items() if k not in ("sample_rate", "n_fft", "hop_length")},
+        band_width=net.bands.band_width,
+    )
     missing, unknown = sep.load_state_dict(net.net.state_dict(), strict=False)
     assert unknown == []
     wave = noise(1, 5000)
     spec = net.bands.split(net.stft(wave))
-    assert torch.equal(sep.eval().embed(spec, torch.tensor([spec.shape[1]])).embedding,
-                       net(wave).embedding)
+    assert torch.equal(sep.eval().embed(spec, torch.tensor([spec.shape[1]])).embedding, net(wave).embedding)
 
 
 def test_mixup_with_weight_one_changes_nothing_and_with_zero_mirrors():

@@ -5,9 +5,19 @@ import torch
 
 from espnet2_ext.core.nets.care_encoder import BandLinear, CaREEncoder
 
-SMALL = dict(num_bands=32, band_width=5, dim=8, image_channels=4, depths=(1, 2, 1),
-             heads=(1, 2, 2), connector_depth=2, connector_heads=2, window=4, num_classes=5,
-             drop_path=0.0)
+SMALL = dict(
+    num_bands=32,
+    band_width=5,
+    dim=8,
+    image_channels=4,
+    depths=(1, 2, 1),
+    heads=(1, 2, 2),
+    connector_depth=2,
+    connector_heads=2,
+    window=4,
+    num_classes=5,
+    drop_path=0.0,
+)
 
 
 def make(**kw):
@@ -19,8 +29,7 @@ def make(**kw):
 
 
 def spectrum(b, length):
-    return torch.randn(b, length, 32, 5, dtype=torch.cfloat,
-                       generator=torch.Generator().manual_seed(1))
+    return torch.randn(b, length, 32, 5, dtype=torch.cfloat, generator=torch.Generator().manual_seed(1))
 
 
 def test_band_linear_has_a_map_for_each_band():
@@ -66,11 +75,14 @@ def test_no_head():
     assert out.embedding.shape == (1, 64) and out.clipwise is None and out.framewise is None
 
 
-@pytest.mark.parametrize("kw, message", [
-    ({"num_bands": 40}, "multiple of 32: 40"),
-    ({"depths": (1, 1)}, "differ in number"),
-    ({"num_bands": 96, "window": 8}, "windows of 8 tokens do not fill 12"),
-])
+@pytest.mark.parametrize(
+    "kw, message",
+    [
+        ({"num_bands": 40}, "multiple of 32: 40"),
+        ({"depths": (1, 1)}, "differ in number"),
+        ({"num_bands": 96, "window": 8}, "windows of 8 tokens do not fill 12"),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused(kw, message):
     with pytest.raises(ValueError, match=message):
         make(**kw)

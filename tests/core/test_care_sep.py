@@ -7,8 +7,18 @@ from espnet2_ext.core.layers.band_split import BandSplit
 from espnet2_ext.core.nets.care_encoder import CaREEncoder
 from espnet2_ext.core.nets.care_sep import CaRESep
 
-SMALL = dict(num_bands=32, dim=8, image_channels=4, depths=(1, 2, 1), heads=(1, 2, 2),
-             connector_depth=2, connector_heads=2, window=4, num_classes=5, drop_path=0.0)
+SMALL = dict(
+    num_bands=32,
+    dim=8,
+    image_channels=4,
+    depths=(1, 2, 1),
+    heads=(1, 2, 2),
+    connector_depth=2,
+    connector_heads=2,
+    window=4,
+    num_classes=5,
+    drop_path=0.0,
+)
 
 DECODER = ("expands", "joins", "decoder", "patch_up", "to_mask")
 
@@ -59,13 +69,12 @@ def test_a_batch_of_differing_lengths_is_as_each_alone(bands):
     net = make(bands)
     lengths = [61, 40, 9]
     specs = [spectrum(bands, 1, n, seed=n) for n in lengths]
-    batch = torch.cat([torch.nn.functional.pad(s, (0, 0, 0, 0, 0, 61 - n))
-                       for s, n in zip(specs, lengths)])
+    batch = torch.cat([torch.nn.functional.pad(s, (0, 0, 0, 0, 0, 61 - n)) for s, n in zip(specs, lengths)])
     frames, query = torch.tensor(lengths), torch.randn(3, 1, 64)
     together, out = net.mask(batch, frames, query), net.embed(batch, frames)
     for i, n in enumerate(lengths):
         one = torch.tensor([n])
-        alone = net.mask(specs[i], one, query[i:i + 1])
+        alone = net.mask(specs[i], one, query[i : i + 1])
         assert torch.allclose(together[i, :, :n], alone[0], atol=1e-4)
         assert torch.allclose(out.embedding[i], net.embed(specs[i], one).embedding[0], atol=1e-4)
         assert torch.allclose(out.clipwise[i], net.embed(specs[i], one).clipwise[0], atol=1e-4)
@@ -77,8 +86,7 @@ def test_several_queries_in_one_batch_are_as_one_by_one(bands):
     together = net.mask(spec, frames, query)
     assert together.shape[:2] == (2, 3)
     for q in range(3):
-        assert torch.allclose(together[:, q], net.mask(spec, frames, query[:, q:q + 1])[:, 0],
-                              atol=1e-5)
+        assert torch.allclose(together[:, q], net.mask(spec, frames, query[:, q : q + 1])[:, 0], atol=1e-5)
 
 
 def test_loudness_does_not_matter(bands):
@@ -111,8 +119,7 @@ def test_both_passes_share_the_encoder(bands):
     shared = {n for n in by_query & by_mask if n.startswith(("encoder", "connector", "project"))}
     assert len(shared) > 20
     assert not any(".query." in n for n in by_query)  # the embedding pass runs without a query
-    for name in ("encoder.0.blocks.0.query", "connector.blocks.1.query",
-                 "decoder.2.blocks.0.query"):
+    for name in ("encoder.0.blocks.0.query", "connector.blocks.1.query", "decoder.2.blocks.0.query"):
         assert f"{name}.weight" in by_mask  # the separation pass has one at every level
 
 
@@ -144,7 +151,7 @@ def test_windows_repeat_on_the_grid(bands):
     query, level = torch.randn(1, 1, 64), torch.ones(1)
     whole = net.mask(torch.cat([a, b], 1), torch.tensor([3 * grid]), query, level)
     part = net.mask(b, torch.tensor([grid]), query, level)
-    assert torch.allclose(whole[:, :, 2 * grid:], part, atol=1e-5)
+    assert torch.allclose(whole[:, :, 2 * grid :], part, atol=1e-5)
 
 
 def test_every_parameter_gets_a_gradient(bands):
@@ -165,11 +172,14 @@ def test_sizes_of_the_paper():
         assert [len(s.blocks) for s in net.decoder] == [6, 2, 2]
 
 
-@pytest.mark.parametrize("kw, message", [
-    ({"num_bands": 40}, "multiple of 32: 40"),
-    ({"mask_type": "phase"}, "'phase'"),
-    ({"depths": (1, 1)}, "differ in number"),
-])
+@pytest.mark.parametrize(
+    "kw, message",
+    [
+        ({"num_bands": 40}, "multiple of 32: 40"),
+        ({"mask_type": "phase"}, "'phase'"),
+        ({"depths": (1, 1)}, "differ in number"),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused(bands, kw, message):
     with pytest.raises(ValueError, match=message):
         make(bands, **kw)

@@ -5,8 +5,9 @@ import torch
 
 from espnet2_ext.core.nets.cnn14 import CNN14
 
-SMALL = dict(sample_rate=8000, n_fft=128, hop_length=40, mel_bands=8, low=50.0, high=4000.0,
-             num_classes=5, widths=(3, 4, 6))
+SMALL = dict(
+    sample_rate=8000, n_fft=128, hop_length=40, mel_bands=8, low=50.0, high=4000.0, num_classes=5, widths=(3, 4, 6)
+)
 
 
 def make(**kw):
@@ -28,7 +29,7 @@ def test_a_batch_is_as_each_item_alone_whatever_stands_in_its_padding():
     assert together.embedding.shape == (6, 6) and together.clipwise.shape == (6, 5)
     assert together.framewise is None
     for i, n in enumerate(lengths):
-        alone = net(wave[i:i + 1, :n])
+        alone = net(wave[i : i + 1, :n])
         assert torch.allclose(together.embedding[i], alone.embedding[0], atol=1e-4)
         assert torch.allclose(together.clipwise[i], alone.clipwise[0], atol=1e-4)
 
@@ -112,11 +113,14 @@ def test_size_of_the_paper():
     assert net.query_dim == 2048 and CNN14(embedding="probabilities", widths=(1,)).query_dim == 527
 
 
-@pytest.mark.parametrize("kw, message", [
-    ({"embedding": "softmax"}, "'softmax'"),
-    ({"embedding": "probabilities", "num_classes": 0}, "num_classes above 0"),
-    ({"mel_bands": 3}, "3 blocks need 4 mel bands or more, got 3"),
-])
+@pytest.mark.parametrize(
+    "kw, message",
+    [
+        ({"embedding": "softmax"}, "'softmax'"),
+        ({"embedding": "probabilities", "num_classes": 0}, "num_classes above 0"),
+        ({"mel_bands": 3}, "3 blocks need 4 mel bands or more, got 3"),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused(kw, message):
     with pytest.raises(ValueError, match=message):
         make(**kw)

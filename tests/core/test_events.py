@@ -147,9 +147,7 @@ def test_frame_activity_by_hand():
     assert active.T.tolist() == [[0, 1, 1, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize(
-    "n_fft, hop, samples", [(512, 128, 5000), (7, 3, 100), (9, 9, 81), (2, 5, 64)]
-)
+@pytest.mark.parametrize("n_fft, hop, samples", [(512, 128, 5000), (7, 3, 100), (9, 9, 81), (2, 5, 64)])
 def test_frame_activity_against_every_sample(n_fft, hop, samples):
     rng = np.random.default_rng(n_fft)
     for _ in range(50):
@@ -235,9 +233,7 @@ def test_start_goes_with_the_energy_of_the_part():
 
 
 def test_background_is_of_no_class():
-    d = drawer(
-        classes=["a", "b"], background=["c"], background_lufs=(-40, -40), background_share=0.5
-    )
+    d = drawer(classes=["a", "b"], background=["c"], background_lufs=(-40, -40), background_share=0.5)
     rng = np.random.default_rng(0)
     mixtures = [d.draw(rng) for _ in range(400)]
     behind = [[e for e in m.events if e.cls == -1] for m in mixtures]

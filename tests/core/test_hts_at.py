@@ -8,8 +8,20 @@ from espnet2_ext.core.nets.care_sep import CaRESep
 from espnet2_ext.core.nets.hts_at import HTSAT
 
 # 16 bands folded twice to 32 x 32, 8 x 8 tokens, a span of 64 frames of 4 ms and 8 framewise frames
-SMALL = dict(sample_rate=8000, n_fft=256, hop_length=32, mel_bands=16, high=4000.0, spec_size=32,
-             dim=8, depths=[2, 2], heads=[2, 4], window=4, num_classes=5, drop_path=0.0)
+SMALL = dict(
+    sample_rate=8000,
+    n_fft=256,
+    hop_length=32,
+    mel_bands=16,
+    high=4000.0,
+    spec_size=32,
+    dim=8,
+    depths=[2, 2],
+    heads=[2, 4],
+    window=4,
+    num_classes=5,
+    drop_path=0.0,
+)
 SPAN = 64 * 32  # samples
 
 
@@ -136,20 +148,28 @@ def test_its_stages_have_the_names_and_shapes_of_care_seps_encoder():
     with torch.device("meta"):
         ours, sep = HTSAT().state_dict(), CaRESep().state_dict()
     parts = ("patch_norm", "encoder", "merges", "connector", "connector_norm", "head")
-    shapes = [{k: v.shape for k, v in state.items() if k.split(".")[0] in parts
-               and ".query." not in k} for state in (ours, sep)]
+    shapes = [
+        {k: v.shape for k, v in state.items() if k.split(".")[0] in parts and ".query." not in k}
+        for state in (ours, sep)
+    ]
     assert shapes[0].keys() == shapes[1].keys()
     differ = [k for k in shapes[0] if shapes[0][k] != shapes[1][k]]
     # its maps are narrower than a window there: 4 and 2 tokens of frequency
-    assert differ == [f"{stage}.blocks.{i}.attn.relative_bias" for stage, blocks in
-                      (("encoder.2", 6), ("connector", 2)) for i in range(blocks)]
+    assert differ == [
+        f"{stage}.blocks.{i}.attn.relative_bias"
+        for stage, blocks in (("encoder.2", 6), ("connector", 2))
+        for i in range(blocks)
+    ]
 
 
-@pytest.mark.parametrize("kw, message", [
-    ({"heads": [2]}, "differ in number"),
-    ({"spec_size": 40}, "spec_size 40, mel_bands 16"),
-    ({"mel_bands": 4}, r"of 8 \(patch_size \* 2\)"),
-])
+@pytest.mark.parametrize(
+    "kw, message",
+    [
+        ({"heads": [2]}, "differ in number"),
+        ({"spec_size": 40}, "spec_size 40, mel_bands 16"),
+        ({"mel_bands": 4}, r"of 8 \(patch_size \* 2\)"),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused(kw, message):
     with pytest.raises(ValueError, match=message):
         make(**kw)

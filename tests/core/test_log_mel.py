@@ -13,8 +13,10 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("fs, n_fft, bands, low, high", [
-    (32000, 1024, 64, 50, 14000), (16000, 512, 64, 50, 8000), (44100, 2048, 128, 0, None)])
+@pytest.mark.parametrize(
+    "fs, n_fft, bands, low, high",
+    [(32000, 1024, 64, 50, 14000), (16000, 512, 64, 50, 8000), (44100, 2048, 128, 0, None)],
+)
 def test_filterbank_is_librosas(fs, n_fft, bands, low, high):
     ours = mel_filterbank(n_fft // 2 + 1, bands, fs, low=low, high=high, scale="slaney", norm=True)
     theirs = librosa.filters.mel(sr=fs, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high).T
@@ -29,7 +31,7 @@ def test_decibels_by_definition(samples):
     padded = np.pad(wave[0].numpy(), 512, mode="reflect")
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
     starts = range(0, samples + 1, 320)
-    power = np.abs(np.fft.rfft([padded[s:s + 1024] * hann for s in starts])) ** 2
+    power = np.abs(np.fft.rfft([padded[s : s + 1024] * hann for s in starts])) ** 2
     mel = power @ librosa.filters.mel(sr=32000, n_fft=1024, n_mels=64, fmin=50, fmax=14000).T
     want = 10 * np.log10(np.maximum(mel, 1e-10))
     ours = LogMel().decibels(wave, torch.tensor([samples]))[0].numpy()
@@ -38,8 +40,7 @@ def test_decibels_by_definition(samples):
 
 
 def test_silence_is_at_the_floor():
-    assert torch.allclose(LogMel().decibels(torch.zeros(1, 999), torch.tensor([999])),
-                          torch.tensor(-100.0))
+    assert torch.allclose(LogMel().decibels(torch.zeros(1, 999), torch.tensor([999])), torch.tensor(-100.0))
 
 
 def test_batch_norm_is_over_the_frames_that_count():
@@ -58,7 +59,7 @@ def test_a_batch_is_as_each_item_alone_whatever_stands_in_its_padding(samples):
     together, frames = net(wave, torch.tensor([4000, samples]))
     alone, _ = net(wave[1:, :samples])
     assert frames[1] == alone.shape[1] == samples // 320 + 1
-    assert torch.allclose(together[1, :frames[1]], alone[0], atol=1e-4)
+    assert torch.allclose(together[1, : frames[1]], alone[0], atol=1e-4)
 
 
 def test_mixup_is_on_the_normalised_bands():

@@ -61,12 +61,15 @@ def test_wave_l1_and_bce_by_hand():
     assert got.item() == pytest.approx(want, abs=1e-6)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: wave_l1(est=torch.zeros(2, 3), ref=torch.zeros(2, 4)),
-    lambda: neg_sdr(est=torch.zeros(3), ref=torch.zeros(3), mix=torch.zeros(3)),
-    lambda: neg_sdr(est=torch.zeros(1, 3), ref=torch.zeros(1, 3), mix=torch.zeros(1, 2)),
-    lambda: tagging_bce(logits=torch.zeros(1, 3), labels=torch.zeros(1, 2)),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wave_l1(est=torch.zeros(2, 3), ref=torch.zeros(2, 4)),
+        lambda: neg_sdr(est=torch.zeros(3), ref=torch.zeros(3), mix=torch.zeros(3)),
+        lambda: neg_sdr(est=torch.zeros(1, 3), ref=torch.zeros(1, 3), mix=torch.zeros(1, 2)),
+        lambda: tagging_bce(logits=torch.zeros(1, 3), labels=torch.zeros(1, 2)),
+    ],
+)
 def test_shapes_that_do_not_fit_are_refused(call):
     with pytest.raises(ValueError, match="expected .* got"):
         call()

@@ -45,8 +45,7 @@ def test_masks_by_hand():
     assert torch.allclose(odds.sum(1), torch.ones(2, 1))
     z = bounded_mask(torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.003, -0.004]]), "complex", 2.0)
     want = 2 * torch.tanh(torch.tensor(2.5)) * torch.tensor(0.6 + 0.8j)  # the phase stays
-    assert torch.allclose(z, torch.stack([want, torch.tensor(0j), torch.tensor(0.003 - 0.004j)]),
-                          atol=1e-6)
+    assert torch.allclose(z, torch.stack([want, torch.tensor(0j), torch.tensor(0.003 - 0.004j)]), atol=1e-6)
 
 
 @pytest.mark.parametrize("mask_type", MASK_TYPES)
@@ -62,7 +61,7 @@ def test_padding_changes_nothing(mask_type, input_norm, training):
     for i, n in enumerate(LENGTHS.tolist()):
         assert torch.allclose(got[i, :, :n], want[i, :, :n], atol=1e-6)
         if not (training and input_norm):  # there the items share their statistics
-            assert torch.allclose(got[i, :, :n], nets[0](spec[i:i + 1, :n])[0], atol=1e-6)
+            assert torch.allclose(got[i, :, :n], nets[0](spec[i : i + 1, :n])[0], atol=1e-6)
     if training and input_norm:
         assert torch.allclose(nets[0].norm.running_mean, nets[1].norm.running_mean)
 
@@ -97,11 +96,14 @@ def test_the_papers_sizes():
     assert net.out.weight.shape == (5 * 257, 1200)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: masker()(torch.zeros(1, 4, 6)), r"expected a spectrum \[B, L, 5\], got \[1, 4, 6\]"),
-    (lambda: masker(mask_type="ratio"), "mask_type must be one of .*complex.*, not 'ratio'"),
-    (lambda: masker(bound=0.0), "bound must be positive, not 0"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: masker()(torch.zeros(1, 4, 6)), r"expected a spectrum \[B, L, 5\], got \[1, 4, 6\]"),
+        (lambda: masker(mask_type="ratio"), "mask_type must be one of .*complex.*, not 'ratio'"),
+        (lambda: masker(bound=0.0), "bound must be positive, not 0"),
+    ],
+)
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from espnet2_ext.core.nets.mask_conv import ConvMasker, _spread
 from espnet2_ext.core.layers.mel import mel_filterbank
+from espnet2_ext.core.nets.mask_conv import ConvMasker, _spread
 
 
 def masker(**conf):

@@ -8,16 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from espnet2_ext.core.metrics import (
-    MAX_DB,
-    METRICS,
-    is_silent,
-    level_db,
-    sdr,
-    si_sdr,
-    silence_sdr,
-    summarise,
-)
+from espnet2_ext.core.metrics import MAX_DB, METRICS, is_silent, level_db, sdr, si_sdr, silence_sdr, summarise
 
 
 @pytest.fixture
@@ -60,9 +51,7 @@ def test_one_value_an_item_whatever_the_batch(name, signals):
 def test_si_sdr_forgets_the_level_of_the_estimate_and_sdr_does_not(signals):
     est, ref = signals["est"], signals["ref"]
     for scale in (1e-5, -3.0, 100.0):
-        assert si_sdr(est=scale * est, ref=ref).tolist() == pytest.approx(
-            si_sdr(est=est, ref=ref).tolist()
-        )
+        assert si_sdr(est=scale * est, ref=ref).tolist() == pytest.approx(si_sdr(est=est, ref=ref).tolist())
     assert float(sdr(est=0.5 * ref, ref=ref)[0]) == pytest.approx(20 * math.log10(2))
     both = sdr(est=5 * est, ref=5 * ref)
     assert both.tolist() == pytest.approx(sdr(est=est, ref=ref).tolist())
@@ -128,10 +117,7 @@ def test_wrong_shapes_are_refused(signals):
 
 def test_summarise_leaves_out_and_counts():
     figures = summarise([1.0, math.nan, 3.0, None, 8.0])
-    assert figures == {
-        "mean": 4.0, "median": 3.0, "std": pytest.approx(np.std([1, 3, 8])), "count": 3,
-        "undefined": 2,
-    }
+    assert figures == {"mean": 4.0, "median": 3.0, "std": pytest.approx(np.std([1, 3, 8])), "count": 3, "undefined": 2}
     assert summarise([]) == dict.fromkeys(("mean", "median", "std")) | {"count": 0, "undefined": 0}
 
 
@@ -144,8 +130,13 @@ def test_sdr_is_the_sdr_of_bss_eval_v4(signals):
     for est in estimates:
         ref = signals["ref"][0]
         theirs = bss_eval(
-            ref[None, :, None], est[None, :, None], compute_permutation=False, window=8000,
-            hop=8000, framewise_filters=False, bsseval_sources_version=False,
+            ref[None, :, None],
+            est[None, :, None],
+            compute_permutation=False,
+            window=8000,
+            hop=8000,
+            framewise_filters=False,
+            bsseval_sources_version=False,
         )[0]
         assert value(sdr(est=est[None], ref=ref[None])) == pytest.approx(theirs.item(), abs=1e-6)
 

@@ -24,12 +24,10 @@ class FakeBank:
         for a, b in related:
             self.related[a, b] = self.related[b, a] = True
         self.members = [
-            np.array([i for i, (_, labels) in enumerate(clips) if k in labels], dtype=int)
-            for k in range(num_classes)
+            np.array([i for i, (_, labels) in enumerate(clips) if k in labels], dtype=int) for k in range(num_classes)
         ]
         self.classes = [
-            types.SimpleNamespace(index=k, mid=f"/m/{k}", name=f"Class{k}", related=())
-            for k in range(num_classes)
+            types.SimpleNamespace(index=k, mid=f"/m/{k}", name=f"Class{k}", related=()) for k in range(num_classes)
         ]
 
     def __len__(self):
@@ -137,10 +135,7 @@ def test_rows_with_ids_render_as_rows_with_numbers():
 
 def test_labels_are_disjoint_up_and_down_the_ontology():
     rng = np.random.default_rng(1)
-    clips = [
-        (np.ones(FS, np.float32), sorted(rng.choice(8, rng.integers(1, 3), replace=False)))
-        for _ in range(60)
-    ]
+    clips = [(np.ones(FS, np.float32), sorted(rng.choice(8, rng.integers(1, 3), replace=False))) for _ in range(60)]
     bank = FakeBank(clips, 8, related=[(0, 1), (1, 2), (3, 4), (6, 7)])
     for balance in ("class", "clip"):
         drawer = PairDrawer(bank, segment=0.5, balance=balance, draw_absent=True)

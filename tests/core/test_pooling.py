@@ -74,7 +74,7 @@ def test_padding_and_repetition_change_nothing(name):
     lengths = torch.tensor([L, 4, 1])
     got = net(logits, lengths)
     for i, n in enumerate(lengths.tolist()):
-        assert torch.allclose(got[i], net(logits[i:i + 1, :, :n])[0])
+        assert torch.allclose(got[i], net(logits[i : i + 1, :, :n])[0])
     assert torch.allclose(got[2], logits[2, :, 0])  # one frame is the clip
     assert torch.allclose(net(logits.repeat(1, 1, 2)), net(logits))
 

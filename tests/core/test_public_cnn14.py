@@ -32,13 +32,18 @@ def random_state(shapes):
 
 def batch_norm_shapes(name, width):
     return {f"{name}.num_batches_tracked": ()} | {
-        f"{name}.{kind}": (width,) for kind in ("weight", "bias", "running_mean", "running_var")}
+        f"{name}.{kind}": (width,) for kind in ("weight", "bias", "running_mean", "running_var")
+    }
 
 
 def public_shapes(widths, classes):
     """Names and shapes of a public checkpoint after its front end."""
-    shapes = {"fc1.weight": (widths[-1], widths[-1]), "fc1.bias": (widths[-1],),
-              "fc_audioset.weight": (classes, widths[-1]), "fc_audioset.bias": (classes,)}
+    shapes = {
+        "fc1.weight": (widths[-1], widths[-1]),
+        "fc1.bias": (widths[-1],),
+        "fc_audioset.weight": (classes, widths[-1]),
+        "fc_audioset.bias": (classes,),
+    }
     for i, (a, b) in enumerate(zip((1, *widths), widths), 1):
         for j, width in enumerate((a, b), 1):
             shapes[f"conv_block{i}.conv{j}.weight"] = (b, width, 3, 3)
@@ -49,16 +54,19 @@ def public_shapes(widths, classes):
 @pytest.fixture(scope="module")
 def state():
     front = ("spectrogram_extractor.", "logmel_extractor.", "bn0.")
-    return {k: v for k, v in with_log_mel().items() if k.startswith(front)} \
-        | random_state(public_shapes(WIDTHS, CLASSES))
+    return {k: v for k, v in with_log_mel().items() if k.startswith(front)} | random_state(
+        public_shapes(WIDTHS, CLASSES)
+    )
 
 
 def by_definition(s, wave):
     """Probabilities and embedding of the public network, from its state dict alone."""
+
     def layer(x, block, j):
         x = F.conv2d(x, s[f"conv_block{block}.conv{j}.weight"], padding=1)
-        mean, var, weight, bias = (s[f"conv_block{block}.bn{j}.{k}"][:, None, None] for k in (
-            "running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (
+            s[f"conv_block{block}.bn{j}.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias")
+        )
         return ((x - mean) / (var + 1e-5).sqrt() * weight + bias).clamp(min=0)
 
     x = LogMelByDefinition(s, ()).log_mel(wave)[:, None]
@@ -95,30 +103,35 @@ def test_full_size_has_the_public_names_and_shapes():
     with torch.device("meta"):
         ours = {k: v for k, v in CNN14().state_dict().items() if not k.startswith("log_mel")}
         public = {k: torch.empty(shape) for k, shape in shapes.items()}
-    front = {k: v for k, v in with_log_mel().items()
-             if k.startswith(("spectrogram", "logmel", "bn0"))}
+    front = {k: v for k, v in with_log_mel().items() if k.startswith(("spectrogram", "logmel", "bn0"))}
     converted = convert(public | front)
-    assert {k: v.shape for k, v in converted.items() if not k.startswith("log_mel")} \
-        == {k: v.shape for k, v in ours.items()}
+    assert {k: v.shape for k, v in converted.items() if not k.startswith("log_mel")} == {
+        k: v.shape for k, v in ours.items()
+    }
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda s: {"iteration": 600000, "model": s},
-    lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda s: {"iteration": 600000, "model": s}, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}],
+)
 def test_wrapped_checkpoints(state, wrap):
     plain, wrapped = convert(state), convert(wrap(state))
     assert plain.keys() == wrapped.keys()
     assert all(torch.equal(plain[k], wrapped[k]) for k in plain)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"conv_block3.bn2.bias": None}, r"1 missing \(conv_block3.bn2.bias\)"),
-    ({"fc_audioset.bias": None, "fc_transfer.bias": torch.ones(6)},
-     r"1 missing \(fc_audioset.bias\); 1 unknown \(fc_transfer.bias\)"),
-    ({"conv_block1.conv1.weight": None}, "'conv_block1.conv1.weight' in the checkpoint, found 0"),
-    ({"logmel_extractor.melW": torch.ones(513, 64)}, r"logmel_extractor.melW \[513, 64\] is not"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"conv_block3.bn2.bias": None}, r"1 missing \(conv_block3.bn2.bias\)"),
+        (
+            {"fc_audioset.bias": None, "fc_transfer.bias": torch.ones(6)},
+            r"1 missing \(fc_audioset.bias\); 1 unknown \(fc_transfer.bias\)",
+        ),
+        ({"conv_block1.conv1.weight": None}, "'conv_block1.conv1.weight' in the checkpoint, found 0"),
+        ({"logmel_extractor.melW": torch.ones(513, 64)}, r"logmel_extractor.melW \[513, 64\] is not"),
+    ],
+)
 def test_a_checkpoint_that_does_not_fit_is_refused(state, change, message):
     with pytest.raises(DataError, match=message):
         convert({k: v for k, v in {**state, **change}.items() if v is not None})

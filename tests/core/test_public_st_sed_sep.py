@@ -17,13 +17,19 @@ WIDTHS, QUERY, BINS = (4, 5, 6, 7, 8, 9), 7, 129
 def public_shapes(widths, query, bins):
     """Names and shapes of a public checkpoint, less its tagger."""
     shapes = batch_norm_shapes("bn0", bins) | {
-        "stft.conv_real.weight": (bins, 1, 2 * bins - 2), "istft.ola_window": (bins,),
-        "after_conv2.weight": (1, widths[0], 1, 1), "after_conv2.bias": (1,)}
+        "stft.conv_real.weight": (bins, 1, 2 * bins - 2),
+        "istft.ola_window": (bins,),
+        "after_conv2.weight": (1, widths[0], 1, 1),
+        "after_conv2.bias": (1,),
+    }
 
     def layer(name, number, width, kernel):
         nonlocal shapes
-        shapes |= {f"{name}.conv{number}.weight": kernel, f"{name}.emb{number}.bias": (width,),
-                   f"{name}.emb{number}.weight": (width, query)}
+        shapes |= {
+            f"{name}.conv{number}.weight": kernel,
+            f"{name}.emb{number}.bias": (width,),
+            f"{name}.emb{number}.weight": (width, query),
+        }
         shapes |= batch_norm_shapes(f"{name}.bn{number}", width)
 
     def block(name, before, width):
@@ -53,8 +59,9 @@ class ByDefinition:
 
     def norm(self, x, name):
         """Axis 1 is normalised."""
-        mean, var, weight, bias = (self.state[f"{name}.{k}"][:, None, None] for k in (
-            "running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (
+            self.state[f"{name}.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias")
+        )
         return (x - mean) / (var + 1e-5).sqrt() * weight + bias
 
     def layer(self, x, name, number, query, transposed=False):
@@ -66,8 +73,7 @@ class ByDefinition:
             x = F.conv2d(F.pad(wide, (2, 2, 2, 2)), kernel.transpose(0, 1).flip(2, 3))
         else:
             x = F.conv2d(x, kernel, padding=1)
-        added = query @ self.state[f"{name}.emb{number}.weight"].T \
-            + self.state[f"{name}.emb{number}.bias"]
+        added = query @ self.state[f"{name}.emb{number}.weight"].T + self.state[f"{name}.emb{number}.bias"]
         return self.norm(x, f"{name}.bn{number}").clamp(min=0) + added[:, :, None, None]
 
     def block(self, x, name, query):
@@ -129,13 +135,17 @@ def test_the_tagger_in_the_checkpoint(state):
         convert_tagger(whole)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"decoder_block6.emb1.bias": None}, r"1 missing \(decoder_block6.emb1.bias\)"),
-    ({"encoder_block7.conv_block.bn1.bias": torch.ones(1)},
-     r"1 unknown \(encoder_block7.conv_block.bn1.bias\)"),
-    ({"encoder_block1.conv_block.conv1.weight": None},
-     "'encoder_block1.conv_block.conv1.weight' in the checkpoint, found 0"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"decoder_block6.emb1.bias": None}, r"1 missing \(decoder_block6.emb1.bias\)"),
+        ({"encoder_block7.conv_block.bn1.bias": torch.ones(1)}, r"1 unknown \(encoder_block7.conv_block.bn1.bias\)"),
+        (
+            {"encoder_block1.conv_block.conv1.weight": None},
+            "'encoder_block1.conv_block.conv1.weight' in the checkpoint, found 0",
+        ),
+    ],
+)
 def test_a_checkpoint_that_does_not_fit_is_refused(state, change, message):
     with pytest.raises(DataError, match=message):
         convert({k: v for k, v in {**state, **change}.items() if v is not None})

@@ -36,7 +36,7 @@ def test_a_batch_is_as_each_item_alone_whatever_stands_in_its_padding(lengths):
     together = net.mask(spec, torch.tensor(lengths), query)
     assert together.shape == (len(lengths), 2, max(lengths) + 2, 17)
     for i, n in enumerate(lengths):
-        alone = net.mask(spec[i:i + 1, :n], torch.tensor([n]), query[i:i + 1])
+        alone = net.mask(spec[i : i + 1, :n], torch.tensor([n]), query[i : i + 1])
         assert torch.allclose(together[i, :, :n], alone[0], atol=1e-5)
         assert alone.min() >= 0 and alone.max() <= 1 and alone[..., :-1].std() > 0.02
 
@@ -48,7 +48,7 @@ def test_several_queries_are_answered_as_one_after_the_other():
     whole = net.mask(spec, frames, query)
     assert seen == [3]  # not 12
     for q in range(4):
-        one = net.mask(spec, frames, query[:, q:q + 1])
+        one = net.mask(spec, frames, query[:, q : q + 1])
         assert torch.allclose(whole[:, q], one[:, 0], atol=1e-5)
 
 
@@ -102,8 +102,7 @@ def test_size_of_the_paper(query_dim):
     def block(c_in, c_out):
         return layer(c_in, c_out) + layer(c_out, c_out)
 
-    down = sum(block(a, b) for a, b in [(1, 32), (32, 64), (64, 128), (128, 256), (256, 512),
-                                        (512, 1024)])
+    down = sum(block(a, b) for a, b in [(1, 32), (32, 64), (64, 128), (128, 256), (256, 512), (512, 1024)])
     up = sum(layer(2 * c, c) + block(2 * c, c) for c in (1024, 512, 256, 128, 64, 32))
     want = 2 * 1025 + down + block(1024, 2048) + up + block(32, 32) + 32 + 1
     with torch.device("meta"):

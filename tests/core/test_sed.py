@@ -105,11 +105,11 @@ def test_padding_changes_nothing(make, training):
     again = copy.deepcopy(short)(other, lengths)
     frames = net.frames(lengths)
     for i, n in enumerate(lengths.tolist()):
-        assert torch.allclose(got[i, :, :frames[i]], again[i, :, :frames[i]])
+        assert torch.allclose(got[i, :, : frames[i]], again[i, :, : frames[i]])
         if not training:  # in training, a batch norm mixes the items
-            alone = short(mag[i:i + 1, :n])
+            alone = short(mag[i : i + 1, :n])
             assert alone.shape[-1] == frames[i]
-            assert torch.allclose(got[i, :, :frames[i]], alone[0])
+            assert torch.allclose(got[i, :, : frames[i]], alone[0])
     assert torch.allclose(net.pool(got, frames), net.pool(again, frames))
 
 
@@ -180,13 +180,16 @@ def test_the_papers_sizes():
     assert (net.rnn.input_size, net.rnn.hidden_size, net.rnn.num_layers) == (40, 100, 2)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: crnn()(torch.zeros(1, 4, 5)), r"expected real magnitudes \[B, L, 33\], got .*1, 4, 5"),
-    (lambda: rnn()(torch.zeros(1, 4, BINS) + 0j), "expected real magnitudes .* got .*complex"),
-    (lambda: CRNNClassifier(BINS, K, channels=(1, 2)), r"channels must hold 3 numbers"),
-    (lambda: CRNNClassifier(BINS, K, kernel=4), "kernel must be odd, not 4"),
-    (lambda: RNNClassifier(BINS, K, pooling="mean"), "pooling must be one of"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: crnn()(torch.zeros(1, 4, 5)), r"expected real magnitudes \[B, L, 33\], got .*1, 4, 5"),
+        (lambda: rnn()(torch.zeros(1, 4, BINS) + 0j), "expected real magnitudes .* got .*complex"),
+        (lambda: CRNNClassifier(BINS, K, channels=(1, 2)), r"channels must hold 3 numbers"),
+        (lambda: CRNNClassifier(BINS, K, kernel=4), "kernel must be odd, not 4"),
+        (lambda: RNNClassifier(BINS, K, pooling="mean"), "pooling must be one of"),
+    ],
+)
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -206,8 +209,7 @@ def test_triangles_by_hand():
     bank = mel_filterbank(7, 2, 1200, scale="slaney")
     want = torch.tensor([[0, 0.5, 1, 0.5, 0, 0, 0], [0, 0, 0, 0.5, 1, 0.5, 0]]).T
     assert torch.allclose(bank, want, atol=1e-6)
-    assert torch.allclose(mel_filterbank(7, 2, 1200, scale="slaney", norm=True), want / 200,
-                          atol=1e-8)
+    assert torch.allclose(mel_filterbank(7, 2, 1200, scale="slaney", norm=True), want / 200, atol=1e-8)
 
 
 @pytest.mark.parametrize("bands", [10, 20, 30, 40, 56])
@@ -225,8 +227,7 @@ def test_neighbouring_bands_share_every_bin(bands):
 @pytest.mark.parametrize("scale", ["htk", "slaney"])
 def test_the_same_bank_as_librosa(scale, norm):
     librosa = pytest.importorskip("librosa")
-    want = librosa.filters.mel(sr=16000, n_fft=512, n_mels=40, htk=scale == "htk",
-                               norm="slaney" if norm else None)
+    want = librosa.filters.mel(sr=16000, n_fft=512, n_mels=40, htk=scale == "htk", norm="slaney" if norm else None)
     got = mel_filterbank(257, 40, 16000, scale=scale, norm=norm)
     assert torch.allclose(got, torch.from_numpy(want).T, atol=1e-6)
 
@@ -237,11 +238,14 @@ def test_a_band_too_narrow_takes_the_nearest_bin():
     assert bank[:, 0].tolist() == [1] + [0] * 8
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: mel_filterbank(9, 4, 16000, scale="bark"), "scale must be 'htk' or 'slaney'"),
-    (lambda: mel_filterbank(9, 0, 16000), "at least one band between 0 Hz and 8000 Hz, got 0"),
-    (lambda: mel_filterbank(9, 4, 16000, high=9000.0), "got 4 between 0 Hz and 9000 Hz"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: mel_filterbank(9, 4, 16000, scale="bark"), "scale must be 'htk' or 'slaney'"),
+        (lambda: mel_filterbank(9, 0, 16000), "at least one band between 0 Hz and 8000 Hz, got 0"),
+        (lambda: mel_filterbank(9, 4, 16000, high=9000.0), "got 4 between 0 Hz and 9000 Hz"),
+    ],
+)
 def test_mel_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -105,10 +105,10 @@ def test_stage_without_a_query_has_no_weights_for_one():
 
 
 def test_maps_of_a_known_length_that_one_window_covers_are_not_shifted():
-    shifts = {length: [b.shift for b in swin.SwinStage(8, 2, 2, 4, 4, length=length).blocks]
-              for length in (None, 8, 4, 2)}
-    assert shifts == {None: [(0, 0), (2, 0)], 8: [(0, 0), (2, 0)],
-                      4: [(0, 0), (0, 0)], 2: [(0, 0), (0, 0)]}
+    shifts = {
+        length: [b.shift for b in swin.SwinStage(8, 2, 2, 4, 4, length=length).blocks] for length in (None, 8, 4, 2)
+    }
+    assert shifts == {None: [(0, 0), (2, 0)], 8: [(0, 0), (2, 0)], 4: [(0, 0), (0, 0)], 2: [(0, 0), (0, 0)]}
     assert swin.SwinStage(8, 1, 2, 4, 4, length=2).window == (2, 4)
 
 

@@ -76,8 +76,7 @@ def batch(sources: int = K, kind: str = "real"):
 
 
 def item(x, i: int):
-    return Labels(*(None if v is None else v[i:i + 1] for v in x)) \
-        if isinstance(x, Labels) else x[i:i + 1]
+    return Labels(*(None if v is None else v[i : i + 1] for v in x)) if isinstance(x, Labels) else x[i : i + 1]
 
 
 @pytest.mark.parametrize("module", [weak_terms, mixture_terms, weak_label, in_parts])
@@ -162,8 +161,12 @@ def test_all_active_is_the_plain_mixture_consistency():
 def test_parts_of_a_mixture_of_mixtures_by_hand():
     # K 3, two parts, L 4, F 1: apart, both parts hold class 0, nothing sounds, part 0 alone
     est = torch.tensor([[1.0, 9.0, 9.0, 2.0], [2.0, 9.0, 9.0, 0.5], [4.0, 9.0, 9.0, 1.0]])
-    active = torch.tensor([[[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]],
-                           [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]])
+    active = torch.tensor(
+        [
+            [[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]],
+            [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]],
+        ]
+    )
     parts = torch.tensor([[3.0, 0.0, 7.0, 2.0], [5.0, 0.0, 7.0, 0.25]])
     given = {"est": est[None, ..., None], "parts": parts[None, ..., None], "active": active[None]}
     # frame 0: |3 - 1| + |5 - 2 - 4|; frame 3: |2 - 2 - 0.5| + |0.25|
@@ -209,8 +212,9 @@ def test_weighted_class_terms_by_hand():  # (18), (19)
     mix = torch.tensor([[[0.9], [0.2]]])
     est = torch.tensor([[[[0.8], [0.3]], [[0.1], [0.4]]]])
     labels = torch.tensor([[[1.0], [0.0]]])
-    terms = class_loss(logits_mix=mix.logit(), logits_est=est.logit(), labels=labels,
-                       weight=class_weights(torch.tensor([0.25, 0.2])))
+    terms = class_loss(
+        logits_mix=mix.logit(), logits_est=est.logit(), labels=labels, weight=class_weights(torch.tensor([0.25, 0.2]))
+    )
     w0, w1 = 4.0, 1.25  # class 0 sounds, class 1 does not
     want = w0 * h(1, 0.9) + w1 * h(0, 0.2)
     assert terms["class_mix"].item() == pytest.approx(want, abs=1e-5)
@@ -223,8 +227,7 @@ def test_clip_class_terms_are_those_of_a_single_frame():  # (12), (13), (14)
     mix, est = torch.randn(B, K), torch.randn(B, K + 1, K)
     labels = (torch.rand(B, K) > 0.5).float()
     clip = class_loss(logits_mix=mix, logits_est=est, labels=labels)
-    frame = class_loss(logits_mix=mix[..., None], logits_est=est[..., None],
-                       labels=labels[..., None])
+    frame = class_loss(logits_mix=mix[..., None], logits_est=est[..., None], labels=labels[..., None])
     assert all(torch.allclose(clip[k], frame[k]) for k in ("class_mix", "class_est"))
 
 
@@ -243,8 +246,10 @@ def test_sums_and_means_over_frames():
     torch.manual_seed(0)
     logits, labels = torch.randn(B, K, L), torch.ones(B, K, L)
     lengths = torch.tensor([L, 6, 1])
-    total, mean = (class_loss(logits_mix=logits, logits_est=None, labels=labels, lengths=lengths,
-                              reduction=r)["class_mix"] for r in ("sum", "mean"))
+    total, mean = (
+        class_loss(logits_mix=logits, logits_est=None, labels=labels, lengths=lengths, reduction=r)["class_mix"]
+        for r in ("sum", "mean")
+    )
     assert torch.allclose(total, mean * lengths)
 
 
@@ -271,8 +276,10 @@ def test_frame_and_clip_loss_by_hand():  # (11), (15)
 
     got = WeakLabelLoss(Loudness(), alpha=10.0, strategy="joint")(est=est, mix=mix, labels=labels)
     of_mix = [h(1, p(1.5)) + h(0, p(0.5)), h(0, p(0.5)) + h(1, p(2.0))]  # frames
-    of_est = [h(1, p(1.0)) + h(0, p(0.0)) + h(0, p(0.0)) + h(0, p(0.5)),
-              h(0, p(0.5)) + h(0, p(0.0)) + h(0, p(0.0)) + h(1, p(2.0))]
+    of_est = [
+        h(1, p(1.0)) + h(0, p(0.0)) + h(0, p(0.0)) + h(0, p(0.5)),
+        h(0, p(0.5)) + h(0, p(0.0)) + h(0, p(0.0)) + h(1, p(2.0)),
+    ]
     mixture = ((0.5 + 0.5 + 0.5) + (0.5 + 0.0 + 0.5)) / 4  # rest and leak of each frame
     assert got["class_mix"].item() == pytest.approx(sum(of_mix) / 2, abs=1e-6)
     assert got["class_est"].item() == pytest.approx(sum(of_est) / 2, abs=1e-6)
@@ -280,8 +287,9 @@ def test_frame_and_clip_loss_by_hand():  # (11), (15)
     want = (sum(of_mix) + sum(of_est)) / 2 + 10 * mixture
     assert got["loss"].item() == pytest.approx(want, abs=1e-5)
 
-    got = WeakLabelLoss(Loudness(), label_type="clip", alpha=10.0, strategy="joint",
-                        reduction="sum")(est=est, mix=mix, labels=labels)
+    got = WeakLabelLoss(Loudness(), label_type="clip", alpha=10.0, strategy="joint", reduction="sum")(
+        est=est, mix=mix, labels=labels
+    )
     want = h(1, p(1.5)) + h(1, p(2.0))  # maxima over time
     want += h(1, p(1.0)) + h(0, p(0.0)) + h(0, p(0.0)) + h(1, p(2.0))
     want += 10 * 0.5  # |1.5 - 1| in one bin; the rest adds up
@@ -317,24 +325,23 @@ def test_a_mixed_batch_is_its_items_one_by_one(strategy, sources, kind):
     got = mixed(est=est, mix=mix, labels=labels, lengths=lengths)
     for i, label_type in enumerate(("strong", "frame", "clip")):
         alone = WeakLabelLoss(net, label_type=label_type, **options).eval()
-        want = alone(est=item(est, i), mix=item(mix, i),
-                     labels=item(labels, i)._replace(kind=None), lengths=item(lengths, i))
+        want = alone(
+            est=item(est, i), mix=item(mix, i), labels=item(labels, i)._replace(kind=None), lengths=item(lengths, i)
+        )
         for name, value in got.items():
             expected = want.get(name, torch.zeros(1))
-            assert torch.allclose(value[i:i + 1], expected, atol=1e-5), (label_type, name)
+            assert torch.allclose(value[i : i + 1], expected, atol=1e-5), (label_type, name)
 
 
 @pytest.mark.parametrize("label_type", ["strong", "frame", "clip", "mixed"])
 def test_the_term_of_mixtures_of_mixtures_is_added_with_its_weight(label_type):
     est, mix, labels, lengths = batch()
-    active = torch.eye(K).expand(B, K, K) if label_type == "clip" else \
-        torch.eye(K)[None, ..., None].expand(B, K, K, L)
+    active = torch.eye(K).expand(B, K, K) if label_type == "clip" else torch.eye(K)[None, ..., None].expand(B, K, K, L)
     known = labels._replace(parts=labels.ref, part_active=active)
     plain, remix = (WeakLabelLoss(crnn(), label_type=label_type, remix=r).eval() for r in (0, 7.0))
     given = {"est": est, "mix": mix, "lengths": lengths}
     before, after = plain(**given, labels=known), remix(**given, labels=known)
-    term = remix_consistency(est=est, parts=labels.ref, active=torch.eye(K).expand(B, K, K),
-                             lengths=lengths)
+    term = remix_consistency(est=est, parts=labels.ref, active=torch.eye(K).expand(B, K, K), lengths=lengths)
     if label_type == "mixed":
         term = term * (labels.kind != 0)  # strong items know more
     if label_type == "strong":
@@ -369,8 +376,9 @@ def test_fixed_classifier_learns_nothing_and_passes_the_same_gradient_on():
             grads.append(est_.grad)
             losses.append(got["loss"] - got.get("class_mix", 0))
             learns = [p.grad is not None for p in net.parameters()]
-            assert all(learns) if strategy == "joint" and label_type == "frame" else \
-                any(learns) == (strategy == "joint")
+            assert (
+                all(learns) if strategy == "joint" and label_type == "frame" else any(learns) == (strategy == "joint")
+            )
         assert torch.allclose(losses[0], losses[1], atol=1e-5)  # but for the constant
         assert torch.allclose(grads[0], grads[1], atol=1e-6) and grads[0].abs().sum() > 0
 
@@ -416,12 +424,19 @@ def test_classifier_loss_is_the_class_term_on_the_mixture():
     valid = torch.arange(L) < lengths[:, None]
     logits = net(mix, lengths)
     frame = class_loss(
-        logits_mix=logits, logits_est=None, labels=net.shrink(labels.frame * valid[:, None]),
-        weight=class_weights(prior), lengths=frames)["class_mix"]
-    clip = class_loss(logits_mix=net.pool(logits, frames), logits_est=None,
-                      labels=labels.clip)["class_mix"]
-    for label_type, want in (("frame", frame), ("strong", frame), ("clip", clip),
-                             ("mixed", torch.cat([frame[:2], clip[2:]]))):
+        logits_mix=logits,
+        logits_est=None,
+        labels=net.shrink(labels.frame * valid[:, None]),
+        weight=class_weights(prior),
+        lengths=frames,
+    )["class_mix"]
+    clip = class_loss(logits_mix=net.pool(logits, frames), logits_est=None, labels=labels.clip)["class_mix"]
+    for label_type, want in (
+        ("frame", frame),
+        ("strong", frame),
+        ("clip", clip),
+        ("mixed", torch.cat([frame[:2], clip[2:]])),
+    ):
         loss = ClassifierLoss(net, label_type=label_type, prior=prior)
         got = loss(mix=mix, labels=labels, lengths=lengths)
         assert torch.allclose(got["loss"], want, atol=1e-5) and not got["class_mix"].requires_grad
@@ -429,13 +444,15 @@ def test_classifier_loss_is_the_class_term_on_the_mixture():
 
 def test_strong_scale_and_clip_weights():
     est, mix, labels, _ = batch()
-    one, two = (WeakLabelLoss(None, label_type="strong", strong_scale=s)(
-        est=est, mix=mix, labels=labels) for s in (1.0, 2.0))
+    one, two = (
+        WeakLabelLoss(None, label_type="strong", strong_scale=s)(est=est, mix=mix, labels=labels) for s in (1.0, 2.0)
+    )
     assert torch.allclose(2 * one["loss"], two["loss"]) and one["strong"].equal(two["strong"])
     half = torch.tensor([0.5, 0.5])  # weights of 2 everywhere
-    plain, frame, clip = (WeakLabelLoss(Loudness(), label_type="clip", **kw)(
-        est=est, mix=mix, labels=labels)["class_est"]
-        for kw in ({}, {"prior": half}, {"clip_prior": half}))
+    plain, frame, clip = (
+        WeakLabelLoss(Loudness(), label_type="clip", **kw)(est=est, mix=mix, labels=labels)["class_est"]
+        for kw in ({}, {"prior": half}, {"clip_prior": half})
+    )
     assert plain.equal(frame) and torch.allclose(clip, 2 * plain)
 
 
@@ -446,10 +463,8 @@ def test_strong_scale_and_clip_weights():
 def test_loss_and_gradient_are_finite_at_every_level(strategy, scale, kind):
     est, mix, labels, lengths = batch(K + 1, kind)
     est = (scale * est).requires_grad_()
-    loss = WeakLabelLoss(crnn(), label_type="mixed", prior=torch.tensor([0.0, 1.0]),
-                         strategy=strategy)
-    got = loss(est=est, mix=scale * mix, labels=labels._replace(ref=scale * labels.ref),
-               lengths=lengths)
+    loss = WeakLabelLoss(crnn(), label_type="mixed", prior=torch.tensor([0.0, 1.0]), strategy=strategy)
+    got = loss(est=est, mix=scale * mix, labels=labels._replace(ref=scale * labels.ref), lengths=lengths)
     got["loss"].sum().backward()
     assert got["loss"].isfinite().all() and torch.view_as_real(est.grad + 0j).isfinite().all()
 
@@ -487,44 +502,52 @@ def test_items_without_any_label():
 EST, MIX = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: mask_inference(est=EST, ref=EST[:, :2]),
-    lambda: mask_inference(est=EST, ref=EST + 0j),
-    lambda: mask_inference(est=EST, ref=EST, weight=torch.ones(2, 3)),
-    lambda: mixture_consistency(est=EST, mix=MIX[:1]),
-    lambda: mixture_consistency(est=EST, mix=MIX + 0j),
-    lambda: active_mixture(est=EST, mix=MIX[..., :2], active=torch.ones(2, 3, 4)),
-    lambda: active_mixture(est=EST, mix=MIX, active=torch.ones(2, 3, 5)),
-    lambda: active_mixture(est=EST, mix=MIX, active=torch.ones(2, 4, 4)),
-    lambda: remix_consistency(est=EST, parts=EST[:, :2, :3], active=torch.ones(2, 2, 3, 4)),
-    lambda: remix_consistency(est=EST, parts=EST[:, :2] + 0j, active=torch.ones(2, 2, 3, 4)),
-    lambda: remix_consistency(est=EST, parts=EST[:, :2], active=torch.ones(2, 2, 4)),
-    lambda: WeakLabelLoss(Loudness(), label_type="clip", remix=1.0)(
-        est=EST, mix=MIX, labels=Labels(clip=torch.ones(2, 3), parts=EST)),
-    lambda: class_weights(torch.ones(2, 2)),
-    lambda: pick_weights(torch.ones(2, 3), torch.ones(1, 2)),
-    lambda: class_loss(logits_mix=torch.ones(2, 3), logits_est=None, labels=torch.ones(2, 4)),
-    lambda: class_loss(logits_mix=None, logits_est=torch.ones(2, 3, 4), labels=torch.ones(2, 3)),
-    lambda: WeakLabelLoss(Loudness())(est=MIX, mix=MIX, labels=Labels()),
-    lambda: WeakLabelLoss(Loudness())(est=EST, mix=MIX, labels=Labels(clip=torch.ones(2, 3))),
-    lambda: WeakLabelLoss(Loudness(), label_type="clip")(est=EST, mix=MIX, labels=Labels()),
-    lambda: WeakLabelLoss(None, label_type="strong")(est=EST, mix=MIX, labels=Labels()),
-    lambda: WeakLabelLoss(Loudness(), label_type="mixed")(est=EST, mix=MIX, labels=Labels()),
-    lambda: WeakLabelLoss(Loudness(), label_type="mixed")(
-        est=EST, mix=MIX, labels=Labels(kind=torch.tensor([0, 3]))),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mask_inference(est=EST, ref=EST[:, :2]),
+        lambda: mask_inference(est=EST, ref=EST + 0j),
+        lambda: mask_inference(est=EST, ref=EST, weight=torch.ones(2, 3)),
+        lambda: mixture_consistency(est=EST, mix=MIX[:1]),
+        lambda: mixture_consistency(est=EST, mix=MIX + 0j),
+        lambda: active_mixture(est=EST, mix=MIX[..., :2], active=torch.ones(2, 3, 4)),
+        lambda: active_mixture(est=EST, mix=MIX, active=torch.ones(2, 3, 5)),
+        lambda: active_mixture(est=EST, mix=MIX, active=torch.ones(2, 4, 4)),
+        lambda: remix_consistency(est=EST, parts=EST[:, :2, :3], active=torch.ones(2, 2, 3, 4)),
+        lambda: remix_consistency(est=EST, parts=EST[:, :2] + 0j, active=torch.ones(2, 2, 3, 4)),
+        lambda: remix_consistency(est=EST, parts=EST[:, :2], active=torch.ones(2, 2, 4)),
+        lambda: WeakLabelLoss(Loudness(), label_type="clip", remix=1.0)(
+            est=EST, mix=MIX, labels=Labels(clip=torch.ones(2, 3), parts=EST)
+        ),
+        lambda: class_weights(torch.ones(2, 2)),
+        lambda: pick_weights(torch.ones(2, 3), torch.ones(1, 2)),
+        lambda: class_loss(logits_mix=torch.ones(2, 3), logits_est=None, labels=torch.ones(2, 4)),
+        lambda: class_loss(logits_mix=None, logits_est=torch.ones(2, 3, 4), labels=torch.ones(2, 3)),
+        lambda: WeakLabelLoss(Loudness())(est=MIX, mix=MIX, labels=Labels()),
+        lambda: WeakLabelLoss(Loudness())(est=EST, mix=MIX, labels=Labels(clip=torch.ones(2, 3))),
+        lambda: WeakLabelLoss(Loudness(), label_type="clip")(est=EST, mix=MIX, labels=Labels()),
+        lambda: WeakLabelLoss(None, label_type="strong")(est=EST, mix=MIX, labels=Labels()),
+        lambda: WeakLabelLoss(Loudness(), label_type="mixed")(est=EST, mix=MIX, labels=Labels()),
+        lambda: WeakLabelLoss(Loudness(), label_type="mixed")(
+            est=EST, mix=MIX, labels=Labels(kind=torch.tensor([0, 3]))
+        ),
+    ],
+)
 def test_shapes_and_labels_that_do_not_fit_are_refused(call):
     with pytest.raises(ValueError, match="expected .*, got"):
         call()
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"label_type": "weak"}, "label_type must be one of .*mixed.*, not 'weak'"),
-    ({"strategy": "frozen"}, "strategy must be one of .*fixed.*, not 'frozen'"),
-    ({"reduction": "max"}, "reduction must be one of .*sum.*, not 'max'"),
-    ({"prior": torch.tensor([0.5, 1.5])}, "prior of class 1 must lie between 0 and 1, not 1.5"),
-    ({"prior": torch.tensor([float("nan"), 0.5])}, "prior of class 0 .* not nan"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"label_type": "weak"}, "label_type must be one of .*mixed.*, not 'weak'"),
+        ({"strategy": "frozen"}, "strategy must be one of .*fixed.*, not 'frozen'"),
+        ({"reduction": "max"}, "reduction must be one of .*sum.*, not 'max'"),
+        ({"prior": torch.tensor([0.5, 1.5])}, "prior of class 1 must lie between 0 and 1, not 1.5"),
+        ({"prior": torch.tensor([float("nan"), 0.5])}, "prior of class 0 .* not nan"),
+    ],
+)
 def test_settings_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         WeakLabelLoss(Loudness(), **options)

@@ -22,8 +22,9 @@ def test_the_reason_is_told_and_not_the_advice(tmp_path):
 
 @pytest.mark.parametrize("new_format", [True, False])
 def test_every_way_to_be_cut_off_is_told_with_the_file(tmp_path, new_format):
-    torch.save({f"k{i}": torch.zeros(2) for i in range(3)}, tmp_path / "a.pth",
-               _use_new_zipfile_serialization=new_format)  # fmt: skip
+    torch.save(
+        {f"k{i}": torch.zeros(2) for i in range(3)}, tmp_path / "a.pth", _use_new_zipfile_serialization=new_format
+    )
     whole = (tmp_path / "a.pth").read_bytes()
     for at in range(0, len(whole) - 1, 1 if not new_format else 53):
         (tmp_path / "cut.pth").write_bytes(whole[:at])

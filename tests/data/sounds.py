@@ -8,11 +8,7 @@ import soundfile
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
-LABELS = [
-    Label(0, "/m/dog", "Dog", (2,)),
-    Label(1, "/m/rain", "Rain"),
-    Label(2, "/m/pet", "Pets", (0,)),
-]
+LABELS = [Label(0, "/m/dog", "Dog", (2,)), Label(1, "/m/rain", "Rain"), Label(2, "/m/pet", "Pets", (0,))]
 
 
 def noise(num: int, seed: int = 0, level: float = 0.1) -> np.ndarray:

@@ -41,7 +41,7 @@ def test_best_starts_is_the_best_of_all_places():
         activity = rng.random((len(edges) - 1, 3))
         num = int(rng.integers(1, 200))
         samples = np.repeat(activity, np.diff(edges), axis=0)
-        total = np.array([samples[s:s + num].sum(0) for s in range(200 - num + 1)])
+        total = np.array([samples[s : s + num].sum(0) for s in range(200 - num + 1)])
         found = best_starts(activity, edges, 200, num)
         assert total[found, range(3)] == pytest.approx(total.max(axis=0))
         assert (np.argmax(total >= total.max(0) - 1e-6, axis=0) <= found).all()
@@ -49,8 +49,12 @@ def test_best_starts_is_the_best_of_all_places():
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    waves = {"a": (tone(0, 8000), (0, 2)), "b": (tone(1, 8000), (1,)), "c": (tone(2, 8000), (2,)),
-             "d": (tone(3, 8000), (3,))}  # fmt: skip
+    waves = {
+        "a": (tone(0, 8000), (0, 2)),
+        "b": (tone(1, 8000), (1,)),
+        "c": (tone(2, 8000), (2,)),
+        "d": (tone(3, 8000), (3,)),
+    }
     return write_bank(tmp_path_factory.mktemp("anchors"), waves)
 
 
@@ -90,8 +94,12 @@ def test_other_clips_and_lengths_are_refused(bank, table, tmp_path):
     other = write_bank(tmp_path / "other", {"a": (tone(0, 8000), (0,))})
     with pytest.raises(DataError, match=r"other clips or classes than .*other.*manifest_hash "):
         table.check(other)
-    waves = {"a": (tone(0, 8000), (0, 2)), "b": (tone(1, 8000), (1,)), "c": (tone(2, 8000), (2,)),
-             "d": (tone(3, 8000), (3,))}  # fmt: skip
+    waves = {
+        "a": (tone(0, 8000), (0, 2)),
+        "b": (tone(1, 8000), (1,)),
+        "c": (tone(2, 8000), (2,)),
+        "d": (tone(3, 8000), (3,)),
+    }
     write_bank(tmp_path / "moved", waves)
     labels = [Label(k, f"/m/{3 - k}", f"Tone {3 - k}") for k in range(4)]
     write_labels(tmp_path / "moved/labels.tsv", labels)  # the same clips, classes in another order
@@ -118,7 +126,7 @@ def test_files_that_are_no_tables_are_named(tmp_path):
 def test_a_broken_table_is_named_wherever_it_is_broken(table, tmp_path):
     whole, path = table.path.read_bytes(), tmp_path / "broken.npz"
     for at in range(0, len(whole), 97):
-        for broken in (whole[:at], whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1:]):
+        for broken in (whole[:at], whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :]):
             path.write_bytes(broken)
             with contextlib.suppress(DataError):  # anything else is not told by name
                 AnchorTable(path)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from sounds import corpus, noise, snapshot, write
 
-from espnet2_ext.bin.archive import main
-from espnet2_ext.data.bank.bank import archive as module
-from espnet2_ext.data.bank.archive import Settings, archive, archive_part, envelope_db
-from espnet2_ext.audio.read import read_audio, read_mono, read_scp, resample
-from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.audio.flac import to_int16
+from espnet2_ext.audio.read import read_audio, read_mono, read_scp, resample
+from espnet2_ext.bin.archive import main
+from espnet2_ext.data.bank.archive import Settings, archive, archive_part, envelope_db
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.bank import archive as module
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, read_clips, write_clips
 from espnet2_ext.errors import DataError
@@ -59,10 +59,19 @@ def test_info_and_only_good_clips(tmp_path):
     (tmp_path / "audio" / "c002.wav").unlink()
     found = scan(data, num_workers=1)
     info = go(data, tmp_path / "bank")
-    assert info.items() >= {
-        "fs": 16000, "format": "flac", "clips": 4, "classes": 3, "max_samples": 9600 + 68,
-        "manifest_hash": found["manifest_hash"], "version": 1, "clipped": 0,
-    }.items()  # fmt: skip
+    assert (
+        info.items()
+        >= {
+            "fs": 16000,
+            "format": "flac",
+            "clips": 4,
+            "classes": 3,
+            "max_samples": 9600 + 68,
+            "manifest_hash": found["manifest_hash"],
+            "version": 1,
+            "clipped": 0,
+        }.items()
+    )
     assert info["seconds"] == round((4 * 9600 + 17 * (0 + 1 + 3 + 4)) / 16000, 3)
     bank = ClipBank(tmp_path / "bank")
     assert [bank.id(i) for i in range(4)] == ["c000", "c001", "c003", "c004"]
@@ -96,8 +105,7 @@ def test_table_is_read_by_espnet_and_by_us(tmp_path):
 
 def test_full_scale_is_clipped_and_counted(tmp_path):
     data = corpus(tmp_path, 2)
-    write(tmp_path / "audio" / "c001.wav", np.full(9600, 1.5, np.float32) * noise(9600, level=1),
-          subtype="FLOAT")  # fmt: skip
+    write(tmp_path / "audio" / "c001.wav", np.full(9600, 1.5, np.float32) * noise(9600, level=1), subtype="FLOAT")
     scan(data, num_workers=1)
     assert go(data, tmp_path / "bank")["clipped"] == 1
     assert np.abs(ClipBank(tmp_path / "bank").read(1)).max() <= 1
@@ -192,9 +200,7 @@ def test_dask_cluster_that_loses_a_worker(tmp_path, monkeypatch):
     out.rename(tmp_path / "whole")
     monkeypatch.setattr(module, "archive_part", slow_part)
     monkeypatch.chdir(tmp_path)  # the workers are elsewhere; relative paths must still hold
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    ) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         victim = next(iter(cluster.workers.values())).pid
         killer = threading.Thread(target=kill_when_busy, args=(victim, out))
         killer.start()
@@ -243,12 +249,23 @@ def test_file_size_limit_ends_the_command_plainly(tmp_path):
     data = scanned(tmp_path)
     out = tmp_path / "bank"
     done = subprocess.run(
-        [sys.executable, "-m", "espnet2_ext.bin.archive", str(data), str(out), "--fs", "16000",
-         "--clips_per_shard", "6", "--num_workers", "2"],
+        [
+            sys.executable,
+            "-m",
+            "espnet2_ext.bin.archive",
+            str(data),
+            str(out),
+            "--fs",
+            "16000",
+            "--clips_per_shard",
+            "6",
+            "--num_workers",
+            "2",
+        ],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)),
-    )  # fmt: skip
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: [Errno 27] File too large" in done.stderr and "audio.0000" in done.stderr
     assert not [n for n in snapshot(out) if "lock" not in n and "plan" not in n]
@@ -300,6 +317,5 @@ def test_bad_input_names_the_file(tmp_path):
 
 def test_entry_point(tmp_path):
     data = scanned(tmp_path, 3)
-    main([str(data), str(tmp_path / "bank"), "--fs", "8000", "--format", "pcm16",
-          "--num_workers", "1"])  # fmt: skip
+    main([str(data), str(tmp_path / "bank"), "--fs", "8000", "--format", "pcm16", "--num_workers", "1"])
     assert ClipBank(tmp_path / "bank").fs == 8000

@@ -8,16 +8,8 @@ import pytest
 import soundfile
 from sounds import noise, write
 
-from espnet2_ext.audio.read import (
-    FlacArkWriter,
-    MissingAudio,
-    read_audio,
-    read_mono,
-    read_scp,
-    resample,
-    tar_members,
-)
 from espnet2_ext.audio.flac import encode_flac, to_int16
+from espnet2_ext.audio.read import FlacArkWriter, MissingAudio, read_audio, read_mono, read_scp, resample, tar_members
 from espnet2_ext.errors import DataError
 
 

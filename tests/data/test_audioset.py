@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sounds import noise, write
 
+from espnet2_ext.audio.flac import to_int16
+from espnet2_ext.audio.read import read_audio
 from espnet2_ext.bin.prepare_audioset import main
 from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.audio.read import read_audio
-from espnet2_ext.data.corpora.audioset import find_audio, prepare_audioset, read_class_labels
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.corpora.audioset import find_audio, prepare_audioset, read_class_labels
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 
@@ -66,9 +66,9 @@ def test_labels_and_ontology(lists):
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "WAV"])
 @pytest.mark.parametrize(
-    "form", ["{id}", "Y{id}", "{id}_{s:.3f}", "Y{id}_{s:.3f}_{e:.3f}", "{id}_{s:g}_{e:g}",
-             "{id}_{ms}", "Y{id}_{ms}_{me}"]
-)  # fmt: skip
+    "form",
+    ["{id}", "Y{id}", "{id}_{s:.3f}", "Y{id}_{s:.3f}_{e:.3f}", "{id}_{s:g}_{e:g}", "{id}_{ms}", "Y{id}_{ms}_{me}"],
+)
 def test_folder_of_files_under_common_names(lists, form, suffix):
     times = [(0, 10), (30, 40), (10.5, 20.5)]
     want = {}
@@ -210,9 +210,23 @@ def test_files_and_folders_that_are_not_what_is_needed(lists):
 def test_entry_point(lists):
     for id_ in IDS:
         write(lists / "audio" / f"{id_}.wav", noise(200))
-    main(["--audio", str(lists / "audio"), "--class_labels", str(lists / "classes.csv"),
-          "--ontology", str(lists / "ontology.json"), "--data_dir", str(lists / "data"),
-          "--set", "train", str(lists / "seg.csv"),
-          "--set", "eval", str(lists / "seg.csv")])  # fmt: skip
+    main(
+        [
+            "--audio",
+            str(lists / "audio"),
+            "--class_labels",
+            str(lists / "classes.csv"),
+            "--ontology",
+            str(lists / "ontology.json"),
+            "--data_dir",
+            str(lists / "data"),
+            "--set",
+            "train",
+            str(lists / "seg.csv"),
+            "--set",
+            "eval",
+            str(lists / "seg.csv"),
+        ]
+    )
     assert len(list(read_clips(lists / "data" / "eval" / "clips.tsv"))) == 3
     assert read_labels(lists / "data" / "labels.tsv")[2].related == (3,)

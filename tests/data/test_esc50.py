@@ -28,8 +28,7 @@ def esc50(top, lines=LINES, head=HEAD):
 def test_sets_by_fold(tmp_path):
     root = esc50(tmp_path / "esc")
     out = tmp_path / "data"
-    main(["--esc50", str(root), "--set", "train", "1", "2", "--set", "test", "4", "--data_dir",
-          str(out)])  # fmt: skip
+    main(["--esc50", str(root), "--set", "train", "1", "2", "--set", "test", "4", "--data_dir", str(out)])
     labels = [(v.index, v.mid, v.name, v.related) for v in read_labels(out / "labels.tsv")]
     assert labels == [(0, "dog", "dog", ()), (1, "crackling_fire", "crackling fire", ())]
     train = list(read_clips(out / "train" / "clips.tsv"))

@@ -6,15 +6,7 @@ import soundfile
 from sounds import noise
 
 from espnet2_ext.audio import flac
-from espnet2_ext.audio.flac import (
-    BLOCK,
-    STRIDE,
-    decode_flac,
-    decode_frames,
-    encode_flac,
-    seek_points,
-    to_int16,
-)
+from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames, encode_flac, seek_points, to_int16
 
 STEP = BLOCK * STRIDE
 
@@ -37,9 +29,25 @@ def test_every_rate_has_its_seek_points(fs):
 
 @pytest.mark.parametrize(
     "num",
-    [1, 192, 200, 256, 257, 1000, 4095, 4096, 4097, STEP, STEP + 1, STEP + 100, STEP + 576,
-     STEP + 2048, 2 * STEP + 4096 + 300, 100_000],
-)  # fmt: skip
+    [
+        1,
+        192,
+        200,
+        256,
+        257,
+        1000,
+        4095,
+        4096,
+        4097,
+        STEP,
+        STEP + 1,
+        STEP + 100,
+        STEP + 576,
+        STEP + 2048,
+        2 * STEP + 4096 + 300,
+        100_000,
+    ],
+)
 def test_crops_are_exact(num):
     x = noise(num, level=0.9)
     data = encode_flac(to_int16(x), 32000)

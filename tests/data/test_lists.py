@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet2_ext.audio.read import read_audio, read_scp
 from espnet2_ext.bin import draw_lists, render_lists
 from espnet2_ext.core.mixing.anchors import peak_start
 from espnet2_ext.core.mixing.pair_drawer import energy_gain, render
-from espnet2_ext.data.mixtures.event_table import folder
 from espnet2_ext.data.bank.anchors import AnchorTable, write_anchors
 from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.audio.read import read_audio, read_scp
 from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.mixtures.event_table import folder
 from espnet2_ext.data.mixtures.folder import render_folder, sounds_of
 from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, write_list
-from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 
@@ -73,8 +73,9 @@ def test_rows_of_a_list(pair_bank, pairs):
         assert labels["query2"] == labels["clip2"] == p.class2
         assert not related[p.class1, labels["absent1"]] and not related[p.class2, labels["absent2"]]
         assert (p.query1 == p.clip1) == (p.class1 == 3)
-        one, two = (pair_bank.read(pair_bank.index_of(c), s, p.num)
-                    for c, s in ((p.clip1, p.start1), (p.clip2, p.start2)))  # fmt: skip
+        one, two = (
+            pair_bank.read(pair_bank.index_of(c), s, p.num) for c, s in ((p.clip1, p.start1), (p.clip2, p.start2))
+        )
         assert p.gain2 == energy_gain(one, two)
 
 
@@ -150,9 +151,7 @@ def test_rendered_folder_is_what_render_gives(pair_bank, pairs, tmp_path):
         out, (_, factor) = render(p, pair_bank), sounds_of(p, pair_bank)
         assert factor == 1.0 or np.abs(factor * out["mix"]).max() <= 1.0
         lowered += factor != 1.0
-        for i, clip, query, absent in (
-            ("1", p.clip1, p.query1, p.absent1), ("2", p.clip2, p.query2, p.absent2)
-        ):  # fmt: skip
+        for i, clip, query, absent in (("1", p.clip1, p.query1, p.absent1), ("2", p.clip2, p.query2, p.absent2)):
             key = f"{p.id}-{i}"
             np.testing.assert_allclose(sound(t["wav"][key]), factor * out["mix"], atol=LSB)
             np.testing.assert_allclose(sound(t["spk1"][key]), factor * out[f"ref{i}"], atol=LSB)
@@ -179,9 +178,7 @@ def test_rendered_folder_is_what_render_gives(pair_bank, pairs, tmp_path):
     assert {n for n in left if n.startswith("audio")} == {f"audio.0000{n}.ark" for n in range(3)}
 
 
-def test_a_stopped_rendering_goes_on_and_a_whole_one_is_left(
-    pair_bank, pairs, tmp_path, monkeypatch
-):
+def test_a_stopped_rendering_goes_on_and_a_whole_one_is_left(pair_bank, pairs, tmp_path, monkeypatch):
     out, made = tmp_path / "out", []
     real = folder.sounds_of
 
@@ -244,8 +241,18 @@ def test_a_taggers_anchors_place_the_segments(pair_bank, tmp_path):
     labels = [k for n in range(len(pair_bank)) for k in pair_bank.labels(n)]
     starts = np.arange(100, 100 + 10 * len(labels), 10)
     write_anchors(tmp_path / "a.npz", pair_bank, starts, 2000, "m")
-    draw = ["--bank", str(pair_bank.path), "--out", str(tmp_path / "pairs.tsv"), "--seed", "2",
-            "--num_pairs", "6", "--segment", "0.25"]  # fmt: skip
+    draw = [
+        "--bank",
+        str(pair_bank.path),
+        "--out",
+        str(tmp_path / "pairs.tsv"),
+        "--seed",
+        "2",
+        "--num_pairs",
+        "6",
+        "--segment",
+        "0.25",
+    ]
     draw_lists.main(draw)
     by_energy = read_list(tmp_path / "pairs.tsv", pair_bank)
     draw_lists.main([*draw, "--anchor_file", str(tmp_path / "a.npz")])  # another list: drawn anew

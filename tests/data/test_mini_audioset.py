@@ -8,10 +8,9 @@ import pytest
 import soundfile
 
 from espnet2_ext.bin import make_mini_audioset as command
-from espnet2_ext.data.synth import audioset as mini
-from espnet2_ext.data.synth import score
-from espnet2_ext.data.synth import sound_font
 from espnet2_ext.data.corpora.audioset import prepare_audioset
+from espnet2_ext.data.synth import audioset as mini
+from espnet2_ext.data.synth import score, sound_font
 from espnet2_ext.data.synth.voices import BRANCHES, VOICES
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
@@ -40,10 +39,7 @@ def scores(voice, split, count):
 
 @pytest.mark.parametrize("voice", VOICES, ids=lambda v: v.name)
 def test_no_motif_is_in_both_splits(voice):
-    found = {
-        split: set().union(*(score.motifs(s) for s in scores(voice, split, 6)))
-        for split in mini.SPLITS
-    }
+    found = {split: set().union(*(score.motifs(s) for s in scores(voice, split, 6))) for split in mini.SPLITS}
     assert min(map(len, found.values())) > 10
     assert not found["train"] & found["eval"]
 
@@ -93,9 +89,7 @@ def test_voices_are_distinct_and_under_one_tree():
 
 def test_ontology_holds_the_classes_asked_for_and_what_is_above():
     nodes = {n["id"]: n for n in mini.ontology([v for v in VOICES if v.name == "Hi-hat"])}
-    assert {n["name"] for n in nodes.values()} == {
-        "Hi-hat", "Cymbal", "Percussion", "Musical instrument", "Music"
-    }  # fmt: skip
+    assert {n["name"] for n in nodes.values()} == {"Hi-hat", "Cymbal", "Percussion", "Musical instrument", "Music"}
     assert nodes["/m/01qbl"]["child_ids"] == ["/m/03qtq"] and nodes["/m/03qtq"]["child_ids"] == []
     whole = {n["id"]: n for n in mini.ontology(VOICES)}
     assert set(whole) == {v.mid for v in VOICES} | {m for m, _, _ in BRANCHES}
@@ -132,16 +126,19 @@ def test_ids_look_like_youtubes_and_half_of_the_files_have_the_extra_letter():
 def test_layout_and_tables(corpus):
     names = {p.name for p in corpus.iterdir()}
     assert names == {
-        "audio", "balanced_train_segments.csv", "class_labels_indices.csv", "done.json",
-        "eval_segments.csv", "ontology.json", "settings.json"
-    }  # fmt: skip
+        "audio",
+        "balanced_train_segments.csv",
+        "class_labels_indices.csv",
+        "done.json",
+        "eval_segments.csv",
+        "ontology.json",
+        "settings.json",
+    }
     lines = (corpus / "eval_segments.csv").read_text().splitlines()
     assert lines[1] == "# num_ytids=4, num_segs=4, num_unique_labels=4, num_positive_labels=5"
     assert [line.startswith("#") for line in lines] == [True] * 3 + [False] * 4
     rows = list(csv.reader(lines[3:], skipinitialspace=True))
-    assert Counter(r[3] for r in rows) == Counter(
-        ["/m/05r5c", "/m/01qbl", "/m/01qbl,/m/03qtq", "/m/032s66"]
-    )
+    assert Counter(r[3] for r in rows) == Counter(["/m/05r5c", "/m/01qbl", "/m/01qbl,/m/03qtq", "/m/032s66"])
     for name, start, end, _ in rows:
         file = corpus / "audio" / "eval_segments" / mini.file_name(name)
         info = soundfile.info(file)
@@ -149,16 +146,18 @@ def test_layout_and_tables(corpus):
         assert info.frames == 48000 and (start, end) == ("0.000", "1.500")
     labels = list(csv.DictReader((corpus / "class_labels_indices.csv").open()))
     assert [(r["index"], r["display_name"]) for r in labels] == [
-        ("0", "Piano"), ("1", "Cymbal"), ("2", "Hi-hat"), ("3", "Gunshot, gunfire")
-    ]  # fmt: skip
+        ("0", "Piano"),
+        ("1", "Cymbal"),
+        ("2", "Hi-hat"),
+        ("3", "Gunshot, gunfire"),
+    ]
 
 
 def test_reader_of_audioset_reads_it(corpus, tmp_path):
     lists = {s: [corpus / f"{n}.csv"] for s, n in mini.SPLITS.items()}
     counts = prepare_audioset(
-        tmp_path, lists, corpus / "class_labels_indices.csv", [corpus / "audio"],
-        ontology=corpus / "ontology.json",
-    )  # fmt: skip
+        tmp_path, lists, corpus / "class_labels_indices.csv", [corpus / "audio"], ontology=corpus / "ontology.json"
+    )
     assert counts == {"train": 8, "eval": 4}
     assert all(c.source for s in lists for c in read_clips(tmp_path / s / "clips.tsv"))
     related = {v.name: v.related for v in read_labels(tmp_path / "labels.tsv")}

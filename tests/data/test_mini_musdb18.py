@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from espnet2_ext.bin import make_mini_musdb18 as command
+from espnet2_ext.data.corpora.musdb18 import find_songs, prepare_musdb18
 from espnet2_ext.data.synth import musdb18 as mini
 from espnet2_ext.data.synth import songs
 from espnet2_ext.data.synth.score import motifs
-from espnet2_ext.data.corpora.musdb18 import find_songs, prepare_musdb18
 from espnet2_ext.data.tables import read_clips
 from espnet2_ext.errors import DataError
 
@@ -32,18 +32,16 @@ def corpus(tmp_path_factory):
 def drawn():
     """Songs of both sides, as composed."""
     return {
-        split: [songs.compose_song(split, 27.0, np.random.default_rng([n, split == "eval"]))
-                for n in range(6)]
+        split: [songs.compose_song(split, 27.0, np.random.default_rng([n, split == "eval"])) for n in range(6)]
         for split in ("train", "eval")
-    }  # fmt: skip
+    }
 
 
 # --- composition
 
 
 def test_no_motif_is_in_both_sets(drawn):
-    found = {split: set().union(*(motifs(v) for s in some for v in s.scores.values()))
-             for split, some in drawn.items()}  # fmt: skip
+    found = {split: set().union(*(motifs(v) for s in some for v in s.scores.values())) for split, some in drawn.items()}
     assert min(map(len, found.values())) > 300
     assert not found["train"] & found["eval"]
 
@@ -87,8 +85,7 @@ def test_corpus_has_the_layout_of_the_original(corpus, tmp_path):
     found = find_songs(corpus)
     assert {k: len(v) for k, v in found.items()} == {"train": 2, "test": 1}
     for path in (s.path for some in found.values() for s in some):
-        assert {p.name for p in path.iterdir()} == {
-            f"{stem}.wav" for stem in ("mixture", *songs.STEMS)}  # fmt: skip
+        assert {p.name for p in path.iterdir()} == {f"{stem}.wav" for stem in ("mixture", *songs.STEMS)}
         infos = [soundfile.info(p) for p in path.iterdir()]
         assert {(i.samplerate, i.channels, i.subtype) for i in infos} == {(44100, 1, "PCM_16")}
         assert len({i.frames for i in infos}) == 1 and 5 * 44100 <= infos[0].frames <= 7 * 44100
@@ -124,14 +121,15 @@ def test_same_settings_give_the_same_bytes_and_other_seeds_other_songs(corpus, t
     for name, x in one.items():
         stored = soundfile.read(folder / f"{name}.wav", dtype="int16")[0]
         np.testing.assert_array_equal(x[:, 0], stored)
-    assert mini.draw_song(mini.Place("test", 0), (5.0, 7.0), 1)[0].scores != mini.draw_song(
-        mini.Place("test", 0), (5.0, 7.0), 0)[0].scores  # fmt: skip
+    assert (
+        mini.draw_song(mini.Place("test", 0), (5.0, 7.0), 1)[0].scores
+        != mini.draw_song(mini.Place("test", 0), (5.0, 7.0), 0)[0].scores
+    )
 
 
 def test_stereo_and_a_killed_process_and_other_settings(tmp_path):
     root = tmp_path / "c"
-    cmd = ["--out", str(root), "--train_songs", "1", "--test_songs", "1", "--seconds", "4", "4",
-           "--num_workers", "1"]  # fmt: skip
+    cmd = ["--out", str(root), "--train_songs", "1", "--test_songs", "1", "--seconds", "4", "4", "--num_workers", "1"]
     command.main([*cmd, "--channels", "2"])
     file = next(root.glob("test/*/vocals.wav"))
     before = contents(root)

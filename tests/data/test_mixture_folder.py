@@ -8,13 +8,12 @@ import pytest
 from mixture_tables import CLASSES, RULES, make_bank, table
 from sounds import snapshot
 
+from espnet2_ext.audio.read import read_mono, read_scp
 from espnet2_ext.bin.render_mixtures import main as render_command
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, render
-from espnet2_ext.data.mixtures.event_table import mixture_folder
-from espnet2_ext.audio.read import read_mono, read_scp
 from espnet2_ext.data.mixtures.draw import draw_table
+from espnet2_ext.data.mixtures.event_table import MixtureTable, mixture_folder, table_hash
 from espnet2_ext.data.mixtures.mixture_folder import render_mixtures, sounds_of
-from espnet2_ext.data.mixtures.event_table import MixtureTable, table_hash
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
 
@@ -27,14 +26,12 @@ def bank(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory, bank):
     folder = tmp_path_factory.mktemp("drawn") / "mixtures"
-    return draw_table(bank, folder, 12, 0, CLASSES, background=["park"],
-                      background_share=0.5, **RULES)  # fmt: skip
+    return draw_table(bank, folder, 12, 0, CLASSES, background=["park"], background_share=0.5, **RULES)
 
 
 def test_rendered_folder(tmp_path, bank, drawn, capsys):
     out = tmp_path / "mix"
-    render_command(["--table", str(drawn.folder), "--bank", str(bank.path), "--out", str(out),
-                    "--num_workers", "1"])  # fmt: skip
+    render_command(["--table", str(drawn.folder), "--bank", str(bank.path), "--out", str(out), "--num_workers", "1"])
     assert "12 mixtures" in capsys.readouterr().out
     tracks = {name: read_scp(out / f"{name}.scp") for name in ("wav", "spk1", "spk2", "rest")}
     labels = {k: v for k, *v in map(str.split, (out / "utt2labels").read_text().splitlines())}

@@ -10,8 +10,8 @@ from sounds import snapshot
 from espnet2_ext.bin.draw_mixtures import main as draw_mixtures
 from espnet2_ext.core.mixing.events import Event, Mixture
 from espnet2_ext.data.mixtures.draw import draw_table, known_of, parse_known
-from espnet2_ext.data.mixtures.stats import count
 from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table
+from espnet2_ext.data.mixtures.stats import count
 from espnet2_ext.errors import DataError
 
 
@@ -178,9 +178,27 @@ def test_statistics_by_hand(tmp_path):
 
 def test_draw_command_prints_the_tables(tmp_path, bank, capsys):
     out = tmp_path / "t"
-    draw_mixtures(["--bank", str(bank.path), "--out", str(out), "--mixtures", "5", "--classes",
-                   "horn,bark", "--seconds", "1", "--event_seconds", "0.1", "0.8", "--known",
-                   "clip", "--background_classes", "park"])  # fmt: skip
+    draw_mixtures(
+        [
+            "--bank",
+            str(bank.path),
+            "--out",
+            str(out),
+            "--mixtures",
+            "5",
+            "--classes",
+            "horn,bark",
+            "--seconds",
+            "1",
+            "--event_seconds",
+            "0.1",
+            "0.8",
+            "--known",
+            "clip",
+            "--background_classes",
+            "park",
+        ]
+    )
     printed = capsys.readouterr().out
     assert "5 mixtures (5 clip)" in printed and "|  | horn | bark |" in printed
     assert (out / "statistics.md").read_text().strip() in printed

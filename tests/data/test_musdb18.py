@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from sounds import noise, snapshot, write
 
-from espnet2_ext.bin import prepare_musdb18 as command
 from espnet2_ext.audio.read import resample, to_mono
-from espnet2_ext.data.corpora.musdb18 import VALIDATION, Song, find_songs, hold_out, prepare_musdb18
 from espnet2_ext.audio.stems import STREAMS, read_mono_stems, read_stems
+from espnet2_ext.bin import prepare_musdb18 as command
+from espnet2_ext.data.corpora.musdb18 import VALIDATION, Song, find_songs, hold_out, prepare_musdb18
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 
@@ -129,11 +129,14 @@ def test_folders_that_are_not_musdb18(tmp_path):
 # --- lists
 
 
-@pytest.mark.parametrize("other, classes, labels", [
-    ("none", ["bass", "drums", "vocals"], None),
-    ("class", ["bass", "drums", "vocals", "other"], ("other",)),
-    ("unlabelled", ["bass", "drums", "vocals"], ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other, classes, labels",
+    [
+        ("none", ["bass", "drums", "vocals"], None),
+        ("class", ["bass", "drums", "vocals", "other"], ("other",)),
+        ("unlabelled", ["bass", "drums", "vocals"], ()),
+    ],
+)
 def test_lists_of_wav_folders(tmp_path, monkeypatch, caplog, other, classes, labels):
     monkeypatch.chdir(tmp_path)
     for name in ("A - 1", "A - 2", "A - 3"):
@@ -147,8 +150,7 @@ def test_lists_of_wav_folders(tmp_path, monkeypatch, caplog, other, classes, lab
     assert sets["test"]["B-1.drums"].labels == ("drums",)
     assert sets["test"]["B-1.drums"].source == "corpus/test/B - 1/drums.wav"
     assert sets["test"]["B-1.bass"].source == "" and "set test: stems without a" in caplog.text
-    assert sets["test"].get("B-1.other") is None if labels is None else (
-        sets["test"]["B-1.other"].labels == labels)  # fmt: skip
+    assert sets["test"].get("B-1.other") is None if labels is None else (sets["test"]["B-1.other"].labels == labels)
 
 
 def test_stem_files_are_decoded_once(tmp_path, monkeypatch, stem_file):
@@ -169,7 +171,8 @@ def test_stem_files_are_decoded_once(tmp_path, monkeypatch, stem_file):
     command.main(cmd)
     after = snapshot(Path("stems"))
     assert {k: v for k, v in before.items() if k.endswith(".flac")} == {
-        k: v for k, v in after.items() if k.endswith(".flac")}  # fmt: skip
+        k: v for k, v in after.items() if k.endswith(".flac")
+    }
     Path(listed["B-1.vocals"].source).unlink()
     with pytest.raises(DataError, match=r"vocals.flac: was decoded and is gone; remove stems"):
         command.main(cmd)

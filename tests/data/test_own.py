@@ -30,8 +30,7 @@ def test_folder_of_classes(tmp_path):
     (sounds / "dog/notes.txt").touch()
     main([str(sounds), "--data_dir", str(tmp_path / "data")])
     labels = read_labels(tmp_path / "data/labels.tsv")
-    assert [(v.mid, v.name) for v in labels] == [
-        ("dog", "dog"), ("door_bell", "door bell"), ("rain", "rain")]  # fmt: skip
+    assert [(v.mid, v.name) for v in labels] == [("dog", "dog"), ("door_bell", "door bell"), ("rain", "rain")]
     sets = {name: clips(tmp_path / "data", name) for name in ("train", "valid", "test")}
     count = {k: [c.labels for c in v].count(("dog",)) for k, v in sets.items()}
     assert count == {"train": 16, "valid": 2, "test": 2}
@@ -55,8 +54,7 @@ def test_table_with_labels_sets_and_groups(tmp_path):
     text += "".join(f"a{i}.wav,dog;bark,,g{i % 5}\n" for i in range(20))
     text += "b1.wav,cat,train,\nb2.wav,cat,valid,\n\nb3.wav,cat,test,\n"
     prepare(table(tmp_path, text), tmp_path / "data", shares=(0.2, 0.2))
-    where = {c.id: (name, c) for name in ("train", "valid", "test")
-             for c in clips(tmp_path / "data", name)}  # fmt: skip
+    where = {c.id: (name, c) for name in ("train", "valid", "test") for c in clips(tmp_path / "data", name)}
     assert len(where) == 23
     assert [where[f"b{i}"][0] for i in (1, 2, 3)] == ["train", "valid", "test"]
     assert where["a0"][1].labels == ("dog", "bark")
@@ -74,18 +72,21 @@ def test_tab_separated_and_equal_names(tmp_path):
     assert len(set(ids)) == 9 and not any(" " in i for i in ids)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", "list.csv:1: the columns are missing"),
-    ("file,labels\n", "list.csv:1: the columns are file, labels"),
-    ("path,labels,colour\n", "list.csv:1:"),
-    ("path,labels\na.wav\n", "list.csv:2: 1 fields where 2"),
-    ("path,labels\na.wav,\n", "list.csv:2: no labels"),
-    ("path,labels\n,dog\n", "list.csv:2: no path"),
-    ('path,labels\n"a.wav,dog\n', "list.csv:"),
-    ("path,labels,set\na.wav,dog,dev\n", "list.csv:2: set 'dev'"),
-    ("path,labels\n", "no sound is named"),
-    ("path,labels\na.wav,dog\na.wav,cat\n", "there twice: .*a.wav"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "list.csv:1: the columns are missing"),
+        ("file,labels\n", "list.csv:1: the columns are file, labels"),
+        ("path,labels,colour\n", "list.csv:1:"),
+        ("path,labels\na.wav\n", "list.csv:2: 1 fields where 2"),
+        ("path,labels\na.wav,\n", "list.csv:2: no labels"),
+        ("path,labels\n,dog\n", "list.csv:2: no path"),
+        ('path,labels\n"a.wav,dog\n', "list.csv:"),
+        ("path,labels,set\na.wav,dog,dev\n", "list.csv:2: set 'dev'"),
+        ("path,labels\n", "no sound is named"),
+        ("path,labels\na.wav,dog\na.wav,cat\n", "there twice: .*a.wav"),
+    ],
+)
 def test_broken_table_is_named_with_its_line(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
         read_table(table(tmp_path, text))
@@ -103,11 +104,14 @@ def test_group_in_two_sets(tmp_path):
         split(read_table(table(tmp_path, text)), (0.1, 0.1), 0)
 
 
-@pytest.mark.parametrize("counts, words", [
-    ({}, "no sound files in its subfolders"),
-    ({"dog": 9}, "'dog' is the only class"),
-    ({"dog": 2, "cat": 2}, "no sound is left for valid, test"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "counts, words",
+    [
+        ({}, "no sound files in its subfolders"),
+        ({"dog": 9}, "'dog' is the only class"),
+        ({"dog": 2, "cat": 2}, "no sound is left for valid, test"),
+    ],
+)
 def test_folders_that_will_not_do(tmp_path, counts, words):
     sounds = folder(tmp_path / "s", counts)
     sounds.mkdir(exist_ok=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.parallel import map_parts
 
 ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sounds import LABELS, corpus, noise, snapshot, write
 
+from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.bin.scan import main
 from espnet2_ext.data.bank.bank import scan as module
-from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.data.bank.scan import Limits, examine, loudest_db, scan
 from espnet2_ext.data.tables import Clip, read_manifest, write_clips, write_labels
 from espnet2_ext.errors import DataError
@@ -147,9 +147,7 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert looked[4:] == ["c004", "c005"]
     whole = corpus(tmp_path / "b", 6)
     monkeypatch.undo()
-    assert ONE(whole)["manifest_hash"] == json.loads((data / "manifest.json").read_text())[
-        "manifest_hash"
-    ]
+    assert ONE(whole)["manifest_hash"] == json.loads((data / "manifest.json").read_text())["manifest_hash"]
 
 
 def test_broken_lists_name_file_and_line(tmp_path):

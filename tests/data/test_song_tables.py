@@ -11,9 +11,9 @@ from espnet2_ext.bin import prepare_musdb18 as command
 from espnet2_ext.core.mixing.events import render
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.event_table import MixtureTable
-from espnet2_ext.data.corpora.musdb18 import prepare_musdb18
 from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.corpora.musdb18 import prepare_musdb18
+from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table, window_levels
 from espnet2_ext.errors import DataError
 
@@ -28,11 +28,15 @@ def test_window_levels_by_hand():
 
 
 LEVELS = {  # song.stem -> dB of each second
-    "a.bass": (-20, -20, None), "a.drums": (None, -45, -20), "a.vocals": (None, -55, None),
+    "a.bass": (-20, -20, None),
+    "a.drums": (None, -45, -20),
+    "a.vocals": (None, -55, None),
     "a.other": (-30, -30, None),
-    "b.bass": (-20, -90), "b.drums": (None, None), "b.vocals": (-20, -20, None),
+    "b.bass": (-20, -90),
+    "b.drums": (None, None),
+    "b.vocals": (-20, -20, None),
     "b.other": (None, -20),
-}  # fmt: skip
+}
 
 
 def square(levels) -> np.ndarray:
@@ -65,16 +69,17 @@ def table(settings, **kwargs):
 def rows(made) -> dict[str, list[tuple]]:
     found = [made.row(i) for i in range(len(made))]
     assert {m.known for m in found} == {"strong"}
-    return {m.id: [(e.cls, e.clip, e.start, e.onset, e.samples, e.gain) for e in m.events]
-            for m in found}  # fmt: skip
+    return {m.id: [(e.cls, e.clip, e.start, e.onset, e.samples, e.gain) for e in m.events] for m in found}
 
 
 def test_chunks_and_their_labels_by_hand(songs, caplog):
     caplog.set_level(logging.INFO)
     made = table(SongSettings(1.0, threshold_db=-50))
     assert made.classes == ["bass", "drums", "vocals"] and made.fs == 16000
+
     def event(cls, clip, n):
         return cls, clip, 16000 * n, 0, 16000, 1.0
+
     assert rows(made) == {
         "a.0000": [event(0, "a.bass", 0), event(-1, "a.other", 0)],
         "a.0001": [event(0, "a.bass", 1), event(1, "a.drums", 1), event(-1, "a.other", 1)],
@@ -99,11 +104,9 @@ def test_mixture_is_the_sum_of_its_stems(songs):
 
 def test_whole_songs_and_remainders(songs):
     assert rows(table(SongSettings(1.0, True, -50))) == {
-        "a": [(0, "a.bass", 0, 0, 48000, 1.0), (1, "a.drums", 0, 0, 48000, 1.0),
-              (-1, "a.other", 0, 0, 48000, 1.0)],
-        "b": [(0, "b.bass", 0, 0, 32000, 1.0), (2, "b.vocals", 0, 0, 48000, 1.0),
-              (-1, "b.other", 0, 0, 32000, 1.0)],
-    }  # fmt: skip
+        "a": [(0, "a.bass", 0, 0, 48000, 1.0), (1, "a.drums", 0, 0, 48000, 1.0), (-1, "a.other", 0, 0, 48000, 1.0)],
+        "b": [(0, "b.bass", 0, 0, 32000, 1.0), (2, "b.vocals", 0, 0, 48000, 1.0), (-1, "b.other", 0, 0, 32000, 1.0)],
+    }
     assert list(rows(table(SongSettings(2.0)))) == ["a.0000", "b.0000"]
     with pytest.raises(DataError, match="no stem of 2 songs is active in any chunk"):
         table(SongSettings(60.0))
@@ -130,8 +133,22 @@ def test_song_with_a_bad_stem_is_left_out(songs, caplog):
 
 
 def test_command_and_impossible_settings(songs, capsys):
-    command.main(["tables", "data/train", "--bank", "dump/train", "--out", "out", "--seconds", "1",
-                  "--threshold_db", "-50", "--num_workers", "1"])  # fmt: skip
+    command.main(
+        [
+            "tables",
+            "data/train",
+            "--bank",
+            "dump/train",
+            "--out",
+            "out",
+            "--seconds",
+            "1",
+            "--threshold_db",
+            "-50",
+            "--num_workers",
+            "1",
+        ]
+    )
     assert "out: 5 mixtures; share with bass 0.60" in capsys.readouterr().out
     for wrong in ({"seconds": 0.0}, {"threshold_db": 3.0}):
         with pytest.raises(DataError, match="seconds must be positive, threshold_db from"):

@@ -8,8 +8,8 @@ from sounds import noise, write
 
 from espnet2_ext.bin.prepare_urbansound8k import main
 from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.tables import read_clips, read_labels, read_manifest
 from espnet2_ext.data.corpora.urbansound8k import Part, parse_sets, prepare_urbansound8k, read_meta
+from espnet2_ext.data.tables import read_clips, read_labels, read_manifest
 from espnet2_ext.errors import DataError
 
 HEAD = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
@@ -22,12 +22,22 @@ def line(fsid, fold, name, slice_=0):
 
 
 LINES = [
-    line(10, 1, "car_horn"), line(10, 1, "car_horn", 1), line(11, 1, "siren"),
-    line(12, 2, "siren"), line(13, 2, "car_horn"), line(14, 10, "street_music"),
+    line(10, 1, "car_horn"),
+    line(10, 1, "car_horn", 1),
+    line(11, 1, "siren"),
+    line(12, 2, "siren"),
+    line(13, 2, "car_horn"),
+    line(14, 10, "street_music"),
     line(15, 10, "siren"),
-]  # fmt: skip
-LAYOUTS = [(8000, 1, "PCM_16"), (22050, 2, "PCM_16"), (44100, 1, "FLOAT"), (48000, 2, "PCM_24"),
-           (96000, 1, "PCM_U8"), (11025, 2, "PCM_16")]  # fmt: skip
+]
+LAYOUTS = [
+    (8000, 1, "PCM_16"),
+    (22050, 2, "PCM_16"),
+    (44100, 1, "FLOAT"),
+    (48000, 2, "PCM_24"),
+    (96000, 1, "PCM_U8"),
+    (11025, 2, "PCM_16"),
+]
 
 
 def corpus(top, lines=LINES, head=HEAD, files=None):
@@ -49,9 +59,7 @@ def ids(data_dir, name):
 
 
 def test_sets_are_read():
-    assert parse_sets(["train:1-3,5", "test:10"]) == {
-        "train": [Part(1), Part(2), Part(3), Part(5)], "test": [Part(10)]
-    }  # fmt: skip
+    assert parse_sets(["train:1-3,5", "test:10"]) == {"train": [Part(1), Part(2), Part(3), Part(5)], "test": [Part(10)]}
     halves = parse_sets(["v:2/1of2,3", "t:2/2of2"])
     assert halves == {"v": [Part(2, 0, 2), Part(3)], "t": [Part(2, 1, 2)]}
     for text in ("train", "train:", ":1", "a/b:1", "a:x", "a:3-1", "a:1/3of2", "a:1/0of2", "a:1/2"):
@@ -63,13 +71,27 @@ def test_sets_are_read():
 
 def test_sets_by_fold(tmp_path, capsys):
     root, out = corpus(tmp_path / "u"), tmp_path / "data"
-    main(["--urbansound8k", str(root), "--data_dir", str(out), "--splits", "train:1-2", "test:10",
-          "--classes", "siren,car_horn", "--background_classes", "street_music"])  # fmt: skip
+    main(
+        [
+            "--urbansound8k",
+            str(root),
+            "--data_dir",
+            str(out),
+            "--splits",
+            "train:1-2",
+            "test:10",
+            "--classes",
+            "siren,car_horn",
+            "--background_classes",
+            "street_music",
+        ]
+    )
     labels = [(v.index, v.mid, v.name, v.related) for v in read_labels(out / "labels.tsv")]
     assert labels == [
-        (0, "siren", "siren", ()), (1, "car_horn", "car horn", ()),
+        (0, "siren", "siren", ()),
+        (1, "car_horn", "car horn", ()),
         (2, "street_music", "street music", ()),
-    ]  # fmt: skip
+    ]
     assert ids(out, "train") == ["10-1-0-0", "10-1-0-1", "11-8-0-0", "12-8-0-0", "13-1-0-0"]
     assert ids(out, "test") == ["14-9-0-0", "15-8-0-0"]
     first = next(read_clips(out / "train" / "clips.tsv"))

@@ -9,8 +9,8 @@ from sounds import noise, write
 from espnet2_ext.bin import main as cli
 from espnet2_ext.bin import validate_data
 from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.mixtures.from_recordings import make_own_table, prepare_own_sounds
 from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.mixtures.from_recordings import make_own_table, prepare_own_sounds
 from espnet2_ext.errors import DataError
 
 CLIPS = "path,labels,set\n"
@@ -76,8 +76,10 @@ def test_good_tables(recordings, capsys):
     assert (status, err) == (0, [])
     assert out == [
         "9 recordings (5 with clip labels, 4 with frame labels), 14.4 s",
-        "class cat: in 6 recordings, 2.2 s marked", "class dog: in 7 recordings, 3.0 s marked",
-        "nothing is wrong with it"]  # fmt: skip
+        "class cat: in 6 recordings, 2.2 s marked",
+        "class dog: in 7 recordings, 3.0 s marked",
+        "nothing is wrong with it",
+    ]
 
 
 def test_everything_that_is_wrong_is_said_at_once(recordings, capsys):
@@ -90,8 +92,7 @@ def test_everything_that_is_wrong_is_said_at_once(recordings, capsys):
     clips = GOOD + "none.wav,dog,train\nnan.wav,cat,train\ntext.wav,cat,train\nr7.wav,cow,train\n"
     clips += "quiet.wav,cat,train\nr0.wav,dog,train\n"
     frames = FRAMES + "r9.wav,1.7,1.8,dog,train\nr9.wav,0.2,1.7,dog,train\n"
-    status, out, err = validated(capsys, table(clips), table(frames, "events.csv"),
-                                 "--classes", "dog", "cat", "mouse")  # fmt: skip
+    status, out, err = validated(capsys, table(clips), table(frames, "events.csv"), "--classes", "dog", "cat", "mouse")
     assert status == 1 and err[-1] == "error: 8 problems, see above"
     said = "\n".join(err)
     for text in (
@@ -110,12 +111,21 @@ def test_everything_that_is_wrong_is_said_at_once(recordings, capsys):
     assert any("class 'mouse' never occurs in the set test" in n for n in notes)
 
 
-@pytest.mark.parametrize("lines, words, fatal", [
-    ("r0.wav,0,1,dog,train\nr0.wav,0.995,1.6,dog,train\nr1.wav,0,1.6,dog,valid\n"
-     "r2.wav,0,1.595,dog,test\n", "class 'dog' is active all the time in every recording", True),
-    ("r0.wav,0,1,dog,train\nr1.wav,0,1.6,dog,valid\nr2.wav,0,1.6,dog,test\n",
-     "class 'dog' is in every recording, so that it cannot be learned from clip labels", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "lines, words, fatal",
+    [
+        (
+            "r0.wav,0,1,dog,train\nr0.wav,0.995,1.6,dog,train\nr1.wav,0,1.6,dog,valid\nr2.wav,0,1.595,dog,test\n",
+            "class 'dog' is active all the time in every recording",
+            True,
+        ),
+        (
+            "r0.wav,0,1,dog,train\nr1.wav,0,1.6,dog,valid\nr2.wav,0,1.6,dog,test\n",
+            "class 'dog' is in every recording, so that it cannot be learned from clip labels",
+            False,
+        ),
+    ],
+)
 def test_classes_that_are_always_active(recordings, capsys, lines, words, fatal):
     status, out, err = validated(capsys, table(EVENTS + lines, "events.csv"))
     assert status == int(fatal) and any(words in line for line in (err if fatal else out))
@@ -126,8 +136,11 @@ def test_prepared_folders(banked, capsys):
     folders = ["data/train", "dump/train", "data/train/mixtures"]
     status, out, err = validated(capsys, *folders)
     assert (status, err) == (0, []) and out == [
-        "data/train: 6 clips", "dump/train: a bank of 6 clips at 16000 Hz, 2 classes",
-        "data/train/mixtures: 6 mixtures of cat, dog", "nothing is wrong with it"]  # fmt: skip
+        "data/train: 6 clips",
+        "dump/train: a bank of 6 clips at 16000 Hz, 2 classes",
+        "data/train/mixtures: 6 mixtures of cat, dog",
+        "nothing is wrong with it",
+    ]
     with open("data/train/clips.tsv", "a") as f:
         f.write("r0\tcow\tr0.wav\n")
     with open("data/train/mixtures/mixtures.tsv", "a") as f:

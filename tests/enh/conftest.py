@@ -11,18 +11,30 @@ from espnet2_ext.enh.loss.criterions.query import QuerySDRLoss, TaggingLoss, Wav
 from espnet2_ext.enh.loss.wrappers.keyed_order import KeyedOrderSolver
 
 STFT = dict(sample_rate=8000, n_fft=256, hop_length=80, num_bands=32)
-NET = dict(num_bands=32, dim=8, image_channels=4, depths=[1, 1, 1], heads=[1, 2, 2],
-           connector_depth=1, connector_heads=2, window=4, num_classes=3, drop_path=0.0)
+NET = dict(
+    num_bands=32,
+    dim=8,
+    image_channels=4,
+    depths=[1, 1, 1],
+    heads=[1, 2, 2],
+    connector_depth=1,
+    connector_heads=2,
+    window=4,
+    num_classes=3,
+    drop_path=0.0,
+)
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     encoder = MelBandSplitEncoder(**STFT)
-    wrappers = [KeyedOrderSolver(WaveL1Loss(), 10.0), KeyedOrderSolver(QuerySDRLoss(), 1.0),
-                KeyedOrderSolver(TaggingLoss(), 2.0)]
-    return ESPnetQSepModel(encoder, CaRESepExtractor(encoder.output_dim, **NET),
-                           MelBandMergeDecoder(**STFT), wrappers)
+    wrappers = [
+        KeyedOrderSolver(WaveL1Loss(), 10.0),
+        KeyedOrderSolver(QuerySDRLoss(), 1.0),
+        KeyedOrderSolver(TaggingLoss(), 2.0),
+    ]
+    return ESPnetQSepModel(encoder, CaRESepExtractor(encoder.output_dim, **NET), MelBandMergeDecoder(**STFT), wrappers)
 
 
 @pytest.fixture
@@ -30,8 +42,13 @@ def batch():
     g = torch.Generator().manual_seed(1)
     ref1, ref2 = torch.randn(2, 3, 4000, generator=g)
     ref1[0] = 0.0  # the first query asks for a sound that is not there
-    return {"speech_mix": ref1 + ref2, "speech_ref1": ref1, "speech_ref2": ref2,
-            "speech_mix_lengths": torch.tensor([4000, 4000, 4000]),
-            "enroll_ref1": torch.randn(3, 3000, generator=g),
-            "enroll_ref2": torch.randn(3, 2000, generator=g),
-            "label1": torch.eye(3), "label2": torch.eye(3)}
+    return {
+        "speech_mix": ref1 + ref2,
+        "speech_ref1": ref1,
+        "speech_ref2": ref2,
+        "speech_mix_lengths": torch.tensor([4000, 4000, 4000]),
+        "enroll_ref1": torch.randn(3, 3000, generator=g),
+        "enroll_ref2": torch.randn(3, 2000, generator=g),
+        "label1": torch.eye(3),
+        "label2": torch.eye(3),
+    }

@@ -19,8 +19,17 @@ def pair():
     return ref, 0.5 * ref + 0.2 * torch.randn(B, S, T, generator=g)
 
 
-@pytest.mark.parametrize("name", ["singlesrc_neg_sisdr", "singlesrc_neg_snr", "multisrc_neg_sisdr",
-                                  "pairwise_neg_sisdr", "singlesrc_mse", "pairwise_mse"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "singlesrc_neg_sisdr",
+        "singlesrc_neg_snr",
+        "multisrc_neg_sisdr",
+        "pairwise_neg_sisdr",
+        "singlesrc_mse",
+        "pairwise_mse",
+    ],
+)
 def test_one_value_an_item_in_espnets_order(pair, name):
     ref, inf = pair
     loss = AsteroidLoss(name)
@@ -33,8 +42,7 @@ def test_one_value_an_item_in_espnets_order(pair, name):
         assert not torch.allclose(loss(inf, ref), want.mean(1), atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["singlesrc_neg_sisdr", "multisrc_neg_sisdr",
-                                  "pairwise_neg_sisdr"])
+@pytest.mark.parametrize("name", ["singlesrc_neg_sisdr", "multisrc_neg_sisdr", "pairwise_neg_sisdr"])
 def test_pit_finds_the_order(pair, name):
     ref, inf = pair
     order = torch.tensor([2, 0, 3, 1])
@@ -50,8 +58,7 @@ def test_classes_take_their_arguments(pair):
     loss = AsteroidLoss("PairwiseNegSDR", {"sdr_type": "sisdr", "zero_mean": False}, name="mine")
     same = AsteroidLoss("SingleSrcNegSDR", {"sdr_type": "sisdr", "zero_mean": False})
     assert loss.name == "mine" and torch.allclose(loss(ref, inf), same(ref, inf), atol=1e-4)
-    spectral = AsteroidLoss("SingleSrcMultiScaleSpectral", {
-        "n_filters": [64], "windows_size": [64], "hops_size": [16]})
+    spectral = AsteroidLoss("SingleSrcMultiScaleSpectral", {"n_filters": [64], "windows_size": [64], "hops_size": [16]})
     assert spectral(ref, inf).shape == (B,)
 
 
@@ -64,11 +71,14 @@ def test_all_sources_wrapper(pair):
     assert others["perm"].tolist() == [[3, 2, 1, 0]] * B
 
 
-@pytest.mark.parametrize("conf, wrapper", [
-    ({"loss": "singlesrc_neg_sisdr"}, "fixed_order"),
-    ({"loss": "singlesrc_neg_sisdr"}, "pit"),
-    ({"loss": "pairwise_neg_sisdr", "pit": True}, "all_sources"),
-])
+@pytest.mark.parametrize(
+    "conf, wrapper",
+    [
+        ({"loss": "singlesrc_neg_sisdr"}, "fixed_order"),
+        ({"loss": "singlesrc_neg_sisdr"}, "pit"),
+        ({"loss": "pairwise_neg_sisdr", "pit": True}, "all_sources"),
+    ],
+)
 def test_in_espnets_own_enhancement_task(conf, wrapper):
     """Its model, not ours; nothing but the name is new."""
     import espnet2_ext.tasks.weak  # noqa: F401  puts the names into ESPnet's tables
@@ -80,15 +90,17 @@ def test_in_espnets_own_enhancement_task(conf, wrapper):
     args.criterions = [{"name": "asteroid", "conf": conf, "wrapper": wrapper, "wrapper_conf": {}}]
     model = EnhancementTask.build_model(args)
     ref = torch.randn(2, 2, 400)
-    loss, stats, _ = model(speech_mix=ref.sum(1), speech_mix_lengths=torch.tensor([400, 400]),
-                           speech_ref1=ref[:, 0], speech_ref2=ref[:, 1])
+    loss, stats, _ = model(
+        speech_mix=ref.sum(1), speech_mix_lengths=torch.tensor([400, 400]), speech_ref1=ref[:, 0], speech_ref2=ref[:, 1]
+    )
     loss.backward()
     assert stats[conf["loss"]].isfinite().all()
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("wrapper, conf", [
-    ("keyed_order", {"loss": "singlesrc_neg_snr"}), ("all_sources", {"loss": "pairwise_neg_snr"})])
+@pytest.mark.parametrize(
+    "wrapper, conf", [("keyed_order", {"loss": "singlesrc_neg_snr"}), ("all_sources", {"loss": "pairwise_neg_snr"})]
+)
 def test_in_the_query_task(model, batch, wrapper, conf):
     from espnet2_ext.tasks.common import build_criterion
 
@@ -98,13 +110,16 @@ def test_in_the_query_task(model, batch, wrapper, conf):
     assert loss.isfinite() and torch.equal(stats[conf["loss"]], loss.detach())
 
 
-@pytest.mark.parametrize("args, message", [
-    (("singlesrc_neg_sdi",), "no asteroid loss 'singlesrc_neg_sdi'.*singlesrc_neg_sisdr"),
-    (("PITLossWrapper",), "no asteroid loss 'PITLossWrapper'.*pit: true"),
-    (("SingleSrcPMSQE",), "takes spectra"),
-    (("PairwiseNegSDR", {"type": "snr"}), "'PairwiseNegSDR', loss_conf"),
-    (("pairwise_mse", {"x": 1}), "takes no loss_conf"),
-])
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("singlesrc_neg_sdi",), "no asteroid loss 'singlesrc_neg_sdi'.*singlesrc_neg_sisdr"),
+        (("PITLossWrapper",), "no asteroid loss 'PITLossWrapper'.*pit: true"),
+        (("SingleSrcPMSQE",), "takes spectra"),
+        (("PairwiseNegSDR", {"type": "snr"}), "'PairwiseNegSDR', loss_conf"),
+        (("pairwise_mse", {"x": 1}), "takes no loss_conf"),
+    ],
+)
 def test_bad_names_are_refused(args, message):
     with pytest.raises(DataError, match=message):
         AsteroidLoss(*args)

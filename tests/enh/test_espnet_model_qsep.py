@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from espnet2_ext.core.layers import swin
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
 from espnet2_ext.core.losses.tagging import tagging_bce
-from espnet2_ext.core.layers import swin
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(model, batch):

@@ -17,8 +17,7 @@ def model():
 @pytest.fixture
 def batch():
     speech = torch.randn(3, 1200, generator=torch.Generator().manual_seed(1))
-    return {"speech": speech, "label": torch.eye(4)[:3],
-            "speech_lengths": torch.tensor([1200, 1200, 800])}
+    return {"speech": speech, "label": torch.eye(4)[:3], "speech_lengths": torch.tensor([1200, 1200, 800])}
 
 
 def bce(p, y):
@@ -27,8 +26,7 @@ def bce(p, y):
 
 def test_loss_is_the_cross_entropy_of_the_clips_own_samples(model, batch):
     loss, stats, weight = model(**batch, utt_id=["a", "b", "c"])
-    p = torch.cat([model.net(batch["speech"][:2]).clipwise,
-                   model.net(batch["speech"][2:, :800]).clipwise]).sigmoid()
+    p = torch.cat([model.net(batch["speech"][:2]).clipwise, model.net(batch["speech"][2:, :800]).clipwise]).sigmoid()
     assert torch.allclose(loss, bce(p, batch["label"]).mean())
     assert int(weight) == 3 and torch.allclose(stats["loss"], loss)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from weak_corpus import CLASSES, FS, HOP, N_FFT, model_args
 
-from espnet2_ext.core.losses.weak_label import ClassifierLoss, Labels, WeakLabelLoss
 from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.core.losses.weak_label import ClassifierLoss, Labels, WeakLabelLoss
 from espnet2_ext.enh.decoder.sqrt_hann_stft_decoder import SqrtHannSTFTDecoder
 from espnet2_ext.enh.encoder.sqrt_hann_stft_encoder import SqrtHannSTFTEncoder
 from espnet2_ext.enh.espnet_model_weak import gain_where_mixed
@@ -27,18 +27,21 @@ def batch():
     refs = torch.randn(4, 4, T, generator=g) * 0.1  # three classes and the rest
     refs[0, 1] = 0.0
     frame = (torch.rand(4, T // HOP + 1, 3, generator=g) > 0.5).float()
-    return {"speech_mix": refs.sum(1), "speech_mix_lengths": torch.tensor([T, T, T, T - 500]),
-            "clip_label": frame.amax(1), "frame_label": frame,
-            "label_kind": torch.tensor([[0], [1], [2], [1]]),
-            **{f"speech_ref{s}": refs[:, s - 1] for s in range(1, 5)}}
+    return {
+        "speech_mix": refs.sum(1),
+        "speech_mix_lengths": torch.tensor([T, T, T, T - 500]),
+        "clip_label": frame.amax(1),
+        "frame_label": frame,
+        "label_kind": torch.tensor([[0], [1], [2], [1]]),
+        **{f"speech_ref{s}": refs[:, s - 1] for s in range(1, 5)},
+    }
 
 
 def magnitudes(model, batch, sources):
     """What the core losses take, computed here from the parts of the model."""
     mix, lengths = batch["speech_mix"], batch["speech_mix_lengths"]
     spec, frames = model.encoder(mix, lengths)
-    ref = torch.stack([model.encoder(batch[f"speech_ref{s}"], lengths)[0].abs()
-                       for s in range(1, sources + 1)], 1)
+    ref = torch.stack([model.encoder(batch[f"speech_ref{s}"], lengths)[0].abs() for s in range(1, sources + 1)], 1)
     est = None
     if model.separator is not None:
         est = model.separator.net(spec, frames) * spec.abs()[:, None]
@@ -46,8 +49,7 @@ def magnitudes(model, batch, sources):
 
 
 def without_gradient(model):
-    return [n for n, p in model.named_parameters()
-            if p.requires_grad and (p.grad is None or not p.grad.any())]
+    return [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
 
 
 @pytest.mark.parametrize("n_fft, hop, num", [(512, 128, 4000), (128, 64, 777), (256, 100, 1)])
@@ -80,10 +82,10 @@ def test_loss_is_that_of_the_core(batch, kind, residual):
     model.train()
     loss, stats, weight = model(**batch, utt_id=list("abcd"))
     est, mix, ref, frames = magnitudes(model, batch, sources)
-    labels = Labels(batch["clip_label"], batch["frame_label"].transpose(1, 2), ref,
-                    batch["label_kind"][:, 0])
-    want = WeakLabelLoss(model.classifier, label_type=kind, strategy="joint", alpha=100.0,
-                         prior=torch.tensor(PRIOR))(est=est, mix=mix, labels=labels, lengths=frames)
+    labels = Labels(batch["clip_label"], batch["frame_label"].transpose(1, 2), ref, batch["label_kind"][:, 0])
+    want = WeakLabelLoss(model.classifier, label_type=kind, strategy="joint", alpha=100.0, prior=torch.tensor(PRIOR))(
+        est=est, mix=mix, labels=labels, lengths=frames
+    )
     assert torch.allclose(loss, want["loss"].mean(), rtol=1e-4) and int(weight) == 4
     assert stats.keys() == want.keys()
     for name in want:
@@ -117,16 +119,17 @@ def test_remixing_adds_mixtures_and_knows_the_parts(batch, kind, residual):
     both, new = by_hand(batch)
     loss, stats, _ = model(**batch)
     est, mix, ref, frames = magnitudes(model, new, 3 + residual)
-    parts = torch.stack([model.encoder(both["speech_mix"][:, p], new["speech_mix_lengths"])[0].abs()
-                         for p in (0, 1)], 1)
+    parts = torch.stack(
+        [model.encoder(both["speech_mix"][:, p], new["speech_mix_lengths"])[0].abs() for p in (0, 1)], 1
+    )
     active = both["frame_label"].transpose(2, 3)
     clips = both["clip_label"][..., None].expand_as(active)
     of_clips = both["label_kind"][..., None] == 2  # [B, P, 1, 1]
     active = {"clip": clips, "mixed": torch.where(of_clips, clips, active)}.get(kind, active)
-    labels = Labels(new["clip_label"], new["frame_label"].transpose(1, 2), ref,
-                    new["label_kind"][:, 0], parts, active)
-    want = WeakLabelLoss(model.classifier, label_type=kind, strategy="joint", remix=30.0,
-                         prior=torch.tensor(PRIOR))(est=est, mix=mix, labels=labels, lengths=frames)
+    labels = Labels(new["clip_label"], new["frame_label"].transpose(1, 2), ref, new["label_kind"][:, 0], parts, active)
+    want = WeakLabelLoss(model.classifier, label_type=kind, strategy="joint", remix=30.0, prior=torch.tensor(PRIOR))(
+        est=est, mix=mix, labels=labels, lengths=frames
+    )
     assert stats.keys() == want.keys()
     for name in want:
         assert torch.allclose(stats[name], want[name].mean(), rtol=1e-4, atol=1e-5), name
@@ -140,7 +143,7 @@ def test_partners_share_few_classes_and_are_never_oneself(batch, training):
     model = build(*REMIX).train(training)
     seen = []
     model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    batch["clip_label"] = torch.tensor([[1., 1, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+    batch["clip_label"] = torch.tensor([[1.0, 1, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
     model(**batch)
     mixes = batch["speech_mix"]  # 3 shares one class with 1 and with 2; 1 comes first behind it
     assert torch.equal(seen[0], mixes + mixes[[2, 2, 0, 1]])
@@ -172,8 +175,7 @@ def test_the_classifiers_own_loss(batch):
     loss, stats, _ = model(**batch)
     _, mix, _, frames = magnitudes(model, batch, 3)
     labels = Labels(frame=batch["frame_label"].transpose(1, 2))
-    want = ClassifierLoss(model.classifier, prior=torch.tensor(PRIOR))(
-        mix=mix, labels=labels, lengths=frames)
+    want = ClassifierLoss(model.classifier, prior=torch.tensor(PRIOR))(mix=mix, labels=labels, lengths=frames)
     assert torch.allclose(loss, want["loss"].mean()) and stats.keys() == {"loss", "class_mix"}
     loss.backward()
     assert without_gradient(model) == [] and model.separator is None
@@ -182,8 +184,7 @@ def test_the_classifiers_own_loss(batch):
 
 
 def test_a_fixed_classifier_stays_as_it_is(batch):
-    small = ["--classifier", "crnn", "--classifier_conf", "channels=[2, 2, 2]",
-             "--classifier_conf", "hidden=4"]
+    small = ["--classifier", "crnn", "--classifier_conf", "channels=[2, 2, 2]", "--classifier_conf", "hidden=4"]
     yaml_conf = model_args(*PRIORS, *small)
     for key in ("mel_bands", "layers"):  # the debug YAML's, for the RNN
         yaml_conf.classifier_conf.pop(key)
@@ -199,8 +200,7 @@ def test_a_fixed_classifier_stays_as_it_is(batch):
 @pytest.mark.parametrize("kinds", [[0, 0, 0, 0], [2, 2, 2, 2]])
 def test_mixed_batches_leave_no_parameter_without_a_gradient(batch, kinds):
     """Otherwise several processes would wait for each other."""
-    model = build("--label_type", "mixed", "--strategy", "joint",
-                  "--classifier_conf", "pooling=auto")
+    model = build("--label_type", "mixed", "--strategy", "joint", "--classifier_conf", "pooling=auto")
     batch["label_kind"] = torch.tensor(kinds)[:, None]
     model(**batch)[0].backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -212,8 +212,7 @@ def test_weak_labels_do_not_look_at_the_sources(batch):
     model = build("--label_type", "clip").train()
     whole = model(**batch)[0]
     del batch["frame_label"]
-    less = {k: torch.full_like(v, torch.nan) if k.startswith("speech_ref") else v
-            for k, v in batch.items()}
+    less = {k: torch.full_like(v, torch.nan) if k.startswith("speech_ref") else v for k, v in batch.items()}
     assert torch.equal(model(**less)[0], whole)
 
 
@@ -272,15 +271,19 @@ def test_validation_tells_the_gain_and_training_does_not(batch):
     assert "si_sdr_gain" not in model(**batch)[1]
 
 
-@pytest.mark.parametrize("separator, conf", [
-    ("rnn", ["unit=8", "layer=1"]),
-    ("mask_conv", ["mel_bands=8", "channels=[4, 4]"]),
-    ("asteroid_masker", ["masker=TDConvNet", "masker_conf={n_blocks: 2, n_repeats: 1, bn_chan: 4, "
-                         "hid_chan: 8, skip_chan: 4}"]),
-])
+@pytest.mark.parametrize(
+    "separator, conf",
+    [
+        ("rnn", ["unit=8", "layer=1"]),
+        ("mask_conv", ["mel_bands=8", "channels=[4, 4]"]),
+        (
+            "asteroid_masker",
+            ["masker=TDConvNet", "masker_conf={n_blocks: 2, n_repeats: 1, bn_chan: 4, hid_chan: 8, skip_chan: 4}"],
+        ),
+    ],
+)
 def test_separators_of_ours_espnets_and_asteroids(batch, separator, conf):
-    args = model_args(*PRIORS, "--separator", separator,
-                      *[x for c in conf for x in ("--separator_conf", c)])
+    args = model_args(*PRIORS, "--separator", separator, *[x for c in conf for x in ("--separator_conf", c)])
     for key in ("hidden", "layers"):  # the debug YAML's, for the BLSTM
         args.separator_conf.pop(key)
     model = WeakLabelTask.build_model(args)
@@ -312,12 +315,15 @@ def test_what_is_missing_is_named(batch):
         build()(**batch)
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--separator_conf", "num_spk=2"], "mask_blstm has 2 outputs.*are 3: bell, drum, rain"),
-    (["--separator_conf", "hiden=2"], "separator_conf of mask_blstm: unknown key 'hiden'"),
-    (["--classifier_conf", "num_classes=2"], "classifier_conf of rnn: unknown key 'num_classes'"),
-    (["--model_conf", "part=separator"], "model_conf: unknown key 'part'"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--separator_conf", "num_spk=2"], "mask_blstm has 2 outputs.*are 3: bell, drum, rain"),
+        (["--separator_conf", "hiden=2"], "separator_conf of mask_blstm: unknown key 'hiden'"),
+        (["--classifier_conf", "num_classes=2"], "classifier_conf of rnn: unknown key 'num_classes'"),
+        (["--model_conf", "part=separator"], "model_conf: unknown key 'part'"),
+    ],
+)
 def test_options_that_do_not_fit_are_named(more, message):
     with pytest.raises(DataError, match=message):
         build(*more)

@@ -69,8 +69,8 @@ def test_several_processes_need_not_look_for_unused_parameters(process_group, ro
 def test_gradients_into_the_embedding(rows, row):
     batch = separation_batch()
     _, _, _, others = rows[row].forward_enhance(
-        batch["speech_mix"], torch.tensor([9600] * 2), [batch["enroll_ref1"]],
-        [torch.tensor([9600] * 2)])
+        batch["speech_mix"], torch.tensor([9600] * 2), [batch["enroll_ref1"]], [torch.tensor([9600] * 2)]
+    )
     assert others["query_spk1"].requires_grad == (row in "BC")
 
 
@@ -91,8 +91,7 @@ def test_training_is_embedding_and_separating(rows, row):
     enroll_lengths = [torch.tensor([9600, 7000]), torch.tensor([6000, 5000])]
     with torch.no_grad():
         pre, *_ = model.forward_enhance(batch["speech_mix"], lengths, enroll, enroll_lengths)
-        query = torch.stack([model.embed(e, n).embedding
-                             for e, n in zip(enroll, enroll_lengths)], 1)
+        query = torch.stack([model.embed(e, n).embedding for e, n in zip(enroll, enroll_lengths)], 1)
         est = model.separate(batch["speech_mix"], lengths, query=query)
         alone = model.separate(batch["speech_mix"][1:, :8000], query=query[1:])
     model.train()
@@ -121,8 +120,9 @@ def with_tags(row: str) -> ESPnetQSepModel:
     model = small_separator(*ROWS[row])
     wrappers = [*model.loss_wrappers, KeyedOrderSolver(TaggingLoss(), 1.0)]
     model.requires_grad_(True)
-    return ESPnetQSepModel(model.encoder, model.extractor, model.decoder, wrappers,
-                           query_net=model.query_net, query_grad=model.query_grad)
+    return ESPnetQSepModel(
+        model.encoder, model.extractor, model.decoder, wrappers, query_net=model.query_net, query_grad=model.query_grad
+    )
 
 
 def test_tags_of_a_trained_query_network_are_trained():
@@ -140,8 +140,7 @@ def test_tags_of_a_frozen_query_network_cannot_be_trained():
 
 @pytest.mark.parametrize("embedding, width", [("latent", 4), ("probabilities", CLASSES)])
 def test_head_is_trained_where_it_makes_the_query(embedding, width):
-    model = small_separator(PANN, "--query_grad", "true", "--query_net_conf",
-                            f"embedding={embedding}").train()
+    model = small_separator(PANN, "--query_grad", "true", "--query_net_conf", f"embedding={embedding}").train()
     assert isinstance(model.query_net, Tagger) and model.extractor.net.query_dim == width
     model(**separation_batch())[0].backward()
     assert has_gradient(model.query_net.head) == (embedding == "probabilities")

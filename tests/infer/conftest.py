@@ -22,11 +22,13 @@ def separator():
 @pytest.fixture
 def wav(tmp_path):
     """Write a file: `wav(name, x, fs, subtype)`, returns its path."""
+
     def write(name, x, fs=16000, subtype="PCM_16"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, x, fs, subtype=subtype)
         return path
+
     return write
 
 
@@ -46,6 +48,11 @@ def exp(tmp_path, monkeypatch):
 @pytest.fixture
 def toy_bundle(exp, tmp_path):
     out = tmp_path / "toy.zip"
-    write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", out,
-                 {"trained_on": {"manifest_hash": "abc123"}, "results": {"self": 8.1}})
+    write_bundle(
+        exp / "config.yaml",
+        exp / "valid.loss.ave.pth",
+        exp / "labels.tsv",
+        out,
+        {"trained_on": {"manifest_hash": "abc123"}, "results": {"self": 8.1}},
+    )
     return out

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LABELS = "index\tmid\tname\trelated\n" + "".join(
-    f"{i}\t/m/0{i}\tsound {i}\t{1 - i if i < 2 else ''}\n" for i in range(5))
+    f"{i}\t/m/0{i}\tsound {i}\t{1 - i if i < 2 else ''}\n" for i in range(5)
+)
 
 
 def noise(seconds: float, fs: int, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -16,8 +17,9 @@ def noise(seconds: float, fs: int, channels: int = 1, seed: int = 0) -> np.ndarr
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((round(seconds * fs), channels))
     t = np.arange(len(x))[:, None] / fs
-    return (0.1 * x * (1 + np.sin(2 * np.pi * 0.7 * t)) / 2
-            + 0.05 * np.sin(2 * np.pi * (300 + 50 * t) * t)).astype(np.float32)
+    return (0.1 * x * (1 + np.sin(2 * np.pi * 0.7 * t)) / 2 + 0.05 * np.sin(2 * np.pi * (300 + 50 * t) * t)).astype(
+        np.float32
+    )
 
 
 class Query(NamedTuple):
@@ -36,8 +38,16 @@ class StandIn(nn.Module):
         loud: factor on the estimates, to bring out clipping.
     """
 
-    def __init__(self, fs: int = 16000, hop: int = 128, width: int = 32, dim: int = 8,
-                 num_classes: int = 5, loud: float = 1.0, seed: int = 0):
+    def __init__(
+        self,
+        fs: int = 16000,
+        hop: int = 128,
+        width: int = 32,
+        dim: int = 8,
+        num_classes: int = 5,
+        loud: float = 1.0,
+        seed: int = 0,
+    ):
         super().__init__()
         self.fs, self.hop, self.grid, self.loud = fs, hop, hop * width, loud
         self.n_fft, self.width = 4 * hop, width
@@ -55,8 +65,7 @@ class StandIn(nn.Module):
 
     def _stft(self, x: Tensor) -> Tensor:
         window = torch.hann_window(self.n_fft, device=x.device)
-        return torch.stft(x, self.n_fft, self.hop, window=window, return_complex=True,
-                          pad_mode="constant")
+        return torch.stft(x, self.n_fft, self.hop, window=window, return_complex=True, pad_mode="constant")
 
     def embed(self, wave: Tensor, lengths: Tensor | None = None) -> Query:
         mag = self._stft(wave).abs().mean(-1)
@@ -64,8 +73,9 @@ class StandIn(nn.Module):
         e = mag @ self.query.T
         return Query(e, None if self.tags is None else e @ self.tags.T, None)
 
-    def separate(self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor,
-                 level: Tensor | None = None) -> Tensor:
+    def separate(
+        self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor, level: Tensor | None = None
+    ) -> Tensor:
         self.calls.append(wave.shape[1])
         x = wave if wave.dim() == 3 else wave[..., None]
         mono = x.mean(-1)
@@ -74,13 +84,14 @@ class StandIn(nn.Module):
         near = F.conv1d(seen, self.local, padding=4, groups=len(self.local))
         padded = F.pad(near, (0, -near.shape[-1] % self.width))
         block = padded.unflatten(-1, (-1, self.width)).mean(-1)
-        near = near + block.repeat_interleave(self.width, -1)[..., :near.shape[-1]]
+        near = near + block.repeat_interleave(self.width, -1)[..., : near.shape[-1]]
         mask = torch.sigmoid(near[:, None] + (query @ self.to_mask.T)[..., None])  # [B, Q, F, L]
         b, c, t = len(x), x.shape[-1], x.shape[1]
         spec = self._stft(x.transpose(1, 2).reshape(b * c, t)).unflatten(0, (b, c))
         est = self.loud * mask[:, :, None] * spec[:, None]  # [B, Q, C, F, L]
-        out = torch.istft(est.flatten(0, 2), self.n_fft, self.hop,
-                          window=torch.hann_window(self.n_fft, device=x.device), length=t)
+        out = torch.istft(
+            est.flatten(0, 2), self.n_fft, self.hop, window=torch.hann_window(self.n_fft, device=x.device), length=t
+        )
         out = out.unflatten(0, est.shape[:3]).transpose(2, 3)  # [B, Q, T, C]
         return out if wave.dim() == 3 else out[..., 0]
 

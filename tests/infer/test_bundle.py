@@ -71,9 +71,21 @@ def test_espnet_packs_it(exp, toy_bundle, tmp_path, inside, monkeypatch):
     monkeypatch.chdir(tmp_path if inside else tmp_path / "elsewhere")
     out = tmp_path / "packed.zip"
     with open(tmp_path / "log", "w") as log, contextlib.redirect_stdout(log):
-        pack.main(["enh", "--train_config", str(exp / "config.yaml"), "--outpath", str(out),
-                   "--model_file", str(exp / "valid.loss.ave.pth"),
-                   "--option", str(exp / "labels.tsv"), "--option", str(exp / "bundle.yaml")])
+        pack.main(
+            [
+                "enh",
+                "--train_config",
+                str(exp / "config.yaml"),
+                "--outpath",
+                str(out),
+                "--model_file",
+                str(exp / "valid.loss.ave.pth"),
+                "--option",
+                str(exp / "labels.tsv"),
+                "--option",
+                str(exp / "bundle.yaml"),
+            ]
+        )
     assert read_bundle(out).info == read_bundle(toy_bundle).info
     Separator.from_bundle(out, "cpu")
 
@@ -87,10 +99,14 @@ def test_not_a_bundle(toy_bundle, exp, tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as z:
         z.writestr("readme.txt", "hello")
     for path, message in (
-            (tmp_path / "missing.zip", "no such bundle"), (tmp_path / "text.zip", "not a model"),
-            (cut, "cut off or damaged"), (half, "cut off or damaged"),
-            (tmp_path / "other.zip", "no meta.yaml"),
-            (exp / "valid.loss.ave.pth", "weights alone"), (tmp_path, "no such bundle file")):
+        (tmp_path / "missing.zip", "no such bundle"),
+        (tmp_path / "text.zip", "not a model"),
+        (cut, "cut off or damaged"),
+        (half, "cut off or damaged"),
+        (tmp_path / "other.zip", "no meta.yaml"),
+        (exp / "valid.loss.ave.pth", "weights alone"),
+        (tmp_path, "no such bundle file"),
+    ):
         with pytest.raises(BundleError, match=message) as e:
             Separator.from_bundle(path, "cpu")
         assert str(path) in str(e.value)
@@ -107,21 +123,20 @@ def test_a_flipped_byte(toy_bundle):
 def test_parts_missing_or_broken(toy_bundle, tmp_path):
     other = LABELS.replace("index\t", "number\t")
     for drop, members, message in (
-            (("labels.tsv",), {}, "holds no labels.tsv"),
-            (("bundle.yaml",), {}, "holds no bundle.yaml"),
-            (("model.pth",), {}, "names no model_file"),
-            ((), {"bundle__yaml": b"task: [unclosed"}, "not valid YAML"),
-            ((), {"bundle__yaml": b"- a list"}, "key: value"),
-            ((), {"bundle__yaml": b"task: speech"}, "for the task 'speech'"),
-            ((), {"bundle__yaml": b"task: qsep\nformat: 7"}, "has format 7"),
-            ((), {"bundle__yaml": b"task: qsep\nclasses: 6"}, "6 classes, labels.tsv lists 5"),
-            ((), {"labels__tsv": other.encode()}, "labels.tsv:1: expected the columns"),
-            ((), {"labels__tsv": LABELS.replace("2\t/m", "x\t/m").encode()},
-             "labels.tsv:4: an index"),
-            ((), {"labels__tsv": LABELS.replace("2\t/m", "7\t/m").encode()},
-             "labels.tsv:4: index 7"),
-            ((), {"model__pth": b"not weights"}, "not a whole file of weights"),
-            ((), {"config__yaml": b"\xff\xfe"}, "not UTF-8")):
+        (("labels.tsv",), {}, "holds no labels.tsv"),
+        (("bundle.yaml",), {}, "holds no bundle.yaml"),
+        (("model.pth",), {}, "names no model_file"),
+        ((), {"bundle__yaml": b"task: [unclosed"}, "not valid YAML"),
+        ((), {"bundle__yaml": b"- a list"}, "key: value"),
+        ((), {"bundle__yaml": b"task: speech"}, "for the task 'speech'"),
+        ((), {"bundle__yaml": b"task: qsep\nformat: 7"}, "has format 7"),
+        ((), {"bundle__yaml": b"task: qsep\nclasses: 6"}, "6 classes, labels.tsv lists 5"),
+        ((), {"labels__tsv": other.encode()}, "labels.tsv:1: expected the columns"),
+        ((), {"labels__tsv": LABELS.replace("2\t/m", "x\t/m").encode()}, "labels.tsv:4: an index"),
+        ((), {"labels__tsv": LABELS.replace("2\t/m", "7\t/m").encode()}, "labels.tsv:4: index 7"),
+        ((), {"model__pth": b"not weights"}, "not a whole file of weights"),
+        ((), {"config__yaml": b"\xff\xfe"}, "not UTF-8"),
+    ):
         path = change(shutil.copy(toy_bundle, tmp_path / "broken.zip"), drop, **members)
         with pytest.raises(BundleError, match=message) as e:
             read_bundle(path)
@@ -132,8 +147,7 @@ def test_label_list_of_another_size(toy_bundle, exp, tmp_path):
     less = "\n".join(LABELS.splitlines()[:4]) + "\n"
     (tmp_path / "less.tsv").write_text(less)
     with pytest.raises(BundleError, match="less.tsv: the label list has 3 classes, the model tags"):
-        write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", tmp_path / "less.tsv",
-                     tmp_path / "b.zip")
+        write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", tmp_path / "less.tsv", tmp_path / "b.zip")
     assert not (tmp_path / "b.zip").exists()
     change(toy_bundle, labels__tsv=less.encode(), bundle__yaml=b"task: qsep\nclasses: 3")
     with pytest.raises(BundleError, match="toy.zip: the label list has 3 classes, the model tags"):
@@ -156,10 +170,13 @@ def test_weights_that_do_not_fit(exp, tmp_path):
         weights(tmp_path / "code.pth", StandIn()): "not a whole file of weights",
         tmp_path / "cut.pth": "not a whole file of weights",
         tmp_path / "none.pth": "no such file",
-        weights(tmp_path / "renamed.pth", renamed):
-            r"4 missing \(query, local, to_mask, \.\.\.\); 4 unexpected \(net.query, ",
-        weights(tmp_path / "wide.pth", {**good, "query": torch.ones(9, 9)}):
-            r"1 of another shape \(query \[9, 9\] in place of \[8, 257\]\)"}
+        weights(
+            tmp_path / "renamed.pth", renamed
+        ): r"4 missing \(query, local, to_mask, \.\.\.\); 4 unexpected \(net.query, ",
+        weights(
+            tmp_path / "wide.pth", {**good, "query": torch.ones(9, 9)}
+        ): r"1 of another shape \(query \[9, 9\] in place of \[8, 257\]\)",
+    }
     for path, message in cases.items():
         with pytest.raises(BundleError, match=message) as e:
             Separator.from_exp(exp / "config.yaml", path, device="cpu")
@@ -172,8 +189,11 @@ def test_weights_that_do_not_fit(exp, tmp_path):
 
 
 def test_configuration_that_builds_nothing(exp):
-    for text, message in (("max_epoch: 3", "does not build a qsep model"),
-                          ("model_conf: {colour: red}", "colour"), ("a: [", "not valid YAML")):
+    for text, message in (
+        ("max_epoch: 3", "does not build a qsep model"),
+        ("model_conf: {colour: red}", "colour"),
+        ("a: [", "not valid YAML"),
+    ):
         (exp / "config.yaml").write_text(text)
         with pytest.raises(BundleError, match=message):
             Separator.from_exp(exp / "config.yaml", exp / "valid.loss.ave.pth", device="cpu")
@@ -181,14 +201,12 @@ def test_configuration_that_builds_nothing(exp):
 
 def test_name_of_a_bundle(exp, tmp_path):
     with pytest.raises(DataError, match="must end in .zip"):
-        write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv",
-                     tmp_path / "model.pth")
+        write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", tmp_path / "model.pth")
 
 
 def test_compressed_by_hand(toy_bundle, tmp_path):
     """Unzipped and zipped again with compression, as a person may do."""
-    with zipfile.ZipFile(toy_bundle) as z, \
-            zipfile.ZipFile(tmp_path / "small.zip", "w", zipfile.ZIP_DEFLATED) as small:
+    with zipfile.ZipFile(toy_bundle) as z, zipfile.ZipFile(tmp_path / "small.zip", "w", zipfile.ZIP_DEFLATED) as small:
         for name in z.namelist():
             small.writestr(name, z.read(name))
     state = read_bundle(tmp_path / "small.zip").state

@@ -11,7 +11,7 @@ from espnet2_ext.infer.query_separator import Separator
 
 
 def run(chunker, x, step):
-    out = [e for i in range(0, len(x), step) for e in chunker.feed(x[i:i + step])]
+    out = [e for i in range(0, len(x), step) for e in chunker.feed(x[i : i + step])]
     out += list(chunker.finish())
     return np.concatenate(out, axis=1) if out else np.zeros((1, 0, x.shape[1]))
 
@@ -45,11 +45,12 @@ def test_chunks_start_on_the_grid_and_fade_linearly():
     """Chunk k answers k everywhere: the output shows the borders and the fades between them."""
     plan = Plan(core=100, context=20, after=20, fade=10, grid=20)
     count = iter(range(100))
-    out = run(Chunker(lambda p: np.full((1, *p.shape), next(count), np.float32), plan),
-              np.zeros((318, 1), np.float32), 33)[0, :, 0]
+    out = run(
+        Chunker(lambda p: np.full((1, *p.shape), next(count), np.float32), plan), np.zeros((318, 1), np.float32), 33
+    )[0, :, 0]
     expected = np.repeat([0.0, 1.0, 2.0], [100, 100, 118])
     for border in (100, 200):
-        expected[border - 5:border + 5] = border // 100 - 1 + (np.arange(10) + 0.5) / 10
+        expected[border - 5 : border + 5] = border // 100 - 1 + (np.arange(10) + 0.5) / 10
     np.testing.assert_allclose(out, expected, atol=1e-6)
 
 

@@ -46,8 +46,7 @@ def exp(tmp_path, monkeypatch):
 def pack(top, inference=("exp/qsep_x/inference_test",)):
     exp_dir = top / "exp/qsep_x"
     folders = [top / d for d in inference]
-    return pack_experiment(
-        exp_dir, exp_dir / "best.pth", top / "dump/train", folders, exp_dir / "x.zip")  # fmt: skip
+    return pack_experiment(exp_dir, exp_dir / "best.pth", top / "dump/train", folders, exp_dir / "x.zip")
 
 
 def told(top):
@@ -59,8 +58,7 @@ def test_it_tells_what_it_was_trained_on_and_what_it_scored(exp):
     assert pack(exp)
     info = told(exp)
     assert info["name"] == "qsep_x"
-    assert info["trained_on"] == {
-        "set": "train", "clips": 50, "hours": 1.5, "manifest_hash": "abc"}  # fmt: skip
+    assert info["trained_on"] == {"set": "train", "clips": 50, "hours": 1.5, "manifest_hash": "abc"}
     assert info["results"] == {
         "inference_test": {
             "targets": 16,
@@ -82,10 +80,16 @@ def test_made_again_only_when_something_changed_or_it_is_broken(exp):
     assert pack(exp)
 
 
-@pytest.mark.parametrize("name", [
-    "exp/qsep_x/config.yaml", "exp/qsep_x/best.pth", "dump/train/labels.tsv",
-    "dump/train/bank.json", "exp/qsep_x/inference_test/scores/summary.json",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "exp/qsep_x/config.yaml",
+        "exp/qsep_x/best.pth",
+        "dump/train/labels.tsv",
+        "dump/train/bank.json",
+        "exp/qsep_x/inference_test/scores/summary.json",
+    ],
+)
 def test_missing_files_are_named(exp, name):
     (exp / name).unlink()
     with pytest.raises(DataError, match=f"{name}: no such file"):

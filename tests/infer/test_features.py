@@ -14,8 +14,8 @@ from standin import StandIn, noise
 from espnet2_ext.bin import embedding_figure
 from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.errors import BundleError
-from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.features import features_of, place_of, pooled_outputs
+from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.report.embedding import symmetric_kl
 
@@ -32,10 +32,11 @@ def care_sep_bundle(tmp_path_factory):
     model = QSepTask.build_model(args)
     torch.save(model.state_dict(), path / "model.pth")
     (path / "config.yaml").write_text(yaml.safe_dump(vars(args)))
-    (path / "labels.tsv").write_text("index\tmid\tname\trelated\n" + "".join(
-        f"{i}\t/m/{i}\tclass {i}\t\n" for i in range(model.extractor.net.num_classes)))
-    write_bundle(path / "config.yaml", path / "model.pth", path / "labels.tsv", path / "b.zip",
-                 {"name": "tiny"})
+    (path / "labels.tsv").write_text(
+        "index\tmid\tname\trelated\n"
+        + "".join(f"{i}\t/m/{i}\tclass {i}\t\n" for i in range(model.extractor.net.num_classes))
+    )
+    write_bundle(path / "config.yaml", path / "model.pth", path / "labels.tsv", path / "b.zip", {"name": "tiny"})
     return path / "b.zip"
 
 
@@ -84,12 +85,25 @@ def test_the_picture_of_a_bundle(care_sep_bundle, tmp_path, capsys):
         for n in range(5):
             t = np.arange(8000) / 16000
             tone = 0.1 * np.sin(2 * np.pi * (200 + 20 * n if k == 0 else 3000 + 300 * n) * t)
-            soundfile.write(tmp_path / "sounds" / name / f"{n}.wav",
-                            tone + 0.1 * noise(0.5, 16000, 1, n)[:, 0], 16000)
+            soundfile.write(tmp_path / "sounds" / name / f"{n}.wav", tone + 0.1 * noise(0.5, 16000, 1, n)[:, 0], 16000)
     out = tmp_path / "made" / "fig3.png"
-    embedding_figure.main(["--bundle", str(care_sep_bundle), "--data", str(tmp_path / "sounds"),
-                           "--classes", "low", "high", "--clips", "5", "--device", "cpu", "-o",
-                           str(out)])
+    embedding_figure.main(
+        [
+            "--bundle",
+            str(care_sep_bundle),
+            "--data",
+            str(tmp_path / "sounds"),
+            "--classes",
+            "low",
+            "high",
+            "--clips",
+            "5",
+            "--device",
+            "cpu",
+            "-o",
+            str(out),
+        ]
+    )
     assert out.read_bytes()[:4] == b"\x89PNG" and str(out) in capsys.readouterr().out
     made = json.loads(out.with_suffix(".json").read_text())
     [shown] = made["systems"]

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from standin import StandIn, noise
 
-from espnet2_ext.bin.qsep_inference import main
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
+from espnet2_ext.bin.qsep_inference import main
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder, work
 
@@ -40,9 +40,21 @@ def rendered(tmp_path):
 @pytest.fixture
 def infer(toy_bundle, tmp_path):
     def run(data_dir, out="inf", *more):
-        main(["--data_dir", str(data_dir), "--output_dir", str(tmp_path / out),
-              "--bundle", str(toy_bundle), "--device", "cpu", *more])
+        main(
+            [
+                "--data_dir",
+                str(data_dir),
+                "--output_dir",
+                str(tmp_path / out),
+                "--bundle",
+                str(toy_bundle),
+                "--device",
+                "cpu",
+                *more,
+            ]
+        )
         return tmp_path / out
+
     return run
 
 
@@ -53,10 +65,15 @@ def times(path):
 def test_every_protocol_and_pass(rendered, infer, exp):
     out = infer(rendered, "inf", "--batch_size", "3")
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == sorted(
-        [f"{p}/{q}/{f}" for p in ("self", "other") for q in ("mixture", "clean", "silence") for f in
-         ("about.json", "spk1.scp", "spk1.00000.ark", *(["spk1.00001.ark"]))]
+        [
+            f"{p}/{q}/{f}"
+            for p in ("self", "other")
+            for q in ("mixture", "clean", "silence")
+            for f in ("about.json", "spk1.scp", "spk1.00000.ark", *(["spk1.00001.ark"]))
+        ]
         + [f"{p}/queries.{s}" for p in ("self", "other") for s in ("npz", "json")]
-        + ["self/tags.npz"])
+        + ["self/tags.npz"]
+    )
     separator = work.ModelFiles(bundle=str(exp.parents[1] / "toy.zip"), device="cpu").load()
     for protocol, keys in (("self", KEYS), ("other", KEYS[:-1])):
         enroll = read_scp(rendered / f"enroll_{protocol}.scp")
@@ -74,8 +91,7 @@ def test_every_protocol_and_pass(rendered, infer, exp):
                 if (protocol, name) == ("self", "mixture"):
                     with np.load(out / "self" / "tags.npz") as z:
                         row = list(z["keys"]).index(key)
-                        np.testing.assert_allclose(z["clipwise"][row], 1 / (1 + np.exp(-logits[0])),
-                                                   atol=1e-5)
+                        np.testing.assert_allclose(z["clipwise"][row], 1 / (1 + np.exp(-logits[0])), atol=1e-5)
 
 
 def test_second_run_does_nothing(rendered, infer, monkeypatch):
@@ -96,8 +112,7 @@ def test_other_data_or_model_starts_anew(rendered, infer, toy_bundle, exp):
     assert all(second[p] > before[p] for p in before)
     from espnet2_ext.infer.pack import write_bundle
 
-    write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", toy_bundle,
-                 {"name": "another"})
+    write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv", toy_bundle, {"name": "another"})
     infer(rendered, "inf", "--protocols", "self", "--passes", "mixture")
     assert all(times(out)[p] > second[p] for p in before)
 
@@ -188,9 +203,11 @@ def test_refusals(rendered, infer, wav, tmp_path, toy_bundle):
     (own / "enroll_spk1.scp").write_text("a/b x.wav\na_b y.wav\n")
     with pytest.raises(DataError, match="two keys differ"):
         infer(own)
-    for more, message in ((("--protocols", "mine"), "unknown protocol 'mine'"),
-                          (("--passes", "loud"), "unknown pass 'loud'"),
-                          (("--batch_size", "0"), "batch_size")):
+    for more, message in (
+        (("--protocols", "mine"), "unknown protocol 'mine'"),
+        (("--passes", "loud"), "unknown pass 'loud'"),
+        (("--batch_size", "0"), "batch_size"),
+    ):
         with pytest.raises(DataError, match=message):
             infer(rendered, "inf", *more)
     with pytest.raises(DataError, match="nowhere: no such folder"):
@@ -198,8 +215,11 @@ def test_refusals(rendered, infer, wav, tmp_path, toy_bundle):
     (rendered / "absent.scp").unlink()
     with pytest.raises(DataError, match="absent.scp: no such file"):
         infer(rendered)
-    for files, message in (((), "which model"), (("--bundle", "no.zip"), "no.zip: no such file"),
-                           (("--train_config", "c.yaml"), "which model")):
+    for files, message in (
+        ((), "which model"),
+        (("--bundle", "no.zip"), "no.zip: no such file"),
+        (("--train_config", "c.yaml"), "which model"),
+    ):
         with pytest.raises(DataError, match=message):
             main(["--data_dir", str(rendered), "--output_dir", str(tmp_path / "o"), *files])
 
@@ -207,8 +227,9 @@ def test_refusals(rendered, infer, wav, tmp_path, toy_bundle):
 def test_bad_sound_names_its_key(rendered, infer):
     table = read_scp(rendered / "wav.scp")
     ark, at = table["p1-1"].rsplit(":", 1)
-    (rendered / "wav.scp").write_text("".join(
-        f"{k} {v if k != 'p1-1' else f'{ark}:{int(at) + 3}'}\n" for k, v in table.items()))
+    (rendered / "wav.scp").write_text(
+        "".join(f"{k} {v if k != 'p1-1' else f'{ark}:{int(at) + 3}'}\n" for k, v in table.items())
+    )
     with pytest.raises(DataError, match="key p1-1: .*ark"):
         infer(rendered, "inf", "--protocols", "self", "--passes", "mixture")
     assert not (rendered.parents[1] / "inf" / "self" / "mixture" / "spk1.scp").exists()

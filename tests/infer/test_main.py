@@ -27,6 +27,7 @@ def ext(tmp_path, monkeypatch, toy_bundle, caplog):
         except SystemExit as e:
             return e.code
         return 0
+
     return run
 
 
@@ -40,10 +41,18 @@ def sounds(wav):
 
 
 def test_separate(ext, sounds, toy_bundle, caplog, tmp_path):
-    assert ext("separate", "mix.wav", "--query", "dog.wav", "--query", "cats", "-o", "out.wav",
-               "--residual", "rest.wav") == 0
-    for text in ("model toy", "16000 Hz, on ", "mean of 3 sounds", "44100 Hz, 2 channel(s), PCM_16",
-                 "resampled to the model's 16000 Hz", "out.wav, rest.wav written"):
+    assert (
+        ext("separate", "mix.wav", "--query", "dog.wav", "--query", "cats", "-o", "out.wav", "--residual", "rest.wav")
+        == 0
+    )
+    for text in (
+        "model toy",
+        "16000 Hz, on ",
+        "mean of 3 sounds",
+        "44100 Hz, 2 channel(s), PCM_16",
+        "resampled to the model's 16000 Hz",
+        "out.wav, rest.wav written",
+    ):
         assert text in caplog.text
     separator = Separator.from_bundle(toy_bundle, "cpu")
     query, _ = separator.embed_queries(["dog.wav", "cats"])
@@ -56,12 +65,32 @@ def test_separate(ext, sounds, toy_bundle, caplog, tmp_path):
 
 
 def test_each_query_and_several_mixtures(ext, sounds, tmp_path):
-    assert ext("separate", "mix.wav", "mix2.wav", "--query", "dog.wav", "--query", "cats", "--mode",
-               "each", "-o", "out", "--residual", "out", "--subtype", "FLOAT") == 0
+    assert (
+        ext(
+            "separate",
+            "mix.wav",
+            "mix2.wav",
+            "--query",
+            "dog.wav",
+            "--query",
+            "cats",
+            "--mode",
+            "each",
+            "-o",
+            "out",
+            "--residual",
+            "out",
+            "--subtype",
+            "FLOAT",
+        )
+        == 0
+    )
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == sorted(f"{m}.{q}.wav" for m in ("mix", "mix2") for q in ("dog", "cats", "rest"))
-    x, a, b, r = (soundfile.read(p, dtype="float32")[0] for p in (
-        "mix2.wav", "out/mix2.dog.wav", "out/mix2.cats.wav", "out/mix2.rest.wav"))
+    x, a, b, r = (
+        soundfile.read(p, dtype="float32")[0]
+        for p in ("mix2.wav", "out/mix2.dog.wav", "out/mix2.cats.wav", "out/mix2.rest.wav")
+    )
     assert not np.array_equal(a, b)
     np.testing.assert_allclose(r, x - a - b, atol=1e-7)
 
@@ -76,13 +105,27 @@ def test_embed_then_use(ext, sounds):
 def test_info_and_pack(ext, exp, capsys, tmp_path):
     assert ext("info") == 0
     out = capsys.readouterr().out
-    for text in ("name: toy", "fs: 16000", "manifest_hash: abc123", "self: 8.1", "sound 4",
-                 "4 tensors"):
+    for text in ("name: toy", "fs: 16000", "manifest_hash: abc123", "self: 8.1", "sound 4", "4 tensors"):
         assert text in out
     (tmp_path / "info.yaml").write_text("trained_on: bells\n")
-    assert ext("pack", "--train_config", exp / "config.yaml", "--model_file",
-               exp / "valid.loss.ave.pth", "--labels", exp / "labels.tsv", "--info", "info.yaml",
-               "--name", "bells", "-o", "bells.zip") == 0
+    assert (
+        ext(
+            "pack",
+            "--train_config",
+            exp / "config.yaml",
+            "--model_file",
+            exp / "valid.loss.ave.pth",
+            "--labels",
+            exp / "labels.tsv",
+            "--info",
+            "info.yaml",
+            "--name",
+            "bells",
+            "-o",
+            "bells.zip",
+        )
+        == 0
+    )
     assert ext("info", "bells.zip") == 0
     out = capsys.readouterr().out
     assert "name: bells" in out and "trained_on: bells" in out
@@ -94,8 +137,7 @@ def test_one_bad_file_among_several(ext, sounds, tmp_path, capsys, caplog):
     assert (tmp_path / "out" / "mix2.wav").exists() and "bad.wav: cannot be decoded" in caplog.text
     assert "1 of 2 files failed: bad.wav" in capsys.readouterr().err
     before = (tmp_path / "out" / "mix2.wav").stat().st_mtime_ns
-    assert ext("separate", "mix2.wav", "mix.wav", "--query", "dog.wav", "-o", "out",
-               "--skip_existing") == 0
+    assert ext("separate", "mix2.wav", "mix.wav", "--query", "dog.wav", "-o", "out", "--skip_existing") == 0
     assert (tmp_path / "out" / "mix.wav").exists()
     assert (tmp_path / "out" / "mix2.wav").stat().st_mtime_ns == before
 
@@ -104,16 +146,17 @@ def test_plain_messages(ext, sounds, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
     dog = ("--query", "dog.wav")
     for args, message in (
-            (("separate", "no.wav", *dog, "-o", "o.wav"), "no.wav: no such file or folder"),
-            (("separate", "mix.wav", "--query", "no.wav", "-o", "o.wav"), "no.wav: no such file"),
-            (("separate", "mix.wav", "--query", "empty", "-o", "o.wav"), "empty: no sound file"),
-            (("separate", "mix.wav", *dog, "-o", "o.wav", "--bundle", "no.zip"), "no.zip: no such"),
-            (("separate", "mix.wav", "-o", "o.wav"), "--query: this model answers queries"),
-            (("separate", "mix.wav", *dog, "-o", "o.mp3"), "must end in"),
-            (("separate", "mix.wav", *dog, "-o", "dog.wav"), "dog.wav: is an input"),
-            (("separate", "mix.wav", *dog, "-o", "o.wav", "--chunk", "-1"), "chunk must be"),
-            (("separate", "mix.wav", *dog, "-o", "o.wav", "--device", "moon"), "device 'moon'"),
-            (("embed", "dog.wav", "-o", "q.wav"), "must end in .npy")):
+        (("separate", "no.wav", *dog, "-o", "o.wav"), "no.wav: no such file or folder"),
+        (("separate", "mix.wav", "--query", "no.wav", "-o", "o.wav"), "no.wav: no such file"),
+        (("separate", "mix.wav", "--query", "empty", "-o", "o.wav"), "empty: no sound file"),
+        (("separate", "mix.wav", *dog, "-o", "o.wav", "--bundle", "no.zip"), "no.zip: no such"),
+        (("separate", "mix.wav", "-o", "o.wav"), "--query: this model answers queries"),
+        (("separate", "mix.wav", *dog, "-o", "o.mp3"), "must end in"),
+        (("separate", "mix.wav", *dog, "-o", "dog.wav"), "dog.wav: is an input"),
+        (("separate", "mix.wav", *dog, "-o", "o.wav", "--chunk", "-1"), "chunk must be"),
+        (("separate", "mix.wav", *dog, "-o", "o.wav", "--device", "moon"), "device 'moon'"),
+        (("embed", "dog.wav", "-o", "q.wav"), "must end in .npy"),
+    ):
         assert ext(*args) == 1
         assert message in capsys.readouterr().err
     monkeypatch.delenv("ESPNET2_EXT_BUNDLE")
@@ -126,20 +169,20 @@ def test_where_outputs_go(sounds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def outs(mixes, names, output, residual=None, queries=()):
-        return [[str(p) for p in (*j.outs, j.rest) if p] for j in
-                plan_jobs(mixes, names, output, residual, queries)]
+        return [[str(p) for p in (*j.outs, j.rest) if p] for j in plan_jobs(mixes, names, output, residual, queries)]
 
     assert outs(["mix.wav"], [None], "o.wav", "r.flac") == [["o.wav", "r.flac"]]
     assert outs(["mix.wav"], [None], "new", "rest/") == [["new/mix.wav", "rest/mix.rest.wav"]]
     assert outs(["cats"], [None], "new") == [["new/a.wav"], ["new/b.wav"]]
     assert outs(["mix.wav"], ["dog", "cats"], "new") == [["new/mix.dog.wav", "new/mix.cats.wav"]]
     for args, message in (
-            ((["mix.wav", "mix2.wav"], [None], "o.wav"), "2 outputs, so it must be a folder"),
-            ((["mix.wav"], ["dog", "cats"], "o.wav"), "2 outputs"),
-            ((["mix.wav", "cats"], [None], "new", "r.wav"), "--residual r.wav: there are 3"),
-            ((["mix.wav", "./mix.wav"], [None], "new"), "two outputs"),
-            ((["mix.wav"], ["dog", "dog"], "new"), "two outputs"),
-            ((["mix.wav"], [None], "o.wav", "o.wav"), "two outputs"),
-            ((["mix.wav"], [None], "."), "is an input")):
+        ((["mix.wav", "mix2.wav"], [None], "o.wav"), "2 outputs, so it must be a folder"),
+        ((["mix.wav"], ["dog", "cats"], "o.wav"), "2 outputs"),
+        ((["mix.wav", "cats"], [None], "new", "r.wav"), "--residual r.wav: there are 3"),
+        ((["mix.wav", "./mix.wav"], [None], "new"), "two outputs"),
+        ((["mix.wav"], ["dog", "dog"], "new"), "two outputs"),
+        ((["mix.wav"], [None], "o.wav", "o.wav"), "two outputs"),
+        ((["mix.wav"], [None], "."), "is an input"),
+    ):
         with pytest.raises(DataError, match=message):
             outs(*args)

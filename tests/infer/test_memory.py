@@ -37,12 +37,15 @@ def test_ten_minutes_need_no_more_than_two(tmp_path):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     out = subprocess.run(
         [sys.executable, "-c", CHILD, *(str(tmp_path / f"{m}.wav") for m in (2, 10))],
-        text=True, capture_output=True, env=env, check=True)
+        text=True,
+        capture_output=True,
+        env=env,
+        check=True,
+    )
     short, long = map(int, out.stdout.split())
     print(f"peak memory: 2 minutes {short} MB, 10 minutes {long} MB")
     assert long - short < 40
-    x, est, rest = (soundfile.SoundFile(tmp_path / f"10.wav{s}") for s in ("", ".est.wav",
-                                                                           ".rest.wav"))
+    x, est, rest = (soundfile.SoundFile(tmp_path / f"10.wav{s}") for s in ("", ".est.wav", ".rest.wav"))
     assert x.frames == est.frames == rest.frames == 600 * 44100
     for f in (x, est, rest):
         f.seek(400 * 44100)

@@ -55,8 +55,10 @@ def test_rate_channels_and_silence_do_not_matter(separator, wav):
     """A tone is a tone: at 16 kHz mono, at 44.1 kHz stereo, between silences, as file or array."""
     expected = separator.embed_one(tone(500), 16000)
     gap = np.zeros((20000, 2), np.float32)
-    others = [wav("stereo.wav", tone(500, 1.0, 44100, 2), 44100, "FLOAT"),
-              wav("gaps.flac", np.concatenate([gap, tone(500, channels=2), gap]))]
+    others = [
+        wav("stereo.wav", tone(500, 1.0, 44100, 2), 44100, "FLOAT"),
+        wav("gaps.flac", np.concatenate([gap, tone(500, channels=2), gap])),
+    ]
     for other in others:
         e = separator.embed_one(other)
         assert agreement_of(np.stack([e, expected]))[0] > 0.99
@@ -65,7 +67,7 @@ def test_rate_channels_and_silence_do_not_matter(separator, wav):
 
 def test_long_query_is_the_mean_of_its_windows(separator):
     x = noise(25, 16000)
-    parts = [separator.embed_one(x[s:s + 160000], 16000) for s in (0, 120000, 240000)]
+    parts = [separator.embed_one(x[s : s + 160000], 16000) for s in (0, 120000, 240000)]
     np.testing.assert_allclose(separator.embed_one(x, 16000), np.mean(parts, 0), atol=1e-5)
 
 
@@ -99,8 +101,12 @@ def test_saved_vector(separator, tmp_path):
     np.save(tmp_path / "int.npy", np.ones(8, np.int64))
     np.save(tmp_path / "nan.npy", np.full(8, np.nan, np.float32))
     (tmp_path / "text.npy").write_text("no")
-    for name, message in (("wide", r"float \[8\]"), ("int", "int64"), ("nan", "not numbers"),
-                          ("text", "not a saved query")):
+    for name, message in (
+        ("wide", r"float \[8\]"),
+        ("int", "int64"),
+        ("nan", "not numbers"),
+        ("text", "not a saved query"),
+    ):
         with pytest.raises(DataError, match=message) as e:
             separator.embed_queries([tmp_path / f"{name}.npy"])
         assert f"{name}.npy" in str(e.value)
@@ -110,9 +116,12 @@ def test_bad_queries(separator, wav, tmp_path):
     (tmp_path / "folder").mkdir()
     nan = tone(500)
     nan[100] = np.nan
-    bad = {tmp_path / "dog.wav": "no such file or folder", tmp_path / "folder": "no sound file",
-           wav("silent.wav", np.zeros(16000)): "is silent",
-           wav("nan.wav", nan, subtype="FLOAT"): "not numbers"}
+    bad = {
+        tmp_path / "dog.wav": "no such file or folder",
+        tmp_path / "folder": "no sound file",
+        wav("silent.wav", np.zeros(16000)): "is silent",
+        wav("nan.wav", nan, subtype="FLOAT"): "not numbers",
+    }
     for path, message in bad.items():
         with pytest.raises(DataError, match=message) as e:
             separator.embed_queries([wav("good.wav", tone(500)), path])

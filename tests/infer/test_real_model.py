@@ -32,8 +32,9 @@ def debug_bundle(request, tmp_path_factory):
     torch.save(model.state_dict(), path / "model.pth")
     (path / "config.yaml").write_text(yaml.safe_dump(vars(args)))
     classes = model.listener.num_classes
-    (path / "labels.tsv").write_text("index\tmid\tname\trelated\n" + "".join(
-        f"{i}\t/m/{i}\tclass {i}\t\n" for i in range(classes)))
+    (path / "labels.tsv").write_text(
+        "index\tmid\tname\trelated\n" + "".join(f"{i}\t/m/{i}\tclass {i}\t\n" for i in range(classes))
+    )
     write_bundle(path / "config.yaml", path / "model.pth", path / "labels.tsv", path / "b.zip")
     return path / "b.zip"
 
@@ -54,11 +55,12 @@ def test_chunked_equals_whole(debug_bundle):
     seams = range(plan.core, len(x) - plan.after, plan.core)
     assert len(seams) >= 2
     for seam in seams:
-        assert difference[seam - plan.fade:seam + plan.fade].max() < 2**-16
+        assert difference[seam - plan.fade : seam + plan.fade].max() < 2**-16
 
 
-@pytest.mark.parametrize("fs, length, channels", [
-    (8000, 1, 1), (44100, 1, 2), (32000, 319, 1), (32000, 513, 2), (48000, 20001, 6)])
+@pytest.mark.parametrize(
+    "fs, length, channels", [(8000, 1, 1), (44100, 1, 2), (32000, 319, 1), (32000, 513, 2), (48000, 20001, 6)]
+)
 def test_any_input(debug_bundle, fs, length, channels):
     separator = Separator.from_bundle(debug_bundle, "cpu")
     query = separator.embed_one(noise(1, separator.fs, 1, 5), separator.fs)
@@ -75,8 +77,7 @@ def test_whole_clips_are_the_chunked_ones(debug_bundle):
     assert tags.shape == (2, len(separator.classes))
     out = separator.separate_batch(clips, queries)
     for clip, query, est in zip(clips, queries, out):
-        np.testing.assert_allclose(est, separator.separate(clip, separator.fs, query[None])[0],
-                                   atol=1e-4)
+        np.testing.assert_allclose(est, separator.separate(clip, separator.fs, query[None])[0], atol=1e-4)
 
 
 def test_what_a_bundle_is_made_of_is_told(debug_bundle, capsys):

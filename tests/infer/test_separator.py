@@ -10,10 +10,10 @@ import soundfile
 import torch
 from standin import StandIn, noise
 
-from espnet2_ext.data.tables import Label
-from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.audio import streams as audio_files
 from espnet2_ext.audio.streams import ArraySource, FileSource, OutputType, output_type
+from espnet2_ext.data.tables import Label
+from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.query_separator import Separator
 
 
@@ -40,7 +40,7 @@ def test_resampling_does_not_shift(separator, fs):
     t = np.arange(3 * fs) / fs
     x = np.sin(2 * np.pi * 440 * t).astype(np.float32)
     out = separator.separate(x, fs, np.ones((1, separator.query_dim)))[0]
-    assert np.abs(out - x)[fs // 10:-fs // 10].max() < 1e-3
+    assert np.abs(out - x)[fs // 10 : -fs // 10].max() < 1e-3
 
 
 def test_one_mask_for_all_channels(separator, query):
@@ -58,8 +58,7 @@ def test_many_queries_are_the_single_ones(separator):
     queries = np.random.default_rng(2).standard_normal((7, separator.query_dim))
     out = separator.separate(x, 16000, queries)
     for q in range(7):
-        np.testing.assert_allclose(out[q], separator.separate(x, 16000, queries[q:q + 1])[0],
-                                   atol=1e-6)
+        np.testing.assert_allclose(out[q], separator.separate(x, 16000, queries[q : q + 1])[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 100, 127, 129])
@@ -69,9 +68,15 @@ def test_shorter_than_a_window(separator, query, length, fs):
     assert separator.separate(x, fs, query).shape == (1, length, 1)
 
 
-@pytest.mark.parametrize("x, message", [
-    (np.zeros((0,)), "not empty"), (np.zeros((2, 3, 4)), r"\[T\] or \[T, C\]"),
-    (np.array([0.1, np.nan, 0.2]), "not a number"), (np.array([0.1, np.inf]), "infinite")])
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (np.zeros((0,)), "not empty"),
+        (np.zeros((2, 3, 4)), r"\[T\] or \[T, C\]"),
+        (np.array([0.1, np.nan, 0.2]), "not a number"),
+        (np.array([0.1, np.inf]), "infinite"),
+    ],
+)
 def test_bad_arrays(separator, query, x, message):
     with pytest.raises(DataError, match=message):
         separator.separate(x, 16000, query)
@@ -101,10 +106,10 @@ def test_device(monkeypatch):
 
 # ---- files ---------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 @pytest.mark.parametrize("fs, channels", [(44100, 2), (16000, 1)])
-def test_residual_is_the_mixture_minus_the_estimate(separator, wav, tmp_path, query, subtype, fs,
-                                                    channels):
+def test_residual_is_the_mixture_minus_the_estimate(separator, wav, tmp_path, query, subtype, fs, channels):
     mix = wav("mix.wav", noise(1.3, fs, channels), fs, subtype)
     est, rest = tmp_path / "est.wav", tmp_path / "rest.wav"
     separator.separate_to(mix, [est], query, rest, separator.plan(0.3, 0.1))
@@ -171,18 +176,21 @@ def test_bad_files(separator, wav, tmp_path, query):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is not a sound file, but long enough to look at\n")
     flac = wav("cut.flac", noise(20, 16000))
-    flac.write_bytes(flac.read_bytes()[:flac.stat().st_size // 2])
+    flac.write_bytes(flac.read_bytes()[: flac.stat().st_size // 2])
     bad = x.copy()
     bad[4000] = np.nan
     files = {
-        "missing.wav": "no such file", "empty.wav": "empty", "text.wav": "cannot be decoded",
-        "cut.flac": r"damaged at \d+\.\d+ s", "": "is a folder",
+        "missing.wav": "no such file",
+        "empty.wav": "empty",
+        "text.wav": "cannot be decoded",
+        "cut.flac": r"damaged at \d+\.\d+ s",
+        "": "is a folder",
         wav("none.wav", x[:0]).name: "0 samples",
-        wav("nan.wav", bad, subtype="FLOAT").name: r"not a number .* 0\.250 s"}
+        wav("nan.wav", bad, subtype="FLOAT").name: r"not a number .* 0\.250 s",
+    }
     for name, message in files.items():
         with pytest.raises(DataError, match=message) as e:
-            separator.separate_to(tmp_path / name, [tmp_path / "est.wav"], query,
-                                  tmp_path / "rest.wav")
+            separator.separate_to(tmp_path / name, [tmp_path / "est.wav"], query, tmp_path / "rest.wav")
         assert str(tmp_path / name) in str(e.value)
     assert not [p for p in tmp_path.iterdir() if "est" in p.name or "rest" in p.name]
 
@@ -191,8 +199,11 @@ def test_bad_outputs(separator, wav, tmp_path, query):
     mix = wav("mix.wav", noise(1, 16000))
     before = mix.read_bytes()
     for out, rest, message in (
-            ("mix.wav", None, "is the input"), ("a.mp3", None, "must end in"),
-            ("a.wav", "a.wav", "one name"), ("a", None, "must end in")):
+        ("mix.wav", None, "is the input"),
+        ("a.mp3", None, "must end in"),
+        ("a.wav", "a.wav", "one name"),
+        ("a", None, "must end in"),
+    ):
         with pytest.raises(DataError, match=message):
             separator.separate_to(mix, [tmp_path / out], query, rest and tmp_path / rest)
     with pytest.raises(DataError, match="1 queries, 2 outputs"):
@@ -231,8 +242,7 @@ def test_rf64_can_be_read(separator, wav, tmp_path, query, monkeypatch):
 
 def test_no_room(separator, wav, tmp_path, query, monkeypatch):
     mix = wav("mix.wav", noise(1, 16000))
-    monkeypatch.setattr(audio_files.shutil, "disk_usage",
-                        lambda p: type("Usage", (), {"free": 40_000}))
+    monkeypatch.setattr(audio_files.shutil, "disk_usage", lambda p: type("Usage", (), {"free": 40_000}))
     separator.separate_to(mix, [tmp_path / "est.wav"], query)
     with pytest.raises(DataError, match="are needed"):
         separator.separate_to(mix, [tmp_path / "e.wav"], query, tmp_path / "rest.wav")
@@ -249,8 +259,7 @@ def test_ctrl_c_leaves_nothing_half_written(separator, wav, tmp_path, query):
 
     separator.model.separate = stopped
     with pytest.raises(KeyboardInterrupt):
-        separator.separate_to(mix, [tmp_path / "est.wav"], query, tmp_path / "rest.wav",
-                              separator.plan(1, 0.5))
+        separator.separate_to(mix, [tmp_path / "est.wav"], query, tmp_path / "rest.wav", separator.plan(1, 0.5))
     assert [p.name for p in tmp_path.iterdir()] == ["mix.wav"]
 
 
@@ -273,8 +282,9 @@ def test_a_write_that_fails(wav, tmp_path):
     """A limit on the size of files stands for the disk that fills while we write."""
     mix = wav("mix.wav", noise(10, 16000))
     out = tmp_path / "est.wav"
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(mix), str(out)], text=True,
-                          capture_output=True, env=child_env())
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(mix), str(out)], text=True, capture_output=True, env=child_env()
+    )
     assert "OSError:" in done.stdout and str(out) in done.stdout, done
     assert [p.name for p in tmp_path.iterdir()] == ["mix.wav"]
 

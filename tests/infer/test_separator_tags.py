@@ -20,8 +20,7 @@ from espnet2_ext.tasks.tagging import TaggingTask
 
 @pytest.fixture
 def bank(tmp_path):
-    return write_bank(tmp_path / "bank", {f"c{k}": (tone(k, FS + 100 * k), (k,))
-                                          for k in range(4)})  # fmt: skip
+    return write_bank(tmp_path / "bank", {f"c{k}": (tone(k, FS + 100 * k), (k,)) for k in range(4)})
 
 
 @pytest.fixture

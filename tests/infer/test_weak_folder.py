@@ -10,8 +10,8 @@ import yaml
 from standin import noise
 from weak_standin import CLASSES, WeakStandIn
 
-from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
+from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import bundle, weak_files, weak_folder
 
@@ -38,9 +38,21 @@ def infer(tmp_path, monkeypatch):
     torch.save(WeakStandIn(residual=True).state_dict(), exp / "best.pth")
 
     def run(data_dir, out="inf", *more):
-        main(["--data_dir", str(data_dir), "--output_dir", str(tmp_path / out), "--device", "cpu",
-              "--train_config", str(exp / "config.yaml"), "--model_file", str(exp / "best.pth"),
-              *more])  # fmt: skip
+        main(
+            [
+                "--data_dir",
+                str(data_dir),
+                "--output_dir",
+                str(tmp_path / out),
+                "--device",
+                "cpu",
+                "--train_config",
+                str(exp / "config.yaml"),
+                "--model_file",
+                str(exp / "best.pth"),
+                *more,
+            ]
+        )
         return tmp_path / out
 
     return run
@@ -57,7 +69,8 @@ def test_every_class_and_the_residual_in_order(data, infer, tmp_path):
     about = json.loads((out / "about.json").read_text())
     assert about["outputs"] == [*CLASSES, "rest"] and about["keys"] == 11
     separator = weak_files.WeakFiles(
-        None, str(tmp_path / "exp/config.yaml"), str(tmp_path / "exp/best.pth"), "cpu").load()
+        None, str(tmp_path / "exp/config.yaml"), str(tmp_path / "exp/best.pth"), "cpu"
+    ).load()
     mixes = read_scp(data / "wav.scp")
     tables = [read_scp(out / f"spk{s}.scp") for s in (1, 2, 3, 4)]
     activity = dict(np.load(out / "activity.npz"))
@@ -71,7 +84,7 @@ def test_every_class_and_the_residual_in_order(data, infer, tmp_path):
             assert fs_out == fs
             np.testing.assert_allclose(est[:, 0], e, atol=2**-23)
         heard = separator.classify_batch(mix.T)[0]
-        a, b = activity["indptr"][n:n + 2]
+        a, b = activity["indptr"][n : n + 2]
         np.testing.assert_allclose(activity["frame"][a:b], heard.frame, atol=1e-6)
         np.testing.assert_allclose(activity["clip"][n], heard.clip, atol=1e-6)
 
@@ -136,8 +149,14 @@ def test_several_models_in_one_call(data, infer, tmp_path):
     torch.save(WeakStandIn(residual=True, seed=1).state_dict(), exp / "other.pth")
     models = []
     for out, name in zip(outs, ("best.pth", "other.pth")):
-        models += ["--output_dir", str(out), "--train_config", str(exp / "config.yaml"),
-                   "--model_file", str(exp / name)]  # fmt: skip
+        models += [
+            "--output_dir",
+            str(out),
+            "--train_config",
+            str(exp / "config.yaml"),
+            "--model_file",
+            str(exp / name),
+        ]
     main(["--data_dir", str(data), "--device", "cpu", *models])
     a, b = (read_audio(read_scp(out / "spk1.scp")["m00"])[0] for out in outs)
     assert np.abs(a - b).max() > 1e-4
@@ -152,8 +171,9 @@ def test_refusals(data, infer, tmp_path):
         infer(data, "inf", "--batch_size", "0")
     table = read_scp(data / "wav.scp")
     ark, at = table["m09"].rsplit(":", 1)
-    (data / "wav.scp").write_text("".join(
-        f"{k} {v if k != 'm09' else f'{ark}:{int(at) + 3}'}\n" for k, v in table.items()))
+    (data / "wav.scp").write_text(
+        "".join(f"{k} {v if k != 'm09' else f'{ark}:{int(at) + 3}'}\n" for k, v in table.items())
+    )
     with pytest.raises(DataError, match="key m09: .*ark"):
         infer(data)
     assert not (tmp_path / "inf/spk1.scp").exists()

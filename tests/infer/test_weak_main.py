@@ -11,12 +11,12 @@ import yaml
 from standin import noise
 from weak_standin import CLASSES, WeakStandIn
 
+from espnet2_ext.audio.read import read_audio, read_scp
 from espnet2_ext.bin import main as cli
 from espnet2_ext.bin import weak_inference, weak_pack
-from espnet2_ext.audio.read import read_audio, read_scp
 from espnet2_ext.infer import bundle
-from espnet2_ext.infer.weak_bundle import pack_weak
 from espnet2_ext.infer.class_separator import WeakSeparator
+from espnet2_ext.infer.weak_bundle import pack_weak
 
 
 @pytest.fixture
@@ -28,8 +28,12 @@ def exp(tmp_path, monkeypatch):
     (path / "config.yaml").write_text(yaml.safe_dump(conf))
     torch.save(WeakStandIn(residual=True).state_dict(), path / "valid.loss.best.pth")
     figures = {"gain": {"mean": 6.789}}
-    summary = {"keys": 7, "table": {"table_hash": "abc"}, "overall": figures,
-               "scores": {"bell": figures, "dog": {"gain": {"mean": None}}}}  # fmt: skip
+    summary = {
+        "keys": 7,
+        "table": {"table_hash": "abc"},
+        "overall": figures,
+        "scores": {"bell": figures, "dog": {"gain": {"mean": None}}},
+    }
     (path / "inference_test/scores").mkdir(parents=True)
     (path / "inference_test/scores/summary.json").write_text(json.dumps(summary))
     return path
@@ -71,8 +75,14 @@ def test_one_file_a_class_from_a_bundle_or_an_experiment(ext, exp, wav, tmp_path
     capsys.readouterr()
     assert ext("info", "m.zip") == 0
     told = capsys.readouterr().out
-    for piece in ("task: weak", "name: weak_toy_frame", "label_type: frame", "classifier: rnn",
-                  "residual: true", "labels: bell; dog; siren"):  # fmt: skip
+    for piece in (
+        "task: weak",
+        "name: weak_toy_frame",
+        "label_type: frame",
+        "classifier: rnn",
+        "residual: true",
+        "labels: bell; dog; siren",
+    ):
         assert piece in told, piece
 
 
@@ -81,14 +91,16 @@ def test_plain_messages(ext, exp, wav, capsys, tmp_path):
     files = ("--train_config", exp / "config.yaml", "--model_file", exp / "valid.loss.best.pth")
     assert ext("pack", *files, "-o", "m.zip") == 0
     for args, message in (
-        (("separate", "mix.wav", "-o", "o", "--query", "mix.wav", "--bundle", "m.zip"),
-         "knows classes and takes no query"),
+        (
+            ("separate", "mix.wav", "-o", "o", "--query", "mix.wav", "--bundle", "m.zip"),
+            "knows classes and takes no query",
+        ),
         (("embed", "mix.wav", "-o", "q.npy", "--bundle", "m.zip"), "takes no query"),
         (("separate", "mix.wav", "-o", "o.wav", "--bundle", "m.zip"), "4 outputs, so it must be"),
         (("separate", "mix.wav", "-o", "o", *files[:2]), "are given together"),
         (("separate", "no.wav", "-o", "o", *files), "no.wav: no such file"),
         (("pack", *files, "-o", "m.tar"), "must end in .zip"),
-    ):  # fmt: skip
+    ):
         assert ext(*args) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
@@ -98,8 +110,18 @@ def test_a_bundle_separates_folders_too(ext, exp, wav, tmp_path):
     wav("mix.wav", noise(0.5, 16000))
     (tmp_path / "wav.scp").write_text(f"k {tmp_path / 'mix.wav'}\n")
     weak_pack.main([str(exp), "--test_set", "test"])
-    weak_inference.main(["--bundle", str(exp / "weak_toy_frame.zip"), "--data_dir", str(tmp_path),
-                         "--output_dir", str(tmp_path / "inf"), "--device", "cpu"])  # fmt: skip
+    weak_inference.main(
+        [
+            "--bundle",
+            str(exp / "weak_toy_frame.zip"),
+            "--data_dir",
+            str(tmp_path),
+            "--output_dir",
+            str(tmp_path / "inf"),
+            "--device",
+            "cpu",
+        ]
+    )
     assert read_audio(read_scp(tmp_path / "inf/spk4.scp")["k"])[0].shape == (8000, 1)
 
 
@@ -108,8 +130,10 @@ def test_packed_with_its_scores_and_only_once(exp):
     out = exp / "weak_toy_frame.zip"
     info = bundle.read_bundle(out).info
     assert info["results"]["test"] == {
-        "mixtures": 7, "table_hash": "abc",
-        "si_sdr_gain": {"bell": 6.79, "dog": None, "overall": 6.79}}  # fmt: skip
+        "mixtures": 7,
+        "table_hash": "abc",
+        "si_sdr_gain": {"bell": 6.79, "dog": None, "overall": 6.79},
+    }
     before = out.stat().st_mtime_ns
     weak_pack.main([str(exp), "--test_set", "test"])
     assert out.stat().st_mtime_ns == before

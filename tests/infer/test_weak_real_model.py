@@ -8,11 +8,11 @@ import torch
 import yaml
 from standin import noise
 
-from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
+from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.errors import BundleError
-from espnet2_ext.infer.espnet import WeakSeparateSpeech
 from espnet2_ext.infer.class_separator import WeakSeparator
+from espnet2_ext.infer.espnet import WeakSeparateSpeech
 from espnet2_ext.tasks.weak import WeakLabelTask
 
 CONFIG = Path(__file__).parents[2] / "conf/debug/train_weak.yaml"
@@ -20,8 +20,9 @@ CLASSES = ["bell", "dog", "siren"]
 
 
 def make_exp(path, *more):
-    args = WeakLabelTask.get_parser().parse_args([
-        "--config", str(CONFIG), "--output_dir", str(path), "--class_names", *CLASSES, *more])
+    args = WeakLabelTask.get_parser().parse_args(
+        ["--config", str(CONFIG), "--output_dir", str(path), "--class_names", *CLASSES, *more]
+    )
     torch.manual_seed(0)
     model = WeakLabelTask.build_model(args)
     with torch.no_grad():
@@ -29,8 +30,7 @@ def make_exp(path, *more):
             if "out" in name or "dense" in name:  # or an untrained mask is the same everywhere
                 weight.mul_(8)
     torch.save(model.state_dict(), path / "model.pth")
-    torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}},
-               path / "model.ckpt")  # fmt: skip
+    torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, path / "model.ckpt")
     (path / "config.yaml").write_text(yaml.safe_dump(vars(args)))
     return path
 
@@ -70,8 +70,7 @@ def test_espnets_own_inference_gives_the_same_in_the_same_order(exp, separator):
     separate = WeakSeparateSpeech(exp / "config.yaml", exp / "model.pth")
     whole = np.stack(separate(x[None]))[:, 0]
     np.testing.assert_allclose(whole, separator.separate(x, 16000), atol=1e-5)
-    in_parts = WeakSeparateSpeech(exp / "config.yaml", exp / "model.ckpt", segment_size=1.0,
-                                  hop_size=0.75)  # fmt: skip
+    in_parts = WeakSeparateSpeech(exp / "config.yaml", exp / "model.ckpt", segment_size=1.0, hop_size=0.75)
     calls = []
     model = in_parts.enh_model
     model.separator.register_forward_hook(lambda *_: calls.append(1))
@@ -85,8 +84,7 @@ def test_espnets_own_inference_gives_the_same_in_the_same_order(exp, separator):
 
 def test_segments_are_never_swapped(exp, monkeypatch):
     """Outputs that ESPnet's search would swap: in the second half the sounds change places."""
-    separate = WeakSeparateSpeech(exp / "config.yaml", exp / "model.pth", segment_size=0.5,
-                                  hop_size=0.25)  # fmt: skip
+    separate = WeakSeparateSpeech(exp / "config.yaml", exp / "model.pth", segment_size=0.5, hop_size=0.25)
     noises = torch.randn(4, 16000, generator=torch.Generator().manual_seed(0))
     starts = iter(range(0, 16000, 4000))
 
@@ -98,7 +96,7 @@ def test_segments_are_never_swapped(exp, monkeypatch):
         def forward(self, x, lengths, more):
             at = next(starts)
             order = [0, 1, 2, 3] if at < 8000 else [1, 0, 3, 2]
-            return [noises[s, at:at + 8000][None].clone() for s in order], lengths, {}
+            return [noises[s, at : at + 8000][None].clone() for s in order], lengths, {}
 
     for name, module in (("encoder", AsItIs()), ("decoder", AsItIs()), ("separator", Swapping())):
         monkeypatch.setattr(separate.enh_model, name, module)
@@ -131,9 +129,22 @@ def test_several_processes_give_the_same(exp, tmp_path):
         for i in range(10):
             ark.write(f"m{i}", noise(0.5, 16000, 1, i)[:, 0])
     for workers in ("1", "2"):
-        main(["--data_dir", str(data), "--output_dir", str(tmp_path / workers), "--device", "cpu",
-              "--train_config", str(exp / "config.yaml"), "--model_file", str(exp / "model.pth"),
-              "--num_workers", workers])  # fmt: skip
+        main(
+            [
+                "--data_dir",
+                str(data),
+                "--output_dir",
+                str(tmp_path / workers),
+                "--device",
+                "cpu",
+                "--train_config",
+                str(exp / "config.yaml"),
+                "--model_file",
+                str(exp / "model.pth"),
+                "--num_workers",
+                workers,
+            ]
+        )
     for s in range(1, 5):
         a, b = (read_scp(tmp_path / n / f"spk{s}.scp") for n in "12")
         for key in a:

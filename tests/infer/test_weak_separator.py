@@ -8,9 +8,9 @@ import yaml
 from standin import noise
 from weak_standin import CLASSES, WeakStandIn
 
+from espnet2_ext.audio.streams import ArraySource
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import bundle
-from espnet2_ext.audio.streams import ArraySource
 from espnet2_ext.infer.class_separator import WeakSeparator, windows
 
 
@@ -57,7 +57,7 @@ def test_windows_hold_every_sample_once_and_little_at_a_time(separator):
         cores = []
         for held, before, core in windows(ArraySource(x, 16000), 16000, plan):
             assert len(held) <= plan.context + plan.core + plan.after + (core is None) * samples
-            cores.append(held[before:None if core is None else before + core])
+            cores.append(held[before : None if core is None else before + core])
         assert np.array_equal(np.concatenate(cores), x[:, 0])
 
 
@@ -98,23 +98,30 @@ def exp(tmp_path, monkeypatch):
     model = WeakStandIn(seed=3)
     torch.save(model.state_dict(), tmp_path / "best.pth")
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
-    torch.save({"state_dict": {**state, "loss_func.x": torch.zeros(1)}, "epoch": 3,
-                "pytorch-lightning_version": "2.6"}, tmp_path / "best.ckpt")  # fmt: skip
+    torch.save(
+        {"state_dict": {**state, "loss_func.x": torch.zeros(1)}, "epoch": 3, "pytorch-lightning_version": "2.6"},
+        tmp_path / "best.ckpt",
+    )
     return tmp_path
 
 
 def test_weights_of_both_trainers(exp):
     x = noise(0.5, 16000)[:, 0]
-    outs = [WeakSeparator.from_exp(exp / "config.yaml", exp / name, "cpu").separate(x, 16000)
-            for name in ("best.pth", "best.ckpt")]
+    outs = [
+        WeakSeparator.from_exp(exp / "config.yaml", exp / name, "cpu").separate(x, 16000)
+        for name in ("best.pth", "best.ckpt")
+    ]
     assert np.array_equal(*outs)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda s: s.pop("local"), "1 missing .local."),
-    (lambda s: s.update(more=torch.zeros(2)), "1 unexpected .more."),
-    (lambda s: s.update(bands=torch.zeros(2)), "1 of another shape .bands"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop("local"), "1 missing .local."),
+        (lambda s: s.update(more=torch.zeros(2)), "1 unexpected .more."),
+        (lambda s: s.update(bands=torch.zeros(2)), "1 of another shape .bands"),
+    ],
+)
 def test_weights_of_another_model_are_refused(exp, change, message):
     state = torch.load(exp / "best.pth")
     change(state)
@@ -129,8 +136,9 @@ def test_broken_files_are_named(exp):
         for content in (None, b"a: [1"):
             (exp / name).write_bytes(content) if content else (exp / name).unlink()
             with pytest.raises(BundleError, match=name):
-                WeakSeparator.from_exp(exp / "config.yaml", exp / (
-                    "best.pth" if name == "config.yaml" else name), "cpu")
+                WeakSeparator.from_exp(
+                    exp / "config.yaml", exp / ("best.pth" if name == "config.yaml" else name), "cpu"
+                )
         (exp / name).write_bytes(text)
     torch.save({"state_dict": {"net.x": torch.zeros(1)}}, exp / "best.ckpt")
     with pytest.raises(BundleError, match="begins with 'model.'"):

@@ -23,8 +23,8 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 from espnet2_ext.data.tables import Label, file_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.describe import judge
+from espnet2_ext.infer.pack import write_bundle
 
 FS, FOLDS = 16000, (1, 2)
 CLASSES = ("dog", "rain", "sea_waves", "clock_tick", "rooster")  # as many as the stand-in tags
@@ -45,11 +45,22 @@ def data(tmp_path_factory):
                 x = noise(0.6, FS, 1, seed=10 * fold + k)
                 soundfile.write(top / "ESC-50/audio" / file, x, FS)
                 table.writerow([file, fold, k, name, True, 100 + k, "A"])
-    prepare_esc50.main(["--esc50", str(top / "ESC-50"), "--data_dir", str(top / "data"), "--set",
-                        "folds12", *map(str, FOLDS)])
+    prepare_esc50.main(
+        ["--esc50", str(top / "ESC-50"), "--data_dir", str(top / "data"), "--set", "folds12", *map(str, FOLDS)]
+    )
     scan.main([str(top / "data/folds12"), "--num_workers", "0"])
-    archive.main([str(top / "data/folds12"), str(top / "dump/folds12"), "--labels",
-                  str(top / "data/labels.tsv"), "--fs", str(FS), "--num_workers", "0"])
+    archive.main(
+        [
+            str(top / "data/folds12"),
+            str(top / "dump/folds12"),
+            "--labels",
+            str(top / "data/labels.tsv"),
+            "--fs",
+            str(FS),
+            "--num_workers",
+            "0",
+        ]
+    )
     return top
 
 
@@ -61,8 +72,18 @@ def draw(data, name="pairs.tsv", seed=0):
 
 @pytest.fixture
 def rendered(data):
-    render_lists.main(["--list", str(draw(data)), "--bank", str(data / "dump/folds12"), "--out",
-                       str(data / "dump/folds12_pairs"), "--num_workers", "0"])
+    render_lists.main(
+        [
+            "--list",
+            str(draw(data)),
+            "--bank",
+            str(data / "dump/folds12"),
+            "--out",
+            str(data / "dump/folds12_pairs"),
+            "--num_workers",
+            "0",
+        ]
+    )
     return data / "dump/folds12_pairs"
 
 
@@ -90,12 +111,15 @@ def test_a_bundle_is_scored_and_the_report_says_zero_shot(rendered, toy_bundle, 
     out = exp / "inference_folds12"
 
     def score():
-        qsep_inference.main(["--data_dir", str(rendered), "--output_dir", str(out), "--bundle",
-                             str(toy_bundle), "--device", "cpu"])
-        qsep_scoring.main(["--data_dir", str(rendered), "--inference_dir", str(out),
-                           "--espnet_keys", "0", "--num_workers", "0"])
-        qsep_describe.main(["--exp_dir", str(exp), "--bundle", str(toy_bundle), "--labels",
-                            str(rendered / "labels.tsv")])
+        qsep_inference.main(
+            ["--data_dir", str(rendered), "--output_dir", str(out), "--bundle", str(toy_bundle), "--device", "cpu"]
+        )
+        qsep_scoring.main(
+            ["--data_dir", str(rendered), "--inference_dir", str(out), "--espnet_keys", "0", "--num_workers", "0"]
+        )
+        qsep_describe.main(
+            ["--exp_dir", str(exp), "--bundle", str(toy_bundle), "--labels", str(rendered / "labels.tsv")]
+        )
         report.main(["--exp_dir", str(exp), "--inference_dir", str(out)])
 
     score()
@@ -114,7 +138,8 @@ def test_a_bundle_is_scored_and_the_report_says_zero_shot(rendered, toy_bundle, 
     assert "- mAP: `none: " in text and "#### Tagging" not in text
     assert f"- list hash: `{summary['list']['list_hash']}`" in text
     assert "`self`: the query is the clean target itself; `other`: another" in text.replace(
-        "`other`: the query is another", "`other`: another")
+        "`other`: the query is another", "`other`: another"
+    )
     assert "zero-shot" in (exp / "report/index.html").read_text()
     about = json.loads((exp / "model.json").read_text())
     assert about["zero_shot"] is True and about["trained_on"] == {"manifest_hash": "abc123"}
@@ -126,30 +151,45 @@ def test_a_bundle_is_scored_and_the_report_says_zero_shot(rendered, toy_bundle, 
 
 
 def test_an_experiments_files_are_scored_too(rendered, exp, tmp_path):
-    model = ["--train_config", str(exp / "config.yaml"), "--model_file",
-             str(exp / "valid.loss.ave.pth")]
+    model = ["--train_config", str(exp / "config.yaml"), "--model_file", str(exp / "valid.loss.ave.pth")]
     (exp / "labels.tsv").unlink()
-    run = ["--data_dir", str(rendered), "--passes", "mixture", "--protocols", "self", "--device",
-           "cpu", *model]
+    run = ["--data_dir", str(rendered), "--passes", "mixture", "--protocols", "self", "--device", "cpu", *model]
     qsep_inference.main(["--output_dir", str(tmp_path / "a"), *run])
     qsep_inference.main(["--output_dir", str(tmp_path / "b"), "--no_tags", *run])
     assert (tmp_path / "a/self/tags.npz").exists() and not (tmp_path / "b/self/tags.npz").exists()
-    qsep_describe.main(["--exp_dir", str(tmp_path / "b"), "--labels", str(rendered / "labels.tsv"),
-                        *model])
+    qsep_describe.main(["--exp_dir", str(tmp_path / "b"), "--labels", str(rendered / "labels.tsv"), *model])
     about = json.loads((tmp_path / "b/model.json").read_text())
     assert about["zero_shot"] is None and "not known" in about["facts"]["zero-shot"]
     with pytest.raises(DataError, match="nothing.pth: no such file"):
-        qsep_describe.main(["--exp_dir", str(tmp_path), "--labels", str(rendered / "labels.tsv"),
-                            "--train_config", str(exp / "config.yaml"), "--model_file",
-                            "nothing.pth"])
+        qsep_describe.main(
+            [
+                "--exp_dir",
+                str(tmp_path),
+                "--labels",
+                str(rendered / "labels.tsv"),
+                "--train_config",
+                str(exp / "config.yaml"),
+                "--model_file",
+                "nothing.pth",
+            ]
+        )
 
 
 def test_a_bundle_that_tells_no_classes_is_not_scored_as_a_tagger(rendered, exp, tmp_path):
     (tmp_path / "labels.tsv").write_text("index\tmid\tname\trelated\n")  # none
-    write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", tmp_path / "labels.tsv",
-                 tmp_path / "untold.zip")  # fmt: skip
-    qsep_inference.main(["--data_dir", str(rendered), "--output_dir", str(tmp_path / "inf"),
-                         "--bundle", str(tmp_path / "untold.zip"), "--device", "cpu"])
+    write_bundle(exp / "config.yaml", exp / "valid.loss.ave.pth", tmp_path / "labels.tsv", tmp_path / "untold.zip")
+    qsep_inference.main(
+        [
+            "--data_dir",
+            str(rendered),
+            "--output_dir",
+            str(tmp_path / "inf"),
+            "--bundle",
+            str(tmp_path / "untold.zip"),
+            "--device",
+            "cpu",
+        ]
+    )
     assert (tmp_path / "inf/self/queries.npz").exists()
     assert not (tmp_path / "inf/self/tags.npz").exists()  # it tags as many, but who knows what
 
@@ -159,8 +199,7 @@ def test_who_was_trained_on_the_corpus_is_not_zero_shot():
         return [Label(i, mid, mid) for i, mid in enumerate(mids)]
 
     assert judge(labels("/m/dog", "/m/rain"), labels("dog", "rain"))[0] is True
-    zero_shot, words = judge([Label(0, "/m/1", "Dog"), Label(1, "/m/2", "Cat")],
-                             labels("dog", "rain"))  # fmt: skip
+    zero_shot, words = judge([Label(0, "/m/1", "Dog"), Label(1, "/m/2", "Cat")], labels("dog", "rain"))
     assert zero_shot is True
     assert "0 of the test set's 2 classes are among the model's 2, 1 more by name (dog)," in words
     zero_shot, words = judge(labels("dog", "rain", "cat"), labels("dog", "rain"))

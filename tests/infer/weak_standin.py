@@ -29,9 +29,17 @@ class WeakStandIn(nn.Module):
     The mask of class s keeps the s-th third of the band, more or less.
     """
 
-    def __init__(self, fs: int = 16000, hop: int = 128, residual: bool = False,
-                 class_names: list = CLASSES, time_pool: int = 4, tags: bool = True,
-                 part: str = "separator", seed: int = 0):
+    def __init__(
+        self,
+        fs: int = 16000,
+        hop: int = 128,
+        residual: bool = False,
+        class_names: list = CLASSES,
+        time_pool: int = 4,
+        tags: bool = True,
+        part: str = "separator",
+        seed: int = 0,
+    ):
         super().__init__()
         self.fs, self.hop, self.residual, self.part = fs, hop, residual, part
         self.class_names = list(class_names)
@@ -47,8 +55,7 @@ class WeakStandIn(nn.Module):
 
     def stft(self, wave: Tensor) -> Tensor:  # [B, T] -> [B, F, L]
         window = torch.hann_window(self.n_fft).sqrt().to(wave)
-        return torch.stft(wave, self.n_fft, self.hop, window=window, return_complex=True,
-                          pad_mode="constant")
+        return torch.stft(wave, self.n_fft, self.hop, window=window, return_complex=True, pad_mode="constant")
 
     def separate(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         self.calls.append(wave.shape[1])

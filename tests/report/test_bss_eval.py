@@ -14,8 +14,9 @@ FS = 16000
 def tones(rng, seconds=1.0):
     """Narrow-band sound: the hard case, its equations are nearly singular."""
     t = np.arange(int(seconds * FS)) / FS
-    return sum(rng.uniform(0.02, 0.1) * np.sin(2 * np.pi * f * t + rng.uniform(0, 6)) for f in
-               rng.uniform(100, 2000, 6))  # fmt: skip
+    return sum(
+        rng.uniform(0.02, 0.1) * np.sin(2 * np.pi * f * t + rng.uniform(0, 6)) for f in rng.uniform(100, 2000, 6)
+    )
 
 
 def pairs():

@@ -20,6 +20,7 @@ FS = 8000
 
 # ---- the divergence ------------------------------------------------------------------------------
 
+
 def test_divergence_by_hand():
     """Means 1 and 5, variances 1 and 4 on the first axis; means 0 and 0, variances 4 and 1.
 
@@ -45,10 +46,9 @@ def test_divergence_is_the_mean_of_both_directions():
     assert symmetric_kl(5 * first, 5 * second) == pytest.approx(expected)  # no unit
 
 
-@pytest.mark.parametrize("first, second, words", [
-    (np.zeros((4, 2)), np.eye(2), "does not vary"),
-    (np.eye(2), np.eye(3), "expected"),
-])
+@pytest.mark.parametrize(
+    "first, second, words", [(np.zeros((4, 2)), np.eye(2), "does not vary"), (np.eye(2), np.eye(3), "expected")]
+)
 def test_divergence_refuses(first, second, words):
     with pytest.raises(ValueError, match=words):
         symmetric_kl(first, second)
@@ -74,6 +74,7 @@ def test_plane_is_drawn_the_same_for_the_same_seed_and_keeps_groups_apart():
 
 
 # ---- the clips -----------------------------------------------------------------------------------
+
 
 def write_sounds(folder, names, count=4, seconds=0.4):
     rng = np.random.default_rng(0)
@@ -134,21 +135,27 @@ def test_clips_that_are_not_there(tmp_path):
 
 # ---- the picture ---------------------------------------------------------------------------------
 
+
 def system(name, where, kls):
     vectors, _ = two_groups()
-    panels = (Panel("separation feature", vectors[:, :2], kls[0]),
-              Panel("query embedding", vectors[:, 2:4], kls[1]))
+    panels = (Panel("separation feature", vectors[:, :2], kls[0]), Panel("query embedding", vectors[:, 2:4], kls[1]))
     return System(name, panels, {"separation_feature": where})
 
 
 def test_picture_and_caption(tmp_path):
     _, classes = two_groups()
-    systems = [system("baseline", "output of the centre", (4.34, 10.37)),
-               system("ours", "output of the connector", (5.08, 5.77))]
+    systems = [
+        system("baseline", "output of the centre", (4.34, 10.37)),
+        system("ours", "output of the connector", (5.08, 5.77)),
+    ]
     figure = draw_embeddings(systems, ("dog", "rain"), classes)
     titles = [a.get_title("left") + " " + a.get_title("right") for a in figure.axes]
-    assert titles == ["(a) separation feature $D$ = 4.34", "(b) query embedding $D$ = 10.37",
-                      "(c) separation feature $D$ = 5.08", "(d) query embedding $D$ = 5.77"]
+    assert titles == [
+        "(a) separation feature $D$ = 4.34",
+        "(b) query embedding $D$ = 10.37",
+        "(c) separation feature $D$ = 5.08",
+        "(d) query embedding $D$ = 5.77",
+    ]
     assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["baseline", "ours"]
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels == ["dog (12 clips)", "rain (12 clips)"]
@@ -173,12 +180,14 @@ def test_record_holds_what_is_shown(tmp_path):
     assert math.isfinite(sum(map(sum, shown["points"]["separation feature"])))
 
 
-@pytest.mark.parametrize("more, words", [
-    (["-o", "f.bmp"], "f.bmp: the name of the picture must end in"),
-    (["-o", "f.png", "--seconds", "0"], "--seconds must be more than 0"),
-    (["-o", "f.png"], "nothing.zip: no such bundle file"),
-])
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["-o", "f.bmp"], "f.bmp: the name of the picture must end in"),
+        (["-o", "f.png", "--seconds", "0"], "--seconds must be more than 0"),
+        (["-o", "f.png"], "nothing.zip: no such bundle file"),
+    ],
+)
 def test_wrong_options(more, words):
     with pytest.raises(DataError, match=words):
-        embedding_figure.main(["--bundle", "nothing.zip", "--data", ".", "--classes", "a", "b",
-                               *more])
+        embedding_figure.main(["--bundle", "nothing.zip", "--data", ".", "--classes", "a", "b", *more])

@@ -13,23 +13,36 @@ from espnet2_ext.bin import sweep as sweep_bin
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.listing import CITED, listing
 from espnet2_ext.papers.measured import over_seeds, read_scores
-from espnet2_ext.papers.tables import PAPERS, find_table, load_paper
 from espnet2_ext.papers.sweep import Sweep
+from espnet2_ext.papers.tables import PAPERS, find_table, load_paper
 
 ROOT = Path(__file__).resolve().parents[2]
 # rows of each table and figure, counted in the papers
 COUNTS = {
     "care_sep": {"1": 13, "2": 7, "3": 3, "Fig. 3": 2},
-    "weak": {"II": 2, "III": 4, "IV": 2, "V": 2, "VI": 4, "VII": 2, "VIII": 2, "IX": 2, "X": 4,
-             "XI": 4, "XII": 3, "Fig. 3": 1, "Fig. 4": 1},
-}  # fmt: skip
+    "weak": {
+        "II": 2,
+        "III": 4,
+        "IV": 2,
+        "V": 2,
+        "VI": 4,
+        "VII": 2,
+        "VIII": 2,
+        "IX": 2,
+        "X": 4,
+        "XI": 4,
+        "XII": 3,
+        "Fig. 3": 1,
+        "Fig. 4": 1,
+    },
+}
 TABLES = [t for key in PAPERS for t in load_paper(key).tables.values()]
 ROWS = [(t, row) for t in TABLES for row in t.rows]
 
 
 def rows(text: str, section: str = "##") -> dict[str, list[str]]:
     """Cells of the first Markdown table after `section`, by the first column."""
-    lines = text[text.index(section):].split("\n\n|")[1].split("\n\n")[0].splitlines()
+    lines = text[text.index(section) :].split("\n\n|")[1].split("\n\n")[0].splitlines()
     cells = [line.strip("|").split("|") for line in lines]
     return {row[0]: row[1:] for row in [cells[0], *cells[2:]]}
 
@@ -62,8 +75,7 @@ def test_values_of_the_papers():
     assert by_name["2048-d ST-SED-SEP"] == ["0.459", "10.55", "27.83", "16.64"]
     assert by_name["768-d CaRE-SEP"] == [None, "13.14", "103.16", "17.72"]
     assert by_name["527-d PANN-SEP"] == ["NP", "7.38", "8.89", "11.00"]  # as it is written
-    assert [row.values[0] for row in care["2"].rows] == [
-        "10.55", "10.77", "13.14", "10.09", "11.33", "9.14", "10.34"]  # fmt: skip
+    assert [row.values[0] for row in care["2"].rows] == ["10.55", "10.77", "13.14", "10.09", "11.33", "9.14", "10.34"]
     assert [row.values for row in care["3"].rows] == [["9.03"], ["9.83"], ["10.34"]]
     assert weak["VIII"].rows[1].values == ["0.9", "3.9", "6.8", "5.1", "1.1"]
     assert weak["XI"].rows[1].values == "9.0 7.0 9.4 7.3 3.2 1.8 9.3 7.4".split()
@@ -97,16 +109,17 @@ def test_every_row_has_a_yaml_and_a_command_that_can_be_run(table, row):
     assert wanted >= set(table.cells(row)) and wanted
 
 
-@pytest.mark.parametrize("table, row", [r for r in ROWS if r[0].paper == "care_sep"
-                                        and not r[1].cited and not r[1].command],
-                         ids=lambda v: v.name.replace(" ", "_"))  # fmt: skip
+@pytest.mark.parametrize(
+    "table, row",
+    [r for r in ROWS if r[0].paper == "care_sep" and not r[1].cited and not r[1].command],
+    ids=lambda v: v.name.replace(" ", "_"),
+)
 def test_a_rows_yaml_is_that_of_its_cell(table, row):
     sweep = Sweep(ROOT / "conf/sweeps/care_sep.yaml")
     assert sweep.cells[table.cells(row)[-1]].config == row.yaml
 
 
-@pytest.mark.parametrize("name", ["weak_table_vi", "weak_table_vii", "weak_table_viii",
-                                  "weak_table_ix"])  # fmt: skip
+@pytest.mark.parametrize("name", ["weak_table_vi", "weak_table_vii", "weak_table_viii", "weak_table_ix"])
 def test_the_small_classifier_becomes_that_of_the_papers_yaml(name):
     sweep = Sweep(ROOT / f"conf/sweeps/{name}.yaml", size="paper")
     expected = yaml.safe_load((ROOT / "conf/train_weak_rnn.yaml").read_text())
@@ -135,16 +148,19 @@ def test_both_lambdas_share_test_mixtures_with_the_sweep_that_trains_on_them():
     five, ten = (shlex.split(table.command(row).strip("()")) for row in table.rows)
     assert "--datadir" not in five and "--test_mean_events" not in five  # as the other sweeps
     for option in ("--datadir", "--test_mean_events"):  # folders named after both lambdas
-        assert shlex.join(ten[(at := ten.index(option)):at + 2]) in sweeps
+        assert shlex.join(ten[(at := ten.index(option)) : at + 2]) in sweeps
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"rows": [{"name": "a"}]}, r"x.yaml: tables.1.rows\[0\]: values is missing"),
-    ({"rows": [{"name": "a", "values": [1, 2]}]}, r"tables.1.rows\[0\].values: 2 for 1 columns"),
-    ({"rows": [{"name": "a", "values": [1], "yml": ""}]}, r"rows\[0\]: unknown key yml"),
-    ({"columns": [{"name": "b", "at": {"sel": 1}}]}, "tables.1.at: unknown key sel"),
-    ({"sweep": "a"}, "tables.1: unknown key sweep"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rows": [{"name": "a"}]}, r"x.yaml: tables.1.rows\[0\]: values is missing"),
+        ({"rows": [{"name": "a", "values": [1, 2]}]}, r"tables.1.rows\[0\].values: 2 for 1 columns"),
+        ({"rows": [{"name": "a", "values": [1], "yml": ""}]}, r"rows\[0\]: unknown key yml"),
+        ({"columns": [{"name": "b", "at": {"sel": 1}}]}, "tables.1.at: unknown key sel"),
+        ({"sweep": "a"}, "tables.1: unknown key sweep"),
+    ],
+)
 def test_wrong_files_name_file_and_key(tmp_path, change, message):
     table = {"title": "t", "recipe": "egs2/a", "columns": [{"name": "b"}], "rows": []}
     content = {"paper": "x", "title": "x", "tables": {"1": {**table, **change}}}
@@ -165,34 +181,44 @@ def put(path: Path, content: dict | str) -> None:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def qsep(folder: Path, sdr: float, test: str = "test", tagging: dict | None = None,
-         digest: str = "abc123") -> None:
+def qsep(folder: Path, sdr: float, test: str = "test", tagging: dict | None = None, digest: str = "abc123") -> None:
     put(folder / "config.yaml", "seed: 0\n")
     put(folder / ".begun_with", "clips in dump/train: feedfeed\nweights: \noptions: 1 2\n")
     one = {"sdr": stats(sdr), "clean_sdr": stats(20.0), "silence_sdr": stats(None)}
     other = {**one, "sdr": stats(sdr - 1)}
-    put(folder / f"inference_{test}/scores/summary.json", {
-        "keys": 240, "data_dir": "dump/embedded/test_pairs", "tagging": tagging or {},
-        "list": {"pairs": 120, "list_hash": digest},
-        "protocols": {"self": one, "other": other}})  # fmt: skip
+    put(
+        folder / f"inference_{test}/scores/summary.json",
+        {
+            "keys": 240,
+            "data_dir": "dump/embedded/test_pairs",
+            "tagging": tagging or {},
+            "list": {"pairs": 120, "list_hash": digest},
+            "protocols": {"self": one, "other": other},
+        },
+    )
 
 
-def weak(folder: Path, gain: float, test: str = "folds9-10", f: float = 0.8,
-         digest: str = "beef") -> None:
+def weak(folder: Path, gain: float, test: str = "folds9-10", f: float = 0.8, digest: str = "beef") -> None:
     put(folder / "config.yaml", "seed: 0\n")
     classes = ["car_horn", "dog_bark", "gun_shot", "jackhammer", "siren"]
     one = {"input": stats(-4.5, -4.0), "gain": stats(gain, gain / 2)}
-    put(folder / f"inference_{test}/scores/summary.json", {
-        "keys": 9, "data_dir": "dump/x", "classes": classes,
-        "table": {"table_hash": digest, "settings": {"mean_events": 2.0}},
-        "scores": {c: one for c in classes}, "overall": one,
-        "detection": {k: {"f": [f, None, f, f, f]} for k in ("frame", "clip")}})  # fmt: skip
+    put(
+        folder / f"inference_{test}/scores/summary.json",
+        {
+            "keys": 9,
+            "data_dir": "dump/x",
+            "classes": classes,
+            "table": {"table_hash": digest, "settings": {"mean_events": 2.0}},
+            "scores": {c: one for c in classes},
+            "overall": one,
+            "detection": {k: {"f": [f, None, f, f, f]} for k in ("frame", "clip")},
+        },
+    )
 
 
 def noted(folder: Path, sweep: str, runs: list[tuple], **variables: str) -> None:
     """The note of a sweep: (cell, seed, {label: folder name})."""
-    content = {f"{c}_seed{s}": {"cell": c, "seed": s, "id": "", "folders": f, "seconds": 1}
-               for c, s, f in runs}  # fmt: skip
+    content = {f"{c}_seed{s}": {"cell": c, "seed": s, "id": "", "folders": f, "seconds": 1} for c, s, f in runs}
     put(folder / f"sweep_{sweep}.json", {"sweep": sweep, "runs": content, "variables": variables})
 
 
@@ -213,16 +239,25 @@ def test_table_2_has_what_was_measured_and_empty_cells(tmp_path, capsys):
     found = rows(text, "### " + str(tmp_path / "exp/e") + ": test, query `self`")
     # mean of 6 and 8, standard deviation sqrt(2); no silence-SDR was scored
     assert found["C: 768-d CaRE-SEP (grad, init, shared)"] == [
-        "7.00 ± 1.41 (2)", "13.14", "20.00 ± 0.00 (2)", "103.16", "", "17.72"]  # fmt: skip
+        "7.00 ± 1.41 (2)",
+        "13.14",
+        "20.00 ± 0.00 (2)",
+        "103.16",
+        "",
+        "17.72",
+    ]
     assert found["A: 2048-d ST-SED-SEP (init)"][:2] == ["4.00", "10.55"]
     assert found["B: A with gradient (grad, init)"] == ["", "10.77", "", "31.85", "", "13.67"]
     assert rows(text, "query `other`")["A: 2048-d ST-SED-SEP (init)"][0] == "3.00"
 
 
-@pytest.mark.parametrize("name, about", [
-    ("bank.json", {"clips": 7, "manifest_hash": "feedfeed"}),
-    ("table.json", {"mixtures": 7, "table_hash": "feedfeed"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, about",
+    [
+        ("bank.json", {"clips": 7, "manifest_hash": "feedfeed"}),
+        ("table.json", {"mixtures": 7, "table_hash": "feedfeed"}),
+    ],
+)
 def test_the_training_datas_size_stands_beside_its_hash(tmp_path, capsys, name, about):
     qsep(tmp_path / "exp/e/qsep_C", 6.0)
     put(tmp_path / "dump/train" / name, about)
@@ -238,8 +273,10 @@ def test_table_1_takes_map_over_all_clips_from_taggers_and_from_joint_training(t
     top = tmp_path / "exp"
     qsep(top / "qsep_cls_sep_seed0", 5.0, tagging={"self": {"map": 0.9}})  # of a list's targets
     for name, value in (("qsep_cls_sep_seed0", 0.7), ("tag_tag_hts_at_seed0", 0.25)):
-        put(top / name / "tagging_test/scores.json",
-            {"map": value, "keys": 30, "bank": "dump/test", "manifest_hash": "cafe"})  # fmt: skip
+        put(
+            top / name / "tagging_test/scores.json",
+            {"map": value, "keys": 30, "bank": "dump/test", "manifest_hash": "cafe"},
+        )
     text = filled(capsys, "--table", "1", "--exp_dirs", top)
     found = rows(text, "query `self`")
     assert found["768-d CaRE-CLS+SEP"][:4] == ["0.700", "0.446", "5.00", "11.48"]
@@ -320,8 +357,7 @@ def test_scores_on_different_test_sets_are_not_averaged(tmp_path, capsys):
         assert rows(section, "data")["C: 768-d CaRE-SEP (grad, init, shared)"][0] == sdr
     weak(tmp_path / "weak_a_frame", 5.0)
     weak(tmp_path / "weak_b_clip", 7.0, digest="other")
-    noted(tmp_path, "weak_table_vi", [("crnn", 0, {"frame": "weak_a_frame",
-                                                   "clip": "weak_b_clip"})])  # fmt: skip
+    noted(tmp_path, "weak_table_vi", [("crnn", 0, {"frame": "weak_a_frame", "clip": "weak_b_clip"})])
     text = filled(capsys, "--table", "VI", "--exp_dirs", tmp_path)
     assert text.count("### ") == 2 and "table beef, lambda 2" in text
 
@@ -340,15 +376,12 @@ def test_an_experiment_can_be_named_as_a_cell(tmp_path, capsys):
 def test_weak_tables_find_what_sweeps_noted(tmp_path, capsys):
     for name, gain in (("weak_a_frame", 5.0), ("weak_b_frame", 7.0), ("weak_c_strong", 9.0)):
         weak(tmp_path / name, gain)
-    alphas = [("crnn_alpha_10", 0, {"frame": "weak_a_frame"}),
-              ("crnn_alpha_100", 0, {"frame": "weak_b_frame"})]  # fmt: skip
+    alphas = [("crnn_alpha_10", 0, {"frame": "weak_a_frame"}), ("crnn_alpha_100", 0, {"frame": "weak_b_frame"})]
     noted(tmp_path, "weak_table_viii", alphas)
     noted(tmp_path, "weak_table_vii", [("crnn_fixed", 0, {"frame": "weak_b_frame"})])
-    noted(tmp_path, "weak_table_vi", [("crnn", 0, {"frame": "weak_b_frame",
-                                                   "strong": "weak_c_strong"})])  # fmt: skip
+    noted(tmp_path, "weak_table_vi", [("crnn", 0, {"frame": "weak_b_frame", "strong": "weak_c_strong"})])
     text = filled(capsys, "--table", "VIII", "--exp_dirs", tmp_path)
-    assert rows(text, "###")["2D-CRNN (STFT)"] == [
-        "", "0.9", "5.00", "3.9", "7.00", "6.8", "", "5.1", "", "1.1"]  # fmt: skip
+    assert rows(text, "###")["2D-CRNN (STFT)"] == ["", "0.9", "5.00", "3.9", "7.00", "6.8", "", "5.1", "", "1.1"]
     found = rows(filled(capsys, "--table", "VII", "--exp_dirs", tmp_path), "###")
     assert found["2D-CRNN (STFT)"] == ["", "-0.2", "", "1.3", "7.00", "6.8"]
     found = rows(filled(capsys, "--table", "IV", "--exp_dirs", tmp_path), "###")
@@ -363,8 +396,7 @@ def test_table_xi_tells_the_tests_lambdas_apart(tmp_path, capsys):
     weak(tmp_path / "weak_a_frame", 6.0, "folds9-10_lambda2")
     weak(tmp_path / "weak_a_frame", 4.0, "folds9-10_lambda5")
     weak(tmp_path / "weak_a_frame", 1.0, "folds9-10")
-    noted(tmp_path, "weak_table_xi", [("sparse", 0, {"frame": "weak_a_frame"})], sparse="2",
-          dense="5")  # fmt: skip
+    noted(tmp_path, "weak_table_xi", [("sparse", 0, {"frame": "weak_a_frame"})], sparse="2", dense="5")
     text = filled(capsys, "--table", "XI", "--exp_dirs", tmp_path)
     found = rows(text, "###")["ΔSI-SDR frame"]
     assert "- the sweep's size: dense 5, sparse 2" in text
@@ -373,8 +405,7 @@ def test_table_xi_tells_the_tests_lambdas_apart(tmp_path, capsys):
 
 def test_tables_ii_and_iii_come_from_the_preparation(tmp_path, capsys):
     folder = tmp_path / "data/folds1-6/mixtures"
-    put(folder / "table.json", {"settings": {"mean_events": 5.0}, "mixtures": 7,
-                                "table_hash": "beef"})  # fmt: skip
+    put(folder / "table.json", {"settings": {"mean_events": 5.0}, "mixtures": 7, "table_hash": "beef"})
     lines = ["table\tname\tvalue", "frame_prior\tcar_horn\t0.25", "clip_sources\t1\t0.0625"]
     put(folder / "statistics.tsv", "\n".join(lines) + "\n")
     found = rows(filled(capsys, "--table", "II", "--exp_dirs", tmp_path), "###")
@@ -392,8 +423,7 @@ def test_tables_ii_and_iii_come_from_the_preparation(tmp_path, capsys):
     put(folder / "table.json", {"settings": 3})
     with pytest.raises(DataError, match="table.json: not the note of a table of mixtures"):
         tables.main(["--table", "II", "--exp_dirs", str(tmp_path)])
-    put(folder / "table.json", {"settings": {"mean_events": 2.0}, "mixtures": 7,
-                                "table_hash": "beef"})  # fmt: skip
+    put(folder / "table.json", {"settings": {"mean_events": 2.0}, "mixtures": 7, "table_hash": "beef"})
     found = rows(filled(capsys, "--table", "II", "--exp_dirs", tmp_path), "###")
     assert found["lambda 5"][0] == "" and found["lambda 2"][:2] == ["0.250", "–"]
 
@@ -409,11 +439,18 @@ def test_tables_ii_and_iii_where_nothing_was_prepared(tmp_path, capsys, monkeypa
 def test_figure_3_of_care_sep_has_its_divergences(tmp_path, capsys):
     put(tmp_path / "e/figure_3.png", "")
     put(tmp_path / "e/other.json", "{")  # not a figure's: there is no picture of that name
-    put(tmp_path / "e/figure_3.json", {
-        "classes": ["Bark", "Piano"], "clips": ["a", "b"], "kl_formula": "symmetric",
-        "systems": [{"name": name, "kl": {"separation feature": kl, "query embedding": 7.25}}
-                    for name, kl in (("qsep_A_seed0", 2.5), ("C_seed1", 3.0), ("care_seeded", 1))],
-    })  # fmt: skip
+    put(
+        tmp_path / "e/figure_3.json",
+        {
+            "classes": ["Bark", "Piano"],
+            "clips": ["a", "b"],
+            "kl_formula": "symmetric",
+            "systems": [
+                {"name": name, "kl": {"separation feature": kl, "query embedding": 7.25}}
+                for name, kl in (("qsep_A_seed0", 2.5), ("C_seed1", 3.0), ("care_seeded", 1))
+            ],
+        },
+    )
     assert "Nothing drawn" in filled(capsys, "--table", "fig3", "--exp_dirs", tmp_path)
     text = filled(capsys, "--table", "Figure 3", "--exp_dirs", tmp_path / "e")
     put(tmp_path / "e/qsep_A_seed0/config.yaml", "seed: 0\n")
@@ -442,14 +479,17 @@ def test_all_tables_into_a_file(tmp_path, capsys):
     assert text.count("## ") == len(COUNTS["weak"])
 
 
-@pytest.mark.parametrize("path, content, message", [
-    ("inference_t/scores/summary.json", "{", "summary.json: not a whole JSON file"),
-    ("inference_t/scores/summary.json", '{"protocols": {}}', "scores of a test set: list is mis"),
-    ("inference_t/scores/summary.json", "3", "summary.json: not the scores of a test set"),
-    ("tagging_t/scores.json", "{}", "scores.json: not a tagger's scores: map is missing"),
-    ("tagging_t/scores.json", '{"map": "x"}', "scores.json: not a tagger's scores: could not"),
-    ("tagging_t/scores.json", "3", "scores.json: not a tagger's scores"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path, content, message",
+    [
+        ("inference_t/scores/summary.json", "{", "summary.json: not a whole JSON file"),
+        ("inference_t/scores/summary.json", '{"protocols": {}}', "scores of a test set: list is mis"),
+        ("inference_t/scores/summary.json", "3", "summary.json: not the scores of a test set"),
+        ("tagging_t/scores.json", "{}", "scores.json: not a tagger's scores: map is missing"),
+        ("tagging_t/scores.json", '{"map": "x"}', "scores.json: not a tagger's scores: could not"),
+        ("tagging_t/scores.json", "3", "scores.json: not a tagger's scores"),
+    ],
+)
 def test_broken_scores_are_named(tmp_path, path, content, message):
     put(tmp_path / path, content)
     with pytest.raises(DataError, match=message):

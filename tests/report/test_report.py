@@ -10,9 +10,9 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.report import page
 from espnet2_ext.report.experiment import facts, training_curves
 from espnet2_ext.report.results import markdown
+from espnet2_ext.report.tables import Table
 from espnet2_ext.scores.score import score
 from espnet2_ext.scores.summary import examples
-from espnet2_ext.report.tables import Table
 
 LOG = """\
     Total Number of model parameters: 1.93 M
@@ -55,9 +55,20 @@ class Links(html.parser.HTMLParser):
 def test_results_and_page(experiment):
     report.main(["--exp_dir", str(experiment)])
     text = (experiment / "RESULTS.md").read_text()
-    for piece in ("python version", "espnet 202611", "conf/train_x.yaml", "seed: `3`", "1.93 M",
-                  "aa" * 16, "bb" * 16, "6 in 3 mixtures", "|self|", "|other|", "mAP",
-                  "|Wind|3|"):  # fmt: skip
+    for piece in (
+        "python version",
+        "espnet 202611",
+        "conf/train_x.yaml",
+        "seed: `3`",
+        "1.93 M",
+        "aa" * 16,
+        "bb" * 16,
+        "6 in 3 mixtures",
+        "|self|",
+        "|other|",
+        "mAP",
+        "|Wind|3|",
+    ):
         assert piece in text, piece
     assert text.index("|Wind|") < text.index("|Bell|")
     index = experiment / "report/index.html"
@@ -99,9 +110,7 @@ def test_curves_and_facts_from_the_log(experiment):
     assert curves["loss"] == {"train": {1: 2.5, 2: 1.4}, "valid": {1: 3.0, 2: 1.9}}
     assert curves["sdr"]["valid"] == {1: -0.15, 2: 1.1} and "train" not in curves["sdr"]
     assert "time" not in curves  # a span of time is no number
-    assert facts(experiment) == {
-        "config": "conf/train_x.yaml", "seed": "3", "parameters": "1.93 M",
-    }  # fmt: skip
+    assert facts(experiment) == {"config": "conf/train_x.yaml", "seed": "3", "parameters": "1.93 M"}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 8, 50])

@@ -8,11 +8,11 @@ import pytest
 import soundfile
 from tiny_set import FS, write_outputs
 
-from espnet2_ext.bin import qsep_scoring
 from espnet2_ext.audio.read import FlacArkWriter, read_scp
+from espnet2_ext.bin import qsep_scoring
 from espnet2_ext.errors import DataError
-from espnet2_ext.scores import score as score_module
 from espnet2_ext.report.experiment import load_rows, load_summary
+from espnet2_ext.scores import score as score_module
 from espnet2_ext.scores.score import score
 
 OPTIONS = {"espnet_keys": 0, "num_workers": 0}
@@ -165,10 +165,13 @@ def test_bad_outputs_are_refused_by_key(scored, what):
     bad = scp.parent / "bad.wav"
     x, fs = signals["p0-1"]["spk1"].astype(np.float64), FS
     messages = {
-        "missing": "key p2-2 is missing", "extra": "key p9-9 is not a key",
-        "length": "key p0-1.*15999 samples, but 16000", "rate": "key p0-1.*8000 Hz",
-        "nan": "key p0-1.*other/clean.*not finite", "stereo": "key p0-1.*got 2",
-    }  # fmt: skip
+        "missing": "key p2-2 is missing",
+        "extra": "key p9-9 is not a key",
+        "length": "key p0-1.*15999 samples, but 16000",
+        "rate": "key p0-1.*8000 Hz",
+        "nan": "key p0-1.*other/clean.*not finite",
+        "stereo": "key p0-1.*got 2",
+    }
     if what == "missing":
         lines = [line for line in lines if not line.startswith("p2-2")]
     elif what == "extra":
@@ -220,9 +223,8 @@ def test_tags_that_do_not_fit_are_refused(scored):
 def test_entry_point(scored, capsys):
     data, inference, _ = scored
     qsep_scoring.main(
-        ["--data_dir", str(data), "--inference_dir", str(inference), "--espnet_keys", "0",
-         "--num_workers", "1"]
-    )  # fmt: skip
+        ["--data_dir", str(data), "--inference_dir", str(inference), "--espnet_keys", "0", "--num_workers", "1"]
+    )
     path = inference / "scores/summary.json"
     assert capsys.readouterr().out.strip() == str(path)
     assert json.loads(path.read_text())["keys"] == 6

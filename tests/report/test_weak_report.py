@@ -12,8 +12,8 @@ from espnet2_ext.report import weak_examples
 from espnet2_ext.report.weak_examples import excerpt, pick
 from espnet2_ext.report.weak_figures import density, draw_density
 from espnet2_ext.report.weak_results import write_weak_results
-from espnet2_ext.scores.weak_score import score_weak
 from espnet2_ext.report.weak_sets import Experiment, Scored, ordering, parse_experiments, scored_on
+from espnet2_ext.scores.weak_score import score_weak
 
 LEAKS = {"strong": 0.1, "frame": 0.4, "clip": 0.3}
 
@@ -30,15 +30,22 @@ def top(tmp_path):
         (exp / "config.yaml").write_text(
             f"config: conf/x.yaml\nlabel_type: {label}\nstrategy: fixed\nclassifier: crnn\n"
             "seed: 1\n"
-            f"train_table: {tmp_path / 'data/mixtures'}\n")
+            f"train_table: {tmp_path / 'data/mixtures'}\n"
+        )
         score_weak(tmp_path / "data", exp / "inference_test", espnet_keys=0, num_workers=0)
     return tmp_path
 
 
 def report(top):
-    weak_report.main([
-        "--output_dir", str(top / "exp/weak_x_report"), "--test_set", "test",
-        *(x for v in LEAKS for x in ("--experiment", f"{v}={top}/exp/weak_x_{v}"))])
+    weak_report.main(
+        [
+            "--output_dir",
+            str(top / "exp/weak_x_report"),
+            "--test_set",
+            "test",
+            *(x for v in LEAKS for x in ("--experiment", f"{v}={top}/exp/weak_x_{v}")),
+        ]
+    )
     return top / "exp/weak_x_report"
 
 
@@ -46,15 +53,27 @@ def test_results_and_page(top, monkeypatch, capsys):
     monkeypatch.setattr(weak_examples, "COUNT", 1)
     out = report(top)
     assert "test: Mean SI-SDR improvement over all sources, as measured: strong 19.96 > clip" in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
     text = (out / "RESULTS.md").read_text()
     for piece in (
-        "||bell|dog bark|wind|overall|", "|input SI-SDR|", "|ΔSI-SDR strong|", "|ΔSI-SDR clip|",
-        "as measured: strong 19.96 > clip 10.43 > frame 7.93 dB", "not the order of the paper",
-        "(Table V)", "|trained on clip labels|1.000|1.000|0.909|0.970|", "(Table IV)",
-        "mean_events 2.0", "aa" * 16, "7 (14 events)", "13 (left out: 7 silent, 1 alone",
-        "label type: `frame`", "conf/x.yaml", "training mixtures: `7 (14 events)`",
-    ):  # fmt: skip
+        "||bell|dog bark|wind|overall|",
+        "|input SI-SDR|",
+        "|ΔSI-SDR strong|",
+        "|ΔSI-SDR clip|",
+        "as measured: strong 19.96 > clip 10.43 > frame 7.93 dB",
+        "not the order of the paper",
+        "(Table V)",
+        "|trained on clip labels|1.000|1.000|0.909|0.970|",
+        "(Table IV)",
+        "mean_events 2.0",
+        "aa" * 16,
+        "7 (14 events)",
+        "13 (left out: 7 silent, 1 alone",
+        "label type: `frame`",
+        "conf/x.yaml",
+        "training mixtures: `7 (14 events)`",
+    ):
         assert piece in text, piece
     assert "trained on strong" not in text  # it has no classifier
     assert text.count("|trained on frame labels|") == 2 and text.count("|trained on clip") == 1
@@ -90,8 +109,7 @@ def test_recordings_without_isolated_sounds(top, tmp_path):
         (data / f"{name}.scp").unlink()
     score_weak(data, inference, num_workers=0)
     out = tmp_path / "r"
-    weak_report.main(["--output_dir", str(out), "--test_set", "test", "--experiment",
-                      f"clip={inference.parent}"])  # fmt: skip
+    weak_report.main(["--output_dir", str(out), "--test_set", "test", "--experiment", f"clip={inference.parent}"])
     text = (out / "RESULTS.md").read_text()
     assert "No source was scored" in text and "Table VI" not in text and "Table V)" in text
     page = (out / "index.html").read_text()
@@ -100,8 +118,7 @@ def test_recordings_without_isolated_sounds(top, tmp_path):
 
 def test_refusals(top, tmp_path):
     with pytest.raises(DataError, match="run the scoring first"):
-        weak_report.main(["--output_dir", "x", "--test_set", "other",
-                          "--experiment", f"clip={top}/exp/weak_x_clip"])  # fmt: skip
+        weak_report.main(["--output_dir", "x", "--test_set", "other", "--experiment", f"clip={top}/exp/weak_x_clip"])
     for texts in (["clip"], ["=x"], ["a=x", "a=y"]):
         with pytest.raises(DataError, match="expected LABEL=FOLDER"):
             parse_experiments(texts)
@@ -115,8 +132,7 @@ def test_refusals(top, tmp_path):
 
 
 def fake(label, gain):
-    rows = [{"key": f"k{n}", "classes": {"a": {"input": 0.0, "gain": g}}} for n, g in
-            enumerate(gain)]  # fmt: skip
+    rows = [{"key": f"k{n}", "classes": {"a": {"input": 0.0, "gain": g}}} for n, g in enumerate(gain)]
     mean = {"gain": {"mean": float(np.mean(gain))}}
     return Scored(label, None, {"overall": mean, "classes": ["a"], "scores": {"a": {}}}, rows)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from weak_tiny import CLASSES, FS, KEYS, make_sources, write_data, write_outputs
 
-from espnet2_ext.bin import weak_scoring
 from espnet2_ext.audio.read import FlacArkWriter, read_scp
+from espnet2_ext.bin import weak_scoring
 from espnet2_ext.errors import DataError
-from espnet2_ext.scores import weak_score
 from espnet2_ext.report.experiment import load_rows, load_summary
+from espnet2_ext.scores import weak_score
 from espnet2_ext.scores.weak_detection import f_measure, shrink
 from espnet2_ext.scores.weak_score import score_weak
 
@@ -55,12 +55,12 @@ def test_figures(scored):
     assert len(expected) == 13
     overall = summary["overall"]
     assert overall["gain"]["mean"] == pytest.approx(np.mean([e[2] for e in expected]), abs=0.01)
-    assert overall["input"]["median"] == pytest.approx(np.median([e[1] for e in expected]), abs=.01)
+    assert overall["input"]["median"] == pytest.approx(np.median([e[1] for e in expected]), abs=0.01)
     assert overall["gain"]["count"] == 13 and overall["silent"]["count"] == 7
     assert overall["alone"] == 1 and summary["alone"] == 1
     bell = summary["scores"]["bell"]["gain"]
     assert bell["count"] == 4
-    assert bell["mean"] == pytest.approx(np.mean([e[2] for e in expected if e[0] == "bell"]), .01)
+    assert bell["mean"] == pytest.approx(np.mean([e[2] for e in expected if e[0] == "bell"]), 0.01)
     assert summary["table"]["seed"] == 3 and summary["table"]["bank_hash"] == "aa" * 16
     assert "NaN" not in (inference / "scores/summary.json").read_text()
 
@@ -119,10 +119,11 @@ def test_agrees_with_espnets_scoring(scored):
     data, inference, _ = scored
     with FlacArkWriter(inference, "spk2", FS, 24) as ark:  # one output silent: ESPnet would stop
         for key in KEYS:
-            ark.write(key, np.zeros(12800, np.float32) if key == "m0" else
-                      0.1 * np.random.default_rng(1).standard_normal(12800))
-    weak_scoring.main(["--data_dir", str(data), "--inference_dir", str(inference),
-                       "--num_workers", "0"])  # fmt: skip
+            ark.write(
+                key,
+                np.zeros(12800, np.float32) if key == "m0" else 0.1 * np.random.default_rng(1).standard_normal(12800),
+            )
+    weak_scoring.main(["--data_dir", str(data), "--inference_dir", str(inference), "--num_workers", "0"])
     rows, summary = {r["key"]: r for r in load_rows(inference)}, load_summary(inference)
     silent = rows["m0"]["classes"]["dog_bark"]
     assert silent["silent_estimate"] and silent["gain"] is None and "espnet" not in silent
@@ -172,19 +173,32 @@ def drop_line(path, key):
     path.write_text("".join(f"{k} {v}\n" for k, v in read_scp(path).items() if k != key))
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda d, i: (d / "list.json").unlink(), "no list.json"),
-    (lambda d, i: (d / "wav.scp").write_text(""), "wav.scp: the set is empty"),
-    (lambda d, i: (d / "spk2.scp").unlink(), "data/spk2.scp: no such file"),
-    (lambda d, i: drop_line(i / "spk3.scp", "m4"), "inf/spk3.scp: key m4 is missing"),
-    (lambda d, i: (i / "about.json").unlink(), "run inference first"),
-    (lambda d, i: (i / "about.json").write_text(json.dumps({"outputs": CLASSES[::-1]})),
-     "outputs wind, dog_bark, bell, but the classes of .* are bell, dog_bark, wind"),
-    (lambda d, i: np.savez(i / "activity.npz", **dict(np.load(i / "activity.npz")) | {
-        "classes": np.array(["a", "b", "c"])}), "activity.npz: of the classes a, b, c"),
-    (lambda d, i: np.savez(i / "activity.npz", **dict(np.load(i / "activity.npz")) | {
-        "clip": np.full((7, 3), np.nan)}), "clip holds values that are no probabilities"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d, i: (d / "list.json").unlink(), "no list.json"),
+        (lambda d, i: (d / "wav.scp").write_text(""), "wav.scp: the set is empty"),
+        (lambda d, i: (d / "spk2.scp").unlink(), "data/spk2.scp: no such file"),
+        (lambda d, i: drop_line(i / "spk3.scp", "m4"), "inf/spk3.scp: key m4 is missing"),
+        (lambda d, i: (i / "about.json").unlink(), "run inference first"),
+        (
+            lambda d, i: (i / "about.json").write_text(json.dumps({"outputs": CLASSES[::-1]})),
+            "outputs wind, dog_bark, bell, but the classes of .* are bell, dog_bark, wind",
+        ),
+        (
+            lambda d, i: np.savez(
+                i / "activity.npz", **dict(np.load(i / "activity.npz")) | {"classes": np.array(["a", "b", "c"])}
+            ),
+            "activity.npz: of the classes a, b, c",
+        ),
+        (
+            lambda d, i: np.savez(
+                i / "activity.npz", **dict(np.load(i / "activity.npz")) | {"clip": np.full((7, 3), np.nan)}
+            ),
+            "clip holds values that are no probabilities",
+        ),
+    ],
+)
 def test_refusals(scored, change, message):
     data, inference, _ = scored
     change(data, inference)

@@ -35,10 +35,14 @@ def make_signals(pairs, seed=0, silent=()):
         for side, mid in (("1", "/m/a"), ("2", "/m/b")):
             absent = "/m/b" if mid == "/m/a" else "/m/a"
             signals[f"p{n}-{side}"] = {
-                "class": mid, "wav": target["1"] + target["2"], "spk1": target[side],
-                "absent": tone(rng, absent), "enroll_self": target[side],
-                "enroll_other": tone(rng, mid), "other": target["2" if side == "1" else "1"],
-            }  # fmt: skip
+                "class": mid,
+                "wav": target["1"] + target["2"],
+                "spk1": target[side],
+                "absent": tone(rng, absent),
+                "enroll_self": target[side],
+                "enroll_other": tone(rng, mid),
+                "other": target["2" if side == "1" else "1"],
+            }
     return signals
 
 
@@ -52,8 +56,15 @@ def write_data(path, signals):
     for name in ("utt2class", "utt2labels"):
         lines = (f"{key} {s['class']}\n" for key, s in signals.items())
         (path / name).write_text("".join(lines))
-    info = {"pairs": len(signals) // 2, "keys": len(signals), "fs": FS, "seed": 7, "bank": "bank",
-            "manifest_hash": "aa" * 16, "list_hash": "bb" * 16}  # fmt: skip
+    info = {
+        "pairs": len(signals) // 2,
+        "keys": len(signals),
+        "fs": FS,
+        "seed": 7,
+        "bank": "bank",
+        "manifest_hash": "aa" * 16,
+        "list_hash": "bb" * 16,
+    }
     (path / "list.json").write_text(json.dumps(info))
 
 

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, frame_activity
 from espnet2_ext.audio.read import FlacArkWriter
+from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, frame_activity
 from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.data.outputs import join_activity, save_activity
 from espnet2_ext.infer.class_separator import Activity
@@ -23,11 +23,15 @@ def make_sources(rest: bool = False) -> dict[str, np.ndarray]:
     found = {}
     for n, (key, active) in enumerate(zip(KEYS, ACTIVE)):
         rng = np.random.default_rng(n)
-        sounds = [np.sin(2 * np.pi * (300 + 40 * n) * t), np.sign(np.sin(2 * np.pi * 90 * t)),
-                  rng.standard_normal(NUM), rng.standard_normal(NUM)]  # fmt: skip
+        sounds = [
+            np.sin(2 * np.pi * (300 + 40 * n) * t),
+            np.sign(np.sin(2 * np.pi * 90 * t)),
+            rng.standard_normal(NUM),
+            rng.standard_normal(NUM),
+        ]
         x = 0.05 * np.stack(sounds).astype(np.float32)
         x[[k not in active for k in range(3)] + [not rest]] = 0
-        x[0, :NUM // 2] = 0  # the bell sounds in the second half
+        x[0, : NUM // 2] = 0  # the bell sounds in the second half
         found[key] = x
     return found
 
@@ -39,8 +43,17 @@ def write_data(path, sources: dict, known: str = "strong") -> None:
         with FlacArkWriter(path, name, FS, 24) as ark:
             for key, x in sources.items():
                 ark.write(key, x.sum(0) if s < 0 else x[s])
-    write_table(path / "mixtures", mixtures(known), fs=FS, classes=CLASSES, n_fft=N_FFT, hop=HOP,
-                seed=3, settings={"mean_events": 2.0}, bank_hash="aa" * 16)  # fmt: skip
+    write_table(
+        path / "mixtures",
+        mixtures(known),
+        fs=FS,
+        classes=CLASSES,
+        n_fft=N_FFT,
+        hop=HOP,
+        seed=3,
+        settings={"mean_events": 2.0},
+        bank_hash="aa" * 16,
+    )
     (path / "list.json").write_text(json.dumps({"mixtures": len(sources)}))
 
 
@@ -70,8 +83,7 @@ def write_outputs(path, sources: dict, leak: float, residual: bool = False, wron
         clip = clip_activity(mixture, 3)
         frame, clip = (np.where(x > 0, 0.9, 0.9 if n < wrong else 0.2) for x in (frame, clip))
         heard.append(Activity(frame.astype(np.float32), clip.astype(np.float32)))
-    told = {"outputs": outputs, "fs": FS, "hop": HOP, "n_fft": N_FFT, "time_pool": POOL,
-            "clipped": 0, "archives": {}}  # fmt: skip
+    told = {"outputs": outputs, "fs": FS, "hop": HOP, "n_fft": N_FFT, "time_pool": POOL, "clipped": 0, "archives": {}}
     save_activity(path / "part", KEYS, heard, told)
     told = join_activity([path / "part"], path / "activity.npz")
     (path / "part").unlink()

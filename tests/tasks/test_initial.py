@@ -10,16 +10,17 @@ from small_confs import parse, small_separator, small_tagger
 from torch import nn
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.initial_weights import Entry, initial_weights, load, load_all
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.train.initial_weights import Entry, initial_weights, load, load_all
 
 CARE, UNET = "mini/care_sep.yaml", "mini/st_sed_sep.yaml"
 
 
 def net():
     torch.manual_seed(0)
-    return nn.ModuleDict({"body": nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)),
-                          "head": nn.Linear(3, 2), "header": nn.Linear(3, 2)})
+    return nn.ModuleDict(
+        {"body": nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), "head": nn.Linear(3, 2), "header": nn.Linear(3, 2)}
+    )
 
 
 def save(path, state):
@@ -43,9 +44,17 @@ def test_entries_are_those_of_espnet():
         Entry.parse("f:a:b:c:d")
 
 
-@pytest.mark.parametrize("dst, reached", [
-    ("", True), ("query_net", True), ("query_net.net", True), ("query", False),
-    ("query_net2", False), ("extractor.net", False)])
+@pytest.mark.parametrize(
+    "dst, reached",
+    [
+        ("", True),
+        ("query_net", True),
+        ("query_net.net", True),
+        ("query", False),
+        ("query_net2", False),
+        ("extractor.net", False),
+    ],
+)
 def test_whether_an_entry_reaches_a_part(dst, reached):
     assert Entry.parse(f"f.pth:net:{dst}").reaches("query_net") == reached
 
@@ -78,15 +87,18 @@ def test_excluded_weights_are_not_taken(file):
     assert not torch.equal(model["body"][0].weight, torch.ones(3, 2))
 
 
-@pytest.mark.parametrize("entry, message", [
-    ("{folder}/none.pth:a", "no such file: .*none.pth"),
-    ("{file}:b:part", "w.pth has no weights under 'b'; there is: a"),
-    ("{file}:a:prt", "no part 'prt'; there is: part, odd"),
-    ("{file}::part", "into part: none of its tensors fit"),
-    ("{file}:a:odd", r"of another shape: head.weight \[2, 3\] .* --ignore_init_mismatch true"),
-    ("{folder}/text.pth", "text.pth is not a whole file of weights"),
-    ("{folder}/checkpoint.pth", "checkpoint.pth holds something else .* valid.loss.best.pth"),
-])
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ("{folder}/none.pth:a", "no such file: .*none.pth"),
+        ("{file}:b:part", "w.pth has no weights under 'b'; there is: a"),
+        ("{file}:a:prt", "no part 'prt'; there is: part, odd"),
+        ("{file}::part", "into part: none of its tensors fit"),
+        ("{file}:a:odd", r"of another shape: head.weight \[2, 3\] .* --ignore_init_mismatch true"),
+        ("{folder}/text.pth", "text.pth is not a whole file of weights"),
+        ("{folder}/checkpoint.pth", "checkpoint.pth holds something else .* valid.loss.best.pth"),
+    ],
+)
 def test_what_cannot_be_taken_is_named(file, entry, message):
     (file.parent / "text.pth").write_text("no")
     torch.save({"model": {}, "optimizers": []}, file.parent / "checkpoint.pth")
@@ -99,8 +111,9 @@ def test_what_cannot_be_taken_is_named(file, entry, message):
 def test_frozen_weights_must_all_be_there(file):
     model = net()
     model["more"] = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).requires_grad_(False)
-    with pytest.raises(DataError, match="frozen and not in the file: more.0.weight, more.0.bias, "
-                                        "more.1.weight and 3 more"):
+    with pytest.raises(
+        DataError, match="frozen and not in the file: more.0.weight, more.0.bias, more.1.weight and 3 more"
+    ):
         load_all(model, start_with(f"{file}:a"))
     load_all(model, start_with(f"{file}:a", ignore=True))
     load_all(model, start_with(f"{file}:a.body:body"))  # another part than the frozen one
@@ -123,30 +136,30 @@ def test_several_files_may_hold_the_frozen_weights_together(file, tmp_path):
 
 
 def start_with(*entries, ignore=False):
-    return argparse.Namespace(init_param=list(entries), resume=False, output_dir="",
-                              ignore_init_mismatch=ignore)
+    return argparse.Namespace(init_param=list(entries), resume=False, output_dir="", ignore_init_mismatch=ignore)
 
 
 # ---- around a training ---------------------------------------------------------------------------
 
 
 def args(tmp_path, *entries):
-    return argparse.Namespace(init_param=list(entries), resume=True, output_dir=str(tmp_path),
-                              ignore_init_mismatch=False)  # fmt: skip
+    return argparse.Namespace(
+        init_param=list(entries), resume=True, output_dir=str(tmp_path), ignore_init_mismatch=False
+    )
 
 
 def test_espnets_loading_is_ours_for_as_long(file):
     espnets, model = abs_task.load_pretrained_model, net()
     with initial_weights(args(file.parent / "exp", f"{file}:a")):
-        abs_task.load_pretrained_model(model=model, init_param=f"{file}:a",
-                                       ignore_init_mismatch=False, map_location="cpu")
+        abs_task.load_pretrained_model(
+            model=model, init_param=f"{file}:a", ignore_init_mismatch=False, map_location="cpu"
+        )
     assert torch.equal(model["body"][0].weight, torch.ones(3, 2))
     assert abs_task.load_pretrained_model is espnets
 
 
 def test_a_missing_file_is_named_before_anything_is_built(tmp_path):
-    with pytest.raises(DataError, match="no such file: gone.pth"), \
-            initial_weights(args(tmp_path, "gone.pth:a:b")):
+    with pytest.raises(DataError, match="no such file: gone.pth"), initial_weights(args(tmp_path, "gone.pth:a:b")):
         raise AssertionError("not reached")
 
 
@@ -163,11 +176,13 @@ def test_a_training_that_goes_on_reads_no_initial_weights(tmp_path, caplog):
 @pytest.fixture
 def tagger(tmp_path):
     """Weights of a small tagger of conf/mini."""
+
     def write(name):
         model = small_tagger(f"mini/tag_{name}.yaml")
         for p in model.parameters():
             nn.init.normal_(p)
         return save(tmp_path / f"{name}.pth", model.state_dict()), model.net
+
     return write
 
 
@@ -176,8 +191,12 @@ def test_care_sep_from_care_cls(tagger, caplog):
     model = small_separator(CARE)
     load(model, f"{path}:net.net:extractor.net")
     own, given = model.extractor.net.state_dict(), net.net.state_dict()
-    listening = [k for k in own if k.split(".")[0] in (
-        "project", "patch_embed", "patch_norm", "encoder", "merges", "connector", "connector_norm")]
+    listening = [
+        k
+        for k in own
+        if k.split(".")[0]
+        in ("project", "patch_embed", "patch_norm", "encoder", "merges", "connector", "connector_norm")
+    ]
     for name in listening:
         assert ".query." in name or torch.equal(own[name], given[name]), name
     assert "in the file alone: head.* (2)" in caplog.text and "decoder.* (" in caplog.text
@@ -198,8 +217,12 @@ def test_care_sep_from_hts_at_where_shapes_agree(tagger, caplog):
         load(model, f"{path}:net:extractor.net")
     load(model, f"{path}:net:extractor.net", ignore_mismatch=True)
     own, given = model.extractor.net.state_dict(), net.state_dict()
-    for name in ("encoder.0.blocks.0.attn.qkv.weight", "merges.1.reduce.weight",
-                 "connector.blocks.0.mlp.0.weight", "connector_norm.weight"):
+    for name in (
+        "encoder.0.blocks.0.attn.qkv.weight",
+        "merges.1.reduce.weight",
+        "connector.blocks.0.mlp.0.weight",
+        "connector_norm.weight",
+    ):
         assert torch.equal(own[name], given[name]), name
     assert "patch_embed.weight" in caplog.text and "project.* (2)" in caplog.text
 

@@ -13,8 +13,9 @@ from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 
 def fitted(scheduler="onecyclelr", per_epoch=50, accum_grad=1, **conf):
-    args = argparse.Namespace(scheduler=scheduler, scheduler_conf=conf, max_epoch=8,
-                              num_iters_per_epoch=per_epoch, accum_grad=accum_grad)
+    args = argparse.Namespace(
+        scheduler=scheduler, scheduler_conf=conf, max_epoch=8, num_iters_per_epoch=per_epoch, accum_grad=accum_grad
+    )
     fit_schedule(args)
     return args.scheduler_conf
 

@@ -10,8 +10,8 @@ import torch
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.data.mixtures.pair_list import draw_list
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.row_iter_factory import PairIterFactory, batch_bounds
 from espnet2_ext.train.qsep_data import QSepPreprocessor
+from espnet2_ext.train.row_iter_factory import PairIterFactory, batch_bounds
 
 
 def training(bank, **options):
@@ -100,9 +100,7 @@ def test_validation_takes_each_row_once_in_order(bank):
     assert list(whole) == [p.id for p in pairs] and batches == 3
     again = items(validation(bank, pairs, batch_size=4, num_workers=1), 5)[0]
     assert_same(again, whole)
-    parts = [
-        items(validation(bank, pairs, batch_size=4, rank=rank, world_size=2)) for rank in (0, 1)
-    ]
+    parts = [items(validation(bank, pairs, batch_size=4, rank=rank, world_size=2)) for rank in (0, 1)]
     assert parts[0][1] == parts[1][1] == 2  # the ninth row joins the second batch
     assert list(parts[0][0]) == [pairs[i].id for i in (0, 2, 4, 6, 8)]
     assert_same(parts[0][0] | parts[1][0], whole)

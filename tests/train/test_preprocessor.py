@@ -22,8 +22,13 @@ def test_a_pair_becomes_espnets_names(bank, pair):
     assert isinstance(prep, AbsPreprocessor)
     data, out = prep("p", {"pair": pair}), render(pair, bank)
     assert list(data)[0] == "speech_mix"
-    names = {"speech_mix": "mix", "speech_ref1": "ref1", "speech_ref2": "ref2",
-             "enroll_ref1": "query1", "enroll_ref2": "query2"}  # fmt: skip
+    names = {
+        "speech_mix": "mix",
+        "speech_ref1": "ref1",
+        "speech_ref2": "ref2",
+        "enroll_ref1": "query1",
+        "enroll_ref2": "query2",
+    }
     for name, rendered in names.items():
         np.testing.assert_array_equal(data[name], out[rendered])
     assert {v.dtype for v in data.values()} == {np.dtype(np.float32)}

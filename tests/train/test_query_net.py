@@ -28,16 +28,36 @@ def command(bank, tmp_path_factory):
     top = tmp_path_factory.mktemp("query_net")
     conf = yaml.safe_load((CONF / "debug/train_qsep_query_unet.yaml").read_text())
     frames = {"sample_rate": 8000, "n_fft": 256, "hop_length": 128}
-    conf |= {"encoder_conf": frames, "decoder_conf": frames, "random_query_net": False,
-             "pair_conf": {"segment": NUM / 8000, "anchor": "random", "query_from": "mixed"}}
+    conf |= {
+        "encoder_conf": frames,
+        "decoder_conf": frames,
+        "random_query_net": False,
+        "pair_conf": {"segment": NUM / 8000, "anchor": "random", "query_from": "mixed"},
+    }
     conf["query_net_conf"] |= {**frames, "high": 4000, "num_classes": 4}
     (top / "train.yaml").write_text(yaml.safe_dump(conf))
     write_list(top / "pairs.tsv", draw_list(bank, 4, 0, segment=NUM / 8000, anchor="peak"))
 
     def options(out, *more):
-        given = ["--config", top / "train.yaml", "--output_dir", out, "--train_bank", bank.path,
-                 "--valid_pairs", top / "pairs.tsv", "--ngpu", 0, "--max_epoch", 1,
-                 "--use_tensorboard", "false", "--use_matplotlib", "false", *more]  # fmt: skip
+        given = [
+            "--config",
+            top / "train.yaml",
+            "--output_dir",
+            out,
+            "--train_bank",
+            bank.path,
+            "--valid_pairs",
+            top / "pairs.tsv",
+            "--ngpu",
+            0,
+            "--max_epoch",
+            1,
+            "--use_tensorboard",
+            "false",
+            "--use_matplotlib",
+            "false",
+            *more,
+        ]
         return [str(x) for x in given]
 
     return options
@@ -81,16 +101,18 @@ def test_a_training_leaves_its_classes_and_goes_on_with_no_others(command, bank,
 
 
 def test_a_training_goes_on_without_the_tagger(command, trained):
-    qsep_train.main(command(trained, "--max_epoch", 2, "--resume", "true",
-                            "--init_param", "gone.pth:net:query_net"))
+    qsep_train.main(command(trained, "--max_epoch", 2, "--resume", "true", "--init_param", "gone.pth:net:query_net"))
     assert (trained / "2epoch.pth").exists()
 
 
-@pytest.mark.parametrize("more, message", [
-    ([], "query_net hts_at is frozen .* nothing gives it trained weights"),
-    (["--init_param", "gone.pth:net:query_net"], "no such file: gone.pth"),
-    (["--init_param", "{tagger}:nets:query_net"], "no weights under 'nets'; there is: net"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ([], "query_net hts_at is frozen .* nothing gives it trained weights"),
+        (["--init_param", "gone.pth:net:query_net"], "no such file: gone.pth"),
+        (["--init_param", "{tagger}:nets:query_net"], "no weights under 'nets'; there is: net"),
+    ],
+)
 def test_training_and_its_check_refuse_a_random_network(command, tagger, tmp_path, more, message):
     more = [x.format(tagger=tagger) for x in more]
     for main in (qsep_train.main, qsep_check.main):
@@ -105,12 +127,10 @@ def test_check_takes_a_step_with_initial_weights(command, tagger, tmp_path, capl
 
 
 def test_bundle_of_two_networks_separates(trained, bank, tmp_path):
-    write_bundle(trained / "config.yaml", trained / "1epoch.pth", f"{bank.path}/labels.tsv",
-                 tmp_path / "b.zip")
+    write_bundle(trained / "config.yaml", trained / "1epoch.pth", f"{bank.path}/labels.tsv", tmp_path / "b.zip")
     separator = Separator.from_bundle(tmp_path / "b.zip", "cpu")
     assert "extractor_conf" in (config := read_bundle(tmp_path / "b.zip", weights=False).config)
-    assert not PLACES & config.keys() and PLACES & yaml.safe_load(
-        (trained / "config.yaml").read_text()).keys()  # fmt: skip
+    assert not PLACES & config.keys() and PLACES & yaml.safe_load((trained / "config.yaml").read_text()).keys()
     wave = np.random.default_rng(0).standard_normal((1, 4000)).astype(np.float32)
     query, tags = separator.embed_batch(wave)
     assert tags.shape == (1, 4) and separator.separate_batch(wave, query).shape == wave.shape

@@ -10,14 +10,17 @@ from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.train.tag_data import TagDrawer
 
 CONF = Path(__file__).parents[2] / "conf"
-FULL = {"care_cls_768": (768, 96), "hts_at_768": (768, 128), "hts_at_2048": (2048, 128),
-        "cnn14": (2048, 32)}  # width of the embedding, batch  # fmt: skip
+FULL = {
+    "care_cls_768": (768, 96),
+    "hts_at_768": (768, 128),
+    "hts_at_2048": (2048, 128),
+    "cnn14": (2048, 32),
+}  # width of the embedding, batch
 MINI = sorted(CONF.glob("mini/tag_*.yaml"))
 
 
 def build(path, device="cpu"):
-    args = TaggingTask.get_parser().parse_args(
-        ["--config", str(path), "--output_dir", "unused"])  # fmt: skip
+    args = TaggingTask.get_parser().parse_args(["--config", str(path), "--output_dir", "unused"])
     check_keys(TagDrawer, args.tag_conf, "tag_conf", ("bank",))
     with torch.device(device):
         return args, TaggingTask.build_model(args)
@@ -39,14 +42,21 @@ def test_small_sizes_take_a_step(path):
     label = torch.eye(24)[:2]
     loss, _, _ = model.train()(speech, label=label, mixup=torch.tensor([[0.7], [0.2]]))
     loss.backward()
-    assert loss.isfinite() and all(
-        p.grad is not None for n, p in model.named_parameters() if p.requires_grad)  # fmt: skip
+    assert loss.isfinite() and all(p.grad is not None for n, p in model.named_parameters() if p.requires_grad)
 
 
 def test_minis_train_alike():
     assert len(MINI) == 3
-    names = ("tag_conf", "batch_size", "num_iters_per_epoch", "max_epoch", "optim", "optim_conf",
-             "scheduler", "scheduler_conf")  # fmt: skip
+    names = (
+        "tag_conf",
+        "batch_size",
+        "num_iters_per_epoch",
+        "max_epoch",
+        "optim",
+        "optim_conf",
+        "scheduler",
+        "scheduler_conf",
+    )
     first, *others = (build(path)[0] for path in MINI)
     for args in others:
         assert all(getattr(args, name) == getattr(first, name) for name in names)

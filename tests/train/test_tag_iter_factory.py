@@ -7,13 +7,7 @@ import pytest
 import torch
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.tag_data import (
-    Excerpt,
-    ExcerptReader,
-    TagDrawer,
-    TagIterFactory,
-    whole_clips,
-)
+from espnet2_ext.train.tag_data import Excerpt, ExcerptReader, TagDrawer, TagIterFactory, whole_clips
 
 
 class Tables:
@@ -44,10 +38,13 @@ def drawn(n=N, **options):
     return [drawer.draw(np.random.default_rng([3, i])) for i in range(n)]
 
 
-@pytest.mark.parametrize("balance, shares", [
-    ("class", [1 / 3, 1 / 12, 1 / 12, 1 / 12, 1 / 12 + 1 / 3]),  # 3 classes with clips
-    ("clip", [1 / 5] * 5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "balance, shares",
+    [
+        ("class", [1 / 3, 1 / 12, 1 / 12, 1 / 12, 1 / 12 + 1 / 3]),  # 3 classes with clips
+        ("clip", [1 / 5] * 5),
+    ],
+)
 def test_how_often_each_clip_comes(balance, shares):
     counts = np.bincount([row.clip for row in drawn(balance=balance)], minlength=5)
     expected = N * np.array(shares)
@@ -76,12 +73,15 @@ def test_gain_and_mixup_are_drawn_as_asked_for():
     assert {(r.gain, r.mixup) for r in drawn(9)} == {(1.0, None)}
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"balance": "all"}, "balance must be one of class, clip; got 'all'"),
-    ({"segment": 0.001}, "segment must be longer than one sample; got 0.001 s"),
-    ({"mixup_alpha": -1}, "mixup_alpha must not be negative"),
-    ({"gain_db": [3]}, r"gain_db must be \[lowest, highest\]; got \[3\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"balance": "all"}, "balance must be one of class, clip; got 'all'"),
+        ({"segment": 0.001}, "segment must be longer than one sample; got 0.001 s"),
+        ({"mixup_alpha": -1}, "mixup_alpha must not be negative"),
+        ({"gain_db": [3]}, r"gain_db must be \[lowest, highest\]; got \[3\]"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
         TagDrawer(Tables(), **options)
@@ -106,8 +106,7 @@ def items(factory, epoch=1):
     """key -> (speech, label, weight) of an epoch, and the sizes of its batches."""
     got, sizes = {}, []
     for keys, batch in factory.build_iter(epoch):
-        got |= {key: [batch[n][i] for n in ("speech", "label", "mixup")]
-                for i, key in enumerate(keys)}  # fmt: skip
+        got |= {key: [batch[n][i] for n in ("speech", "label", "mixup")] for i, key in enumerate(keys)}
         sizes.append(len(keys))
     return got, sizes
 
@@ -180,8 +179,7 @@ def test_a_task_gives_each_process_its_share(monkeypatch, bank):
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     args = SimpleNamespace(seed=7, num_workers=0, ngpu=0)
-    options = SimpleNamespace(distributed=True, preprocess_fn=ExcerptReader(bank), batch_size=4,
-                              collate_fn=None)  # fmt: skip
+    options = SimpleNamespace(distributed=True, preprocess_fn=ExcerptReader(bank), batch_size=4, collate_fn=None)
     factory = TagIterFactory.of_task(args, options, excerpts=whole_clips(bank))
     assert [keys[0] for keys, _ in factory.build_iter(1)][:2] == [bank.id(1), bank.id(5)]
     options.distributed = False

@@ -10,14 +10,7 @@ import torch
 import yaml
 from tag_standin import FS, BandTagger, registered, tone, write_bank, write_tones
 
-from espnet2_ext.bin import (
-    tag_anchors,
-    tag_check,
-    tag_inference,
-    tag_report,
-    tag_scoring,
-    tag_train,
-)
+from espnet2_ext.bin import tag_anchors, tag_check, tag_inference, tag_report, tag_scoring, tag_train
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import Label, write_labels
@@ -39,12 +32,43 @@ def banks(tmp_path_factory):
 
 
 def options(banks, out, *more):
-    given = ["--query_net", "bands", "--train_bank", banks[0].path, "--valid_bank", banks[1].path,
-             "--output_dir", out, "--ngpu", 0, "--batch_size", 4, "--num_iters_per_epoch", 1,
-             "--max_epoch", 2, "--num_workers", 0, "--optim", "adam", "--optim_conf", "lr=0.1",
-             "--tag_conf", "segment=0.5", "--tag_conf", "mixup_alpha=0.5",
-             "--use_tensorboard", "false", "--use_matplotlib", "false", "--keep_nbest_models", 1,
-             "--best_model_criterion", "valid,loss,min", *more]  # fmt: skip
+    given = [
+        "--query_net",
+        "bands",
+        "--train_bank",
+        banks[0].path,
+        "--valid_bank",
+        banks[1].path,
+        "--output_dir",
+        out,
+        "--ngpu",
+        0,
+        "--batch_size",
+        4,
+        "--num_iters_per_epoch",
+        1,
+        "--max_epoch",
+        2,
+        "--num_workers",
+        0,
+        "--optim",
+        "adam",
+        "--optim_conf",
+        "lr=0.1",
+        "--tag_conf",
+        "segment=0.5",
+        "--tag_conf",
+        "mixup_alpha=0.5",
+        "--use_tensorboard",
+        "false",
+        "--use_matplotlib",
+        "false",
+        "--keep_nbest_models",
+        1,
+        "--best_model_criterion",
+        "valid,loss,min",
+        *more,
+    ]
     return [str(x) for x in given]
 
 
@@ -158,8 +182,7 @@ def test_tagging_goes_on_where_it_was_stopped(banks, known, tmp_path, monkeypatc
 def test_anchors_are_where_the_tones_are(known, tmp_path, frames):
     """Tones of half a second; frames of 0.05 s, or windows every eighth of a second."""
     mix = tone(0, FS * 2, 2000, 6000) + tone(2, FS * 2, 10000, 14000)
-    waves = {"both": (mix, (0, 2)), "one": (tone(1, FS * 2, 6000, 10000), (1,)),
-             "short": (tone(3, 4000), (3,))}  # fmt: skip
+    waves = {"both": (mix, (0, 2)), "one": (tone(1, FS * 2, 6000, 10000), (1,)), "short": (tone(3, 4000), (3,))}
     bank = write_bank(tmp_path / "b", waves)
     config = yaml.safe_load((known / "config.yaml").read_text())
     config["query_net_conf"] = {"frames": frames}
@@ -187,13 +210,16 @@ def test_check_reads_data_and_takes_a_step(banks, tmp_path, caplog):
 # ---- what is refused -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--tag_conf", "segmnt=1"], "tag_conf: unknown key 'segmnt'"),
-    (["--query_net_conf", "hopp=1"], "query_net_conf of bands: unknown key 'hopp'"),
-    (["--train_bank", "nowhere"], "nowhere: no bank.json"),
-    (["--query_net_conf", "num_classes=5"], "has 4 classes, the network tags 5"),
-    (["--query_net_conf", "sample_rate=16000"], "at 8000 Hz, but the network at 16000 Hz"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--tag_conf", "segmnt=1"], "tag_conf: unknown key 'segmnt'"),
+        (["--query_net_conf", "hopp=1"], "query_net_conf of bands: unknown key 'hopp'"),
+        (["--train_bank", "nowhere"], "nowhere: no bank.json"),
+        (["--query_net_conf", "num_classes=5"], "has 4 classes, the network tags 5"),
+        (["--query_net_conf", "sample_rate=16000"], "at 8000 Hz, but the network at 16000 Hz"),
+    ],
+)
 def test_bad_options_are_named(banks, tmp_path, more, message):
     with pytest.raises(DataError, match=message):
         tag_train.main(options(banks, tmp_path / "bad", *more))
@@ -218,8 +244,7 @@ def test_banks_of_other_classes_are_refused(banks, known, tmp_path):
     with pytest.raises(DataError, match="other: its classes are not those of .*train"):
         tag_train.main(options(banks, tmp_path / "t", "--valid_bank", other))
     with pytest.raises(DataError, match="other: its classes are not those that the tagger"):
-        tag_inference.main(["--bank", str(other), "--output_dir", str(tmp_path / "o"),
-                            *model(known)])  # fmt: skip
+        tag_inference.main(["--bank", str(other), "--output_dir", str(tmp_path / "o"), *model(known)])
 
 
 def test_a_training_of_other_classes_is_left_as_it_is(banks, trained, tmp_path):
@@ -263,17 +288,28 @@ def test_tags_of_other_clips_are_not_scored(banks, known, tmp_path):
 
 def test_a_configuration_of_something_else_is_named(banks, known, tmp_path):
     (tmp_path / "config.yaml").write_text("separator: x\n")
-    args = ["--train_config", str(tmp_path / "config.yaml"), "--model_file",
-            str(known / "best.pth"), "--bank", str(banks[1].path)]  # fmt: skip
+    args = [
+        "--train_config",
+        str(tmp_path / "config.yaml"),
+        "--model_file",
+        str(known / "best.pth"),
+        "--bank",
+        str(banks[1].path),
+    ]
     with pytest.raises(DataError, match="config.yaml: does not build a tagger: .*query_net"):
         tag_inference.main([*args, "--output_dir", str(tmp_path / "o")])
 
 
 def test_frames_of_a_network_without_are_refused(banks, known, tmp_path):
     config = yaml.safe_load((known / "config.yaml").read_text())
-    (tmp_path / "config.yaml").write_text(
-        yaml.safe_dump(config | {"query_net_conf": {"frames": False}}))  # fmt: skip
-    args = ["--train_config", str(tmp_path / "config.yaml"), "--model_file",
-            str(known / "best.pth"), "--bank", str(banks[1].path)]  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"query_net_conf": {"frames": False}}))
+    args = [
+        "--train_config",
+        str(tmp_path / "config.yaml"),
+        "--model_file",
+        str(known / "best.pth"),
+        "--bank",
+        str(banks[1].path),
+    ]
     with pytest.raises(DataError, match="best.pth: this network's tags have no frames"):
         tag_inference.main([*args, "--output_dir", str(tmp_path / "o"), "--frames"])

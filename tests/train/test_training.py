@@ -21,8 +21,11 @@ NET = ["num_bands=32", "depths=[1, 1]", "heads=[1, 2]", "num_classes=4", "window
 def config(tmp_path_factory):
     """The debug YAML with plain SGD (its AdamW options do not fit another optimiser)."""
     conf = yaml.safe_load((ROOT / "conf/debug/train_qsep_care_sep.yaml").read_text())
-    conf |= {"optim": "sgd", "optim_conf": {"lr": 0.01}, "pair_conf": {
-        "segment": 0.25, "anchor": "random", "query_from": "mixed", "absent_prob": 0.2}}
+    conf |= {
+        "optim": "sgd",
+        "optim_conf": {"lr": 0.01},
+        "pair_conf": {"segment": 0.25, "anchor": "random", "query_from": "mixed", "absent_prob": 0.2},
+    }
     for key in ("scheduler", "scheduler_conf"):
         conf.pop(key)
     path = tmp_path_factory.mktemp("conf") / "train.yaml"
@@ -34,9 +37,27 @@ def command(bank, config, output_dir, *more):
     pairs = Path(bank.path).parent / "pairs.tsv"
     if not pairs.exists():
         write_list(pairs, draw_list(bank, 6, 0, segment=0.25, anchor="peak"))
-    given = ["--config", config, "--output_dir", output_dir, "--train_bank", bank.path,
-             "--valid_pairs", pairs, "--ngpu", 0, "--batch_size", 4, "--num_iters_per_epoch", 2,
-             "--use_tensorboard", "false", "--use_matplotlib", "false", *more]
+    given = [
+        "--config",
+        config,
+        "--output_dir",
+        output_dir,
+        "--train_bank",
+        bank.path,
+        "--valid_pairs",
+        pairs,
+        "--ngpu",
+        0,
+        "--batch_size",
+        4,
+        "--num_iters_per_epoch",
+        2,
+        "--use_tensorboard",
+        "false",
+        "--use_matplotlib",
+        "false",
+        *more,
+    ]
     for conf in ("encoder_conf", "decoder_conf"):
         for value in STFT:
             given += [f"--{conf}", value]
@@ -74,10 +95,19 @@ def test_two_processes_give_the_gradients_of_one(bank, config, straight, tmp_pat
     """DDP over gloo: after SGD steps on the same data the weights are the same."""
     out = tmp_path / "ddp"
     more = ["--max_epoch", 2, "--dist_backend", "gloo", "--keep_nbest_models", 2]
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-           "--standalone", "-m", "espnet2_ext.bin.qsep_train"]
-    done = subprocess.run(run + command(bank, config, out, *more), cwd=ROOT, capture_output=True,
-                          text=True, timeout=900)
+    run = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        "-m",
+        "espnet2_ext.bin.qsep_train",
+    ]
+    done = subprocess.run(
+        run + command(bank, config, out, *more), cwd=ROOT, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     one, start = weights(straight, 2), weights(straight, 1)
     same(weights(out, 2), one, rtol=1e-3, atol=2e-5)
@@ -91,8 +121,11 @@ def test_check_reads_data_and_takes_a_step(bank, config, tmp_path, caplog):
 
 
 def test_targets_that_do_not_sum_are_refused():
-    batch = {"speech_mix": torch.ones(2, 8), "speech_ref1": torch.full((2, 8), 0.5),
-             "speech_ref2": torch.full((2, 8), 0.5)}
+    batch = {
+        "speech_mix": torch.ones(2, 8),
+        "speech_ref1": torch.full((2, 8), 0.5),
+        "speech_ref2": torch.full((2, 8), 0.5),
+    }
     qsep_check.check_sum(["a", "b"], batch)
     batch["speech_ref2"][1] = 0.0  # an absent target is no fault
     qsep_check.check_sum(["a", "b"], batch)
@@ -101,11 +134,14 @@ def test_targets_that_do_not_sum_are_refused():
         qsep_check.check_sum(["a", "b"], batch)
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--pair_conf", "segmnt=1"], "pair_conf: unknown key 'segmnt'"),
-    (["--train_bank", "nowhere"], "nowhere: no bank.json"),
-    (["--valid_pairs", "nowhere.tsv"], "nowhere.tsv"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--pair_conf", "segmnt=1"], "pair_conf: unknown key 'segmnt'"),
+        (["--train_bank", "nowhere"], "nowhere: no bank.json"),
+        (["--valid_pairs", "nowhere.tsv"], "nowhere.tsv"),
+    ],
+)
 def test_bad_options_are_named(bank, config, tmp_path, more, message):
     with pytest.raises((DataError, OSError), match=message):
         qsep_train.main(command(bank, config, tmp_path / "bad", "--max_epoch", 1, *more))

@@ -32,26 +32,29 @@ def partly(data, tmp_path_factory):
 
 
 def make(data, label_type="frame", train=True, **options):
-    return WeakPreprocessor(train, str(data[0]), str(data[1]), label_type=label_type, n_fft=N_FFT,
-                            hop_length=HOP, **options)
+    return WeakPreprocessor(
+        train, str(data[0]), str(data[1]), label_type=label_type, n_fft=N_FFT, hop_length=HOP, **options
+    )
 
 
-@pytest.mark.parametrize("label_type, part, train, names", [
-    ("strong", "separator", True, {"frame_label"} | REFS),
-    ("frame", "separator", True, {"frame_label"}),
-    ("clip", "separator", True, set()),
-    ("mixed", "separator", True, {"frame_label"} | REFS),
-    ("clip", "separator", False, REFS),  # for the score of the validation
-    ("strong", "classifier", True, {"frame_label"}),
-    ("clip", "classifier", False, set()),
-])
+@pytest.mark.parametrize(
+    "label_type, part, train, names",
+    [
+        ("strong", "separator", True, {"frame_label"} | REFS),
+        ("frame", "separator", True, {"frame_label"}),
+        ("clip", "separator", True, set()),
+        ("mixed", "separator", True, {"frame_label"} | REFS),
+        ("clip", "separator", False, REFS),  # for the score of the validation
+        ("strong", "classifier", True, {"frame_label"}),
+        ("clip", "classifier", False, set()),
+    ],
+)
 def test_keys(data, label_type, part, train, names):
     prep = make(data, label_type, train, part=part)
     item = prep("m03", {"mixture": "m03"})
     assert isinstance(prep, AbsPreprocessor) and list(item)[0] == "speech_mix"
     assert item.keys() == ALWAYS | names
-    assert item["label_kind"].tolist() == [["strong", "frame", "clip", "mixed"].index(label_type)
-                                           % 3]
+    assert item["label_kind"].tolist() == [["strong", "frame", "clip", "mixed"].index(label_type) % 3]
 
 
 def test_values_are_those_of_the_row(data):
@@ -86,8 +89,7 @@ def test_shares_never_give_more_than_is_known(partly, data):
     for name, table in (("all", data), ("partly", partly)):
         for shares in ([0, 0, 1], [0, 1, 0], [1, 1, 1]):
             prep = make(table, "mixed", shares=shares)
-            kinds[name, tuple(shares)] = [
-                int(prep("", {"mixture": f"m{i:02d}"})["label_kind"][0]) for i in range(8)]
+            kinds[name, tuple(shares)] = [int(prep("", {"mixture": f"m{i:02d}"})["label_kind"][0]) for i in range(8)]
     assert kinds["all", (0, 0, 1)] == [2] * 8 and kinds["all", (0, 1, 0)] == [1] * 8
     assert kinds["partly", (0, 1, 0)] == [1, 1, 2, 1, 1, 2, 1, 1]
     assert len(set(kinds["all", (1, 1, 1)])) > 1
@@ -111,21 +113,23 @@ def test_crops_are_parts_of_the_mixture(data):
     np.random.seed(0)
     item = prep("m01", {"mixture": "m01"})
     assert item["speech_mix"].shape == (2000,) and item["frame_label"].shape == (2000 // HOP + 1, 3)
-    starts = [o for o in range(len(whole) - 2000 + 1)
-              if np.array_equal(whole[o:o + 2000], item["speech_mix"])]
+    starts = [o for o in range(len(whole) - 2000 + 1) if np.array_equal(whole[o : o + 2000], item["speech_mix"])]
     assert starts
     other = prep("m01", {"mixture": "m01"})["speech_mix"]
     assert not np.array_equal(other, item["speech_mix"])
     np.random.seed(0)
-    np.testing.assert_array_equal(prep("m01", {"mixture": "m01"})["speech_mix"],
-                                  item["speech_mix"])
+    np.testing.assert_array_equal(prep("m01", {"mixture": "m01"})["speech_mix"], item["speech_mix"])
     valid = make(data, "strong", train=False, crop_seconds=0.25)("m01", {"mixture": "m01"})
     np.testing.assert_array_equal(valid["speech_mix"], whole)
 
 
 def test_espnets_own_data_is_cut_down():
-    given = {"speech_mix": np.zeros(9), "clip_label": np.array([1, 0, 1]),
-             "frame_label": np.zeros((4, 3)), "speech_ref1": np.ones(9)}
+    given = {
+        "speech_mix": np.zeros(9),
+        "clip_label": np.array([1, 0, 1]),
+        "frame_label": np.zeros((4, 3)),
+        "speech_ref1": np.ones(9),
+    }
     clip = WeakPreprocessor(True, label_type="clip", num_classes=3)("u", given)
     assert clip.keys() == {"speech_mix", "clip_label"} and clip["clip_label"].dtype == np.float32
     frame = WeakPreprocessor(True, label_type="frame", num_classes=3)("u", given)
@@ -146,8 +150,7 @@ def test_bad_input_is_named(data):
     with pytest.raises(DataError, match="m01.*table and a clip bank"):
         WeakPreprocessor(True)("m01", {"mixture": "m01"})
     with pytest.raises(DataError, match="u2: clip_label holds 2 classes, expected 3"):
-        WeakPreprocessor(True, num_classes=3)(
-            "u2", {"speech_mix": np.zeros(3), "clip_label": np.zeros(2)})
+        WeakPreprocessor(True, num_classes=3)("u2", {"speech_mix": np.zeros(3), "clip_label": np.zeros(2)})
     with pytest.raises(DataError, match="label_type must be one of.*weak"):
         WeakPreprocessor(True, label_type="weak")
     with pytest.raises(DataError, match="shares must be three"):

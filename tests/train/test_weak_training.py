@@ -29,10 +29,12 @@ def config(weak_corpus):
 @pytest.fixture(scope="module")
 def run(weak_corpus, config, tmp_path_factory):
     """Train into a new folder, and give the folder."""
+
     def train(*more, out=None, main=weak_train.main, config=config):
         out = out or tmp_path_factory.mktemp("exp") / "model"
         main(command(weak_corpus, config, out, *more))
         return out
+
     return train
 
 
@@ -62,8 +64,13 @@ def reported(out, epoch=1, mode="valid"):
 
 
 def in_processes(module, cmd, launcher=()):
-    done = subprocess.run([sys.executable, *launcher, "-m", f"espnet2_ext.bin.{module}", *cmd],
-                          cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", f"espnet2_ext.bin.{module}", *cmd],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -137,14 +144,17 @@ def test_clip_labels_are_all_that_is_read(run, weak_corpus, tmp_path):
     assert "si_sdr_gain" in reported(known) and "si_sdr_gain" not in reported(less)
 
 
-@pytest.mark.parametrize("separator, conf", [
-    ("rnn", {"unit": 4, "layer": 1}),
-    ("asteroid_masker", {"masker": "LSTMMasker", "masker_conf": {
-        "hid_size": 4, "n_layers": 1, "dropout": 0}}),
-])
+@pytest.mark.parametrize(
+    "separator, conf",
+    [
+        ("rnn", {"unit": 4, "layer": 1}),
+        ("asteroid_masker", {"masker": "LSTMMasker", "masker_conf": {"hid_size": 4, "n_layers": 1, "dropout": 0}}),
+    ],
+)
 def test_other_separators(run, weak_corpus, classifier, separator, conf):
-    path = write_config(weak_corpus / f"{separator}.yaml", separator=separator,
-                        separator_conf=conf, num_iters_per_epoch=1, max_epoch=1)
+    path = write_config(
+        weak_corpus / f"{separator}.yaml", separator=separator, separator_conf=conf, num_iters_per_epoch=1, max_epoch=1
+    )
     out = run("--classifier_file", classifier, config=path)
     assert (out / BEST).exists()
 
@@ -174,14 +184,27 @@ def test_espnets_own_data_files(weak_corpus, config, tmp_path):
         label.append(f"{row.id} {','.join(map(str, clip_activity(row, 3)))}\n")
     (tmp_path / "wav.scp").write_text("".join(wav))
     (tmp_path / "labels").write_text("".join(label))
-    cmd = [x for x in command(weak_corpus, config, tmp_path / "exp", "--label_type", "clip",
-                              "--strategy", "joint", "--max_epoch", 1, "--class_names", *CLASSES)]
+    cmd = [
+        x
+        for x in command(
+            weak_corpus,
+            config,
+            tmp_path / "exp",
+            "--label_type",
+            "clip",
+            "--strategy",
+            "joint",
+            "--max_epoch",
+            1,
+            "--class_names",
+            *CLASSES,
+        )
+    ]
     for name in ("train", "valid"):
         for option in (f"--{name}_table", f"--{name}_bank"):
-            del cmd[cmd.index(option):cmd.index(option) + 2]
+            del cmd[cmd.index(option) : cmd.index(option) + 2]
         cmd += [f"--{name}_shape_file", str(tmp_path / "wav.scp")]
-        for file, key, kind in (("wav.scp", "speech_mix", "sound"),
-                                ("labels", "clip_label", "csv_float")):
+        for file, key, kind in (("wav.scp", "speech_mix", "sound"), ("labels", "clip_label", "csv_float")):
             cmd += [f"--{name}_data_path_and_name_and_type", f"{tmp_path / file},{key},{kind}"]
     weak_train.main(cmd)
     assert (tmp_path / "exp" / BEST).exists()
@@ -192,13 +215,20 @@ def test_espnets_own_data_files(weak_corpus, config, tmp_path):
 
 def test_two_processes_give_the_gradients_of_one(run, weak_corpus, config, tmp_path):
     """DDP over gloo, mixed labels, a classifier that learns along."""
-    more = ["--label_type", "mixed", "--strategy", "joint", "--preprocessor_conf",
-            "shares=[1, 1, 1]", "--classifier_conf", "pooling=auto"]
+    more = [
+        "--label_type",
+        "mixed",
+        "--strategy",
+        "joint",
+        "--preprocessor_conf",
+        "shares=[1, 1, 1]",
+        "--classifier_conf",
+        "pooling=auto",
+    ]
     one = run(*more)
     out = tmp_path / "ddp"
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    in_processes("weak_train", command(weak_corpus, config, out, *more, "--dist_backend", "gloo"),
-                 launcher)
+    in_processes("weak_train", command(weak_corpus, config, out, *more, "--dist_backend", "gloo"), launcher)
     same(weights(out / "2epoch.pth"), weights(one / "2epoch.pth"), rtol=1e-3, atol=2e-5)
     first = weights(one / "1epoch.pth")
     assert any(not torch.equal(v, first[k]) for k, v in weights(one / "2epoch.pth").items())
@@ -210,8 +240,7 @@ def test_lightning_takes_espnets_steps(run, classifier, straight):
         same(weights(out / file), weights(straight / file), rtol=0, atol=0)
     ours, theirs = (yaml.safe_load((p / "config.yaml").read_text()) for p in (out, straight))
     differ = {k for k in ours if ours[k] != theirs.get(k)}
-    assert differ <= {"output_dir", "version"} and theirs.keys() - ours.keys() <= {
-        "version", "distributed"}
+    assert differ <= {"output_dir", "version"} and theirs.keys() - ours.keys() <= {"version", "distributed"}
     log = (out / "lightning/metrics.csv").read_text().splitlines()
     assert {"loss", "mixture", "val_loss", "val_si_sdr_gain"} <= set(log[0].split(","))
     checkpoint = weights(out / "lightning/last.ckpt")["state_dict"]
@@ -239,26 +268,29 @@ def test_lightning_resumes(run, classifier, straight, tmp_path):
     same(weights(tmp_path / "resumed" / BEST), weights(straight / BEST), rtol=1e-6, atol=1e-7)
 
 
-def test_lightning_on_two_devices_gives_the_gradients_of_one(weak_corpus, config, classifier,
-                                                             straight, tmp_path):
+def test_lightning_on_two_devices_gives_the_gradients_of_one(weak_corpus, config, classifier, straight, tmp_path):
     out = tmp_path / "ddp"
-    in_processes("weak_train_asteroid", command(
-        weak_corpus, config, out, "--classifier_file", classifier, "--devices", 2,
-        "--accelerator", "cpu"))
+    in_processes(
+        "weak_train_asteroid",
+        command(weak_corpus, config, out, "--classifier_file", classifier, "--devices", 2, "--accelerator", "cpu"),
+    )
     same(weights(out / BEST), weights(straight / BEST), rtol=1e-3, atol=2e-5)
 
 
 # ---- what is refused ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more, message", [
-    ([], "strategy fixed needs --classifier_file.*--part classifier"),
-    (["--classifier_file", "nowhere/a.pth"], "no file nowhere/a.pth; train one.*--part classifier"),
-    (["--train_bank", "nowhere"], "nowhere: no bank.json"),
-    (["--valid_table", "nowhere"], "nowhere"),
-    (["--class_names", "bell", "drum"], "its classes are bell, drum, rain.*bell, drum"),
-    (["--encoder_conf", "sample_rate=16000"], "at 8000 Hz, but the model at 16000 Hz"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ([], "strategy fixed needs --classifier_file.*--part classifier"),
+        (["--classifier_file", "nowhere/a.pth"], "no file nowhere/a.pth; train one.*--part classifier"),
+        (["--train_bank", "nowhere"], "nowhere: no bank.json"),
+        (["--valid_table", "nowhere"], "nowhere"),
+        (["--class_names", "bell", "drum"], "its classes are bell, drum, rain.*bell, drum"),
+        (["--encoder_conf", "sample_rate=16000"], "at 8000 Hz, but the model at 16000 Hz"),
+    ],
+)
 def test_bad_options_are_named(run, more, message):
     with pytest.raises(DataError, match=message):
         run(*more)
@@ -268,8 +300,7 @@ def test_another_classifier_is_refused(run, classifier, tmp_path):
     with pytest.raises(DataError, match="classifier_conf is .*'hidden': 8.*'hidden': 4"):
         run("--classifier_file", classifier, "--classifier_conf", "hidden=4")
     with pytest.raises(DataError, match="STFT is .*'hop_length': 64.*'hop_length': 32"):
-        run("--classifier_file", classifier, "--encoder_conf", "hop_length=32",
-            "--decoder_conf", "hop_length=32")
+        run("--classifier_file", classifier, "--encoder_conf", "hop_length=32", "--decoder_conf", "hop_length=32")
     conf = yaml.safe_load((classifier.parent / "config.yaml").read_text())
     changed = {**conf, "class_names": ["bell", "rain", "drum"]}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))

@@ -46,8 +46,7 @@ class BandSplit(nn.Module):
         widths = [b - a for a, b in zip(edges[:-1], edges[1:])]
         self.num_bands, self.band_width, self.num_bins = num_bands, max(widths), edges[-1]
         w, none = self.band_width, self.num_bins  # the bin past the end is 0
-        split = [start + i if i < width else none
-                 for start, width in zip(edges, widths) for i in range(w)]
+        split = [start + i if i < width else none for start, width in zip(edges, widths) for i in range(w)]
         merge = [n * w + i for n, width in enumerate(widths) for i in range(width)]
         self.register_buffer("split_index", torch.tensor(split), persistent=False)
         self.register_buffer("merge_index", torch.tensor(merge), persistent=False)

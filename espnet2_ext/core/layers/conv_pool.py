@@ -27,18 +27,17 @@ class _FromOneChannel(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream: Tensor):
-        weight, = ctx.saved_tensors
+        (weight,) = ctx.saved_tensors
         kernel, half = weight.shape[-1], weight.shape[-1] // 2
         length, bins = upstream.shape[2:]
         taps = weight.reshape(len(weight), -1).t().to(upstream.dtype)  # [k k, C]
         planes = taps @ upstream.permute(0, 2, 3, 1).reshape(len(upstream), -1, len(weight)).mT
         planes = planes.unflatten(2, (length, bins))  # [B, k k, L, F]
-        grad = upstream.new_zeros(
-            len(upstream), length + kernel - 1, bins + kernel - 1, dtype=ctx.dtype)
+        grad = upstream.new_zeros(len(upstream), length + kernel - 1, bins + kernel - 1, dtype=ctx.dtype)
         for tap in range(kernel * kernel):
             row, column = divmod(tap, kernel)
-            grad[:, row:row + length, column:column + bins] += planes[:, tap]
-        return grad[:, None, half:half + length, half:half + bins], None, None
+            grad[:, row : row + length, column : column + bins] += planes[:, tap]
+        return grad[:, None, half : half + length, half : half + bins], None, None
 
 
 class ConvPool(nn.Module):
@@ -87,5 +86,4 @@ class ConvPool(nn.Module):
         own = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device)[:, None]
         frames = x.transpose(1, 2)  # [B, L, C, F]
         normed = self.norm(frames[own][..., None])[..., 0]
-        return torch.zeros_like(frames).masked_scatter(own[..., None, None], normed) \
-            .transpose(1, 2)
+        return torch.zeros_like(frames).masked_scatter(own[..., None, None], normed).transpose(1, 2)

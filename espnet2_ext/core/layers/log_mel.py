@@ -28,21 +28,28 @@ class LogMel(nn.Module):
         spec_augment: arguments of `SpecAugment`; None: none.
     """
 
-    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320,
-                 mel_bands: int = 64, low: float = 50.0, high: float = 14000.0,
-                 spec_augment: dict | None = None):
+    def __init__(
+        self,
+        sample_rate: int = 32000,
+        n_fft: int = 1024,
+        hop_length: int = 320,
+        mel_bands: int = 64,
+        low: float = 50.0,
+        high: float = 14000.0,
+        spec_augment: dict | None = None,
+    ):
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
         with torch.device("cpu"):  # computed, so there also where weights are laid out on "meta"
-            bank = mel_filterbank(n_fft // 2 + 1, mel_bands, sample_rate, low=low, high=high,
-                                  scale="slaney", norm=True)
+            bank = mel_filterbank(n_fft // 2 + 1, mel_bands, sample_rate, low=low, high=high, scale="slaney", norm=True)
         self.register_buffer("bank", bank, persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.bn0 = nn.BatchNorm1d(mel_bands)
         self.spec_augment = None if spec_augment is None else SpecAugment(**spec_augment)
 
-    def forward(self, wave: Tensor, lengths: Tensor | None = None,
-                mixup: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """`lengths` `[B]` samples of `wave` count (None: all); `mixup` `[B]` as in `Tagger`."""
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1])
@@ -59,8 +66,9 @@ class LogMel(nn.Module):
     def decibels(self, wave: Tensor, lengths: Tensor) -> Tensor:
         """Log-mels `[B, L, N]` in dB, L = T // hop + 1; past an item's end they mean nothing."""
         wave = self._reflected(wave.float(), lengths)
-        spec = torch.stft(wave, self.n_fft, self.hop_length, window=self.window, center=False,
-                          return_complex=True).transpose(1, 2)
+        spec = torch.stft(
+            wave, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True
+        ).transpose(1, 2)
         power = spec.real.square() + spec.imag.square()
         return (power @ self.bank).clamp(min=1e-10).log10() * 10
 

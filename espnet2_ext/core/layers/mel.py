@@ -20,8 +20,16 @@ def mel_to_hertz(mel: float, scale: str = "htk") -> float:
     return 200 * mel / 3 if mel < 15 else 1000 * math.exp((mel - 15) * math.log(6.4) / 27)
 
 
-def mel_filterbank(num_bins: int, num_bands: int, fs: int, *, low: float = 0.0,
-                   high: float | None = None, scale: str = "htk", norm: bool = False) -> Tensor:
+def mel_filterbank(
+    num_bins: int,
+    num_bands: int,
+    fs: int,
+    *,
+    low: float = 0.0,
+    high: float | None = None,
+    scale: str = "htk",
+    norm: bool = False,
+) -> Tensor:
     """Triangles evenly spaced in mel, as a matrix `[F, N]` for `magnitude @ matrix`.
 
     Each rises from the middle of the band below to 1 at its own and falls to 0 at that of the band
@@ -42,11 +50,15 @@ def mel_filterbank(num_bins: int, num_bands: int, fs: int, *, low: float = 0.0,
     if scale not in ("htk", "slaney"):
         raise ValueError(f"scale must be 'htk' or 'slaney', not {scale!r}")
     if num_bands < 1 or not 0 <= low < high <= fs / 2:
-        raise ValueError(f"expected at least one band between 0 Hz and {fs / 2:g} Hz, "
-                         f"got {num_bands} between {low:g} Hz and {high:g} Hz")
+        raise ValueError(
+            f"expected at least one band between 0 Hz and {fs / 2:g} Hz, "
+            f"got {num_bands} between {low:g} Hz and {high:g} Hz"
+        )
     bottom, top = hertz_to_mel(low, scale), hertz_to_mel(high, scale)
-    edges = torch.tensor([mel_to_hertz(bottom + n * (top - bottom) / (num_bands + 1), scale)
-                          for n in range(num_bands + 2)], dtype=torch.float64)
+    edges = torch.tensor(
+        [mel_to_hertz(bottom + n * (top - bottom) / (num_bands + 1), scale) for n in range(num_bands + 2)],
+        dtype=torch.float64,
+    )
     bins = torch.linspace(0, fs / 2, num_bins, dtype=torch.float64)[:, None]
     left, middle, right = edges[:-2], edges[1:-1], edges[2:]
     bank = torch.minimum((bins - left) / (middle - left), (right - bins) / (right - middle))

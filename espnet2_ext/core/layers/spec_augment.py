@@ -17,8 +17,7 @@ class SpecAugment(nn.Module):
         band_width, band_stripes: the same for the N bands.
     """
 
-    def __init__(self, time_width: int = 64, time_stripes: int = 2, band_width: int = 8,
-                 band_stripes: int = 2):
+    def __init__(self, time_width: int = 64, time_stripes: int = 2, band_width: int = 8, band_stripes: int = 2):
         super().__init__()
         if min(time_width, band_width) < 1:
             raise ValueError(f"stripes must be at least 1 wide: {time_width}, {band_width}")
@@ -29,8 +28,10 @@ class SpecAugment(nn.Module):
         if not self.training:
             return x
         b, length, bands = x.shape[:3]
-        gone = self._stripes(b, length, self.time_width, self.time_stripes)[:, :, None] \
+        gone = (
+            self._stripes(b, length, self.time_width, self.time_stripes)[:, :, None]
             | self._stripes(b, bands, self.band_width, self.band_stripes)[:, None]
+        )
         gone = gone.to(x.device).view(b, length, bands, *(1,) * (x.dim() - 3))
         return x.masked_fill(gone, 0.0)
 

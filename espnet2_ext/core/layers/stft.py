@@ -38,8 +38,14 @@ class STFT(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """`[..., T]` to `[..., L, F]`, complex; L = T // hop + 1."""
         shape = wave.shape
-        spec = torch.stft(wave.reshape(-1, shape[-1]).float(), self.n_fft, self.hop,
-                          window=self.window, pad_mode="constant", return_complex=True)
+        spec = torch.stft(
+            wave.reshape(-1, shape[-1]).float(),
+            self.n_fft,
+            self.hop,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
         return spec.transpose(1, 2).reshape(*shape[:-1], spec.shape[2], spec.shape[1])
 
     @torch.autocast("cuda", enabled=False)

@@ -27,13 +27,13 @@ def _relative_index(window: tuple[int, int]) -> Tensor:
 
 @functools.lru_cache(maxsize=512)
 @torch.inference_mode(False)
-def _window_groups(length: int, valid: int, bands: int, window: tuple[int, int],
-                   shift: tuple[int, int]) -> Tensor:
+def _window_groups(length: int, valid: int, bands: int, window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
     """Additive mask `[n_windows, M, M]`: 0 inside a group, -inf between groups.
 
     Tokens of one window may attend to each other when the shift did not wrap them together from
     opposite edges, and when both are valid or both are padding (so that no row is empty).
     """
+
     def regions(size: int, win: int, by: int) -> Tensor:
         region = torch.zeros(size, dtype=torch.long)
         if by:
@@ -125,8 +125,16 @@ class SwinBlock(nn.Module):
         query_dim: width E of the query embedding that `forward` may get; 0: it gets none.
     """
 
-    def __init__(self, dim: int, heads: int, window: tuple[int, int], shift: tuple[int, int],
-                 query_dim: int = 0, mlp_ratio: float = 4.0, drop_path: float = 0.0):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: tuple[int, int],
+        shift: tuple[int, int],
+        query_dim: int = 0,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ):
         super().__init__()
         self.window = window
         self.shift = shift
@@ -134,8 +142,7 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, int(mlp_ratio * dim)), nn.GELU(), nn.Linear(int(mlp_ratio * dim), dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, int(mlp_ratio * dim)), nn.GELU(), nn.Linear(int(mlp_ratio * dim), dim))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, groups: Tensor | None, query: Tensor | None) -> Tensor:
@@ -162,24 +169,30 @@ class SwinStage(nn.Module):
     None: they are of any length. The blocks take a query of width `query_dim`, or none if it is 0.
     """
 
-    def __init__(self, dim: int, depth: int, heads: int, window: int, bands: int,
-                 query_dim: int = 0, drop_path: list[float] | None = None,
-                 length: int | None = None):
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        window: int,
+        bands: int,
+        query_dim: int = 0,
+        drop_path: list[float] | None = None,
+        length: int | None = None,
+    ):
         super().__init__()
         self.window = (min(window, length or window), min(window, bands))
         if bands % self.window[1]:
             raise ValueError(f"windows of {window} tokens do not fill {bands} tokens of frequency")
         self.bands = bands
-        half = (0 if length == self.window[0] else window // 2,
-                0 if bands == self.window[1] else window // 2)
+        half = (0 if length == self.window[0] else window // 2, 0 if bands == self.window[1] else window // 2)
         drop_path = drop_path or [0.0] * depth
         self.blocks = nn.ModuleList(
-            SwinBlock(dim, heads, self.window, half if i % 2 else (0, 0), query_dim,
-                      drop_path=drop_path[i])
-            for i in range(depth))
+            SwinBlock(dim, heads, self.window, half if i % 2 else (0, 0), query_dim, drop_path=drop_path[i])
+            for i in range(depth)
+        )
 
-    def _groups(self, length: int, valid: list[int], shift: tuple[int, int],
-                x: Tensor) -> Tensor | None:
+    def _groups(self, length: int, valid: list[int], shift: tuple[int, int], x: Tensor) -> Tensor | None:
         if not any(shift) and all(v == length for v in valid):
             return None
         sizes = valid if len(set(valid)) > 1 else valid[:1]

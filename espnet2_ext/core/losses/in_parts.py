@@ -17,7 +17,7 @@ class _Along(torch.autograd.Function):
             with torch.enable_grad():
                 piece = x[here].detach().requires_grad_()
                 value = function(piece, here)
-                grad[here], = torch.autograd.grad(value.sum(), piece)
+                (grad[here],) = torch.autograd.grad(value.sum(), piece)
             values.append(value.detach())
         ctx.save_for_backward(grad)
         return torch.cat(values)
@@ -25,7 +25,7 @@ class _Along(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream: Tensor):
-        grad, = ctx.saved_tensors
+        (grad,) = ctx.saved_tensors
         return grad * upstream.reshape(-1, *[1] * (grad.dim() - 1)).to(grad.dtype), None, None
 
 
@@ -51,5 +51,4 @@ def in_parts(function: Callable[[Tensor, slice], Tensor], x: Tensor, part: int) 
         if torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.half:
             return function(x, slice(0, len(x)))  # the scaled loss must reach half precision
         return _Along.apply(x, function, part)
-    return torch.cat([function(x[i:i + part], slice(i, i + part))
-                      for i in range(0, len(x), part)])
+    return torch.cat([function(x[i : i + part], slice(i, i + part)) for i in range(0, len(x), part)])

@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor
 
-from espnet2_ext.core.losses.weak_terms import (
-    full_precision,
-    over_frames,
-    refuse,
-    same_kind,
-    valid_frames,
-)
+from espnet2_ext.core.losses.weak_terms import full_precision, over_frames, refuse, same_kind, valid_frames
 
 
 def _check_spectra(est: Tensor, mix: Tensor) -> None:
@@ -18,8 +12,7 @@ def _check_spectra(est: Tensor, mix: Tensor) -> None:
     same_kind(est=est, mix=mix)
 
 
-def mixture_consistency(*, est: Tensor, mix: Tensor, lengths: Tensor | None = None,
-                        reduction: str = "mean") -> Tensor:
+def mixture_consistency(*, est: Tensor, mix: Tensor, lengths: Tensor | None = None, reduction: str = "mean") -> Tensor:
     """The estimates must add up to the mixture: |X - sum_i S^_i|, whatever the labels; (4).
 
     Args:
@@ -42,8 +35,9 @@ def mixture_consistency(*, est: Tensor, mix: Tensor, lengths: Tensor | None = No
     return over_frames(frames, valid_frames(lengths, est.shape[2]), est.shape[3], reduction)
 
 
-def active_mixture(*, est: Tensor, mix: Tensor, active: Tensor, lengths: Tensor | None = None,
-                   reduction: str = "mean") -> Tensor:
+def active_mixture(
+    *, est: Tensor, mix: Tensor, active: Tensor, lengths: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """The active estimates must add up to the mixture, the others be silent; (5) and (6).
 
     |X - sum over active i of S^_i| + sum over inactive i of |S^_i|. Frames without any active
@@ -84,8 +78,9 @@ def active_mixture(*, est: Tensor, mix: Tensor, active: Tensor, lengths: Tensor 
     return over_frames(rest + leak, counted, bins, reduction)
 
 
-def remix_consistency(*, est: Tensor, parts: Tensor, active: Tensor, lengths: Tensor | None = None,
-                      reduction: str = "mean") -> Tensor:
+def remix_consistency(
+    *, est: Tensor, parts: Tensor, active: Tensor, lengths: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """In a mixture of mixtures, the estimates of each one's classes must add up to that one.
 
     Sum over the parts p of |X_p - sum over i active in p of S^_i|, on the frames in which no class
@@ -116,15 +111,28 @@ def remix_consistency(*, est: Tensor, parts: Tensor, active: Tensor, lengths: Te
     batch, sources, length, bins = est.shape
     if active.dim() == 3:
         active = active[..., None].expand(-1, -1, -1, length)
-    if active.dim() != 4 or parts.shape != (*active.shape[:2], length, bins) or \
-            active.shape[::3] != (batch, length) or active.shape[2] > sources:
-        refuse("est [B, S, L, F], parts [B, P, L, F] and active [B, P, K, L] or [B, P, K], K <= S",
-               est=est, parts=parts, active=active)
+    if (
+        active.dim() != 4
+        or parts.shape != (*active.shape[:2], length, bins)
+        or active.shape[::3] != (batch, length)
+        or active.shape[2] > sources
+    ):
+        refuse(
+            "est [B, S, L, F], parts [B, P, L, F] and active [B, P, K, L] or [B, P, K], K <= S",
+            est=est,
+            parts=parts,
+            active=active,
+        )
     same_kind(est=est, parts=parts)
     est, on, classes = full_precision(est), active > 0.5, active.shape[2]
     counted = (on.sum(1) <= 1).all(1)  # [B, L]
-    rest = torch.stack([part - (est[:, :classes] * own[..., None]).sum(1) for part, own in
-                        zip(full_precision(parts).unbind(1), on.unbind(1))], 1)
+    rest = torch.stack(
+        [
+            part - (est[:, :classes] * own[..., None]).sum(1)
+            for part, own in zip(full_precision(parts).unbind(1), on.unbind(1))
+        ],
+        1,
+    )
     away = rest.abs().sum(1)  # [B, L, F]
     if classes < sources:
         residual = est[:, classes:].sum(1, keepdim=True)

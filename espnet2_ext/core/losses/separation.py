@@ -6,8 +6,7 @@ from torch import Tensor
 
 def _check(est: Tensor, ref: Tensor) -> None:
     if est.shape != ref.shape or est.dim() != 2:
-        raise ValueError(f"expected est and ref of one shape [B, T], "
-                         f"got {list(est.shape)} and {list(ref.shape)}")
+        raise ValueError(f"expected est and ref of one shape [B, T], got {list(est.shape)} and {list(ref.shape)}")
 
 
 def wave_l1(*, est: Tensor, ref: Tensor) -> Tensor:
@@ -23,8 +22,9 @@ def wave_l1(*, est: Tensor, ref: Tensor) -> Tensor:
     return (est - ref).abs().mean(-1)
 
 
-def neg_sdr(*, est: Tensor, ref: Tensor, mix: Tensor, max_db: float = 60.0,
-            silence_db: float = 30.0, eps: float = 1e-8) -> Tensor:
+def neg_sdr(
+    *, est: Tensor, ref: Tensor, mix: Tensor, max_db: float = 60.0, silence_db: float = 30.0, eps: float = 1e-8
+) -> Tensor:
     """Negative source-to-distortion ratio in dB; for a silent reference, the output's level.
 
     With a reference r: -10 log10(|r|^2 / (|r - e|^2 + 10^(-max_db / 10) |r|^2)), the SDR of the

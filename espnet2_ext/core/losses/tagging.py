@@ -22,7 +22,8 @@ def tagging_bce(*, logits: Tensor, labels: Tensor) -> Tensor:
     tensor([0.6931])
     """
     if logits.shape != labels.shape or logits.dim() != 2:
-        raise ValueError(f"expected logits and labels of one shape [B, K], "
-                         f"got {list(logits.shape)} and {list(labels.shape)}")
+        raise ValueError(
+            f"expected logits and labels of one shape [B, K], got {list(logits.shape)} and {list(labels.shape)}"
+        )
     loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
     return loss.mean(-1)

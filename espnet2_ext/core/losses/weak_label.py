@@ -12,11 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet2_ext.core.losses.in_parts import in_parts
-from espnet2_ext.core.losses.mixture_terms import (
-    active_mixture,
-    mixture_consistency,
-    remix_consistency,
-)
+from espnet2_ext.core.losses.mixture_terms import active_mixture, mixture_consistency, remix_consistency
 from espnet2_ext.core.losses.weak_terms import (
     REDUCTIONS,
     class_loss,
@@ -29,8 +25,17 @@ from espnet2_ext.core.losses.weak_terms import (
     valid_frames,
 )
 
-__all__ = ["ClassifierLoss", "Labels", "WeakLabelLoss", "active_mixture", "class_loss",
-           "class_weights", "mask_inference", "mixture_consistency", "remix_consistency"]
+__all__ = [
+    "ClassifierLoss",
+    "Labels",
+    "WeakLabelLoss",
+    "active_mixture",
+    "class_loss",
+    "class_weights",
+    "mask_inference",
+    "mixture_consistency",
+    "remix_consistency",
+]
 
 STRONG, FRAME, CLIP = range(3)
 KINDS = {"strong": STRONG, "frame": FRAME, "clip": CLIP}
@@ -92,22 +97,26 @@ class ClassifierLoss(nn.Module):
         ValueError: an unknown label type or reduction; a prior outside 0 to 1.
     """
 
-    def __init__(self, classifier: nn.Module | None, *, label_type: str = "frame",
-                 prior: Tensor | None = None, clip_prior: Tensor | None = None,
-                 reduction: str = "mean", part: int | None = None):
+    def __init__(
+        self,
+        classifier: nn.Module | None,
+        *,
+        label_type: str = "frame",
+        prior: Tensor | None = None,
+        clip_prior: Tensor | None = None,
+        reduction: str = "mean",
+        part: int | None = None,
+    ):
         super().__init__()
-        for name, value, known in (("label_type", label_type, LABEL_TYPES),
-                                   ("reduction", reduction, REDUCTIONS)):
+        for name, value, known in (("label_type", label_type, LABEL_TYPES), ("reduction", reduction, REDUCTIONS)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, not {value!r}")
         self.classifier, self.label_type, self.reduction = classifier, label_type, reduction
         self.part = part
         for name, share in (("weight", prior), ("clip_weight", clip_prior)):
-            self.register_buffer(
-                name, None if share is None else class_weights(share), persistent=False)
+            self.register_buffer(name, None if share is None else class_weights(share), persistent=False)
 
-    def forward(self, *, mix: Tensor, labels: Labels, lengths: Tensor | None = None
-                ) -> dict[str, Tensor]:
+    def forward(self, *, mix: Tensor, labels: Labels, lengths: Tensor | None = None) -> dict[str, Tensor]:
         """`mix` `[B, L, F]`, real or complex; gives `loss` and, detached, `class_mix`, `[B]`."""
         mag = full_precision(mix.abs())
         loss = mag.new_zeros(len(mag))
@@ -150,8 +159,9 @@ class ClassifierLoss(nn.Module):
             logits = self.classifier.pool(logits, lengths)
         else:
             valid = valid_frames(lengths, logits.shape[-1])
-        return spectrum_class_loss(logits=logits, target=target.labels, weight=target.weight,
-                                   valid=valid, reduction=self.reduction)
+        return spectrum_class_loss(
+            logits=logits, target=target.labels, weight=target.weight, valid=valid, reduction=self.reduction
+        )
 
     def judge_in_parts(self, mag: Tensor, target: _Target) -> Tensor:
         """`judge` by a classifier that does not learn: the same, in the memory of one part."""
@@ -188,13 +198,23 @@ class WeakLabelLoss(ClassifierLoss):
     {'loss': tensor([1.]), 'strong': tensor([1.])}
     """
 
-    def __init__(self, classifier: nn.Module | None, *, label_type: str = "frame",
-                 alpha: float = 100.0, prior: Tensor | None = None,
-                 clip_prior: Tensor | None = None, strategy: str = "fixed",
-                 reduction: str = "mean", strong_scale: float = 1.0, remix: float = 0.0,
-                 part: int | None = None):
-        super().__init__(classifier, label_type=label_type, prior=prior, clip_prior=clip_prior,
-                         reduction=reduction, part=part)
+    def __init__(
+        self,
+        classifier: nn.Module | None,
+        *,
+        label_type: str = "frame",
+        alpha: float = 100.0,
+        prior: Tensor | None = None,
+        clip_prior: Tensor | None = None,
+        strategy: str = "fixed",
+        reduction: str = "mean",
+        strong_scale: float = 1.0,
+        remix: float = 0.0,
+        part: int | None = None,
+    ):
+        super().__init__(
+            classifier, label_type=label_type, prior=prior, clip_prior=clip_prior, reduction=reduction, part=part
+        )
         if strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
         if classifier is None and label_type != "strong":
@@ -211,8 +231,7 @@ class WeakLabelLoss(ClassifierLoss):
             self.classifier.eval()
         return self
 
-    def forward(self, *, est: Tensor, mix: Tensor, labels: Labels,
-                lengths: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, *, est: Tensor, mix: Tensor, labels: Labels, lengths: Tensor | None = None) -> dict[str, Tensor]:
         """The loss of each item, and its terms.
 
         Args:
@@ -229,8 +248,9 @@ class WeakLabelLoss(ClassifierLoss):
             ValueError: shapes that do not fit, or labels that are missing; says which.
         """
         if est.dim() != 4 or est.shape[:1] + est.shape[2:] != mix.shape:
-            raise ValueError(f"expected est [B, S, L, F] and mix [B, L, F], "
-                             f"got est {list(est.shape)}, mix {list(mix.shape)}")
+            raise ValueError(
+                f"expected est [B, S, L, F] and mix [B, L, F], got est {list(est.shape)}, mix {list(mix.shape)}"
+            )
         names = ["loss"] + ["strong"] * (self.label_type in ("strong", "mixed"))
         if self.label_type != "strong":
             names += ["mixture", "class_est"] + ["class_mix"] * (not self.fixed)
@@ -238,35 +258,41 @@ class WeakLabelLoss(ClassifierLoss):
         est, mix = full_precision(est), full_precision(mix)
         terms = dict.fromkeys(names, est.new_zeros(len(est), dtype=est.dtype.to_real()))
         for kind, index, batch, known in self.groups((est, mix, lengths), labels):
-            found = self.strong_terms(*batch, known) if kind == STRONG else \
-                self.weak_terms(*batch, known, kind)
+            found = self.strong_terms(*batch, known) if kind == STRONG else self.weak_terms(*batch, known, kind)
             for name, value in found.items():
                 terms[name] = terms[name].index_put((index,), value)
         return {name: x if name == "loss" else x.detach() for name, x in terms.items()}
 
-    def strong_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels
-                     ) -> dict[str, Tensor]:
+    def strong_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels) -> dict[str, Tensor]:
         weight = None
         if self.weight is not None:
             weight = pick_weights(self.weight, _given(labels.frame, "frame", "[B, K, L]"))
             residual = est.shape[1] - weight.shape[1]  # has no prior
             weight = F.pad(weight, (0, 0, 0, residual), value=1.0)
-        strong = mask_inference(est=est, ref=_given(labels.ref, "ref", "[B, S, L, F]"),
-                                weight=weight, lengths=lengths, reduction=self.reduction)
+        strong = mask_inference(
+            est=est,
+            ref=_given(labels.ref, "ref", "[B, S, L, F]"),
+            weight=weight,
+            lengths=lengths,
+            reduction=self.reduction,
+        )
         return {"loss": self.strong_scale * strong, "strong": strong}
 
-    def weak_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels,
-                   kind: int) -> dict[str, Tensor]:
-        active = _given(labels.clip, "clip", "[B, K]") if kind == CLIP else \
-            _given(labels.frame, "frame", "[B, K, L]")
-        mixture = active_mixture(est=est, mix=mix, active=active, lengths=lengths,
-                                 reduction=self.reduction)
+    def weak_terms(
+        self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels, kind: int
+    ) -> dict[str, Tensor]:
+        active = _given(labels.clip, "clip", "[B, K]") if kind == CLIP else _given(labels.frame, "frame", "[B, K, L]")
+        mixture = active_mixture(est=est, mix=mix, active=active, lengths=lengths, reduction=self.reduction)
         terms = self.class_terms(est, mix, self.target(kind, labels, lengths))
         loss = sum(terms.values()) + self.alpha * mixture
         if self.remix and labels.parts is not None:
             terms["remix"] = remix_consistency(
-                est=est, parts=labels.parts, lengths=lengths, reduction=self.reduction,
-                active=_given(labels.part_active, "part_active", "[B, P, K, L]"))
+                est=est,
+                parts=labels.parts,
+                lengths=lengths,
+                reduction=self.reduction,
+                active=_given(labels.part_active, "part_active", "[B, P, K, L]"),
+            )
             loss = loss + self.remix * terms["remix"]
         return {"loss": loss, "mixture": mixture, **terms}
 
@@ -278,8 +304,7 @@ class WeakLabelLoss(ClassifierLoss):
             mag = torch.cat([mag, mix.abs()[:, None]], 1)
             labels = torch.cat([labels, target.labels[:, None]], 1)
         number = mag.shape[1]
-        weight, lengths = (None if x is None else x.repeat_interleave(number, 0)
-                           for x in target[1:])
+        weight, lengths = (None if x is None else x.repeat_interleave(number, 0) for x in target[1:])
         if self.fixed and self.classifier.training:  # who set the whole model to training did this
             self.classifier.eval()
         learns = torch.is_grad_enabled() or self.classifier.training

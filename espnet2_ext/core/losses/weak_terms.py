@@ -100,8 +100,9 @@ def pick_weights(weight: Tensor, labels: Tensor) -> Tensor:
     return torch.where(labels > 0.5, on, off)
 
 
-def mask_inference(*, est: Tensor, ref: Tensor, weight: Tensor | None = None,
-                   lengths: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def mask_inference(
+    *, est: Tensor, ref: Tensor, weight: Tensor | None = None, lengths: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """Strong labels: |S^_i - S_i| against the isolated sources; (3), and (17) with weights.
 
     Args:
@@ -129,8 +130,7 @@ def mask_inference(*, est: Tensor, ref: Tensor, weight: Tensor | None = None,
     frames = (full_precision(est) - full_precision(ref)).abs().sum(-1)  # [B, S, L]
     if weight is not None:
         frames = frames * weight
-    return over_frames(
-        frames.sum(1), valid_frames(lengths, est.shape[2]), est.shape[3], reduction)
+    return over_frames(frames.sum(1), valid_frames(lengths, est.shape[2]), est.shape[3], reduction)
 
 
 def estimate_labels(labels: Tensor, sources: int) -> Tensor:
@@ -147,8 +147,14 @@ def estimate_labels(labels: Tensor, sources: int) -> Tensor:
     return labels[:, None] * own.reshape(1, *own.shape, *[1] * (labels.dim() - 2))
 
 
-def spectrum_class_loss(*, logits: Tensor, target: Tensor, weight: Tensor | None = None,
-                        valid: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def spectrum_class_loss(
+    *,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    valid: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
     """Binary cross-entropy (7) of one spectrum an item, summed over the classes; (8), (13), (18).
 
     Args:
@@ -164,17 +170,21 @@ def spectrum_class_loss(*, logits: Tensor, target: Tensor, weight: Tensor | None
     tensor([1.3863])
     """
     if logits.shape != target.shape or logits.dim() not in (2, 3):
-        refuse("logits and labels of one shape [B, K, L'] or [B, K]", logits=logits,
-               labels=target)
+        refuse("logits and labels of one shape [B, K, L'] or [B, K]", logits=logits, labels=target)
     logits = full_precision(logits)
-    loss = F.binary_cross_entropy_with_logits(
-        logits, target.to(logits.dtype), weight, reduction="none").sum(1)
+    loss = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), weight, reduction="none").sum(1)
     return over_frames(loss[:, None] if loss.dim() == 1 else loss, valid, 1, reduction)
 
 
-def class_loss(*, logits_mix: Tensor | None, logits_est: Tensor | None, labels: Tensor,
-               weight: Tensor | None = None, lengths: Tensor | None = None,
-               reduction: str = "mean") -> dict[str, Tensor]:
+def class_loss(
+    *,
+    logits_mix: Tensor | None,
+    logits_est: Tensor | None,
+    labels: Tensor,
+    weight: Tensor | None = None,
+    lengths: Tensor | None = None,
+    reduction: str = "mean",
+) -> dict[str, Tensor]:
     """What the classifier should find in the mixture and in each estimate; (8)-(10), (12)-(14).
 
     In the mixture: the labels. In estimate i: the label of class i and nothing else, as
@@ -206,21 +216,24 @@ def class_loss(*, logits_mix: Tensor | None, logits_est: Tensor | None, labels: 
     terms = {}
     if logits_mix is not None:
         terms["class_mix"] = spectrum_class_loss(
-            logits=logits_mix, target=labels, weight=weights, valid=valid, reduction=reduction)
+            logits=logits_mix, target=labels, weight=weights, valid=valid, reduction=reduction
+        )
     if logits_est is not None:
         terms["class_est"] = _estimates_loss(logits_est, labels, weights, valid, reduction)
     return terms
 
 
-def _estimates_loss(logits: Tensor, labels: Tensor, weight: Tensor | None, valid: Tensor | None,
-                    reduction: str) -> Tensor:
+def _estimates_loss(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, valid: Tensor | None, reduction: str
+) -> Tensor:
     batch, sources = logits.shape[:2]
     if logits.shape != (len(labels), sources, *labels.shape[1:]):
-        refuse("logits_est [B, S, K, L'] or [B, S, K] for labels [B, K, L'] or [B, K]",
-               logits_est=logits, labels=labels)
-    weight, valid = (None if x is None else x.repeat_interleave(sources, 0)
-                     for x in (weight, valid))
+        refuse(
+            "logits_est [B, S, K, L'] or [B, S, K] for labels [B, K, L'] or [B, K]", logits_est=logits, labels=labels
+        )
+    weight, valid = (None if x is None else x.repeat_interleave(sources, 0) for x in (weight, valid))
     target = estimate_labels(labels, sources)
-    each = spectrum_class_loss(logits=logits.flatten(0, 1), target=target.flatten(0, 1),
-                               weight=weight, valid=valid, reduction=reduction)
+    each = spectrum_class_loss(
+        logits=logits.flatten(0, 1), target=target.flatten(0, 1), weight=weight, valid=valid, reduction=reduction
+    )
     return each.reshape(batch, sources).sum(1)

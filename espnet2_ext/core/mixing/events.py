@@ -118,8 +118,7 @@ def crop(mixture: Mixture, onset: int, samples: int) -> Mixture:
 def with_ids(mixture: Mixture, bank) -> Mixture:
     """The same mixture with clip ids in place of the bank's rows, as tables hold it."""
     events = tuple(
-        e if e.clip is None or isinstance(e.clip, str) else e._replace(clip=bank.id(e.clip))
-        for e in mixture.events
+        e if e.clip is None or isinstance(e.clip, str) else e._replace(clip=bank.id(e.clip)) for e in mixture.events
     )
     return mixture._replace(events=events)
 

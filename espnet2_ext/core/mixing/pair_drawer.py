@@ -10,15 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from espnet2_ext.core.mixing.anchors import ANCHORS, choose_start
-from espnet2_ext.core.mixing.pairs import (
-    GAIN_RANGE,
-    Pair,
-    class_name,
-    energy_gain,
-    holds,
-    render,
-    self_query,
-)
+from espnet2_ext.core.mixing.pairs import GAIN_RANGE, Pair, class_name, energy_gain, holds, render, self_query
 from espnet2_ext.errors import DataError
 
 __all__ = ["GAIN_RANGE", "Pair", "PairDrawer", "energy_gain", "holds", "render", "self_query"]
@@ -79,9 +71,7 @@ class PairDrawer:
         self.absent_prob, self.anchor, self.balance = absent_prob, anchor, balance
         self.anchors, self.draw_absent = anchors, draw_absent
         self.related = np.asarray(bank.related)
-        self.classes = np.array(
-            [k for k in range(bank.num_classes) if len(bank.clips_of(k))], dtype=np.int64
-        )
+        self.classes = np.array([k for k in range(bank.num_classes) if len(bank.clips_of(k))], dtype=np.int64)
         self._check_classes()
 
     def _check_classes(self):
@@ -109,11 +99,23 @@ class PairDrawer:
         ask1, query1, qstart1 = self._query(rng, class1, one, start1, num, qnum, two)
         ask2, query2, qstart2 = self._query(rng, class2, two, start2, num, qnum, one)
         return Pair(
-            id=id, clip1=one, start1=start1, clip2=two, start2=start2, num=num,
-            class1=ask1, class2=ask2, gain2=None,
-            query1=query1, qstart1=qstart1, query2=query2, qstart2=qstart2, qnum=qnum,
-            absent1=self._absent(rng, class1, two), absent2=self._absent(rng, class2, one),
-        )  # fmt: skip
+            id=id,
+            clip1=one,
+            start1=start1,
+            clip2=two,
+            start2=start2,
+            num=num,
+            class1=ask1,
+            class2=ask2,
+            gain2=None,
+            query1=query1,
+            qstart1=qstart1,
+            query2=query2,
+            qstart2=qstart2,
+            qnum=qnum,
+            absent1=self._absent(rng, class1, two),
+            absent2=self._absent(rng, class2, one),
+        )
 
     def _targets(self, rng, clip1):
         """Two (class, clip) with disjoint label sets."""

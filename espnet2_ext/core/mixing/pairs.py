@@ -92,9 +92,8 @@ def _gain_of(query, anchor, gain) -> np.float32:
 def self_query(pair: Pair) -> Pair:
     """The same row with each target as its own query."""
     return dataclasses.replace(
-        pair, query1=pair.clip1, qstart1=pair.start1, query2=pair.clip2, qstart2=pair.start2,
-        qnum=pair.num,
-    )  # fmt: skip
+        pair, query1=pair.clip1, qstart1=pair.start1, query2=pair.clip2, qstart2=pair.start2, qnum=pair.num
+    )
 
 
 def class_name(bank, k: int) -> str:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from espnet2_ext.core.layers.band_split import BandSplit
-from espnet2_ext.core.nets.care_encoder import CaREEncoder
 from espnet2_ext.core.layers.spec_augment import SpecAugment
 from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.core.layers.swin import valid_mask
+from espnet2_ext.core.nets.care_encoder import CaREEncoder
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger, mix_up
 
 
@@ -29,24 +29,48 @@ class CaRECLS(Tagger):
         The rest as in `CaREEncoder`.
     """
 
-    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320,
-                 num_bands: int = 64, dim: int = 96, image_channels: int = 32,
-                 depths: tuple[int, ...] = (2, 2, 6), heads: tuple[int, ...] = (4, 8, 16),
-                 connector_depth: int = 2, connector_heads: int = 32, window: int = 8,
-                 patch_size: int = 4, num_classes: int = 527, drop_path: float = 0.1,
-                 compress: float = 0.3, spec_augment: dict | None = None):
+    def __init__(
+        self,
+        sample_rate: int = 32000,
+        n_fft: int = 1024,
+        hop_length: int = 320,
+        num_bands: int = 64,
+        dim: int = 96,
+        image_channels: int = 32,
+        depths: tuple[int, ...] = (2, 2, 6),
+        heads: tuple[int, ...] = (4, 8, 16),
+        connector_depth: int = 2,
+        connector_heads: int = 32,
+        window: int = 8,
+        patch_size: int = 4,
+        num_classes: int = 527,
+        drop_path: float = 0.1,
+        compress: float = 0.3,
+        spec_augment: dict | None = None,
+    ):
         super().__init__()
         self.stft = STFT(n_fft, hop_length)
         self.bands = BandSplit(n_fft, sample_rate, num_bands)
         self.net = CaREEncoder(
-            num_bands, self.bands.band_width, dim, image_channels, tuple(depths), tuple(heads),
-            connector_depth, connector_heads, window, patch_size, num_classes, drop_path, compress)
+            num_bands,
+            self.bands.band_width,
+            dim,
+            image_channels,
+            tuple(depths),
+            tuple(heads),
+            connector_depth,
+            connector_heads,
+            window,
+            patch_size,
+            num_classes,
+            drop_path,
+            compress,
+        )
         self.spec_augment = None if spec_augment is None else SpecAugment(**spec_augment)
         self.sample_rate, self.num_classes = sample_rate, num_classes
         self.query_dim = self.net.query_dim
 
-    def forward(self, wave: Tensor, lengths: Tensor | None = None,
-                mixup: Tensor | None = None) -> QueryOutput:
+    def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
         """Listen to `wave` `[B, T]`; see `Tagger`."""
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1])

@@ -46,12 +46,23 @@ class CaREEncoder(nn.Module):
         takes_query: the blocks can be given a query, as in the separation pass of `CaRESep`.
     """
 
-    def __init__(self, num_bands: int = 64, band_width: int = 27, dim: int = 96,
-                 image_channels: int = 32, depths: tuple[int, ...] = (2, 2, 6),
-                 heads: tuple[int, ...] = (4, 8, 16), connector_depth: int = 2,
-                 connector_heads: int = 32, window: int = 8, patch_size: int = 4,
-                 num_classes: int = 527, drop_path: float = 0.1, compress: float = 0.3,
-                 takes_query: bool = False):
+    def __init__(
+        self,
+        num_bands: int = 64,
+        band_width: int = 27,
+        dim: int = 96,
+        image_channels: int = 32,
+        depths: tuple[int, ...] = (2, 2, 6),
+        heads: tuple[int, ...] = (4, 8, 16),
+        connector_depth: int = 2,
+        connector_heads: int = 32,
+        window: int = 8,
+        patch_size: int = 4,
+        num_classes: int = 527,
+        drop_path: float = 0.1,
+        compress: float = 0.3,
+        takes_query: bool = False,
+    ):
         super().__init__()
         scale = 2 ** len(depths)
         if num_bands % (patch_size * scale):
@@ -74,15 +85,14 @@ class CaREEncoder(nn.Module):
         self.encoder, self.merges = nn.ModuleList(), nn.ModuleList()
         for i, (depth, head) in enumerate(zip(depths, heads)):
             d, at = dim * 2**i, sum(depths[:i])
-            self.encoder.append(
-                SwinStage(d, depth, head, window, bands >> i, query_dim, rates[at:at + depth]))
+            self.encoder.append(SwinStage(d, depth, head, window, bands >> i, query_dim, rates[at : at + depth]))
             self.merges.append(PatchMerge(d))
-        self.connector = SwinStage(e, connector_depth, connector_heads, window, bands // scale,
-                                   query_dim, rates[sum(depths):])
+        self.connector = SwinStage(
+            e, connector_depth, connector_heads, window, bands // scale, query_dim, rates[sum(depths) :]
+        )
         self.connector_norm = nn.LayerNorm(e)
         # Token-semantic head of HTS-AT: folds the frequency axis, looks at three frames.
-        self.head = nn.Conv2d(e, num_classes, (3, bands // scale), padding=(1, 0)) \
-            if num_classes else None
+        self.head = nn.Conv2d(e, num_classes, (3, bands // scale), padding=(1, 0)) if num_classes else None
 
     @property
     def token_frames(self) -> int:

@@ -7,8 +7,8 @@ section 2 and figures 1 and 2. Where the paper leaves a choice open, the line sa
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.nets.care_encoder import BandLinear, CaREEncoder
 from espnet2_ext.core.layers.swin import PatchExpand, SwinStage
+from espnet2_ext.core.nets.care_encoder import BandLinear, CaREEncoder
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
@@ -25,16 +25,41 @@ class CaRESep(CaREEncoder):
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
-    def __init__(self, num_bands: int = 64, band_width: int = 27, dim: int = 96,
-                 image_channels: int = 32, depths: tuple[int, ...] = (2, 2, 6),
-                 heads: tuple[int, ...] = (4, 8, 16), connector_depth: int = 2,
-                 connector_heads: int = 32, window: int = 8, patch_size: int = 4,
-                 num_classes: int = 527, mask_type: str = "magnitude", mask_bound: float = 2.0,
-                 image_skip: bool = True, drop_path: float = 0.1, compress: float = 0.3):
+    def __init__(
+        self,
+        num_bands: int = 64,
+        band_width: int = 27,
+        dim: int = 96,
+        image_channels: int = 32,
+        depths: tuple[int, ...] = (2, 2, 6),
+        heads: tuple[int, ...] = (4, 8, 16),
+        connector_depth: int = 2,
+        connector_heads: int = 32,
+        window: int = 8,
+        patch_size: int = 4,
+        num_classes: int = 527,
+        mask_type: str = "magnitude",
+        mask_bound: float = 2.0,
+        image_skip: bool = True,
+        drop_path: float = 0.1,
+        compress: float = 0.3,
+    ):
         super().__init__(
-            num_bands, band_width, dim, image_channels, depths, heads, connector_depth,
-            connector_heads, window, patch_size, num_classes, drop_path, compress,
-            takes_query=True)
+            num_bands,
+            band_width,
+            dim,
+            image_channels,
+            depths,
+            heads,
+            connector_depth,
+            connector_heads,
+            window,
+            patch_size,
+            num_classes,
+            drop_path,
+            compress,
+            takes_query=True,
+        )
         if mask_type not in MASK_TYPES:
             raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
@@ -45,15 +70,12 @@ class CaRESep(CaREEncoder):
             d = dim * 2**i
             self.expands.append(PatchExpand(2 * d, d))
             self.joins.append(nn.Linear(2 * d, d))
-            self.decoder.append(
-                SwinStage(d, depths[i], heads[i], window, bands >> i, self.query_dim))
+            self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, self.query_dim))
         self.patch_up = PatchExpand(dim, dim, patch_size)
         parts = 2 if mask_type == "complex" else 1
-        self.to_mask = BandLinear(
-            num_bands, dim + (image_channels if image_skip else 0), parts * band_width)
+        self.to_mask = BandLinear(num_bands, dim + (image_channels if image_skip else 0), parts * band_width)
 
-    def mask(self, spec: Tensor, frames: Tensor, query: Tensor,
-             level: Tensor | None = None) -> Tensor:
+    def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
         """Masks for several queries on each mixture.
 
         Args:
@@ -66,16 +88,14 @@ class CaRESep(CaREEncoder):
             `[B, Q, L, N, W]`, real in [0, 1] (`magnitude`) or complex (`complex`).
         """
         if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
-            raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], "
-                             f"got {list(query.shape)}")
+            raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
         b, q = query.shape[:2]
         length = spec.shape[1]
         query = query.flatten(0, 1)
         image = self.image(spec, frames, level)  # what does not depend on the query is done once
         x = self.tokens(image).repeat_interleave(q, 0)
         skips, x, _ = self.encode(x, frames.repeat_interleave(q).tolist(), query)
-        for expand, join, stage, (skip, valid) in zip(
-                self.expands, self.joins, self.decoder, reversed(skips)):
+        for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):
             x = join(torch.cat([expand(x), skip], dim=-1))
             x = stage(x, valid, query)
         x = self.patch_up(x)[:, :length]
@@ -91,8 +111,9 @@ class CaRESep(CaREEncoder):
         bound = self.mask_bound
         return torch.view_as_complex((x * (bound * torch.tanh(modulus / bound) / modulus)).float())
 
-    def forward(self, spec: Tensor, frames: Tensor, anchor: Tensor,
-                anchor_frames: Tensor) -> tuple[Tensor, QueryOutput]:
+    def forward(
+        self, spec: Tensor, frames: Tensor, anchor: Tensor, anchor_frames: Tensor
+    ) -> tuple[Tensor, QueryOutput]:
         """Both passes: masked spectra `[B, L, N, W]`, one anchor an item, and the query output."""
         out = self.embed(anchor, anchor_frames)
         mask = self.mask(spec, frames, out.embedding[:, None]).squeeze(1)

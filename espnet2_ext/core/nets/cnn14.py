@@ -25,8 +25,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_width: int, width: int):
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(w, width, 3, padding=1, bias=False) for w in (in_width, width))
+        self.convs = nn.ModuleList(nn.Conv2d(w, width, 3, padding=1, bias=False) for w in (in_width, width))
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in self.convs)
         for conv in self.convs:
             nn.init.xavier_uniform_(conv.weight)
@@ -60,12 +59,21 @@ class CNN14(Tagger):
         ValueError: another embedding, probabilities of no class, or bands that cannot be halved.
     """
 
-    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320,
-                 mel_bands: int = 64, low: float = 50.0, high: float = 14000.0,
-                 num_classes: int = 527,
-                 widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048),
-                 embedding: str = "latent", conv_dropout: float = 0.2, dropout: float = 0.5,
-                 spec_augment: dict | None = None):
+    def __init__(
+        self,
+        sample_rate: int = 32000,
+        n_fft: int = 1024,
+        hop_length: int = 320,
+        mel_bands: int = 64,
+        low: float = 50.0,
+        high: float = 14000.0,
+        num_classes: int = 527,
+        widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048),
+        embedding: str = "latent",
+        conv_dropout: float = 0.2,
+        dropout: float = 0.5,
+        spec_augment: dict | None = None,
+    ):
         super().__init__()
         self.least_frames = 2 ** (len(widths) - 1)
         if embedding not in EMBEDDINGS:
@@ -73,8 +81,7 @@ class CNN14(Tagger):
         if embedding == "probabilities" and not num_classes:
             raise ValueError("embedding 'probabilities' needs num_classes above 0")
         if mel_bands < self.least_frames:
-            raise ValueError(f"{len(widths)} blocks need {self.least_frames} mel bands or more, "
-                             f"got {mel_bands}")
+            raise ValueError(f"{len(widths)} blocks need {self.least_frames} mel bands or more, got {mel_bands}")
         width = widths[-1]
         self.sample_rate, self.num_classes, self.embedding = sample_rate, num_classes, embedding
         self.query_dim = width if embedding == "latent" else num_classes
@@ -88,8 +95,7 @@ class CNN14(Tagger):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, wave: Tensor, lengths: Tensor | None = None,
-                mixup: Tensor | None = None) -> QueryOutput:
+    def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
         """Listen to `wave` `[B, T]`; see `Tagger`."""
         x, frames = self.log_mel(wave, lengths, mixup)  # [B, L, N]
         x = F.pad(x, (0, 0, 0, max(0, self.least_frames - x.shape[1])))

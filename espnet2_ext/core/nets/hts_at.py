@@ -43,12 +43,25 @@ class HTSAT(Tagger):
         repeat: see above.
     """
 
-    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320,
-                 mel_bands: int = 64, low: float = 50.0, high: float = 14000.0,
-                 spec_size: int = 256, dim: int = 96, depths: tuple[int, ...] = (2, 2, 6, 2),
-                 heads: tuple[int, ...] = (4, 8, 16, 32), window: int = 8, patch_size: int = 4,
-                 num_classes: int = 527, drop_path: float = 0.1, spec_augment: dict | None = None,
-                 repeat: bool = True):
+    def __init__(
+        self,
+        sample_rate: int = 32000,
+        n_fft: int = 1024,
+        hop_length: int = 320,
+        mel_bands: int = 64,
+        low: float = 50.0,
+        high: float = 14000.0,
+        spec_size: int = 256,
+        dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 6, 2),
+        heads: tuple[int, ...] = (4, 8, 16, 32),
+        window: int = 8,
+        patch_size: int = 4,
+        num_classes: int = 527,
+        drop_path: float = 0.1,
+        spec_augment: dict | None = None,
+        repeat: bool = True,
+    ):
         super().__init__()
         scale = 2 ** (len(depths) - 1)
         self.token_frames = patch_size * scale
@@ -57,7 +70,8 @@ class HTSAT(Tagger):
         if spec_size % mel_bands or mel_bands % self.token_frames:
             raise ValueError(
                 f"spec_size must be a multiple of mel_bands, and mel_bands of {self.token_frames} "
-                f"(patch_size * {scale}): spec_size {spec_size}, mel_bands {mel_bands}")
+                f"(patch_size * {scale}): spec_size {spec_size}, mel_bands {mel_bands}"
+            )
         self.sample_rate, self.hop_length, self.num_classes = sample_rate, hop_length, num_classes
         self.folds, self.patch_size, self.repeat = spec_size // mel_bands, patch_size, repeat
         self.span = spec_size * self.folds
@@ -70,21 +84,20 @@ class HTSAT(Tagger):
         side, stages = spec_size // patch_size, []
         for i, (depth, head) in enumerate(zip(depths, heads)):
             at, tokens = sum(depths[:i]), side >> i
-            stages.append(SwinStage(dim * 2**i, depth, head, window, tokens, 0,
-                                    rates[at:at + depth], length=tokens))
+            stages.append(SwinStage(dim * 2**i, depth, head, window, tokens, 0, rates[at : at + depth], length=tokens))
         self.encoder, self.connector = nn.ModuleList(stages[:-1]), stages[-1]
         self.merges = nn.ModuleList(PatchMerge(dim * 2**i) for i in range(len(depths) - 1))
         self.connector_norm = nn.LayerNorm(e)
-        self.head = nn.Conv2d(e, num_classes, (3, mel_bands // self.token_frames),
-                              padding=(1, 0)) if num_classes else None
+        self.head = (
+            nn.Conv2d(e, num_classes, (3, mel_bands // self.token_frames), padding=(1, 0)) if num_classes else None
+        )
 
     # ---- clips to images and back ------------------------------------------------------------
 
     def starts(self, frames: int) -> list[int]:
         """First frames of the windows over a clip of so many log-mel frames."""
         windows = -(-frames // self.span)
-        return [round(i * (frames - self.span) / max(1, windows - 1)) for i in range(windows)] \
-            if windows > 1 else [0]
+        return [round(i * (frames - self.span) / max(1, windows - 1)) for i in range(windows)] if windows > 1 else [0]
 
     def copies(self, frames: int) -> int:
         """How often a clip of so many frames stands in its window."""
@@ -95,8 +108,7 @@ class HTSAT(Tagger):
         b, length, bands = x.shape
         x = x.repeat(1, self.copies(length), 1)
         if x.shape[1] < self.span:
-            x = F.interpolate(x[:, None], (self.span, bands), mode="bicubic",
-                              align_corners=True)[:, 0]
+            x = F.interpolate(x[:, None], (self.span, bands), mode="bicubic", align_corners=True)[:, 0]
         x = x.view(b, self.folds, -1, bands)
         return x.transpose(1, 2).flatten(2)
 
@@ -109,7 +121,7 @@ class HTSAT(Tagger):
         """Windows' framewise logits `[windows, B, L', K]` to those of the clip, `[B, L'', K]`."""
         starts = self.starts(frames)
         if len(starts) == 1:
-            return framewise[0, :, :-(-framewise.shape[2] // self.copies(frames))]
+            return framewise[0, :, : -(-framewise.shape[2] // self.copies(frames))]
         step, count = self.token_frames, -(-frames // self.token_frames)
         middle = (torch.arange(count) * step + step // 2).clamp(max=frames - 1)
         within = middle - torch.tensor(starts)[:, None]  # [windows, L'']
@@ -146,21 +158,25 @@ class HTSAT(Tagger):
         framewise = x.squeeze(-1).transpose(1, 2)
         return QueryOutput(embedding, framewise.mean(1), framewise)
 
-    def forward(self, wave: Tensor, lengths: Tensor | None = None,
-                mixup: Tensor | None = None) -> QueryOutput:
+    def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
         """Listen to `wave` `[B, T]`; see `Tagger`. Past an item's own frames framewise is 0."""
         x, frames = self.log_mel(wave, lengths, mixup)
         frames = frames.tolist()
         groups = {f: [i for i, g in enumerate(frames) if g == f] for f in sorted(set(frames))}
-        out = self.listen(torch.cat([
-            self.fold(x[items, start:min(start + self.span, f)])
-            for f, items in groups.items() for start in self.starts(f)]))
+        out = self.listen(
+            torch.cat(
+                [
+                    self.fold(x[items, start : min(start + self.span, f)])
+                    for f, items in groups.items()
+                    for start in self.starts(f)
+                ]
+            )
+        )
         order = torch.tensor(sum(groups.values(), [])).argsort().to(x.device)
         sizes = [len(self.starts(f)) * len(items) for f, items in groups.items()]
 
         def by_window(rows: Tensor) -> list[Tensor]:
-            return [part.unflatten(0, (-1, len(items)))
-                    for part, items in zip(rows.split(sizes), groups.values())]
+            return [part.unflatten(0, (-1, len(items))) for part, items in zip(rows.split(sizes), groups.values())]
 
         embedding = torch.cat([part.mean(0) for part in by_window(out.embedding)])[order]
         if self.head is None:

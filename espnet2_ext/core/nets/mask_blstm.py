@@ -50,8 +50,17 @@ class BLSTMMasker(nn.Module):
         input_norm: batch norm of each bin at the input, as the paper does for music.
     """
 
-    def __init__(self, num_bins: int, num_outputs: int, *, hidden: int = 600, layers: int = 3,
-                 mask_type: str = "magnitude", bound: float = 2.0, input_norm: bool = False):
+    def __init__(
+        self,
+        num_bins: int,
+        num_outputs: int,
+        *,
+        hidden: int = 600,
+        layers: int = 3,
+        mask_type: str = "magnitude",
+        bound: float = 2.0,
+        input_norm: bool = False,
+    ):
         super().__init__()
         if mask_type not in MASK_TYPES:
             raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
@@ -72,8 +81,7 @@ class BLSTMMasker(nn.Module):
             ValueError: another shape.
         """
         if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
-            raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], "
-                             f"got {list(spec.shape)}")
+            raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
         x = (spec.abs() + LOG_FLOOR).log()
         if self.norm is not None:
             x = self.normed(x, lengths)

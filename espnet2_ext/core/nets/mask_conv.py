@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet2_ext.core.layers.blstm import BLSTM, hide_padding
-from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
 from espnet2_ext.core.layers.mel import mel_filterbank
+from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
 
 _LOG_FLOOR = 1e-3  # lower, and the quiet frames between events govern the batch norm
 
@@ -37,16 +37,24 @@ class ConvMasker(nn.Module):
 
     PATCH = 2
 
-    def __init__(self, num_bins: int, num_outputs: int, *, mel_bands: int = 64,
-                 channels: tuple[int, ...] = (24, 48, 96), hidden: int = 64,
-                 mask_type: str = "magnitude", bound: float = 2.0, fs: int = 16000):
+    def __init__(
+        self,
+        num_bins: int,
+        num_outputs: int,
+        *,
+        mel_bands: int = 64,
+        channels: tuple[int, ...] = (24, 48, 96),
+        hidden: int = 64,
+        mask_type: str = "magnitude",
+        bound: float = 2.0,
+        fs: int = 16000,
+    ):
         super().__init__()
         self.step = self.PATCH * 2 ** (len(channels) - 1)
         if mask_type not in MASK_TYPES:
             raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
         if mel_bands % self.step:
-            raise ValueError(f"{len(channels)} levels need mel_bands to be a multiple of "
-                             f"{self.step}, not {mel_bands}")
+            raise ValueError(f"{len(channels)} levels need mel_bands to be a multiple of {self.step}, not {mel_bands}")
         self.num_bins, self.num_outputs = num_bins, num_outputs
         self.mask_type, self.bound = mask_type, bound
         bank = mel_filterbank(num_bins, mel_bands, fs)
@@ -74,8 +82,7 @@ class ConvMasker(nn.Module):
             ValueError: another shape.
         """
         if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
-            raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], "
-                             f"got {list(spec.shape)}")
+            raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
         frames = spec.shape[1]
         x = hide_padding(spec.abs(), lengths) @ self.bank
         x = self.norm(x.clamp(min=_LOG_FLOOR).log().transpose(1, 2)).transpose(1, 2)
@@ -112,8 +119,7 @@ class _Twice(nn.Sequential):
     def __init__(self, width_in: int, width: int):
         layers = []
         for w in (width_in, width):
-            layers += [nn.Conv2d(w, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-                       nn.ReLU(inplace=True)]
+            layers += [nn.Conv2d(w, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
 

@@ -42,8 +42,8 @@ class QueryBlock(nn.Module):
     def __init__(self, in_width: int, width: int, query_dim: int, momentum: float):
         super().__init__()
         self.layers = nn.ModuleList(
-            QueryLayer(nn.Conv2d(w, width, 3, padding=1, bias=False), query_dim, momentum)
-            for w in (in_width, width))
+            QueryLayer(nn.Conv2d(w, width, 3, padding=1, bias=False), query_dim, momentum) for w in (in_width, width)
+        )
 
     def forward(self, x: Tensor, query: Tensor, keep: Tensor | None) -> Tensor:
         for layer in self.layers:
@@ -103,28 +103,32 @@ class QueryUNet(nn.Module):
         ValueError: F - 1 cannot be halved n times.
     """
 
-    def __init__(self, query_dim: int = 2048, num_bins: int = 1025,
-                 widths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024), momentum: float = 0.01):
+    def __init__(
+        self,
+        query_dim: int = 2048,
+        num_bins: int = 1025,
+        widths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024),
+        momentum: float = 0.01,
+    ):
         super().__init__()
         self.query_dim, self.num_bins, self.grid_frames = query_dim, num_bins, 2 ** len(widths)
         if num_bins <= self.grid_frames or (num_bins - 1) % self.grid_frames:
-            raise ValueError(f"num_bins - 1 must be a multiple of {self.grid_frames} for "
-                             f"{len(widths)} down blocks, got num_bins {num_bins}")
+            raise ValueError(
+                f"num_bins - 1 must be a multiple of {self.grid_frames} for "
+                f"{len(widths)} down blocks, got num_bins {num_bins}"
+            )
         shared = query_dim, momentum
         self.norm = nn.BatchNorm1d(num_bins, momentum=momentum)
-        self.down = nn.ModuleList(
-            QueryBlock(a, b, *shared) for a, b in zip((1, *widths), widths))
+        self.down = nn.ModuleList(QueryBlock(a, b, *shared) for a, b in zip((1, *widths), widths))
         self.centre = QueryBlock(widths[-1], 2 * widths[-1], *shared)
         back = tuple(reversed(widths))
-        self.up = nn.ModuleList(
-            UpBlock(a, b, *shared) for a, b in zip((2 * widths[-1], *back), back))
+        self.up = nn.ModuleList(UpBlock(a, b, *shared) for a, b in zip((2 * widths[-1], *back), back))
         self.after = QueryBlock(widths[0], widths[0], *shared)
         self.last = nn.Conv2d(widths[0], 1, 1)
         nn.init.xavier_uniform_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def mask(self, spec: Tensor, frames: Tensor, query: Tensor,
-             level: Tensor | None = None) -> Tensor:
+    def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
         """Masks for several queries on each mixture.
 
         Args:
@@ -142,8 +146,7 @@ class QueryUNet(nn.Module):
         if spec.shape[-1] != self.num_bins:
             raise ValueError(f"expected a spectrum of {self.num_bins} bins, got {spec.shape[-1]}")
         if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
-            raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], "
-                             f"got {list(query.shape)}")
+            raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
         b, q = query.shape[:2]
         query, frames = query.flatten(0, 1), frames.to(spec.device)
         x = self._image(spec, frames)
@@ -155,7 +158,7 @@ class QueryUNet(nn.Module):
         x = self.centre(x, query, keeps[-1])
         for block, keep in zip(self.up, reversed(keeps[:-1])):
             x = block(x, skips.pop(), query, keep)
-        x = self.last(self.after(x, query, keeps[0]))[:, 0, :spec.shape[1]]
+        x = self.last(self.after(x, query, keeps[0]))[:, 0, : spec.shape[1]]
         return F.pad(x, (0, 1)).sigmoid().unflatten(0, (b, q))
 
     def _image(self, spec: Tensor, frames: Tensor) -> Tensor:

@@ -29,8 +29,16 @@ class SoundEventDetector(nn.Module):
     time_pool = 1  # frames of the spectrum in a frame of the logits
     cpu_values: int | None = None  # of the spectra in one pass, where more are slower on a CPU
 
-    def __init__(self, num_bins: int, num_classes: int, *, mel_bands: int | None,
-                 pooling: str = "max", fs: int = 16000, compress: float = 0.0):
+    def __init__(
+        self,
+        num_bins: int,
+        num_classes: int,
+        *,
+        mel_bands: int | None,
+        pooling: str = "max",
+        fs: int = 16000,
+        compress: float = 0.0,
+    ):
         super().__init__()
         self.num_bins, self.num_classes, self.compress = num_bins, num_classes, compress
         self.num_features = mel_bands or num_bins
@@ -45,8 +53,7 @@ class SoundEventDetector(nn.Module):
             ValueError: another shape, or complex.
         """
         if mag.dim() != 3 or mag.shape[-1] != self.num_bins or mag.is_complex():
-            raise ValueError(f"expected real magnitudes [B, L, {self.num_bins}], "
-                             f"got {mag.dtype} {list(mag.shape)}")
+            raise ValueError(f"expected real magnitudes [B, L, {self.num_bins}], got {mag.dtype} {list(mag.shape)}")
         x = hide_padding(mag, lengths)
         if self.mel is not None:
             x = x @ self.mel.to(x.dtype)
@@ -82,11 +89,19 @@ class RNNClassifier(SoundEventDetector):
         layers: of the LSTM.
     """
 
-    def __init__(self, num_bins: int, num_classes: int, *, mel_bands: int | None = 40,
-                 hidden: int = 100, layers: int = 2, pooling: str = "max", fs: int = 16000,
-                 compress: float = 0.0):
-        super().__init__(num_bins, num_classes, mel_bands=mel_bands, pooling=pooling, fs=fs,
-                         compress=compress)
+    def __init__(
+        self,
+        num_bins: int,
+        num_classes: int,
+        *,
+        mel_bands: int | None = 40,
+        hidden: int = 100,
+        layers: int = 2,
+        pooling: str = "max",
+        fs: int = 16000,
+        compress: float = 0.0,
+    ):
+        super().__init__(num_bins, num_classes, mel_bands=mel_bands, pooling=pooling, fs=fs, compress=compress)
         self.rnn = BLSTM(self.num_features, hidden, layers)
         self.out = nn.Linear(2 * hidden, num_classes)
 
@@ -110,11 +125,20 @@ class CRNNClassifier(SoundEventDetector):
     time_pool = 4
     POOLS = ((1, 2), (2, 2), (2, 2))  # frames, bins
 
-    def __init__(self, num_bins: int, num_classes: int, *, mel_bands: int | None = None,
-                 channels: tuple[int, ...] = (32, 64, 128), kernel: int = 5, hidden: int = 100,
-                 pooling: str = "max", fs: int = 16000, compress: float = 0.0):
-        super().__init__(num_bins, num_classes, mel_bands=mel_bands, pooling=pooling, fs=fs,
-                         compress=compress)
+    def __init__(
+        self,
+        num_bins: int,
+        num_classes: int,
+        *,
+        mel_bands: int | None = None,
+        channels: tuple[int, ...] = (32, 64, 128),
+        kernel: int = 5,
+        hidden: int = 100,
+        pooling: str = "max",
+        fs: int = 16000,
+        compress: float = 0.0,
+    ):
+        super().__init__(num_bins, num_classes, mel_bands=mel_bands, pooling=pooling, fs=fs, compress=compress)
         if len(channels) != len(self.POOLS):
             raise ValueError(f"channels must hold {len(self.POOLS)} numbers, not {list(channels)}")
         self.cpu_values = 2**22 // channels[0]  # 16 MiB of activations: caches, page faults

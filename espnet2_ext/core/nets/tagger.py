@@ -30,8 +30,7 @@ class Tagger(nn.Module):
     query_dim: int
     num_classes: int
 
-    def forward(self, wave: Tensor, lengths: Tensor | None = None,
-                mixup: Tensor | None = None) -> QueryOutput:
+    def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
         """Listen to `wave` `[B, T]`, of which `lengths` `[B]` samples count (None: all).
 
         mixup `[B]`: weight w of each item. The features x of an item become w x + (1 - w) x', x'

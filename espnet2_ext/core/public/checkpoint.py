@@ -52,7 +52,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
                 raise DataError(
                     f"{path}: is not a whole checkpoint of PyTorch ({reason(e)}). If it is whole "
                     "and you trust its makers, read it with torch.load(..., weights_only=False) "
-                    "where it was made, and save its tensors alone") from e
+                    "where it was made, and save its tensors alone"
+                ) from e
             strangers.append(refused[1])
     if not isinstance(state, dict):
         raise DataError(f"{path}: holds no weights by name but a {type(state).__name__}")

@@ -18,8 +18,7 @@ BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_trac
 _CNN10 = 4  # blocks
 
 
-def convert(state: dict, sample_rate: int = 32000, low: float = 50.0,
-            high: float = 14000.0) -> dict[str, Tensor]:
+def convert(state: dict, sample_rate: int = 32000, low: float = 50.0, high: float = 14000.0) -> dict[str, Tensor]:
     """A public checkpoint's tensors as the state dict of a `CNN14` of the same sizes.
 
     Args:
@@ -38,8 +37,7 @@ def convert(state: dict, sample_rate: int = 32000, low: float = 50.0,
     check_names(state, [*names, *LOG_MEL])
     mel = state["logmel_extractor.melW"]
     log_mel = LogMel(sample_rate, 2 * (len(mel) - 1), mel_bands=mel.shape[1], low=low, high=high)
-    return {**log_mel_weights(state, log_mel),
-            **{ours: state[public] for public, ours in names.items()}}
+    return {**log_mel_weights(state, log_mel), **{ours: state[public] for public, ours in names.items()}}
 
 
 def _blocks(keys: Iterable[str]) -> int:

@@ -13,15 +13,22 @@ from torch import Tensor
 from espnet2_ext.core.layers.log_mel import LogMel
 from espnet2_ext.core.public.keys import LOG_MEL, check_names, log_mel_weights, unwrap
 
-_BLOCK = {"norm1": "norm1", "attn.qkv": "attn.qkv", "attn.proj": "attn.proj", "norm2": "norm2",
-          "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2"}
+_BLOCK = {
+    "norm1": "norm1",
+    "attn.qkv": "attn.qkv",
+    "attn.proj": "attn.proj",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.2",
+}
 # Computed from the map's size, and a linear layer that the token-semantic head replaced.
-_UNUSED = re.compile(r"layers\.\d+\.blocks\.\d+\.(attn_mask|attn\.relative_position_index)"
-                     r"|head\.(weight|bias)")
+_UNUSED = re.compile(
+    r"layers\.\d+\.blocks\.\d+\.(attn_mask|attn\.relative_position_index)"
+    r"|head\.(weight|bias)"
+)
 
 
-def convert(state: dict, sample_rate: int = 32000, low: float = 50.0,
-            high: float = 14000.0) -> dict[str, Tensor]:
+def convert(state: dict, sample_rate: int = 32000, low: float = 50.0, high: float = 14000.0) -> dict[str, Tensor]:
     """A public checkpoint's tensors as the state dict of an `HTSAT` of the same sizes.
 
     Args:
@@ -31,8 +38,9 @@ def convert(state: dict, sample_rate: int = 32000, low: float = 50.0,
     Raises:
         DataError: missing or unknown keys, or another front end; the message names the key.
     """
-    state = {key: value for key, value in unwrap(state, "patch_embed.proj.weight").items()
-             if not _UNUSED.fullmatch(key)}
+    state = {
+        key: value for key, value in unwrap(state, "patch_embed.proj.weight").items() if not _UNUSED.fullmatch(key)
+    }
     names = dict(_names(_depths(state)))
     check_names(state, [*names, *LOG_MEL])
     mel = state["logmel_extractor.melW"]
@@ -51,8 +59,12 @@ def _depths(keys: Iterable[str]) -> list[int]:
 
 def _names(depths: list[int]) -> Iterator[tuple[str, str]]:
     """Public and our name of every parameter after the front end."""
-    layers = {"patch_embed.proj": "patch_embed", "patch_embed.norm": "patch_norm",
-              "norm": "connector_norm", "tscam_conv": "head"}
+    layers = {
+        "patch_embed.proj": "patch_embed",
+        "patch_embed.norm": "patch_norm",
+        "norm": "connector_norm",
+        "tscam_conv": "head",
+    }
     for i, depth in enumerate(depths):
         last = i == len(depths) - 1
         stage = "connector" if last else f"encoder.{i}"

@@ -28,8 +28,9 @@ def unwrap(state: dict, landmark: str) -> dict[str, Tensor]:
             state = state[key]
     found = [key for key in state if f".{key}".endswith(f".{landmark}")]
     if len(found) != 1:
-        raise DataError(f"expected one key {landmark!r} in the checkpoint, found {len(found)}: is "
-                        "it another network's?")
+        raise DataError(
+            f"expected one key {landmark!r} in the checkpoint, found {len(found)}: is it another network's?"
+        )
     prefix = found[0].removesuffix(landmark)
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
@@ -37,18 +38,25 @@ def unwrap(state: dict, landmark: str) -> dict[str, Tensor]:
 def check_names(found: Iterable[str], expected: Iterable[str]) -> None:
     """Raise a DataError that names what is missing and what is unknown, if anything."""
     found, expected = set(found), set(expected)
-    faults = [f"{len(names)} {what} ({', '.join(sorted(names)[:_SHOWN])}"
-              f"{', ...' if len(names) > _SHOWN else ''})"
-              for what, names in (("missing", expected - found), ("unknown", found - expected))
-              if names]
+    faults = [
+        f"{len(names)} {what} ({', '.join(sorted(names)[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        for what, names in (("missing", expected - found), ("unknown", found - expected))
+        if names
+    ]
     if faults:
         raise DataError(f"the checkpoint's keys do not fit the network: {'; '.join(faults)}")
 
 
-LOG_MEL = ["spectrogram_extractor.stft.conv_real.weight",
-           "spectrogram_extractor.stft.conv_imag.weight", "logmel_extractor.melW",
-           "bn0.weight", "bn0.bias", "bn0.running_mean", "bn0.running_var",
-           "bn0.num_batches_tracked"]
+LOG_MEL = [
+    "spectrogram_extractor.stft.conv_real.weight",
+    "spectrogram_extractor.stft.conv_imag.weight",
+    "logmel_extractor.melW",
+    "bn0.weight",
+    "bn0.bias",
+    "bn0.running_mean",
+    "bn0.running_var",
+    "bn0.num_batches_tracked",
+]
 
 
 def log_mel_weights(state: dict[str, Tensor], log_mel: LogMel) -> dict[str, Tensor]:
@@ -66,9 +74,10 @@ def log_mel_weights(state: dict[str, Tensor], log_mel: LogMel) -> dict[str, Tens
     window = log_mel.window.double()
     ours = [(angle.cos() * window)[:, None], (-angle.sin() * window)[:, None], log_mel.bank]
     for key, value in zip(LOG_MEL, ours):
-        if state[key].shape != value.shape \
-                or (state[key] - value).abs().max() > 1e-3 * value.abs().max():
-            raise DataError(f"{key} {list(state[key].shape)} is not that of the network's front "
-                            f"end {list(value.shape)}: other window, rate (sample_rate) or mel "
-                            "bands (low, high)?")
+        if state[key].shape != value.shape or (state[key] - value).abs().max() > 1e-3 * value.abs().max():
+            raise DataError(
+                f"{key} {list(state[key].shape)} is not that of the network's front "
+                f"end {list(value.shape)}: other window, rate (sample_rate) or mel "
+                "bands (low, high)?"
+            )
     return {f"log_mel.{key}": state[key] for key in LOG_MEL if key.startswith("bn0.")}

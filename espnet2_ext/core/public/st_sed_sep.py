@@ -28,8 +28,11 @@ def convert(state: dict) -> dict[str, Tensor]:
     Raises:
         DataError: missing or unknown keys; the message names them.
     """
-    state = {key: value for key, value in unwrap(state, _LANDMARK).items()
-             if not key.startswith(_TAGGER) and not _COMPUTED.fullmatch(key)}
+    state = {
+        key: value
+        for key, value in unwrap(state, _LANDMARK).items()
+        if not key.startswith(_TAGGER) and not _COMPUTED.fullmatch(key)
+    }
     names = dict(_names())
     check_names(state, names)
     return {ours: state[public] for public, ours in names.items()}
@@ -41,8 +44,7 @@ def convert_tagger(state: dict) -> dict[str, Tensor]:
     Raises:
         DataError: missing or unknown keys, or another front end; the message names the key.
     """
-    state = {key: value for key, value in unwrap(state, _LANDMARK).items()
-             if key.startswith(_TAGGER)}
+    state = {key: value for key, value in unwrap(state, _LANDMARK).items() if key.startswith(_TAGGER)}
     return hts_at.convert(state) if state else {}
 
 

@@ -4,8 +4,17 @@ import pickle
 import struct
 
 # What `torch.load` raises on a file that is cut off, damaged or something else.
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError,
-              AttributeError, AssertionError, struct.error)
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 _REASON = "WeightsUnpickler error:"  # stands behind a page of general advice
 
 

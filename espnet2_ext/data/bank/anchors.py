@@ -38,8 +38,7 @@ def best_starts(activity: np.ndarray, edges: np.ndarray, samples: int, num: int)
     last = max(samples - num, 0)
     edges = np.asarray(edges, np.float64)
     starts = np.unique(np.clip(np.rint([*edges, *(edges - num), last]), 0, last)).astype(np.int64)
-    whole = np.vstack([np.zeros(activity.shape[1]),
-                       np.cumsum(np.diff(edges)[:, None] * activity, axis=0)])
+    whole = np.vstack([np.zeros(activity.shape[1]), np.cumsum(np.diff(edges)[:, None] * activity, axis=0)])
     total = _at(whole, edges, starts + num) - _at(whole, edges, starts)
     return starts[np.argmax(total >= total.max(axis=0) * _EQUAL, axis=0)]
 
@@ -52,8 +51,7 @@ def _at(values: np.ndarray, edges: np.ndarray, places: np.ndarray) -> np.ndarray
     return (1 - share) * values[right - 1] + share * values[right]
 
 
-def write_anchors(path: str | os.PathLike, bank: ClipBank, start: np.ndarray, num: int,
-                  model: str) -> None:
+def write_anchors(path: str | os.PathLike, bank: ClipBank, start: np.ndarray, num: int, model: str) -> None:
     """Write a table.
 
     Args:
@@ -64,8 +62,15 @@ def write_anchors(path: str | os.PathLike, bank: ClipBank, start: np.ndarray, nu
     if len(start) != indptr[-1]:
         raise ValueError(f"{len(start)} starts for {indptr[-1]} labels")
     with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        np.savez(f, indptr=indptr, classes=np.concatenate(classes).astype(np.int32),
-                 start=np.asarray(start, np.int64), num=num, model=model, **bank_key(bank))
+        np.savez(
+            f,
+            indptr=indptr,
+            classes=np.concatenate(classes).astype(np.int32),
+            start=np.asarray(start, np.int64),
+            num=num,
+            model=model,
+            **bank_key(bank),
+        )
 
 
 class AnchorTable:
@@ -86,15 +91,13 @@ class AnchorTable:
         try:
             with np.load(path) as z:
                 if lacks := set(ARRAYS) - set(z.files):
-                    raise DataError(f"{path}: not a table of anchors, it has no "
-                                    f"{', '.join(sorted(lacks))}")
+                    raise DataError(f"{path}: not a table of anchors, it has no {', '.join(sorted(lacks))}")
                 self._indptr, self._classes, self._start = (z[n] for n in ARRAYS[:3])
                 self.num, self.fs, self.model = int(z["num"]), int(z["fs"]), str(z["model"])
                 self.key = {"fs": self.fs} | {n: str(z[n]) for n in ARRAYS if n.endswith("_hash")}
         except FileNotFoundError:
             raise DataError(f"{path}: no such table of anchors") from None
-        except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error,
-                zipfile.BadZipFile) as e:  # fmt: skip
+        except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as e:
             raise e if isinstance(e, DataError) else DataError(f"{path}: {e}") from e
 
     def __reduce__(self):
@@ -108,13 +111,12 @@ class AnchorTable:
         """
         theirs = bank_key(bank)
         if self.key != theirs or len(bank) + 1 != len(self._indptr):
-            differ = ", ".join(f"{k} {v}, there {theirs[k]}" for k, v in self.key.items()
-                               if v != theirs[k])
-            raise DataError(f"{self.path}: was made of other clips or classes than {bank.path} "
-                            f"holds ({differ})")
+            differ = ", ".join(f"{k} {v}, there {theirs[k]}" for k, v in self.key.items() if v != theirs[k])
+            raise DataError(f"{self.path}: was made of other clips or classes than {bank.path} holds ({differ})")
         if num is not None and num != self.num:
-            raise DataError(f"{self.path}: its segments are {self.num / self.fs:g} s long, but "
-                            f"{num / bank.fs:g} s are asked for")
+            raise DataError(
+                f"{self.path}: its segments are {self.num / self.fs:g} s long, but {num / bank.fs:g} s are asked for"
+            )
 
     def __call__(self, clip: int, k: int, num: int) -> int | None:
         """Start of the best segment of class `k` in a clip, in samples.

@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_ext.audio.flac import encode_flac, seek_points, to_int16
 from espnet2_ext.audio.read import ark_header, read_audio, resample, to_mono
 from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, tables
-from espnet2_ext.data.bank.tables import shard_path, write_classes, write_index
-from espnet2_ext.audio.flac import encode_flac, seek_points, to_int16
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.bank.scan import sound_hash, summarise
+from espnet2_ext.data.bank.tables import shard_path, write_classes, write_index
 from espnet2_ext.data.tables import Entry, file_digest, read_labels, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
+from espnet2_ext.util.parallel import map_parts
 
 
 class Item(NamedTuple):
@@ -48,9 +48,7 @@ class Settings:
 
     def sized(self, clips: int) -> "Settings":
         """The same with a number of clips a shard that suits `clips` where none was given."""
-        return replace(
-            self, clips_per_shard=self.clips_per_shard or min(max(-(-clips // 64), 16), 4096)
-        )
+        return replace(self, clips_per_shard=self.clips_per_shard or min(max(-(-clips // 64), 16), 4096))
 
 
 def archive(
@@ -183,9 +181,7 @@ def prepare(item: Item, fs: int) -> tuple[np.ndarray, bool]:
     return to_int16(x), bool(np.abs(x).max(initial=0) > 1)
 
 
-def _put(
-    f, key: str, pcm: np.ndarray, settings: Settings, target: Path
-) -> tuple[int, int, np.ndarray]:
+def _put(f, key: str, pcm: np.ndarray, settings: Settings, target: Path) -> tuple[int, int, np.ndarray]:
     """Append a clip; returns offset and bytes of the sound itself, and its seek points."""
     if settings.format == "pcm16":
         head, data, points = b"", pcm.tobytes(), np.zeros(0, np.uint32)

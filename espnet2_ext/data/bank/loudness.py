@@ -12,9 +12,9 @@ import numpy as np
 
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import bank_digest
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
 GATE = 0.4  # seconds of a gating block
@@ -55,9 +55,7 @@ def loudness(x: np.ndarray, fs: int) -> float:
     return float(one_block.integrated_loudness(np.append(x, 0.0)))  # not shorter than its block
 
 
-def bank_loudness(
-    bank: ClipBank, *, num_workers: int | None = None, scheduler: str | None = None
-) -> np.ndarray:
+def bank_loudness(bank: ClipBank, *, num_workers: int | None = None, scheduler: str | None = None) -> np.ndarray:
     """Loudness of every clip of a bank: float64 [N] in LUFS, minus infinity for silent ones.
 
     Kept beside the bank as `loudness.npy`, with `loudness.json` to tell of which clips, and

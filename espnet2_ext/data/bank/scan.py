@@ -13,21 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.audio.read import MissingAudio, read_audio, to_mono
 from espnet2_ext.audio.flac import to_int16
-from espnet2_ext.util.parallel import map_parts
-from espnet2_ext.data.tables import (
-    MANIFEST,
-    STATUSES,
-    Clip,
-    Entry,
-    file_digest,
-    read_clips,
-    read_manifest,
-    tsv_line,
-)
+from espnet2_ext.audio.read import MissingAudio, read_audio, to_mono
+from espnet2_ext.data.tables import MANIFEST, STATUSES, Clip, Entry, file_digest, read_clips, read_manifest, tsv_line
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
 
@@ -149,9 +140,7 @@ def examine(clip: Clip, limits: Limits) -> Entry:
 
     def entry(status, detail="", rate=0, shape=(0, 0), digest=""):
         detail = " ".join(detail.split())
-        return Entry(
-            clip.id, status, rate, shape[1], shape[0], digest, clip.labels, clip.source, detail
-        )
+        return Entry(clip.id, status, rate, shape[1], shape[0], digest, clip.labels, clip.source, detail)
 
     if not clip.source:
         return entry("missing", "not found among the audio given")

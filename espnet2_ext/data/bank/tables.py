@@ -32,9 +32,7 @@ def write_classes(out_dir: Path, lists: list[list[int]], num_classes: int) -> No
     _save(out_dir, "clips.indices", owner[np.argsort(indices, kind="stable")].astype(np.int64))
 
 
-def write_index(
-    out_dir: Path, good: list[Entry], parts: list[Path], fs: int, format: str
-) -> dict:
+def write_index(out_dir: Path, good: list[Entry], parts: list[Path], fs: int, format: str) -> dict:
     """Write what says where each clip lies; returns figures for `bank.json`."""
     index, clipped = _merge_parts(out_dir, parts, format)
     _save(out_dir, "ids", np.array([e.id.encode() for e in good]))

@@ -52,10 +52,7 @@ def prepare_audioset(
     sources = find_audio(audio, hdf5_rate)
     counts = {}
     for name, segments in lists.items():
-        clips = [
-            Clip(id_, mids, _source(sources, *key, whole=id_ == key[0]))
-            for key, (id_, mids) in segments.items()
-        ]
+        clips = [Clip(id_, mids, _source(sources, *key, whole=id_ == key[0])) for key, (id_, mids) in segments.items()]
         found = sum(bool(c.source) for c in clips)
         if not found:
             raise DataError(
@@ -70,9 +67,7 @@ def prepare_audioset(
     return counts
 
 
-def read_class_labels(
-    path: str | os.PathLike, ontology: str | os.PathLike | None = None
-) -> list[Label]:
+def read_class_labels(path: str | os.PathLike, ontology: str | os.PathLike | None = None) -> list[Label]:
     """Read `class_labels_indices.csv` (columns index, mid, display_name).
 
     Raises:
@@ -157,9 +152,7 @@ def _segment(row: list[str], where: str) -> tuple[tuple[str, float, float], tupl
         ytid, start, end, mids = row
         key = ytid, float(start), float(end)
     except ValueError:
-        raise DataError(
-            f'{where}: expected YTID, start, end, "mid,mid", found {len(row)} fields: {row}'
-        ) from None
+        raise DataError(f'{where}: expected YTID, start, end, "mid,mid", found {len(row)} fields: {row}') from None
     mids = tuple(m.strip() for m in mids.split(","))
     if not ytid or any(c.isspace() for c in ytid) or not 0 <= key[1] < key[2] or not all(mids):
         raise DataError(f"{where}: no id, no class, or an end that is not past the start: {row}")

@@ -48,9 +48,7 @@ def read_meta(root: str | os.PathLike) -> list[dict]:
 
 
 def prepare_esc50(
-    root: str | os.PathLike,
-    data_dir: str | os.PathLike,
-    sets: dict[str, Collection[int]],
+    root: str | os.PathLike, data_dir: str | os.PathLike, sets: dict[str, Collection[int]]
 ) -> dict[str, int]:
     """Write `data_dir/labels.tsv` and for each set `data_dir/SET/clips.tsv`.
 

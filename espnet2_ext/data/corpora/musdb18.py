@@ -19,23 +19,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
-from espnet2_ext.util.names import safe_id, unique
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.audio.stems import SUFFIX, read_mono_stems
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.names import safe_id, unique
+from espnet2_ext.util.parallel import map_parts
 
 CLASSES = ("bass", "drums", "vocals")  # the three of Pishdadian et al., "Finding Strength ..."
 OTHER = ("none", "class", "unlabelled")
 # The songs that the corpus' own tools hold out for validation; with them the paper's 86 and 14.
-VALIDATION = frozenset({
-    "ANiMAL - Rockshow", "Actions - One Minute Smile", "Alexander Ross - Goodbye Bolero",
-    "Clara Berry And Wooldog - Waltz For My Victims", "Fergessen - Nos Palpitants",
-    "James May - On The Line", "Johnny Lokke - Promises & Lies", "Leaf - Summerghost",
-    "Meaxic - Take A Step", "Patrick Talbot - A Reason To Leave", "Skelpolu - Human Mistakes",
-    "Traffic Experiment - Sirens", "Triviul - Angelsaint", "Young Griffo - Pennies",
-})  # fmt: skip
+VALIDATION = frozenset(
+    {
+        "ANiMAL - Rockshow",
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
 
 log = logging.getLogger(__name__)
 
@@ -154,9 +165,7 @@ def _clip(song: Song, stem: str, classes: Sequence[str], decoded: Path) -> Clip:
     return Clip(f"{song.id}.{stem}", labels, str(source) if source.is_file() else "")
 
 
-def _decode_all(
-    songs: list[Song], stems: Sequence[str], out: Path, fs: int, num_workers, scheduler
-) -> None:
+def _decode_all(songs: list[Song], stems: Sequence[str], out: Path, fs: int, num_workers, scheduler) -> None:
     """Decode stem files that were not decoded before, or have changed since."""
     items = []
     for song in songs:
@@ -177,12 +186,7 @@ def _decode_all(
 
 
 def decode_part(
-    items: Sequence[tuple[str, str, int, int]],
-    path: Path,
-    *,
-    out: str,
-    stems: tuple[str, ...],
-    fs: int,
+    items: Sequence[tuple[str, str, int, int]], path: Path, *, out: str, stems: tuple[str, ...], fs: int
 ) -> None:
     """Write the stems of (id, stem file, ..) as FLAC files, 16 bit, mono, `fs` Hz; then `path`."""
     for id_, file, *_ in items:

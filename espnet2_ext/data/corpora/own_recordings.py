@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.util.names import safe_id
 from espnet2_ext.data.corpora.own_clips import DELIMITERS, SETS
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import safe_id
 
 COLUMNS = {"clip": ("path", "labels"), "frame": ("path", "onset", "offset", "label")}
 MORE = {"set", "group"}
@@ -74,10 +74,7 @@ class OwnTables:
 
 
 def read_tables(
-    tables: Sequence[str | os.PathLike],
-    *,
-    classes: Sequence[str] = (),
-    allow_unlabelled: bool = False,
+    tables: Sequence[str | os.PathLike], *, classes: Sequence[str] = (), allow_unlabelled: bool = False
 ) -> OwnTables:
     """Read tables of either kind and check what can be checked without the sounds.
 
@@ -102,8 +99,7 @@ def read_tables(
         problems.append(Problem(", ".join(map(str, tables)), "no recording is named in it"))
     problems += _strangers(recordings, classes)
     names = list(classes) or sorted({m.label for r in recordings for m in r.marks})
-    problems += [Problem("classes", f"{n!r} is named twice") for n, c in Counter(names).items()
-                 if c > 1]  # fmt: skip
+    problems += [Problem("classes", f"{n!r} is named twice") for n, c in Counter(names).items() if c > 1]
     return OwnTables(recordings, names, problems)
 
 
@@ -146,9 +142,7 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
 def _fields(table: Path, header: list[str], lines: Iterable) -> Iterator[tuple[int, dict]]:
     for number, row in lines:
         if len(row) != len(header):
-            raise _Broken(
-                f"{table}:{number}", f"{len(row)} fields where {len(header)} are expected"
-            )
+            raise _Broken(f"{table}:{number}", f"{len(row)} fields where {len(header)} are expected")
         yield number, dict(zip(header, (v.strip() for v in row)))
 
 
@@ -161,8 +155,9 @@ def _add(found: dict, table: Path, known: str, line: int, row: dict, unlabelled:
     where = f"{table}:{line}"
     marks = list(_marks(known, row, where))
     path = Path(os.path.normpath(table.parent.resolve() / row["path"]))
-    new = Recording(path, known, where, row.get("set", ""), row.get("group") or row["path"],
-                    _name(path, table.parent.resolve()))  # fmt: skip
+    new = Recording(
+        path, known, where, row.get("set", ""), row.get("group") or row["path"], _name(path, table.parent.resolve())
+    )
     old = found.get(path)
     if old and (known == "clip" or old.known == "clip"):
         raise DataError(f"{row['path']} is there already, see {old.where}")

@@ -48,9 +48,7 @@ def parse_sets(texts: Sequence[str]) -> dict[str, list[Part]]:
         try:
             parts = [part for item in folds.split(",") for part in _parts(item)]
         except ValueError:
-            raise DataError(
-                f"set {text!r}: expected NAME:FOLDS, as in train:1-6, test:9,10 or valid:2/1of2"
-            ) from None
+            raise DataError(f"set {text!r}: expected NAME:FOLDS, as in train:1-6, test:9,10 or valid:2/1of2") from None
         if not name or name in sets or "/" in name:
             raise DataError(f"set {text!r}: a name is missing or there twice")
         sets[name] = parts
@@ -145,11 +143,7 @@ def _write_set(name: str, rows: list[dict], here: dict, data_dir: Path) -> dict:
     if not rows:
         raise DataError(f"set {name}: no slice of these classes in its folds")
     clips = [
-        Clip(
-            Path(row["slice_file_name"]).stem,
-            (row["class"],),
-            here.get((row["fold"], row["slice_file_name"]), ""),
-        )
+        Clip(Path(row["slice_file_name"]).stem, (row["class"],), here.get((row["fold"], row["slice_file_name"]), ""))
         for row in rows
     ]
     write_clips(data_dir / name / "clips.tsv", sorted(clips))

@@ -10,8 +10,8 @@ import numpy as np
 from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, with_ids
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.loudness import bank_loudness
-from espnet2_ext.data.mixtures.stats import count, write_statistics
 from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table
+from espnet2_ext.data.mixtures.stats import count, write_statistics
 from espnet2_ext.errors import DataError
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -79,10 +79,15 @@ def draw_table(
     shares = parse_known(known)
     rules = {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in rules.items()}
     key = {
-        "fs": bank.fs, "classes": list(classes), "mixtures": mixtures, "seed": seed,
-        "n_fft": n_fft, "hop": hop, "bank_hash": bank_digest(bank),
+        "fs": bank.fs,
+        "classes": list(classes),
+        "mixtures": mixtures,
+        "seed": seed,
+        "n_fft": n_fft,
+        "hop": hop,
+        "bank_hash": bank_digest(bank),
         "settings": {"known": known, **rules},
-    }  # fmt: skip
+    }
     if (there := _there(folder, key)) is not None:
         log.info("%s: is there, of %d mixtures", folder, mixtures)
         return there

@@ -27,8 +27,7 @@ from espnet2_ext.util.files import write_text
 VERSION = 1
 MIXTURES = ("id", "samples", "known")
 EVENTS = ("mixture", "class", "clip", "start", "onset", "samples", "gain")
-_INFO = {"fs", "classes", "mixtures", "events", "n_fft", "hop", "frame_prior", "clip_prior",
-         "table_hash"}  # fmt: skip
+_INFO = {"fs", "classes", "mixtures", "events", "n_fft", "hop", "frame_prior", "clip_prior", "table_hash"}
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +143,20 @@ def write_table(
     frame, clip = _priors(mixtures, len(classes), n_fft, hop)
     _report(folder, classes, frame)
     info = {
-        "fs": fs, "classes": list(classes), "mixtures": len(mixtures), "events": len(arrays["cls"]),
-        "seed": seed, "settings": settings or {}, "n_fft": n_fft, "hop": hop,
-        "frame_prior": frame.tolist(), "clip_prior": clip.tolist(), "bank_hash": bank_hash,
-        "table_hash": table_hash(folder), "version": VERSION,
-    }  # fmt: skip
+        "fs": fs,
+        "classes": list(classes),
+        "mixtures": len(mixtures),
+        "events": len(arrays["cls"]),
+        "seed": seed,
+        "settings": settings or {},
+        "n_fft": n_fft,
+        "hop": hop,
+        "frame_prior": frame.tolist(),
+        "clip_prior": clip.tolist(),
+        "bank_hash": bank_hash,
+        "table_hash": table_hash(folder),
+        "version": VERSION,
+    }
     write_text(folder / "table.json", json.dumps(info, indent=1) + "\n")
     return info
 
@@ -232,12 +240,18 @@ def _read(folder: Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
     start, onset, num = np.array(numbers, np.int64).reshape(3, -1)
     names = np.array([v.encode() for v in ids])
     return {
-        "id": names, "order": np.argsort(names), "samples": np.array(samples, np.int64),
+        "id": names,
+        "order": np.argsort(names),
+        "samples": np.array(samples, np.int64),
         "known": np.array([KNOWN.index(v) for v in known], np.int8),
-        "indptr": np.concatenate([[0], np.cumsum(counts)]), "cls": np.array(cls, np.int32),
-        "clip": np.array([v.encode() for v in clip], bytes), "start": start, "onset": onset,
-        "num": num, "gain": np.array(gain, np.float64),
-    }  # fmt: skip
+        "indptr": np.concatenate([[0], np.cumsum(counts)]),
+        "cls": np.array(cls, np.int32),
+        "clip": np.array([v.encode() for v in clip], bytes),
+        "start": start,
+        "onset": onset,
+        "num": num,
+        "gain": np.array(gain, np.float64),
+    }
 
 
 def _read_mixtures(path: Path) -> tuple[list[str], list[int], list[str]]:

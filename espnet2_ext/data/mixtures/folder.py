@@ -12,21 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.core.mixing.anchors import peak_start
 from espnet2_ext.core.mixing.pair_drawer import Pair, render
-from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
 from espnet2_ext.data.mixtures.pair_list import format_list, text_hash
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.mixtures.render import clear, merge, part_name, part_size_of, read_json
 from espnet2_ext.data.tables import write_labels
 from espnet2_ext.util.files import write_text
+from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
 PEAK = 32766 / 32768  # highest sample that 16 bits hold on both sides, with room for rounding
 # table -> sound of target 1 or 2 in the archive
-_TABLES = {"wav": "mix", "spk1": "ref{}", "enroll_self": "ref{}", "enroll_other": "other{}",
-           "absent": "absent{}"}  # fmt: skip
+_TABLES = {"wav": "mix", "spk1": "ref{}", "enroll_self": "ref{}", "enroll_other": "other{}", "absent": "absent{}"}
 
 
 def render_folder(
@@ -80,13 +79,16 @@ def render_folder(
 
 def _render_all(pairs, bank, out_dir, part_size, key, num_workers, scheduler) -> list[Path]:
     size = part_size or part_size_of(len(pairs))
-    fn = functools.partial(
-        render_part, bank=str(bank.path), out_dir=str(out_dir), part_size=size, about=key
-    )
+    fn = functools.partial(render_part, bank=str(bank.path), out_dir=str(out_dir), part_size=size, about=key)
     return map_parts(
-        fn, list(enumerate(pairs)), out_dir / "parts", part_size=size, num_workers=num_workers,
-        scheduler=scheduler, desc=out_dir.name,
-    )  # fmt: skip
+        fn,
+        list(enumerate(pairs)),
+        out_dir / "parts",
+        part_size=size,
+        num_workers=num_workers,
+        scheduler=scheduler,
+        desc=out_dir.name,
+    )
 
 
 def render_part(items: Sequence[tuple[int, Pair]], path: Path, **settings) -> None:

@@ -16,19 +16,12 @@ from typing import NamedTuple
 
 from espnet2_ext.core.mixing.events import Event, Mixture
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.event_table import bank_digest, write_table
-from espnet2_ext.util.names import unique
 from espnet2_ext.data.corpora.own_clips import Sound, split
 from espnet2_ext.data.corpora.own_recordings import Problem, Recording, read_tables
-from espnet2_ext.data.tables import (
-    Clip,
-    Label,
-    read_tsv,
-    write_clips,
-    write_labels,
-    write_tsv,
-)
+from espnet2_ext.data.mixtures.event_table import bank_digest, write_table
+from espnet2_ext.data.tables import Clip, Label, read_tsv, write_clips, write_labels, write_tsv
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import unique
 
 MARKS = ("clip", "known", "class", "onset", "offset", "where")
 SLACK = 0.01  # seconds by which an offset may lie past the end: tables are rounded
@@ -58,9 +51,7 @@ def split_recordings(
     return sets
 
 
-def class_problems(
-    sets: dict[str, list[Recording]], classes: Sequence[str]
-) -> Iterator[Problem]:
+def class_problems(sets: dict[str, list[Recording]], classes: Sequence[str]) -> Iterator[Problem]:
     """Classes that cannot be learned from the training set: in none of its recordings, or, as far
     as the tables alone can tell, active all the time. For the other sets a lack is only noted."""
     for name, recordings in sets.items():
@@ -72,8 +63,11 @@ def class_problems(
         if name == "train" and all(r.known == "clip" for r in recordings):
             for label in classes:
                 if having[label] == len(recordings):
-                    yield Problem("classes", f"class {label!r} is in every training recording (its"
-                                  " prior is 1): recordings without it are needed")  # fmt: skip
+                    yield Problem(
+                        "classes",
+                        f"class {label!r} is in every training recording (its"
+                        " prior is 1): recordings without it are needed",
+                    )
 
 
 def prepare_own_sounds(
@@ -105,8 +99,7 @@ def prepare_own_sounds(
     ids = dict(zip((r.path for r in own.recordings), unique(r.name for r in own.recordings)))
     write_labels(data_dir / "labels.tsv", (Label(i, mids[n], n) for i, n in enumerate(own.classes)))
     for name, of in sets.items():
-        clips = sorted((Clip(ids[r.path], tuple(mids[v] for v in r.labels), str(r.path)), r.path)
-                       for r in of)  # fmt: skip
+        clips = sorted((Clip(ids[r.path], tuple(mids[v] for v in r.labels), str(r.path)), r.path) for r in of)
         write_clips(data_dir / name / "clips.tsv", (clip for clip, _ in clips))
         rows = {r.path: r for r in of}
         lines = (line for clip, path in clips for line in _mark_lines(clip.id, rows[path], mids))
@@ -175,8 +168,14 @@ def make_own_table(
     marks = _read_marks(data_dir / "marks.tsv")
     rows = {bank.id(i): i for i in range(len(bank))}
     if lacking := [id_ for id_ in marks if id_ not in rows]:
-        log.warning("%s: %d of %d recordings are not in %s (see manifest.tsv), the first is %s",
-                    data_dir, len(lacking), len(marks), bank.path, lacking[0])  # fmt: skip
+        log.warning(
+            "%s: %d of %d recordings are not in %s (see manifest.tsv), the first is %s",
+            data_dir,
+            len(lacking),
+            len(marks),
+            bank.path,
+            lacking[0],
+        )
     classes = [label.mid for label in bank.classes]
     mixtures, cut = [], 0
     for id_, lines in marks.items():
@@ -189,10 +188,20 @@ def make_own_table(
     if cut:
         log.warning(
             "%s: %d recordings with clip labels are cut into chunks, which all get the labels of"
-            " the whole (whole_clips keeps them whole)", data_dir, cut,
-        )  # fmt: skip
-    return write_table(out, mixtures, fs=bank.fs, classes=classes, n_fft=n_fft, hop=hop,
-                       settings=asdict(settings), bank_hash=bank_digest(bank))  # fmt: skip
+            " the whole (whole_clips keeps them whole)",
+            data_dir,
+            cut,
+        )
+    return write_table(
+        out,
+        mixtures,
+        fs=bank.fs,
+        classes=classes,
+        n_fft=n_fft,
+        hop=hop,
+        settings=asdict(settings),
+        bank_hash=bank_digest(bank),
+    )
 
 
 def _read_marks(path: Path) -> dict[str, list[_Line]]:

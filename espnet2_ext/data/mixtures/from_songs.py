@@ -21,9 +21,9 @@ import numpy as np
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.tables import read_clips, read_manifest
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.parallel import map_parts
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,14 @@ def make_song_table(
     settings = settings or SongSettings()
     data_dir, out, bank = Path(data_dir), Path(out), ClipBank(bank)
     classes = [label.mid for label in bank.classes]
-    key = {"settings": asdict(settings), "bank_hash": bank_digest(bank), "fs": bank.fs,
-           "classes": classes, "n_fft": n_fft, "hop": hop}  # fmt: skip
+    key = {
+        "settings": asdict(settings),
+        "bank_hash": bank_digest(bank),
+        "fs": bank.fs,
+        "classes": classes,
+        "n_fft": n_fft,
+        "hop": hop,
+    }
     if (info := _known(out, key)) is not None:
         log.info("%s: unchanged, not made again", out)
         return info
@@ -87,8 +93,7 @@ def make_song_table(
     levels = _levels(bank, songs, num, out, num_workers, scheduler)
     make = _whole if settings.whole else _chunks
     threshold = 10 ** (settings.threshold_db / 10)
-    mixtures = [m for s, rows in songs.items()
-                for m in make(s, _stems(bank, rows, levels, threshold), num)]  # fmt: skip
+    mixtures = [m for s, rows in songs.items() for m in make(s, _stems(bank, rows, levels, threshold), num)]
     if not mixtures:
         raise DataError(f"{data_dir}: no stem of {len(songs)} songs is active in any chunk")
     _report(out, mixtures, classes)
@@ -125,9 +130,7 @@ def _songs(data_dir: Path, bank: ClipBank) -> dict[str, list[int]]:
     return good
 
 
-def _levels(
-    bank: ClipBank, songs: Mapping, num: int, out: Path, num_workers, scheduler
-) -> dict[int, list[float]]:
+def _levels(bank: ClipBank, songs: Mapping, num: int, out: Path, num_workers, scheduler) -> dict[int, list[float]]:
     """Bank row -> mean square of each window of `num` samples."""
     parts_dir = out / ".levels"
     parts = map_parts(
@@ -208,5 +211,4 @@ def _report(out: Path, mixtures: Sequence[Mixture], classes: Sequence[str]) -> N
             f"{classes[i]} with {classes[j]} {(active[:, i] & active[:, j]).mean():.2f}"
             for j in range(i + 1, len(classes))
         ]
-    log.info("%s: %d mixtures; share in which a class is active: %s", out, len(mixtures),
-             ", ".join(told))  # fmt: skip
+    log.info("%s: %d mixtures; share in which a class is active: %s", out, len(mixtures), ", ".join(told))

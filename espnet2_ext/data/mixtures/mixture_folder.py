@@ -1,11 +1,11 @@
 """A table of mixtures made into a folder of sounds, as ESPnet's inference and scoring read it.
 
-    wav.scp                  the mixtures; keys are the mixtures' ids
-    spk1.scp .. spkK.scp     the sources, classes in their order; silence where a class is absent
-    rest.scp                 sound of no labelled class, where the table has any
-    utt2labels               names of the classes in each mixture, comma-separated
-    classes.tsv, mixtures/   the classes; a copy of the table
-    list.json                what it was made from, written last
+wav.scp                  the mixtures; keys are the mixtures' ids
+spk1.scp .. spkK.scp     the sources, classes in their order; silence where a class is absent
+rest.scp                 sound of no labelled class, where the table has any
+utt2labels               names of the classes in each mixture, comma-separated
+classes.tsv, mixtures/   the classes; a copy of the table
+list.json                what it was made from, written last
 """
 
 import functools
@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.core.mixing.events import Mixture, clip_activity, render
 from espnet2_ext.audio.read import FlacArkWriter
+from espnet2_ext.core.mixing.events import Mixture, clip_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.mixtures.render import clear, merge, part_name, part_size_of, read_json
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
 PEAK = 1 - 2**-20  # highest sample that 24 bits hold, with room for rounding
@@ -62,8 +62,14 @@ def render_mixtures(
     out_dir = Path(out_dir)
     table.check(bank)
     tracks = _tracks(table)
-    key = {"version": VERSION, "table_hash": table.info["table_hash"], "tracks": tracks,
-           "fs": table.fs, "classes": table.classes, "bank_hash": bank_digest(bank)}  # fmt: skip
+    key = {
+        "version": VERSION,
+        "table_hash": table.info["table_hash"],
+        "tracks": tracks,
+        "fs": table.fs,
+        "classes": table.classes,
+        "bank_hash": bank_digest(bank),
+    }
     there = read_json(out_dir / "list.json")
     if all(there.get(k) == v for k, v in key.items()):
         logging.info("%s: is there, of %d mixtures", out_dir, there["mixtures"])
@@ -72,13 +78,22 @@ def render_mixtures(
     n = len(table)
     size = part_size or part_size_of(n)
     fn = functools.partial(
-        render_part, table=os.path.abspath(table.folder), bank=os.path.abspath(bank.path),
-        out_dir=str(out_dir), part_size=size, about=key,
-    )  # fmt: skip
+        render_part,
+        table=os.path.abspath(table.folder),
+        bank=os.path.abspath(bank.path),
+        out_dir=str(out_dir),
+        part_size=size,
+        about=key,
+    )
     parts = map_parts(
-        fn, list(range(n)), out_dir / "parts", part_size=size, num_workers=num_workers,
-        scheduler=scheduler, desc=out_dir.name,
-    )  # fmt: skip
+        fn,
+        list(range(n)),
+        out_dir / "parts",
+        part_size=size,
+        num_workers=num_workers,
+        scheduler=scheduler,
+        desc=out_dir.name,
+    )
     places, scaled = merge(parts, out_dir)
     _write_tables(out_dir, table, tracks, places)
     about = {"mixtures": n, "scaled": scaled, "bank": str(bank.path), **key}
@@ -97,9 +112,8 @@ def _tracks(table: MixtureTable) -> list[str]:
 
 
 def render_part(
-    rows: Sequence[int], path: Path, *, table: str, bank: str, out_dir: str, part_size: int,
-    about: dict,
-) -> None:  # fmt: skip
+    rows: Sequence[int], path: Path, *, table: str, bank: str, out_dir: str, part_size: int, about: dict
+) -> None:
     """Write the sounds of some mixtures into one archive, then to `path` what is known of it."""
     mixtures, clips, scaled = MixtureTable(table), ClipBank(bank), 0
     name = part_name(rows[0] // part_size)
@@ -112,9 +126,7 @@ def render_part(
     path.write_text(json.dumps({"bytes": archive.ark.stat().st_size, "scaled": scaled}))
 
 
-def sounds_of(
-    mixture: Mixture, bank: ClipBank, tracks: Sequence[str]
-) -> tuple[dict[str, np.ndarray], float]:
+def sounds_of(mixture: Mixture, bank: ClipBank, tracks: Sequence[str]) -> tuple[dict[str, np.ndarray], float]:
     """Sounds of a mixture by track, and the factor that keeps them in range (1: they are)."""
     num_classes = max(sum(name.startswith("spk") for name in tracks), _classes(mixture))
     out = render(mixture, bank, num_classes)

@@ -57,9 +57,15 @@ def draw_list(
     from tqdm import tqdm
 
     drawer = PairDrawer(
-        bank, segment=segment, anchor=anchor, query_from=query_from, balance=balance,
-        query_segment=query_segment, anchors=anchors, draw_absent=True,
-    )  # fmt: skip
+        bank,
+        segment=segment,
+        anchor=anchor,
+        query_from=query_from,
+        balance=balance,
+        query_segment=query_segment,
+        anchors=anchors,
+        draw_absent=True,
+    )
     every = n is None or n == len(bank)
     n = len(bank) if n is None else n
     width = max(6, len(str(n - 1)))
@@ -73,8 +79,7 @@ def draw_list(
 
 def _on_disk(pair: Pair, bank, gain_range) -> Pair:
     """The row with clip ids, and with its gain measured."""
-    anchors = (bank.read(pair.clip1, pair.start1, pair.num),
-               bank.read(pair.clip2, pair.start2, pair.num))  # fmt: skip
+    anchors = (bank.read(pair.clip1, pair.start1, pair.num), bank.read(pair.clip2, pair.start2, pair.num))
     ids = {name: bank.id(getattr(pair, name)) for name in CLIPS}
     return dataclasses.replace(pair, gain2=energy_gain(*anchors, gain_range), **ids)
 
@@ -127,9 +132,7 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
     about, key = about_list(path), bank_key(bank) if bank is not None else {}
     for name in key.keys() & about.keys():
         if about[name] != key[name]:
-            raise DataError(
-                f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it anew"
-            )
+            raise DataError(f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it anew")
     pairs, seen = [], set()
     for number, fields in read_tsv(path, COLUMNS):
         try:
@@ -168,8 +171,13 @@ def _check(pair: Pair, bank) -> None:
 
 
 def draw_list_file(
-    bank, path: str | os.PathLike, n: int | None = None, seed: int = 0, *,
-    anchor_file: str | os.PathLike | None = None, **options
+    bank,
+    path: str | os.PathLike,
+    n: int | None = None,
+    seed: int = 0,
+    *,
+    anchor_file: str | os.PathLike | None = None,
+    **options,
 ) -> bool:
     """Draw a list into `path`, unless the same list of the same bank is there; True when drawn.
 
@@ -183,8 +191,7 @@ def draw_list_file(
     if anchor_file is not None:
         anchors = AnchorTable(anchor_file)
         if not options.get("segment"):
-            raise DataError(f"{anchor_file}: anchors place segments, but {path} is to be of whole "
-                            "clips (0 s)")
+            raise DataError(f"{anchor_file}: anchors place segments, but {path} is to be of whole clips (0 s)")
         anchors.check(bank, round(options["segment"] * bank.fs))
         key["anchors"] = file_digest(anchor_file)
     there = about_list(path) if Path(path).exists() else {}

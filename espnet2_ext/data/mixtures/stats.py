@@ -41,9 +41,7 @@ def count(table: MixtureTable) -> Statistics:
     in_frames, in_clips, events = np.zeros(num_classes), np.zeros(num_classes), 0
     known: dict[str, int] = {}
     for mixture in map(table.row, range(n)):
-        active, present = frame_activity(mixture, num_classes, *info), clip_activity(
-            mixture, num_classes
-        )
+        active, present = frame_activity(mixture, num_classes, *info), clip_activity(mixture, num_classes)
         frames += np.bincount(active.sum(axis=1).astype(int), minlength=num_classes + 1)
         clips[int(present.sum())] += 1
         in_frames += active.sum(axis=0, dtype=np.float64)
@@ -51,9 +49,7 @@ def count(table: MixtureTable) -> Statistics:
         events += sum(e.cls >= 0 for e in mixture.events)
         known[mixture.known] = known.get(mixture.known, 0) + 1
     total = frames.sum()
-    return Statistics(
-        table.classes, in_frames / total, in_clips / n, frames / total, clips / n, known, events / n
-    )
+    return Statistics(table.classes, in_frames / total, in_clips / n, frames / total, clips / n, known, events / n)
 
 
 def as_markdown(s: Statistics) -> str:

@@ -25,15 +25,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.audio.read import resample
 from espnet2_ext.audio.flac import encode_flac, to_int16
+from espnet2_ext.audio.read import resample
 from espnet2_ext.data.synth.mini_folder import is_same, start
 from espnet2_ext.data.synth.score import Score, compose
-from espnet2_ext.data.synth.voices import BRANCHES, VOICES, Voice
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.synth.sound_font import load_synthesizer, play_score
+from espnet2_ext.data.synth.voices import BRANCHES, VOICES, Voice
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 FS = 32000
 VERSION = 1  # of the scores and sounds; another one makes the corpus anew
@@ -86,8 +86,7 @@ def make_mini_audioset(
     voices = _choose(classes)
     if train_clips < 1 or eval_clips < 1 or clip_seconds < 1:
         raise DataError(
-            f"train_clips {train_clips}, eval_clips {eval_clips} and clip_seconds {clip_seconds}"
-            " must be 1 or more"
+            f"train_clips {train_clips}, eval_clips {eval_clips} and clip_seconds {clip_seconds} must be 1 or more"
         )
     settings = {
         "train": train_clips,
@@ -121,9 +120,7 @@ def _choose(classes: Sequence[str]) -> tuple[Voice, ...]:
 def _make(root: Path, voices: Sequence[Voice], settings: dict, num_workers, scheduler) -> None:
     """Write sounds and tables, and leave nothing else."""
     clips = [Clip(s, v.mid, n) for v in voices for s in SPLITS for n in range(settings[s])]
-    work = functools.partial(
-        write_part, root=str(root), seconds=settings["clip_seconds"], seed=settings["seed"]
-    )
+    work = functools.partial(write_part, root=str(root), seconds=settings["clip_seconds"], seed=settings["seed"])
     map_parts(
         work,
         clips,
@@ -196,9 +193,7 @@ def _write_tables(root: Path, voices: Sequence[Voice], clips: list[Clip], settin
     write_text(root / "class_labels_indices.csv", f"index,mid,display_name\n{rows}")
     write_text(root / "ontology.json", json.dumps(ontology(voices), indent=1) + "\n")
     for split, name in SPLITS.items():
-        labels = {
-            clip_id(c, settings["seed"]): clip_labels(c, voices) for c in clips if c.split == split
-        }
+        labels = {clip_id(c, settings["seed"]): clip_labels(c, voices) for c in clips if c.split == split}
         write_text(root / f"{name}.csv", _segments(labels, settings["clip_seconds"]))
 
 
@@ -211,10 +206,7 @@ def _segments(labels: dict[str, list[str]], seconds: float) -> str:
         f" num_positive_labels={sum(map(len, labels.values()))}\n"
         "# YTID, start_seconds, end_seconds, positive_labels\n"
     )
-    lines = (
-        f'{name}, 0.000, {seconds:.3f}, "{",".join(mids)}"\n'
-        for name, mids in sorted(labels.items())
-    )
+    lines = (f'{name}, 0.000, {seconds:.3f}, "{",".join(mids)}"\n' for name, mids in sorted(labels.items()))
     return head + "".join(lines)
 
 
@@ -227,7 +219,4 @@ def ontology(voices: Sequence[Voice]) -> list[dict]:
         found = {m: n for m, n, _ in BRANCHES if m not in names and names.keys() & children[m]}
         names.update(found)
         grown = bool(found)
-    return [
-        {"id": m, "name": n, "child_ids": [c for c in children.get(m, []) if c in names]}
-        for m, n in names.items()
-    ]
+    return [{"id": m, "name": n, "child_ids": [c for c in children.get(m, []) if c in names]} for m, n in names.items()]

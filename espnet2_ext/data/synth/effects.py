@@ -65,11 +65,7 @@ def _horn(rng) -> Take:
     if seconds > 0.9 and rng.random() < 0.5:
         middle = seconds * rng.uniform(0.35, 0.6)
         cuts = [0.0, middle - 0.1, middle, seconds]
-    notes = [
-        Note(a, b, key, 110)
-        for a, b in zip(cuts[::2], cuts[1::2], strict=True)
-        for key in (low, low + third)
-    ]
+    notes = [Note(a, b, key, 110) for a, b in zip(cuts[::2], cuts[1::2], strict=True) for key in (low, low + third)]
     return Take(_any((61, 62, 63), rng), False, tuple(notes), seconds, _even())
 
 
@@ -92,8 +88,7 @@ def _shot(rng) -> Take:
     starts = np.arange(count) * gap
     seconds = float(starts[-1]) + rng.uniform(0.35, 1.4)
     echoes = [
-        (delay, int(rng.integers(45, 76)), int(rng.integers(70, 127)))
-        for delay in (0.0, *rng.uniform(0.01, 0.12, 3))
+        (delay, int(rng.integers(45, 76)), int(rng.integers(70, 127))) for delay in (0.0, *rng.uniform(0.01, 0.12, 3))
     ]  # of the place; without them two single shots would be much the same
     notes = [Note(s + delay, s + 1.5, key, force) for s in starts for delay, key, force in echoes]
     return Take(127, False, tuple(notes), seconds, _even())
@@ -149,10 +144,7 @@ EFFECTS: dict[str, tuple[int, Callable]] = {
     "jackhammer": (7, _hammer),
     "siren": (8, _siren),
 }
-BACKGROUND: dict[str, tuple[int, Callable]] = {
-    "children_playing": (2, _children),
-    "street_music": (9, _music),
-}
+BACKGROUND: dict[str, tuple[int, Callable]] = {"children_playing": (2, _children), "street_music": (9, _music)}
 
 
 def play(take: Take, tuning: float) -> np.ndarray:
@@ -169,9 +161,7 @@ def play(take: Take, tuning: float) -> np.ndarray:
     y = np.stack([np.interp(place, at, x[:, c], right=0.0) for c in (0, 1)], axis=1)
     if not y.any():
         raise DataError(f"the sound font is silent for program {take.program}")
-    fade = np.minimum(1, np.arange(num) / (0.003 * FS)) * np.minimum(
-        1, np.arange(num, 0, -1) / (0.02 * FS)
-    )
+    fade = np.minimum(1, np.arange(num) / (0.003 * FS)) * np.minimum(1, np.arange(num, 0, -1) / (0.02 * FS))
     return (y * fade[:, None]).astype(np.float32)
 
 
@@ -181,9 +171,7 @@ def _synthesize(take: Take, seconds: float) -> np.ndarray:
 
     part = pretty_midi.Instrument(take.program, is_drum=take.drum)
     part.notes = [
-        pretty_midi.Note(n.velocity, n.key, n.start, min(n.end, seconds))
-        for n in take.notes
-        if n.start < seconds
+        pretty_midi.Note(n.velocity, n.key, n.start, min(n.end, seconds)) for n in take.notes if n.start < seconds
     ]
     pcm, fs = play_instrument(part)
     if fs != FS or pcm.shape[1] != 2:

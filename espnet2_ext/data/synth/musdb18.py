@@ -22,14 +22,14 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from espnet2_ext.audio.read import resample
 from espnet2_ext.audio.flac import to_int16
+from espnet2_ext.audio.read import resample
 from espnet2_ext.data.synth.mini_folder import is_same, start
 from espnet2_ext.data.synth.songs import STEMS, Song, compose_song
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.synth.sound_font import load_synthesizer, play_score
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 FS = 44100
 VERSION = 1  # of the songs and sounds; another one makes the corpus anew
@@ -40,9 +40,7 @@ PEAK = 0.97
 LIMIT = 5.0  # times the RMS: where peaks are pressed down, as a mixing desk does with drums
 FADE = 0.03  # seconds, at both ends of a span
 
-_ARTISTS = (
-    "Plain Tones", "Ada & the Loops", "Low Tide", "The O'Sines", "North Stair", "Paper Kites",
-)  # fmt: skip
+_ARTISTS = ("Plain Tones", "Ada & the Loops", "Low Tide", "The O'Sines", "North Stair", "Paper Kites")
 _TITLES = ("Morning", "Two Rivers", "Hold the Line", "Salt", "Under Glass", "Late Bus", "Ember")
 
 log = logging.getLogger(__name__)
@@ -85,12 +83,19 @@ def make_mini_musdb18(
     """
     root = Path(root)
     if train_songs < 1 or test_songs < 1 or channels not in (1, 2):
-        raise DataError(f"train_songs {train_songs} and test_songs {test_songs} must be 1 or more,"
-                        f" channels {channels} 1 or 2")  # fmt: skip
+        raise DataError(
+            f"train_songs {train_songs} and test_songs {test_songs} must be 1 or more, channels {channels} 1 or 2"
+        )
     if not 4 <= seconds[0] <= seconds[1]:
         raise DataError(f"seconds {seconds} must be two rising lengths of 4 or more")
-    settings = {"train": train_songs, "test": test_songs, "seconds": list(map(float, seconds)),
-                "channels": channels, "seed": seed, "version": VERSION}  # fmt: skip
+    settings = {
+        "train": train_songs,
+        "test": test_songs,
+        "seconds": list(map(float, seconds)),
+        "channels": channels,
+        "seed": seed,
+        "version": VERSION,
+    }
     same = is_same(root, settings)
     if same and (root / "done.json").is_file():
         log.info("%s: made already", root)
@@ -98,11 +103,17 @@ def make_mini_musdb18(
     load_synthesizer()
     if not same:
         start(root, settings, (*SPLITS, "parts"))
-    work = functools.partial(write_part, root=str(root), seconds=settings["seconds"],
-                             channels=channels, seed=seed)  # fmt: skip
+    work = functools.partial(write_part, root=str(root), seconds=settings["seconds"], channels=channels, seed=seed)
     songs = [Place(part, n) for part in SPLITS for n in range(settings[part])]
-    map_parts(work, songs, root / "parts", part_size=1, num_workers=num_workers,
-              scheduler=scheduler, desc="songs from the sound font")  # fmt: skip
+    map_parts(
+        work,
+        songs,
+        root / "parts",
+        part_size=1,
+        num_workers=num_workers,
+        scheduler=scheduler,
+        desc="songs from the sound font",
+    )
     shutil.rmtree(root / "parts")
     for left in root.rglob(".tmp-*"):  # of a process that was killed
         left.unlink()
@@ -110,9 +121,7 @@ def make_mini_musdb18(
     return root
 
 
-def write_part(
-    songs: Sequence, tmp: Path, *, root: str, seconds: Sequence[float], channels: int, seed: int
-) -> None:
+def write_part(songs: Sequence, tmp: Path, *, root: str, seconds: Sequence[float], channels: int, seed: int) -> None:
     """Write the WAV files of `songs` under `root`, and their names to `tmp`."""
     names = []
     for place in (Place(*s) for s in songs):
@@ -139,9 +148,7 @@ def draw_song(place: Place, seconds: Sequence[float], seed: int) -> tuple[Song, 
     return song, {stem: LOUDNESS[stem] + rng.uniform(-SPREAD, SPREAD) for stem in STEMS}
 
 
-def make_song(
-    place: Place, seconds: Sequence[float], channels: int, seed: int
-) -> dict[str, np.ndarray]:
+def make_song(place: Place, seconds: Sequence[float], channels: int, seed: int) -> dict[str, np.ndarray]:
     """Compose and render one song: "mixture" and each stem, int16 [T, C] at 44.1 kHz."""
     song, levels = draw_song(place, seconds, seed)
     stems = {stem: _render_stem(song, stem, channels, levels[stem]) for stem in STEMS}

@@ -75,11 +75,7 @@ def motif_split(code: tuple) -> str:
 
 def motifs(score: Score) -> set[tuple]:
     """Codes of all motifs in a score."""
-    return {
-        motif_code(p[i : i + MOTIF], score.drum)
-        for p in score.phrases
-        for i in range(len(p) - MOTIF + 1)
-    }
+    return {motif_code(p[i : i + MOTIF], score.drum) for p in score.phrases for i in range(len(p) - MOTIF + 1)}
 
 
 # A proposal gives the beats that may come next and their weights, from the phrase so far.
@@ -196,9 +192,7 @@ STYLES: dict[str, Callable[[Voice, float, np.random.Generator], Proposal]] = {
 }
 
 
-def _phrase(
-    propose: Proposal, drum: bool, split: str, length: int, rng: np.random.Generator
-) -> tuple[Beat, ...]:
+def _phrase(propose: Proposal, drum: bool, split: str, length: int, rng: np.random.Generator) -> tuple[Beat, ...]:
     phrase: list[Beat] = []
     while len(phrase) < length:
         beats, weights = propose(phrase)
@@ -239,9 +233,7 @@ def _untangle(notes: list[Note]) -> tuple[Note, ...]:
     return tuple(reversed(out))
 
 
-def _play(
-    phrase: tuple[Beat, ...], time: float, grid: float, voice: Voice, loud: float, rng
-) -> list[Note]:
+def _play(phrase: tuple[Beat, ...], time: float, grid: float, voice: Voice, loud: float, rng) -> list[Note]:
     notes = []
     for beat in phrase:
         length = beat.steps * grid

@@ -20,9 +20,17 @@ BAR = 8
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10))
 _KICK, _SNARE, _HAT, _OPEN, _CRASH, _TOMS = 36, 38, 42, 46, 49, (45, 48)
 _HITS = (
-    (_KICK, _HAT), (_SNARE, _HAT), (_HAT,), (_KICK,), (_SNARE,), (_OPEN,), (_KICK, _OPEN),
-    (_KICK, _CRASH), (_KICK, _SNARE, _HAT), *((t,) for t in _TOMS),
-)  # fmt: skip
+    (_KICK, _HAT),
+    (_SNARE, _HAT),
+    (_HAT,),
+    (_KICK,),
+    (_SNARE,),
+    (_OPEN,),
+    (_KICK, _OPEN),
+    (_KICK, _CRASH),
+    (_KICK, _SNARE, _HAT),
+    *((t,) for t in _TOMS),
+)
 
 
 class Style(NamedTuple):
@@ -45,12 +53,11 @@ class Style(NamedTuple):
 
 
 STYLES = {
-    "rock": Style((110, 150), (1, 1, 2), (1, 2, 2, 4), (2, 2, 4), (33, 34), (29, 30), (0, 16),
-                  True),
+    "rock": Style((110, 150), (1, 1, 2), (1, 2, 2, 4), (2, 2, 4), (33, 34), (29, 30), (0, 16), True),
     "ballad": Style((72, 96), (2, 4), (2, 4, 4), (1,), (32, 35), (0, 1, 46), (0, 40), False),
     "dance": Style((116, 132), (1,), (2, 4), (1, 2), (38, 39), (80, 81, 90), (24, 25), False),
     "folk": Style((88, 116), (2, 2, 4), (1, 1, 2), (1, 2), (32, 33), (24, 25, 21), (0, 8), True),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,7 @@ def compose_song(split: str, seconds: float, rng: np.random.Generator) -> Song:
     frame = _Frame(style, int(rng.integers(12)), _any(_SCALES, rng), roots, 30 / bpm)
     plays = draw_plan(int(np.ceil(seconds / (SECTION * frame.grid))), rng)
     cents = float(rng.uniform(-30, 30))
-    programs = {"bass": style.basses, "drums": style.kits, "vocals": (52, 53),
-                "other": style.others}  # fmt: skip
+    programs = {"bass": style.basses, "drums": style.kits, "vocals": (52, 53), "other": style.others}
     scores, spans = {}, {}
     for stem in STEMS:
         drum = stem == "drums"
@@ -224,10 +230,11 @@ def _drums(frame: _Frame, place: int, left: int, last: int | None, rng):
     beats = [Beat(h, s) for h in _HITS for s in (1, 2) if s <= left]
     main = {0: _KICK, 4: _KICK, 2: _SNARE, 6: _SNARE}.get(place % BAR, _HAT)
     weights = [
-        (6.0 if main in b.keys else 1.0) * (0.25 if b.steps > 1 else 1.0)
+        (6.0 if main in b.keys else 1.0)
+        * (0.25 if b.steps > 1 else 1.0)
         * (0.3 if _CRASH in b.keys and place % SECTION else 1.0)
         for b in beats
-    ]  # fmt: skip
+    ]
     return beats, np.array(weights)
 
 
@@ -251,7 +258,4 @@ def _play(phrase: Sequence[Beat], place: int, grid: float, hold, rng) -> list[No
 def _controls(seconds: float, rng: np.random.Generator) -> tuple[Control, ...]:
     """Volume, place and reverberation; the last event tells the renderer how long the song is."""
     pan, reverb = (int(v) for v in rng.integers((30, 0), (98, 50)))
-    return (
-        Control(0.0, 7, 100), Control(0.0, 10, pan), Control(0.0, 91, reverb),
-        Control(seconds, 11, 127),
-    )  # fmt: skip
+    return (Control(0.0, 7, 100), Control(0.0, 10, pan), Control(0.0, 91, reverb), Control(seconds, 11, 127))

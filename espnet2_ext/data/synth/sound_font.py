@@ -49,9 +49,7 @@ def play_score(score: Score) -> tuple[np.ndarray, int]:
 
     instrument = pretty_midi.Instrument(score.program, is_drum=score.drum)
     instrument.notes = [pretty_midi.Note(n.velocity, n.key, n.start, n.end) for n in score.notes]
-    instrument.control_changes = [
-        pretty_midi.ControlChange(c.number, c.value, c.time) for c in score.controls
-    ]
+    instrument.control_changes = [pretty_midi.ControlChange(c.number, c.value, c.time) for c in score.controls]
     bend = round(8191 * score.cents / 200)  # General MIDI bends by two semitones at most
     instrument.pitch_bends = [pretty_midi.PitchBend(bend, 0.0)]
     pcm, fs = play_instrument(instrument)

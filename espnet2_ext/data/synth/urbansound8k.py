@@ -24,13 +24,13 @@ import numpy as np
 import soundfile
 
 from espnet2_ext.audio.read import resample
+from espnet2_ext.data.corpora.urbansound8k import COLUMNS
 from espnet2_ext.data.synth.effects import BACKGROUND, EFFECTS, FS, play
 from espnet2_ext.data.synth.mini_folder import is_same, start
-from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.data.synth.sound_font import load_synthesizer
-from espnet2_ext.data.corpora.urbansound8k import COLUMNS
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1  # of the sounds; another one makes the corpus anew
 FOLDS = 10
@@ -87,10 +87,8 @@ def make_mini_urbansound8k(
     """
     root = Path(root)
     if recordings < 1 or background < 0:
-        raise DataError(f"recordings {recordings} must be 1 or more, background {background} not"
-                        " negative")  # fmt: skip
-    settings = {"recordings": recordings, "background": background, "seed": seed,
-                "version": VERSION}  # fmt: skip
+        raise DataError(f"recordings {recordings} must be 1 or more, background {background} not negative")
+    settings = {"recordings": recordings, "background": background, "seed": seed, "version": VERSION}
     same = is_same(root, settings)
     if same and (root / "done.json").is_file():
         log.info("%s: made already", root)
@@ -155,8 +153,7 @@ def make_slices(recording: Recording, seed: int) -> Iterator[Slice]:
             sound = x[round(begin * rate) : round(end * rate)]
             file = f"{recording.fsid}-{number}-{occurrence}-{i}.wav"
             times = f"{clock + begin:.6f}", f"{clock + end:.6f}"
-            row = (file, recording.fsid, *times, 1 if peak > 0.3 else 2,
-                   recording.fold, number, recording.name)  # fmt: skip
+            row = (file, recording.fsid, *times, 1 if peak > 0.3 else 2, recording.fold, number, recording.name)
             yield Slice(file, row, sound, rate)
         clock += take.seconds
 

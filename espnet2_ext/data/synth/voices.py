@@ -53,19 +53,35 @@ VOICES = (
     Voice("/m/0l14jd", "Choir", ("chords", "melody"), (52, 53), (52, 79), (0.2, 0.35), vibrato=30),
     Voice("/m/028ght", "Applause", programs=(126,), keys=(52, 68), **_SWELL),
     Voice("/m/0239kh", "Cowbell", programs=(0, 8), keys=(56,), **_STRUCK),
-    Voice("/m/020bb7", "Bird vocalization, bird call, bird song", ("texture",), (123,), (50, 66),
-          hold=(1.0, 2.0), cents=100.0),
+    Voice(
+        "/m/020bb7",
+        "Bird vocalization, bird call, bird song",
+        ("texture",),
+        (123,),
+        (50, 66),
+        hold=(1.0, 2.0),
+        cents=100.0,
+    ),
     Voice("/m/02sgy", "Electric guitar", _PLAYED, (29, 30), (40, 76), vibrato=20),
     Voice("/m/018vs", "Bass guitar", ("melody", "arpeggio"), (33, 34, 36), (28, 50)),
     Voice("/m/042v_gx", "Acoustic guitar", _PLAYED, (24, 25), (43, 76)),
     Voice("/m/05r5c", "Piano", _PLAYED, (0, 1, 2), (43, 88)),
     Voice("/m/013y1f", "Organ", ("chords", "arpeggio"), (16, 17, 19), (43, 84), (0.15, 0.3)),
     Voice("/m/03q5t", "Harpsichord", _PLAYED, (6,), (43, 84)),
-    Voice("/m/02hnl", "Drum kit", ("beat",), (0, 8, 16, 32), (36, 38, 45, 48), (0.1, 0.16), (1, 2),
-          cents=60.0, volume=80, drum=True),
+    Voice(
+        "/m/02hnl",
+        "Drum kit",
+        ("beat",),
+        (0, 8, 16, 32),
+        (36, 38, 45, 48),
+        (0.1, 0.16),
+        (1, 2),
+        cents=60.0,
+        volume=80,
+        drum=True,
+    ),
     Voice("/m/011k_j", "Timpani", ("melody", "texture"), (47,), (38, 57), hold=(1.0, 1.5)),
-    Voice("/m/01qbl", "Cymbal", ("strokes",), (0, 8), (49, 51, 52, 55, 57), (0.15, 0.25),
-          cents=100.0, drum=True),
+    Voice("/m/01qbl", "Cymbal", ("strokes",), (0, 8), (49, 51, 52, 55, 57), (0.15, 0.25), cents=100.0, drum=True),
     Voice("/m/03qtq", "Hi-hat", programs=(0, 8), keys=(42, 44), also="/m/01qbl", **_STRUCK),
     Voice("/m/07brj", "Tambourine", programs=(0,), keys=(54,), **_STRUCK),
     Voice("/m/0dwtp", "Glockenspiel", ("melody", "arpeggio"), (9,), (76, 103)),
@@ -76,9 +92,8 @@ VOICES = (
     Voice("/m/034srq", "Waves, surf", programs=(122,), keys=(48, 70), **_SWELL),
     Voice("/m/09ct_", "Helicopter", programs=(125,), keys=(52, 68), **_SWELL),
     Voice("/m/07pp8cl", "Telephone bell ringing", ("texture",), (124,), (57, 69), cents=100.0),
-    Voice("/m/032s66", "Gunshot, gunfire", ("texture",), (127,), (60, 79), (0.12, 0.22), (1, 2, 3),
-          cents=100.0),
-)  # fmt: skip
+    Voice("/m/032s66", "Gunshot, gunfire", ("texture",), (127,), (60, 79), (0.12, 0.22), (1, 2, 3), cents=100.0),
+)
 
 # The part of the ontology above and between these classes: mid, name, children.
 BRANCHES = (
@@ -92,9 +107,11 @@ BRANCHES = (
     ("/m/01280g", "Wild animals", "/m/015p6"),
     ("/m/015p6", "Bird", "/m/020bb7"),
     ("/m/04rlf", "Music", "/m/04szw"),
-    ("/m/04szw", "Musical instrument",
-     "/m/0fx80y /m/05148p4 /m/0l14md /m/01kcd "
-     "/m/0l14_3 /m/085jw /m/0l14jd /m/0395lw"),
+    (
+        "/m/04szw",
+        "Musical instrument",
+        "/m/0fx80y /m/05148p4 /m/0l14md /m/01kcd /m/0l14_3 /m/085jw /m/0l14jd /m/0395lw",
+    ),
     ("/m/0fx80y", "Plucked string instrument", "/m/0342h"),
     ("/m/0342h", "Guitar", "/m/02sgy /m/018vs /m/042v_gx"),
     ("/m/05148p4", "Keyboard (musical)", "/m/05r5c /m/013y1f /m/03q5t"),
@@ -115,4 +132,4 @@ BRANCHES = (
     ("/m/07pp_mv", "Alarm", "/m/07cx4"),
     ("/m/07cx4", "Telephone", "/m/07pp8cl"),
     ("/m/014zdl", "Explosion", "/m/032s66"),
-)  # fmt: skip
+)

@@ -7,5 +7,4 @@ logits `[B, K, L']`; see there for the rest of what a classifier needs.
 from espnet2.train.class_choices import ClassChoices
 from torch import nn
 
-classifier_choices = ClassChoices(
-    name="classifier", classes={}, type_check=nn.Module, default="crnn")
+classifier_choices = ClassChoices(name="classifier", classes={}, type_check=nn.Module, default="crnn")

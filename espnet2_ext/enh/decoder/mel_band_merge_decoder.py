@@ -10,8 +10,7 @@ from espnet2_ext.core.layers.stft import STFT
 class MelBandMergeDecoder(AbsDecoder):
     """Bands back to bins, then the inverse STFT. Arguments as in `MelBandSplitEncoder`."""
 
-    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320,
-                 num_bands: int = 64):
+    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320, num_bands: int = 64):
         super().__init__()
         self.stft = STFT(n_fft, hop_length)
         self.bands = BandSplit(n_fft, sample_rate, num_bands)

@@ -17,8 +17,7 @@ class MelBandSplitEncoder(AbsSTFTEncoder):
         num_bands: N.
     """
 
-    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320,
-                 num_bands: int = 64):
+    def __init__(self, sample_rate: int = 32000, n_fft: int = 1024, hop_length: int = 320, num_bands: int = 64):
         super().__init__(STFT(n_fft, hop_length), sample_rate)
         self.bands = BandSplit(n_fft, sample_rate, num_bands)
 

@@ -28,8 +28,15 @@ class AbsQueryExtractor(AbsExtractor):
         """Whether the network makes query embeddings itself."""
         return hasattr(self.net, "embed")
 
-    def forward(self, input: Tensor, ilens: Tensor, input_aux: Tensor, ilens_aux: Tensor | None,
-                suffix_tag: str = "", additional: dict | None = None):
+    def forward(
+        self,
+        input: Tensor,
+        ilens: Tensor,
+        input_aux: Tensor,
+        ilens_aux: Tensor | None,
+        suffix_tag: str = "",
+        additional: dict | None = None,
+    ):
         """Answer queries; with Q B of them, each mixture answers Q (first all mixtures' first).
 
         Args:
@@ -50,8 +57,10 @@ class AbsQueryExtractor(AbsExtractor):
         query = input_aux
         if input_aux.dim() != 2:
             if not self.listens:
-                raise ValueError(f"{type(self.net).__name__} takes a ready embedding [Q B, E] for "
-                                 f"a query, got {list(input_aux.shape)}")
+                raise ValueError(
+                    f"{type(self.net).__name__} takes a ready embedding [Q B, E] for "
+                    f"a query, got {list(input_aux.shape)}"
+                )
             query, clipwise, _ = self.net.embed(input_aux, ilens_aux)
             if clipwise is not None:
                 others[f"tags{suffix_tag}"] = clipwise

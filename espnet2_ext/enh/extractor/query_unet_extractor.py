@@ -13,6 +13,11 @@ class QueryUNetExtractor(AbsQueryExtractor):
         The rest as in `core.nets.query_unet.QueryUNet`.
     """
 
-    def __init__(self, input_dim: int, query_dim: int = 2048,
-                 widths: list = (32, 64, 128, 256, 512, 1024), momentum: float = 0.01):
+    def __init__(
+        self,
+        input_dim: int,
+        query_dim: int = 2048,
+        widths: list = (32, 64, 128, 256, 512, 1024),
+        momentum: float = 0.01,
+    ):
         super().__init__(QueryUNet(query_dim, input_dim, tuple(widths), momentum))

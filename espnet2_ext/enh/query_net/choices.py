@@ -7,5 +7,4 @@ from espnet2.train.class_choices import ClassChoices
 
 from espnet2_ext.core.nets.tagger import Tagger
 
-query_net_choices = ClassChoices(
-    name="query_net", classes={}, type_check=Tagger, default="hts_at")
+query_net_choices = ClassChoices(name="query_net", classes={}, type_check=Tagger, default="hts_at")

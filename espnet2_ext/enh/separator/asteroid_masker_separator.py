@@ -29,10 +29,8 @@ class AsteroidMaskerSeparator(AbsMaskSeparator):
         DataError: no such class, or arguments that it does not take.
     """
 
-    def __init__(self, input_dim: int, num_spk: int = 2, masker: str = "LSTMMasker",
-                 masker_conf: dict | None = None):
-        super().__init__(_Masker(input_dim, num_spk, masker, masker_conf or {}), num_spk,
-                         "magnitude")
+    def __init__(self, input_dim: int, num_spk: int = 2, masker: str = "LSTMMasker", masker_conf: dict | None = None):
+        super().__init__(_Masker(input_dim, num_spk, masker, masker_conf or {}), num_spk, "magnitude")
 
 
 class _Masker(nn.Module):
@@ -41,8 +39,7 @@ class _Masker(nn.Module):
         from asteroid import masknn
 
         if name not in masknn.__all__:
-            raise DataError(f"no asteroid masker {name!r}; there is: "
-                            f"{', '.join(sorted(masknn.__all__))}")
+            raise DataError(f"no asteroid masker {name!r}; there is: {', '.join(sorted(masknn.__all__))}")
         cls = getattr(masknn, name)
         takes = inspect.signature(cls).parameters
         if unknown := [k for k in conf if k not in takes or k in ("in_chan", "n_src")]:
@@ -59,8 +56,9 @@ class _Masker(nn.Module):
             return
         self.masker.eval()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            used = torch.autograd.grad(self.masker(torch.rand(1, bins, 64)).sum(),
-                                       list(self.masker.parameters()), allow_unused=True)
+            used = torch.autograd.grad(
+                self.masker(torch.rand(1, bins, 64)).sum(), list(self.masker.parameters()), allow_unused=True
+            )
         for p, grad in zip(self.masker.parameters(), used):
             p.requires_grad_(grad is not None)
         self.masker.train()

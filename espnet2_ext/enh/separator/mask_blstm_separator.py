@@ -13,8 +13,17 @@ class MaskBLSTMSeparator(AbsMaskSeparator):
         The rest as in `BLSTMMasker`.
     """
 
-    def __init__(self, input_dim: int, num_spk: int = 2, hidden: int = 600, layers: int = 3,
-                 mask_type: str = "magnitude", bound: float = 2.0, input_norm: bool = False):
-        net = BLSTMMasker(input_dim, num_spk, hidden=hidden, layers=layers, mask_type=mask_type,
-                          bound=bound, input_norm=input_norm)
+    def __init__(
+        self,
+        input_dim: int,
+        num_spk: int = 2,
+        hidden: int = 600,
+        layers: int = 3,
+        mask_type: str = "magnitude",
+        bound: float = 2.0,
+        input_norm: bool = False,
+    ):
+        net = BLSTMMasker(
+            input_dim, num_spk, hidden=hidden, layers=layers, mask_type=mask_type, bound=bound, input_norm=input_norm
+        )
         super().__init__(net, num_spk, mask_type)

@@ -14,9 +14,25 @@ class MaskConvSeparator(AbsMaskSeparator):
         The rest as in `ConvMasker`.
     """
 
-    def __init__(self, input_dim: int, num_spk: int = 2, mel_bands: int = 64,
-                 channels: list[int] = (24, 48, 96), hidden: int = 64,
-                 mask_type: str = "magnitude", bound: float = 2.0, sample_rate: int = 16000):
-        net = ConvMasker(input_dim, num_spk, mel_bands=mel_bands, channels=channels,
-                         hidden=hidden, mask_type=mask_type, bound=bound, fs=sample_rate)
+    def __init__(
+        self,
+        input_dim: int,
+        num_spk: int = 2,
+        mel_bands: int = 64,
+        channels: list[int] = (24, 48, 96),
+        hidden: int = 64,
+        mask_type: str = "magnitude",
+        bound: float = 2.0,
+        sample_rate: int = 16000,
+    ):
+        net = ConvMasker(
+            input_dim,
+            num_spk,
+            mel_bands=mel_bands,
+            channels=channels,
+            hidden=hidden,
+            mask_type=mask_type,
+            bound=bound,
+            fs=sample_rate,
+        )
         super().__init__(net, num_spk, mask_type)

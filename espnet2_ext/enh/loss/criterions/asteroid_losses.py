@@ -37,8 +37,14 @@ class AsteroidLoss(TimeDomainLoss):
         DataError: no such loss, one that takes no waveforms, or arguments that it does not take.
     """
 
-    def __init__(self, loss: str, loss_conf: dict | None = None, pit: bool = False,
-                 name: str | None = None, only_for_test: bool = False):
+    def __init__(
+        self,
+        loss: str,
+        loss_conf: dict | None = None,
+        pit: bool = False,
+        name: str | None = None,
+        only_for_test: bool = False,
+    ):
         super().__init__(name or loss, only_for_test=only_for_test)
         self.kind = next((k for k in KINDS if loss.lower().startswith(k)), None)
         self.loss = find_loss(loss, loss_conf)
@@ -80,8 +86,7 @@ class AsteroidLoss(TimeDomainLoss):
         """The loss in Asteroid's order."""
         value = self.loss(est, target)
         if value.shape != est.shape[:1]:
-            raise ValueError(f"{self.name}: expected one value for each of {len(est)} items, got "
-                             f"{list(value.shape)}")
+            raise ValueError(f"{self.name}: expected one value for each of {len(est)} items, got {list(value.shape)}")
         return value
 
 
@@ -96,8 +101,10 @@ def find_loss(name: str, conf: dict | None = None) -> Callable:
     found = next((getattr(p, name) for p in places if hasattr(p, name)), None)
     if found is None or not name.lower().startswith(KINDS):
         names = {n for p in places for n in vars(p) if n.lower().startswith(KINDS)} - {*SPECTRA}
-        raise DataError(f"no asteroid loss {name!r} on waveforms; there is: "
-                        f"{', '.join(sorted(names))} (permutations are `pit: true`)")
+        raise DataError(
+            f"no asteroid loss {name!r} on waveforms; there is: "
+            f"{', '.join(sorted(names))} (permutations are `pit: true`)"
+        )
     if not isinstance(found, type):
         if conf:
             raise DataError(f"asteroid loss {name!r} takes no loss_conf; name its class instead")

@@ -31,29 +31,43 @@ class WeakLabelCriterion(AbsEnhLoss):
 
     needs = {"mix": "mix_spectrum", "labels": "labels", "lengths": "frames"}
 
-    def __init__(self, classifier: nn.Module | None, label_type: str = "frame",
-                 strategy: str = "fixed", remix: float = 0.0, part: str = "separator",
-                 prior: Sequence[float] | None = None, clip_prior: Sequence[float] | None = None,
-                 alpha: float = 100.0, class_weights: bool = True, clip_weights: bool = False,
-                 reduction: str = "mean", strong_scale: float = 1.0, name: str = "weak_label"):
+    def __init__(
+        self,
+        classifier: nn.Module | None,
+        label_type: str = "frame",
+        strategy: str = "fixed",
+        remix: float = 0.0,
+        part: str = "separator",
+        prior: Sequence[float] | None = None,
+        clip_prior: Sequence[float] | None = None,
+        alpha: float = 100.0,
+        class_weights: bool = True,
+        clip_weights: bool = False,
+        reduction: str = "mean",
+        strong_scale: float = 1.0,
+        name: str = "weak_label",
+    ):
         super().__init__()
         self._name, self.part, self.stats = name, part, {}
-        options = {"label_type": label_type, "reduction": reduction,
-                   "prior": _tensor(prior) if class_weights else None,
-                   "clip_prior": _tensor(clip_prior) if clip_weights else None}
+        options = {
+            "label_type": label_type,
+            "reduction": reduction,
+            "prior": _tensor(prior) if class_weights else None,
+            "clip_prior": _tensor(clip_prior) if clip_weights else None,
+        }
         if part == "classifier":
             self.loss = ClassifierLoss(classifier, **options)
         else:
-            self.loss = WeakLabelLoss(classifier, alpha=alpha, strategy=strategy,
-                                      strong_scale=strong_scale, remix=remix, **options)
+            self.loss = WeakLabelLoss(
+                classifier, alpha=alpha, strategy=strategy, strong_scale=strong_scale, remix=remix, **options
+            )
 
     @property
     def name(self) -> str:
         """The key in the log."""
         return self._name
 
-    def forward(self, ref: None, inf: Tensor | None, mix: Tensor, labels: Labels,
-                lengths: Tensor | None) -> Tensor:
+    def forward(self, ref: None, inf: Tensor | None, mix: Tensor, labels: Labels, lengths: Tensor | None) -> Tensor:
         """`[B]` of estimates `inf` `[B, S, L, F]` (None for a classifier) and `mix` `[B, L, F]`.
 
         References come with the labels; `ref` is not looked at.

@@ -14,11 +14,9 @@ class AllSourcesSolver(KeyedOrderSolver):
     leaves in `stats`, `[B]` each, goes into the log.
     """
 
-    def forward(self, ref: list | Tensor | None, inf: list | Tensor | None,
-                others: dict | None = None):
+    def forward(self, ref: list | Tensor | None, inf: list | Tensor | None, others: dict | None = None):
         """Lists of S tensors `[B, T]`; returns the mean loss, a dict for the log, and the order."""
-        ref, inf = (torch.stack(list(x), 1) if isinstance(x, list | tuple) else x
-                    for x in (ref, inf))
+        ref, inf = (torch.stack(list(x), 1) if isinstance(x, list | tuple) else x for x in (ref, inf))
         keyed, order = self._keyed("", others or {}), {}
         if hasattr(self.criterion, "with_order"):
             loss, order["perm"] = self.criterion.with_order(ref, inf, **keyed)

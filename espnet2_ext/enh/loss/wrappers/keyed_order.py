@@ -34,7 +34,9 @@ class KeyedOrderSolver(AbsLossWrapper):
         for argument, key in getattr(self.criterion, "needs", {}).items():
             key = key.format(spk)
             if key not in others:
-                raise KeyError(f"criterion {self.criterion.name!r} needs {key!r}, which neither "
-                               f"the model nor the batch gives; there is: {sorted(others)}")
+                raise KeyError(
+                    f"criterion {self.criterion.name!r} needs {key!r}, which neither "
+                    f"the model nor the batch gives; there is: {sorted(others)}"
+                )
             keyed[argument] = others[key]
         return keyed
