@@ -54,5 +54,5 @@ setup(
     package_data={"espnet2_ext": ["**/*.tsv", "**/*.csv", "**/*.json", "**/*.html", "**/*.yaml"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["espnet2-ext = espnet2_ext.bin.main:main"]},
+    entry_points={"console_scripts": ["espnet2-ext = espnet2_ext.cli.main:main"]},
 )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import SUFFIX
 

@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from espnet2_ext.bin._cli import keep_memory, run
+from espnet2_ext.cli.run import keep_memory, run
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.parallel import cores
 

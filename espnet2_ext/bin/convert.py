@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.core.public import cnn14, hts_at, st_sed_sep
 from espnet2_ext.core.public.checkpoint import read_checkpoint
 from espnet2_ext.errors import DataError

@@ -7,7 +7,7 @@ and whole clips are mixed. A list that is there for the same bank and options is
 import argparse
 from pathlib import Path
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.core.mixing.pair_drawer import ANCHORS, BALANCES, QUERIES
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import draw_list_file

@@ -7,7 +7,7 @@ what was drawn. A table that is there for the same bank and options is left as i
 import argparse
 from pathlib import Path
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.core.mixing.events import LENGTHS
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.corpora.urbansound8k import CLASSES

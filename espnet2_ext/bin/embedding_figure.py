@@ -8,7 +8,7 @@ import json
 import logging
 from pathlib import Path
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.errors import DataError
 
 SUFFIXES = (".png", ".pdf", ".svg")

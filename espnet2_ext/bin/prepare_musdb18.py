@@ -2,7 +2,7 @@
 
 import argparse
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.data.corpora.musdb18 import OTHER, prepare_musdb18
 from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.data.corpora.own_clips import prepare
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from espnet2_ext.bin._cli import run
 from espnet2_ext.bin.validate_data import add_table_options
+from espnet2_ext.cli.run import run
 from espnet2_ext.data.mixtures.from_recordings import OwnSettings, make_own_table, prepare_own_sounds
 
 

@@ -6,7 +6,7 @@ mixture, prints what each key of the data holds, takes one step, and reads the v
 
 import torch
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.train.check import first_step

@@ -1,6 +1,6 @@
 """Train a query-based separator with ESPnet's trainer: `python -m espnet2_ext.bin.qsep_train`."""
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.tasks.common import train
 from espnet2_ext.tasks.qsep import QSepTask
 

@@ -6,7 +6,7 @@ A call that was stopped goes on where it was; a folder of the same list is left 
 import argparse
 from pathlib import Path
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.folder import render_folder
 from espnet2_ext.data.mixtures.pair_list import about_list, read_list

@@ -6,7 +6,7 @@ A call that was stopped goes on where it was; a folder of the same table is left
 import argparse
 from pathlib import Path
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.mixture_folder import render_mixtures

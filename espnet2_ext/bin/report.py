@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from espnet2_ext.bin._cli import run
 from espnet2_ext.bin.tag_inference import add_model_options
+from espnet2_ext.cli.run import run
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ takes one step, and reads the validation set's list.
 
 import torch
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.train.check import first_step
 

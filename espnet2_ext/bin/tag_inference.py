@@ -5,7 +5,7 @@ The model is a trained tagger, or a separator that tags.
 
 import argparse
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 
 
 def get_parser() -> argparse.ArgumentParser:

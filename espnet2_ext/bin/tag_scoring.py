@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.errors import DataError
 
 SHOWN = 100  # problems that are printed

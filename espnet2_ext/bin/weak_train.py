@@ -1,6 +1,6 @@
 """Train from weak labels with ESPnet's trainer: `python -m espnet2_ext.bin.weak_train`."""
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.tasks.common import train
 from espnet2_ext.tasks.weak import WeakLabelTask
 

@@ -16,7 +16,7 @@ from espnet2.tasks import abs_task
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
-from espnet2_ext.bin._cli import run
+from espnet2_ext.cli.run import run
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.common import fit_schedule
 from espnet2_ext.tasks.weak import WeakLabelTask

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sounds import noise, write
 
-from espnet2_ext.bin import main as cli
 from espnet2_ext.bin import validate_data
+from espnet2_ext.cli import main as cli
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.mixtures.from_recordings import make_own_table, prepare_own_sounds

@@ -8,7 +8,7 @@ import torch
 import yaml
 from standin import noise
 
-from espnet2_ext.bin.main import main
+from espnet2_ext.cli.main import main
 from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
 

@@ -12,8 +12,8 @@ from standin import noise
 from weak_standin import CLASSES, WeakStandIn
 
 from espnet2_ext.audio.read import read_audio, read_scp
-from espnet2_ext.bin import main as cli
 from espnet2_ext.bin import weak_inference, weak_pack
+from espnet2_ext.cli import main as cli
 from espnet2_ext.infer import bundle
 from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.weak_bundle import pack_weak

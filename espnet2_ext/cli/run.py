@@ -1,4 +1,4 @@
-"""What every entry point shares: one way to end."""
+"""What every command shares: one way to end."""
 
 import contextlib
 import ctypes

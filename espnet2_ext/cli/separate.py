@@ -1,38 +1,47 @@
-"""`espnet2-ext`: separate sounds with a trained model."""
+"""`espnet2-ext separate`, `embed`, `info` and `pack`: the use of one model."""
 
 import argparse
 import signal
 import sys
 
-from espnet2_ext.bin import validate_data
-from espnet2_ext.bin._cli import run
-
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="espnet2-ext", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def separate(argv: list[str] | None = None) -> None:
+    """Separate what sounds like the queries; weak-label models: one file per class."""
+    p = argparse.ArgumentParser(description=separate.__doc__)
+    _separate_options(p)
+    _work("separate", p.parse_args(argv))
 
-    _separate_options(
-        commands.add_parser(
-            "separate", help="separate what sounds like the queries; weak-label models: one file per class"
-        )
-    )
 
-    p = commands.add_parser("embed", help="save the query vector of some sounds")
+def embed(argv: list[str] | None = None) -> None:
+    """Save the query vector of some sounds."""
+    p = argparse.ArgumentParser(description=embed.__doc__)
     p.add_argument("files", nargs="+", help="sound files or folders of them")
     p.add_argument("-o", "--output", required=True, help="a .npy file")
     _model_options(p)
+    _work("embed", p.parse_args(argv))
 
-    p = commands.add_parser("info", help="describe a bundle")
+
+def info(argv: list[str] | None = None) -> None:
+    """Describe a bundle."""
+    p = argparse.ArgumentParser(description=info.__doc__)
     p.add_argument("bundle", nargs="?", help="default: $ESPNET2_EXT_BUNDLE")
+    _work("info", p.parse_args(argv))
 
-    p = commands.add_parser("validate-data", help="check label tables")
-    validate_data.add_options(p)
 
-    _pack_options(commands.add_parser("pack", help="pack a training into a bundle"))
-    return parser
+def pack(argv: list[str] | None = None) -> None:
+    """Pack a training into a bundle."""
+    p = argparse.ArgumentParser(description=pack.__doc__)
+    _pack_options(p)
+    _work("pack", p.parse_args(argv))
+
+
+def _work(command: str, args: argparse.Namespace) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that part-files are removed
+    from espnet2_ext.infer import commands  # torch is loaded after the options are known good
+
+    getattr(commands, command)(args)
 
 
 def _separate_options(p: argparse.ArgumentParser) -> None:
@@ -92,22 +101,3 @@ def _pack_options(p: argparse.ArgumentParser) -> None:
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", help="model bundle (.zip); default: $ESPNET2_EXT_BUNDLE")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...")
-
-
-def main(cmd=None) -> None:
-    """Console script; ends the process with a plain message when something is wrong."""
-    args = get_parser().parse_args(cmd)
-
-    def work() -> None:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that part-files are removed
-        if args.command == "validate-data":  # needs no model
-            return validate_data.check(args)
-        from espnet2_ext.infer import commands  # torch is loaded after the options are known good
-
-        getattr(commands, args.command)(args)
-
-    run(work)
-
-
-if __name__ == "__main__":
-    main()

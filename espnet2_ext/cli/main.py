@@ -1,0 +1,116 @@
+"""`espnet2-ext COMMAND ...`: the table of commands; a command's module is imported when it is called."""
+
+import difflib
+import importlib
+import sys
+
+from espnet2_ext import __version__
+from espnet2_ext.errors import DataError
+
+PROG = "espnet2-ext"
+
+# group: {command: (module:function, one line of help)}; the function takes the arguments after the command's name
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Use a trained model": {
+        "separate": ("espnet2_ext.cli.separate:separate", "separate a sound from recordings, by example or by class"),
+        "embed": ("espnet2_ext.cli.separate:embed", "save the query vector of some sounds"),
+        "info": ("espnet2_ext.cli.separate:info", "describe a bundle"),
+        "pack": ("espnet2_ext.cli.separate:pack", "pack a training into a bundle"),
+        "convert": ("espnet2_ext.bin.convert:main", "convert published checkpoints"),
+    },
+    "Data": {
+        "validate-data": ("espnet2_ext.bin.validate_data:main", "check label tables"),
+        "prepare-audioset": ("espnet2_ext.bin.prepare_audioset:main", "stage 1: lists of AudioSet"),
+        "prepare-esc50": ("espnet2_ext.bin.prepare_esc50:main", "stage 1: lists of ESC-50"),
+        "prepare-urbansound8k": ("espnet2_ext.bin.prepare_urbansound8k:main", "stage 1: lists of UrbanSound8K"),
+        "prepare-musdb18": ("espnet2_ext.bin.prepare_musdb18:main", "stages 1 and 4: lists and tables of MUSDB18"),
+        "prepare-own": ("espnet2_ext.bin.prepare_own:main", "stage 1: lists of your own sounds"),
+        "prepare-own-weak": ("espnet2_ext.bin.prepare_own_weak:main", "stages 1 and 4: your own labelled recordings"),
+        "hold-out": ("espnet2_ext.bin.hold_out:main", "split a list of clips in two"),
+        "scan": ("espnet2_ext.bin.scan:main", "stage 2: decode every clip, write its manifest"),
+        "archive": ("espnet2_ext.bin.archive:main", "stage 3: resample every clip into a clip bank"),
+        "draw-lists": ("espnet2_ext.bin.draw_lists:main", "stage 4: draw a list of mixtures for queries"),
+        "render-lists": ("espnet2_ext.bin.render_lists:main", "stage 4: render a list of mixtures"),
+        "draw-mixtures": ("espnet2_ext.bin.draw_mixtures:main", "stage 4: draw a table of weakly labelled mixtures"),
+        "render-mixtures": ("espnet2_ext.bin.render_mixtures:main", "stage 4: render a table of mixtures"),
+        "make-mini-audioset": ("espnet2_ext.bin.make_mini_audioset:main", "make the embedded AudioSet"),
+        "make-mini-urbansound8k": ("espnet2_ext.bin.make_mini_urbansound8k:main", "make the embedded UrbanSound8K"),
+        "make-mini-musdb18": ("espnet2_ext.bin.make_mini_musdb18:main", "make the embedded MUSDB18"),
+    },
+    "Training": {
+        "qsep-train": ("espnet2_ext.bin.qsep_train:main", "train a query-based separator"),
+        "weak-train": ("espnet2_ext.bin.weak_train:main", "train a classifier or separator from weak labels"),
+        "tag-train": ("espnet2_ext.bin.tag_train:main", "train a tagger"),
+        "weak-train-asteroid": ("espnet2_ext.bin.weak_train_asteroid:main", "weak labels with Asteroid and Lightning"),
+        "qsep-check": ("espnet2_ext.bin.qsep_check:main", "check data and model before training"),
+        "tag-check": ("espnet2_ext.bin.tag_check:main", "check a tagger and its data before training"),
+        "keep-best": ("espnet2_ext.bin.keep_best:main", "keep the best of several trials"),
+    },
+    "Test sets": {
+        "qsep-inference": ("espnet2_ext.bin.qsep_inference:main", "separate a rendered test set by queries"),
+        "weak-inference": ("espnet2_ext.bin.weak_inference:main", "separate a rendered test set by classes"),
+        "tag-inference": ("espnet2_ext.bin.tag_inference:main", "tag a clip bank"),
+        "tag-anchors": ("espnet2_ext.bin.tag_anchors:main", "find anchors with a tagger"),
+        "qsep-scoring": ("espnet2_ext.bin.qsep_scoring:main", "score separation by queries"),
+        "weak-scoring": ("espnet2_ext.bin.weak_scoring:main", "score separation by classes"),
+        "tag-scoring": ("espnet2_ext.bin.tag_scoring:main", "score tags"),
+        "qsep-report": ("espnet2_ext.bin.report:main", "table, pictures and page of a query experiment"),
+        "weak-report": ("espnet2_ext.bin.weak_report:main", "table, pictures and page of weak-label experiments"),
+        "tag-report": ("espnet2_ext.bin.tag_report:main", "table of a tagger"),
+        "qsep-pack": ("espnet2_ext.bin.qsep_pack:main", "bundle of a scored query experiment"),
+        "weak-pack": ("espnet2_ext.bin.weak_pack:main", "bundles of scored weak-label experiments"),
+        "qsep-describe": ("espnet2_ext.bin.qsep_describe:main", "describe a model that was trained elsewhere"),
+        "embedding-figure": ("espnet2_ext.bin.embedding_figure:main", "figure 3 of the CaRE-SEP paper"),
+    },
+    "Papers and benchmarks": {
+        "tables": ("espnet2_ext.bin.tables:main", "the papers' tables, filled with your results"),
+        "sweep": ("espnet2_ext.bin.sweep:main", "run the cells of a table one after the other"),
+        "bench": ("espnet2_ext.bin.bench:main", "time training steps, data loading and queries"),
+    },
+}
+
+
+def usage() -> str:
+    """Text of `espnet2-ext --help`."""
+    lines = [f"usage: {PROG} COMMAND ...   ({PROG} COMMAND --help: its options; {PROG} --version)"]
+    for group, commands in COMMANDS.items():
+        lines += ["", group, *(f"  {name:<22} {text}" for name, (_, text) in commands.items())]
+    return "\n".join(lines)
+
+
+def find(name: str) -> str:
+    """`module:function` of a command; `scan_x` is `scan-x`.
+
+    Raises:
+        DataError: no such command; names the nearest.
+    """
+    known = {command: target for commands in COMMANDS.values() for command, (target, _) in commands.items()}
+    key = name.replace("_", "-")
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
+        raise DataError(f"unknown command {name}" + (f"; did you mean {near[0]}?" if near else f"; see {PROG} --help"))
+    return known[key]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Console script: run one command; ends the process with a plain message when something is wrong."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] in ([], ["-h"], ["--help"]):
+        print(usage(), file=sys.stdout if argv else sys.stderr)
+        sys.exit(0 if argv else 2)
+    if argv[0] == "--version":
+        print(f"{PROG} {__version__}")
+        return
+    try:
+        module, _, function = find(argv[0]).partition(":")
+    except DataError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv[0] = f"{PROG} {argv[0]}"  # what argparse calls the program
+    from espnet2_ext.cli.run import run
+
+    run(lambda: getattr(importlib.import_module(module), function)(argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
