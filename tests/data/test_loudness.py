@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sounds import noise, snapshot, write
 
+from espnet2_ext.data.bank import loudness as module
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.bank import loudness as module
 from espnet2_ext.data.bank.loudness import bank_loudness, loudness
 from espnet2_ext.data.bank.scan import Limits, scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels

@@ -11,8 +11,9 @@ from sounds import snapshot
 from espnet2_ext.audio.read import read_mono, read_scp
 from espnet2_ext.bin.render_mixtures import main as render_command
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, render
+from espnet2_ext.data.mixtures import mixture_folder
 from espnet2_ext.data.mixtures.draw import draw_table
-from espnet2_ext.data.mixtures.event_table import MixtureTable, mixture_folder, table_hash
+from espnet2_ext.data.mixtures.event_table import MixtureTable, table_hash
 from espnet2_ext.data.mixtures.mixture_folder import render_mixtures, sounds_of
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
