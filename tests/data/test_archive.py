@@ -17,9 +17,9 @@ from sounds import corpus, noise, snapshot, write
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import read_audio, read_mono, read_scp, resample
 from espnet2_ext.bin.archive import main
+from espnet2_ext.data.bank import archive as module
 from espnet2_ext.data.bank.archive import Settings, archive, archive_part, envelope_db
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.bank import archive as module
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, read_clips, write_clips
 from espnet2_ext.errors import DataError
@@ -160,7 +160,7 @@ def test_kill_in_the_middle_then_again(tmp_path):
     (tmp_path / "bank").rename(tmp_path / "whole")
     code = f"""
         import os, signal, sys
-from espnet2_ext.data.bank.bank import archive as module
+from espnet2_ext.data.bank import archive as module
         real, calls = module.prepare, []
         def prepare(item, fs):
             calls.append(item)
