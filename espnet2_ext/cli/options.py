@@ -1,0 +1,78 @@
+"""Options that several commands share, each defined once; a command adds the groups that it needs to its parser."""
+
+import argparse
+
+
+def add_workers(p: argparse.ArgumentParser, *, scheduler: bool = True) -> None:
+    """`--num_workers` and `--scheduler` of work on files: one process per core, or a Dask cluster."""
+    p.add_argument("--num_workers", type=int, help="processes (default: one per core)")
+    if scheduler:
+        _add_scheduler(p)
+
+
+def add_model_workers(p: argparse.ArgumentParser) -> None:
+    """`--num_workers` and `--scheduler` of work with a model: one process with all cores is the default."""
+    text = "processes, each with its own model and one core; 1: this process, with all cores (%(default)s)"
+    p.add_argument("--num_workers", type=int, default=1, help=text)
+    _add_scheduler(p)
+
+
+def _add_scheduler(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--scheduler", help="address of a Dask scheduler, instead of local processes")
+
+
+def add_device(p: argparse.ArgumentParser) -> None:
+    """`--device`, which `infer` resolves."""
+    text = "auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ... (%(default)s)"
+    p.add_argument("--device", default="auto", help=text)
+
+
+def add_batch_size(p: argparse.ArgumentParser, default: int) -> None:
+    """`--batch_size` of inference; a batch holds recordings of one length."""
+    text = "recordings in a batch, all of one length (%(default)s)"
+    p.add_argument("--batch_size", type=int, default=default, help=text)
+
+
+def add_model(p: argparse.ArgumentParser, *, repeatable: bool = False, default: str = "") -> None:
+    """Which model: `--bundle`, or `--train_config` with `--model_file`; read by `model_files`.
+
+    Args:
+        p: gets the options.
+        repeatable: each may be given several times, one per model.
+        default: for the help: where the bundle is taken from when no model is named.
+    """
+    action = "append" if repeatable else "store"
+    p.add_argument("--bundle", action=action, help="model bundle (.zip)" + (f"; default: {default}" if default else ""))
+    p.add_argument("--train_config", action=action, help="instead of a bundle: config.yaml of the experiment")
+    text = "with its weights, such as valid.loss.best.pth (weak labels: or a Lightning .ckpt)"
+    p.add_argument("--model_file", action=action, help=text)
+
+
+def model_files(p: argparse.ArgumentParser, args: argparse.Namespace) -> list[tuple[str | None, ...]]:
+    """(bundle, train_config, model_file) of each model named with the options of `add_model`; none named: empty.
+
+    What does not belong together ends the command with a usage error.
+    """
+    bundles, configs, weights = (_as_list(getattr(args, n)) for n in ("bundle", "train_config", "model_file"))
+    if bundles and (configs or weights):
+        p.error("give either --bundle, or --train_config and --model_file")
+    if len(configs) != len(weights):
+        p.error("--train_config and --model_file belong together: give both for each model")
+    return [(bundle, None, None) for bundle in bundles] or [(None, *pair) for pair in zip(configs, weights)]
+
+
+def _as_list(value: str | list[str] | None) -> list[str]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def add_split(p: argparse.ArgumentParser) -> None:
+    """Shares and seed of the split of a user's own sounds."""
+    p.add_argument("--valid_share", type=float, default=0.1, help="part of each class for validation (%(default)s)")
+    p.add_argument("--test_share", type=float, default=0.1, help="part of each class for the test (%(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the split (%(default)s)")
+
+
+def add_frames(p: argparse.ArgumentParser) -> None:
+    """Frame and hop of frame labels."""
+    p.add_argument("--n_fft", type=int, default=512, help="frame of the labels in samples (%(default)s)")
+    p.add_argument("--hop", type=int, default=128, help="hop of the labels in samples (%(default)s)")
