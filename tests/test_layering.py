@@ -31,7 +31,7 @@ ARROWS = {
     "infer": ({"core", "audio", "data", "registry", "build", "infer"}, {"espnet2"}),
     "scores": ({"core", "audio", "data", "scores"}, {"espnet2"}),
     "report": ({"core", "audio", "data", "train", "scores", "report"}, set()),
-    "papers": ({"data", "scores", "report", "papers"}, set()),
+    "papers": ({"data", "train", "scores", "report", "papers"}, set()),
     "bench": ({"core", "audio", "data", "build", "train", "tasks", "infer", "bench"}, {"espnet2"}),
     "recipe": ({"data", "recipe"}, set()),
 }

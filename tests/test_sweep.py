@@ -18,7 +18,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep import Sweep
 from espnet2_ext.papers.sweep_notes import Notes
 from espnet2_ext.papers.sweep_table import write_sweep_table
-from espnet2_ext.report.training_facts import seconds_of, training_of
+from espnet2_ext.train.experiment import seconds_of, training_of
 
 RUN = f"""#!{sys.executable} -IS
 import json, os, sys, time

@@ -11,7 +11,7 @@ from espnet2_ext.papers.tables import find_table
 from espnet2_ext.papers.trained import Trained, find_trained
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
-from espnet2_ext.report.training_facts import training_of
+from espnet2_ext.train.experiment import training_of
 from espnet2_ext.util.files import write_text
 
 COLUMNS = {  # of the table of all cells: those that some cell has are shown

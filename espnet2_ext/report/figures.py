@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.report.experiment import training_curves
+from espnet2_ext.train.experiment import training_curves
 from espnet2_ext.util.files import atomic_path
 
 COLOURS = {"self": "#0072B2", "other": "#D55E00"}  # safe for colour-blind readers

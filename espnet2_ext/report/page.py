@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from espnet2_ext.report.examples import Example, make_examples, rank_note
-from espnet2_ext.report.experiment import facts, load_rows, load_summary, scored_sets, training_curves
+from espnet2_ext.report.experiment import load_rows, load_summary, scored_sets
 from espnet2_ext.report.figures import draw_scores, draw_training
 from espnet2_ext.report.html_parts import document, fact_list, link, picture, print_table, text
 from espnet2_ext.report.results import set_facts, set_tables
 from espnet2_ext.report.tables import PROTOCOL_NOTE
 from espnet2_ext.scores.test_set import load_data_folder, load_outputs
+from espnet2_ext.train.experiment import facts, training_curves
 from espnet2_ext.util.files import write_text
 
 

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 from espnet2_ext.report import tables
-from espnet2_ext.report.experiment import facts, load_summary, scored_sets
+from espnet2_ext.report.experiment import load_summary, scored_sets
 from espnet2_ext.report.tables import NONE, Table
+from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.files import write_text
 
 _CLASS_ROWS = 60

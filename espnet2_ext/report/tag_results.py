@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.report.experiment import facts
 from espnet2_ext.report.figures import draw_training
 from espnet2_ext.report.results import environment, markdown
 from espnet2_ext.report.tables import NONE, Table
 from espnet2_ext.scores.tag_score import FORMULAS, load_scores
+from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.files import write_text
 
 # The commit of the report is not that of the training; the same scores give the same text.

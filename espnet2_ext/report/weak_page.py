@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.report.examples import rank_note
-from espnet2_ext.report.experiment import training_curves
 from espnet2_ext.report.figures import draw_training, save
 from espnet2_ext.report.html_parts import document, fact_list, link, picture, print_table, text
 from espnet2_ext.report.weak_examples import REFERENCE, Example, make_weak_examples
@@ -15,6 +14,7 @@ from espnet2_ext.report.weak_figures import draw_density
 from espnet2_ext.report.weak_sets import Experiment, Scored, model_facts, ordering, scored_on, set_facts
 from espnet2_ext.report.weak_tables import set_tables
 from espnet2_ext.scores.weak_folders import load_weak_data
+from espnet2_ext.train.experiment import training_curves
 from espnet2_ext.util.files import write_text
 
 VERSION = 1

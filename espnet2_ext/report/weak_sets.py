@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.experiment import facts, load_rows, load_summary
+from espnet2_ext.report.experiment import load_rows, load_summary
+from espnet2_ext.train.experiment import config_of, facts
 from espnet2_ext.train.trials import told_trials
 
 PAPER_ORDER = ("strong", "frame", "clip")  # from the most that is known to the least
@@ -63,16 +64,6 @@ def scored_on(experiments: Sequence[Experiment], name: str) -> list[Scored]:
                     f"{s.folder}: scored on other mixtures than {found[0].folder} ({what}); score both on one set"
                 )
     return found
-
-
-def config_of(folder: Path) -> dict:
-    """An experiment's `config.yaml`; empty without one."""
-    import yaml
-
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return {}
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 def model_facts(experiment: Experiment) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.experiment import training_curves
+from espnet2_ext.train.experiment import training_curves
 from espnet2_ext.util.files import write_text
 
 TRIALS = "trials.json"

@@ -8,11 +8,11 @@ import soundfile
 from espnet2_ext.bin import report
 from espnet2_ext.errors import DataError
 from espnet2_ext.report import page
-from espnet2_ext.report.experiment import facts, training_curves
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import Table
 from espnet2_ext.scores.score import score
 from espnet2_ext.scores.summary import examples
+from espnet2_ext.train.experiment import facts, training_curves
 
 LOG = """\
     Total Number of model parameters: 1.93 M

@@ -15,8 +15,8 @@ from espnet2_ext.core.mixing.events import clip_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.experiment import training_curves
 from espnet2_ext.tasks.weak import WeakLabelTask
+from espnet2_ext.train.experiment import training_curves
 
 BEST = "valid.loss.best.pth"
 
