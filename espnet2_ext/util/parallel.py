@@ -3,10 +3,8 @@
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
-import dataclasses
 import functools
 import hashlib
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, locked, write_text
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.once import encode, hold, made, write_record
 
 
 def map_parts(
@@ -201,26 +200,21 @@ def _dask(address: str):
 @contextlib.contextmanager
 def _lock(parts_dir: Path):
     """Refuse a second process in `parts_dir`; clear what a killed one left."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked(parts_dir / ".lock", wait=False))
-        except BlockingIOError:
-            raise DataError(f"{parts_dir}: another process is at work here") from None
+    with hold(parts_dir):
         for left in parts_dir.glob(".tmp-*"):
             left.unlink(missing_ok=True)
         yield
 
 
 def _plan(parts_dir: Path, digest: str) -> None:
-    plan = parts_dir / "plan.json"
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads(plan.read_text(encoding="utf-8"))["digest"] == digest:
-            return
+    plan, key = parts_dir / "plan.json", {"digest": digest}
+    if made(plan, key) is not None:
+        return
     plan.unlink(missing_ok=True)
     for old in parts_dir.iterdir():
         if re.fullmatch(r"\d{6,}", old.name):
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-    write_text(plan, json.dumps({"digest": digest}) + "\n")
+    write_record(plan, key)
 
 
 def _progress(desc: str, total: int, done: int):
@@ -241,19 +235,7 @@ def _settings(fn: Callable) -> list:
 
 
 def _digest(settings: list, items: Sequence) -> str:
-    encode = json.JSONEncoder(sort_keys=True, default=_plain).encode
-    h = hashlib.blake2b(encode(settings).encode(), digest_size=16)
+    h = hashlib.blake2b(encode(settings), digest_size=16)
     for start in range(0, len(items), 1000):
-        h.update(encode(list(items[start : start + 1000])).encode())
+        h.update(encode(list(items[start : start + 1000])))
     return h.hexdigest()
-
-
-def _plain(value):
-    """JSON form of what JSON does not know; the digest rests on it, so nothing vague is let in."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return value.tolist()
-    raise TypeError(f"map_parts takes plain values only, not {type(value).__name__}")
