@@ -13,7 +13,7 @@ import yaml
 from fake_recipe import ROOT, Recipe
 from recipe_options import options_of
 
-from espnet2_ext.bin import sweep as sweep_bin
+from espnet2_ext.cli.papers import sweep as run_command
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep import Sweep
 from espnet2_ext.papers.sweep_notes import Notes
@@ -103,7 +103,7 @@ class Place:
         calls = self.recipe / "calls"
         calls.write_text("")
         try:
-            sweep_bin.main([str(self.yaml), *args])
+            run_command([str(self.yaml), *args])
         finally:
             self.calls = [json.loads(line) for line in calls.read_text().splitlines()]
             self.tags = [next(b for a, b in zip(c, c[1:]) if a.endswith("_tag")) for c in self.calls]
@@ -176,7 +176,7 @@ def test_a_failure_is_told_the_rest_goes_on_and_it_is_tried_again(place, capsys)
 def test_entry_point_ends_with_a_status(place):
     (place.recipe / "fail_in_F_seed0").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "espnet2_ext.bin.sweep", str(place.yaml)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "espnet2_ext", "sweep", str(place.yaml)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1 and "failed: F_seed0 (status 3" in done.stderr
     assert "Traceback" not in done.stderr
@@ -200,7 +200,7 @@ def test_no_cell_is_started_after_the_time(place, capsys):
 @pytest.mark.parametrize("sent, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_it_ends_what_it_started_and_goes_on_later(place, sent, status):
     (place.recipe / "sleep_in_C_seed0").touch()
-    command = [sys.executable, "-m", "espnet2_ext.bin.sweep", str(place.yaml)]
+    command = [sys.executable, "-m", "espnet2_ext", "sweep", str(place.yaml)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (place.recipe / "started").exists():
         assert process.poll() is None

@@ -1,19 +1,7 @@
-"""Train from weak labels with ESPnet's trainer: `python -m espnet2_ext.bin.weak_train`."""
+"""Train a classifier or a separator from weak labels: `python -m espnet2_ext.bin.weak_train`, ESPnet's habit."""
 
 from espnet2_ext.cli.run import run
-from espnet2_ext.tasks.common import train
-from espnet2_ext.tasks.weak import WeakLabelTask
-
-
-def get_parser():
-    """ESPnet's training options, with those of `WeakLabelTask`."""
-    return WeakLabelTask.get_parser()
-
-
-def main(cmd: list[str] | None = None) -> None:
-    """Train; options and errors as in `espnet2_ext.tasks.common.train`."""
-    train(WeakLabelTask, cmd)
-
+from espnet2_ext.cli.train import weak_train as main
 
 if __name__ == "__main__":
     run(main)

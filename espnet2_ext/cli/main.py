@@ -38,13 +38,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "make-mini-musdb18": ("espnet2_ext.bin.make_mini_musdb18:main", "make the embedded MUSDB18"),
     },
     "Training": {
-        "qsep-train": ("espnet2_ext.bin.qsep_train:main", "train a query-based separator"),
-        "weak-train": ("espnet2_ext.bin.weak_train:main", "train a classifier or separator from weak labels"),
-        "tag-train": ("espnet2_ext.bin.tag_train:main", "train a tagger"),
-        "weak-train-asteroid": ("espnet2_ext.bin.weak_train_asteroid:main", "weak labels with Asteroid and Lightning"),
-        "qsep-check": ("espnet2_ext.bin.qsep_check:main", "check data and model before training"),
-        "tag-check": ("espnet2_ext.bin.tag_check:main", "check a tagger and its data before training"),
-        "keep-best": ("espnet2_ext.bin.keep_best:main", "keep the best of several trials"),
+        "qsep-train": ("espnet2_ext.cli.train:qsep_train", "train a query-based separator"),
+        "weak-train": ("espnet2_ext.cli.train:weak_train", "train a classifier or separator from weak labels"),
+        "tag-train": ("espnet2_ext.cli.train:tag_train", "train a tagger"),
+        "weak-train-asteroid": ("espnet2_ext.cli.train:weak_train_asteroid", "weak labels with Asteroid and Lightning"),
+        "qsep-check": ("espnet2_ext.cli.train:qsep_check", "check data and model before training"),
+        "tag-check": ("espnet2_ext.cli.train:tag_check", "check a tagger and its data before training"),
+        "keep-best": ("espnet2_ext.cli.train:keep_best", "keep the best of several trials"),
     },
     "Test sets": {
         "qsep-inference": ("espnet2_ext.bin.qsep_inference:main", "separate a rendered test set by queries"),
@@ -63,9 +63,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "embedding-figure": ("espnet2_ext.bin.embedding_figure:main", "figure 3 of the CaRE-SEP paper"),
     },
     "Papers and benchmarks": {
-        "tables": ("espnet2_ext.bin.tables:main", "the papers' tables, filled with your results"),
-        "sweep": ("espnet2_ext.bin.sweep:main", "run the cells of a table one after the other"),
-        "bench": ("espnet2_ext.bin.bench:main", "time training steps, data loading and queries"),
+        "tables": ("espnet2_ext.cli.papers:tables", "the papers' tables, filled with your results"),
+        "sweep": ("espnet2_ext.cli.papers:sweep", "run the cells of a table one after the other"),
+        "bench": ("espnet2_ext.cli.bench:bench", "time training steps, data loading and queries"),
     },
 }
 

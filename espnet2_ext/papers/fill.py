@@ -1,6 +1,7 @@
 """The papers' tables: what was measured beside what was published, or an empty cell."""
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,20 @@ from espnet2_ext.papers.measured import (
     scored_model,
     trained_on,
 )
-from espnet2_ext.papers.tables import Column, PaperTable, Row
-from espnet2_ext.papers.trained import Trained, cell_of
+from espnet2_ext.papers.tables import PAPERS, Column, PaperTable, Row, find_table, load_paper, paper_of
+from espnet2_ext.papers.trained import (
+    Trained,
+    cell_of,
+    check_names,
+    default_roots,
+    find_tables_of,
+    find_trained,
+    split_root,
+)
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
 
-HOW = "`python -m espnet2_ext.bin.tables --list` has the commands."
+HOW = "`espnet2-ext tables --list` has the commands."
 SHARES = ("map", "_f.", "_prior.", "_sources.")  # metrics between 0 and 1
 
 
@@ -44,6 +53,32 @@ class Found(NamedTuple):
 
     trained: Trained
     scores: Scores
+
+
+def fill_tables(numbers: Sequence[str], paper: str | None, exp_dirs: Sequence[str]) -> str:
+    """Markdown of tables and figures by number, `all` for those of a paper.
+
+    Args:
+        paper: of `PAPERS`; None: the one that has the number.
+        exp_dirs: where experiments are searched, see `find_trained`; none: below egs2.
+    """
+    check_names(exp_dirs)
+    if "all" in map(str.lower, numbers):
+        paper = paper or PAPERS[0]
+        numbers = list(load_paper(paper).tables)
+    return "\n\n".join("\n".join(_by_number(n, paper or paper_of(n), exp_dirs)) for n in numbers)
+
+
+def _by_number(number: str, paper: str, exp_dirs: Sequence[str]) -> list[str]:
+    table, top = find_table(paper, number), Path(os.path.relpath(Path(__file__).parents[2]))
+    if table.mixtures:
+        data = top / table.recipe / "data"
+        return fill_mixtures(table, find_tables_of(exp_dirs or [data] * data.is_dir()))
+    roots = exp_dirs or default_roots(top)
+    trained = find_trained(roots)
+    if table.files:
+        return fill_figure(table, trained, [folder for name, folder in map(split_root, map(str, roots)) if not name])
+    return fill(table, trained)
 
 
 def fill(table: PaperTable, trained: Sequence[Trained]) -> list[str]:

@@ -104,7 +104,7 @@ class PaperTable(NamedTuple):
             return None
         if row.command:
             return f"({row.command.replace('{run_options}', self.run_options)})"
-        words = ["python -m espnet2_ext.bin.sweep", f"conf/sweeps/{self.sweeps[0]}.yaml"]
+        words = ["espnet2-ext sweep", f"conf/sweeps/{self.sweeps[0]}.yaml"]
         words += ["--size", self.size] if self.size else []
         return " ".join([*words, "--run_options", shlex.quote(self.run_options), "--only", *self.cells(row)])
 

@@ -101,7 +101,8 @@ class TaggingTask(AbsTask):
 
     @classmethod
     def start_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
-        """The model as a training begins, initial weights loaded."""
+        """The model as a training begins, initial weights loaded; errors as in `check` and `load_all`."""
+        cls.check(args)
         model = cls.build_model(args)
         load_all(model, args)
         return model

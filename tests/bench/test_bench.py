@@ -12,7 +12,7 @@ import torch
 from espnet2_ext.bench import against, data, measure
 from espnet2_ext.bench import query as models
 from espnet2_ext.bench.plain_query import HTSAT, QueryUNet, mel_filters
-from espnet2_ext.bin import bench
+from espnet2_ext.cli.bench import bench
 from espnet2_ext.core.layers.swin import WindowAttention
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.scan import scan
@@ -140,7 +140,7 @@ def bank(tmp_path_factory):
 
 def test_command(bank, tmp_path, capsys):
     file = tmp_path / "out" / "bench.json"
-    bench.main(
+    bench(
         [
             str(DEBUG),
             "--seconds",
@@ -173,4 +173,4 @@ def test_command(bank, tmp_path, capsys):
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
-        bench.main(options)
+        bench(options)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from espnet2_ext.bench import rendering
-from espnet2_ext.bin import bench
+from espnet2_ext.cli.bench import bench
 from espnet2_ext.core.mixing.events import with_ids
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
@@ -52,7 +52,7 @@ def test_need_by_hand():
 def test_command(corpus, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rendering, "rate", lambda call, seconds: call() or {"a_core": 9.0, "wall": 8.0})
     file = tmp_path / "bench.json"
-    bench.main(
+    bench(
         [
             "--rendering",
             str(corpus / "table"),
@@ -72,4 +72,4 @@ def test_command(corpus, tmp_path, capsys, monkeypatch):
 
 def test_bad_options_are_named():
     with pytest.raises(DataError, match="--rendering takes the folder of a table and its"):
-        bench.main(["--rendering", "table"])
+        bench(["--rendering", "table"])

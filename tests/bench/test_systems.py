@@ -8,7 +8,7 @@ import torch
 
 from espnet2_ext.bench import measure, systems
 from espnet2_ext.bench.configs import Options, build
-from espnet2_ext.bin import bench
+from espnet2_ext.cli.bench import bench
 from espnet2_ext.errors import DataError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -131,7 +131,7 @@ def test_a_system_that_fails_does_not_stop_the_others(here, monkeypatch):
 
 def test_command(here, tmp_path, capsys):
     file = tmp_path / "costs.json"
-    bench.main(
+    bench(
         [
             str(CONF / "debug/train_tag.yaml"),
             "--costs",
@@ -160,4 +160,4 @@ def test_command(here, tmp_path, capsys):
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
-        bench.main(options)
+        bench(options)

@@ -8,7 +8,7 @@ from torch import nn
 
 from espnet2_ext.bench import measure, weak, weak_against
 from espnet2_ext.bench.configs import Options, build, kind_of
-from espnet2_ext.bin import bench
+from espnet2_ext.cli.bench import bench
 from espnet2_ext.core.losses.in_parts import in_parts
 from espnet2_ext.errors import DataError
 
@@ -116,7 +116,7 @@ def test_command(weak_yaml, here, tmp_path, capsys):
     file = tmp_path / "bench.json"
     other = weak_yaml.with_name("train_weak_other.yaml")
     other.write_text(weak_yaml.read_text().replace("magnitude", "share"))
-    bench.main(
+    bench(
         [
             str(weak_yaml),
             str(other),
@@ -166,4 +166,4 @@ def test_kind_of_a_yaml(weak_yaml, tmp_path):
 @pytest.mark.parametrize("option", ["--batch", "--clip", "--song"])
 def test_bad_options_are_named(weak_yaml, option):
     with pytest.raises(DataError, match=f"{option} must be above 0"):
-        bench.main([str(weak_yaml), option, "0"])
+        bench([str(weak_yaml), option, "0"])

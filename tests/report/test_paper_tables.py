@@ -8,9 +8,10 @@ import pytest
 import yaml
 from recipe_options import options_of
 
-from espnet2_ext.bin import embedding_figure, tables
-from espnet2_ext.bin import sweep as sweep_bin
+from espnet2_ext.bin import embedding_figure
+from espnet2_ext.cli.papers import sweep_parser, tables
 from espnet2_ext.errors import DataError
+from espnet2_ext.papers import fill
 from espnet2_ext.papers.listing import CITED, listing
 from espnet2_ext.papers.measured import over_seeds, read_scores
 from espnet2_ext.papers.sweep import Sweep
@@ -56,7 +57,7 @@ def test_every_table_and_row_is_there(key):
 
 
 def test_list_prints_every_row_with_its_command(capsys):
-    tables.main(["--list"])
+    tables(["--list"])
     text = capsys.readouterr().out
     lines = [v for v in text.splitlines() if v.startswith("|") and "|---" not in v]
     lines = [v for v in lines if not v.startswith("|row|")]
@@ -97,11 +98,11 @@ def test_every_row_has_a_yaml_and_a_command_that_can_be_run(table, row):
         if words[0] == "./run.sh":
             assert {w[2:] for w in words if w.startswith("--")} <= options_of(ROOT / recipe)
         else:
-            assert words[:3] == ["python", "-m", "espnet2_ext.bin.embedding_figure"]
-            embedding_figure.get_parser().parse_args(words[3:])
+            assert words[:2] == ["espnet2-ext", "embedding-figure"]
+            embedding_figure.get_parser().parse_args(words[2:])
         return
-    assert words[:3] == ["python", "-m", "espnet2_ext.bin.sweep"]
-    args = sweep_bin.get_parser().parse_args(words[3:])
+    assert words[:2] == ["espnet2-ext", "sweep"]
+    args = sweep_parser().parse_args(words[2:])
     sweep = Sweep(ROOT / args.sweep, size=args.size, run_options=shlex.split(args.run_options))
     assert sweep.recipe.resolve() == (ROOT / table.recipe).resolve()
     assert sweep.run_options and sweep.run_options.keys() <= options_of(sweep.recipe)
@@ -223,7 +224,7 @@ def noted(folder: Path, sweep: str, runs: list[tuple], **variables: str) -> None
 
 
 def filled(capsys, *args) -> str:
-    tables.main([*map(str, args)])
+    tables([*map(str, args)])
     return capsys.readouterr().out
 
 
@@ -368,9 +369,9 @@ def test_an_experiment_can_be_named_as_a_cell(tmp_path, capsys):
     assert rows(text, "query `self`")["D: C without gradient (init, shared)"][0] == "6.00"
     filled(capsys, "--table", "2", "--exp_dirs", tmp_path / "any=thing")  # a folder, no cell
     with pytest.raises(DataError, match="--exp_dirs H=.*: no table has a cell H; there is A, B, C"):
-        tables.main(["--table", "2", "--exp_dirs", f"H={tmp_path}"])
+        tables(["--table", "2", "--exp_dirs", f"H={tmp_path}"])
     with pytest.raises(DataError, match="--exp_dirs E=nowhere: no such folder"):
-        tables.main(["--table", "2", "--exp_dirs", "E=nowhere"])
+        tables(["--table", "2", "--exp_dirs", "E=nowhere"])
 
 
 def test_weak_tables_find_what_sweeps_noted(tmp_path, capsys):
@@ -417,19 +418,19 @@ def test_tables_ii_and_iii_come_from_the_preparation(tmp_path, capsys):
     whole = (folder / "statistics.tsv").read_text()
     put(folder / "statistics.tsv", "name\n")
     with pytest.raises(DataError, match="statistics.tsv") as e:
-        tables.main(["--table", "II", "--exp_dirs", str(tmp_path)])
+        tables(["--table", "II", "--exp_dirs", str(tmp_path)])
     assert str(e.value).count("statistics.tsv") == 1
     put(folder / "statistics.tsv", whole)
     put(folder / "table.json", {"settings": 3})
     with pytest.raises(DataError, match="table.json: not the note of a table of mixtures"):
-        tables.main(["--table", "II", "--exp_dirs", str(tmp_path)])
+        tables(["--table", "II", "--exp_dirs", str(tmp_path)])
     put(folder / "table.json", {"settings": {"mean_events": 2.0}, "mixtures": 7, "table_hash": "beef"})
     found = rows(filled(capsys, "--table", "II", "--exp_dirs", tmp_path), "###")
     assert found["lambda 5"][0] == "" and found["lambda 2"][:2] == ["0.250", "–"]
 
 
 def test_tables_ii_and_iii_where_nothing_was_prepared(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tables, "__file__", str(tmp_path / "a/b/tables.py"))
+    monkeypatch.setattr(fill, "__file__", str(tmp_path / "a/b/fill.py"))
     assert "Nothing prepared." in filled(capsys, "--table", "II")
     weak(tmp_path / "weak_crnn_frame", 1.0)
     given = f"crnn={tmp_path / 'weak_crnn_frame'}"
@@ -461,7 +462,7 @@ def test_figure_3_of_care_sep_has_its_divergences(tmp_path, capsys):
     assert f"### {tmp_path}/e/figure_3.png" in text
     put(tmp_path / "e/figure_3.json", "{")
     with pytest.raises(DataError, match="figure_3.json: not a whole JSON file"):
-        tables.main(["--table", "fig3", "--exp_dirs", str(tmp_path)])
+        tables(["--table", "fig3", "--exp_dirs", str(tmp_path)])
 
 
 def test_pictures_of_weak_labels_are_found(tmp_path, capsys):
@@ -499,7 +500,7 @@ def test_broken_scores_are_named(tmp_path, path, content, message):
 def test_a_broken_note_is_named(tmp_path):
     put(tmp_path / "sweep_x.json", "[]")
     with pytest.raises(DataError, match="sweep_x.json: not what a sweep noted"):
-        tables.main(["--table", "1", "--exp_dirs", str(tmp_path)])
+        tables(["--table", "1", "--exp_dirs", str(tmp_path)])
 
 
 def test_mean_and_spread():
@@ -510,9 +511,9 @@ def test_mean_and_spread():
 def test_list_and_table_exclude_each_other(capsys):
     for cmd in ([], ["--list", "--table", "1"]):
         with pytest.raises(SystemExit):
-            tables.main(cmd)
+            tables(cmd)
     assert "--list, or --table" in capsys.readouterr().err
 
 
 def test_listing_tells_what_is_changed():
-    assert any("query_grad false" in line for line in listing(load_paper("care_sep")))
+    assert "query_grad false" in listing("care_sep")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from espnet2_ext.bin.keep_best import main
+from espnet2_ext.cli.train import keep_best as main
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.trials import keep_best, told_trials, validation_loss
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from small_confs import CONF, parse
 
-from espnet2_ext.bin import qsep_check, qsep_train
+from espnet2_ext.cli.train import qsep_check, qsep_train
 from espnet2_ext.data.bank.anchors import write_anchors
 from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.data.tables import Label, read_labels, write_labels
@@ -79,7 +79,7 @@ def tagger(command, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(command, tagger, tmp_path_factory):
     out = tmp_path_factory.mktemp("exp") / "frozen"
-    qsep_train.main(command(out, "--init_param", f"{tagger}:net:query_net"))
+    qsep_train(command(out, "--init_param", f"{tagger}:net:query_net"))
     return out
 
 
@@ -96,12 +96,12 @@ def test_a_training_leaves_its_classes_and_goes_on_with_no_others(command, bank,
     write_labels(exp / "labels.tsv", [Label(k, f"/o/{k}", f"Other {k}") for k in range(4)])
     kept = (exp / "labels.tsv").read_bytes()
     with pytest.raises(DataError, match="labels.tsv: the training was begun with other classes"):
-        qsep_train.main(command(exp, "--max_epoch", 2, "--resume", "true"))
+        qsep_train(command(exp, "--max_epoch", 2, "--resume", "true"))
     assert (exp / "labels.tsv").read_bytes() == kept
 
 
 def test_a_training_goes_on_without_the_tagger(command, trained):
-    qsep_train.main(command(trained, "--max_epoch", 2, "--resume", "true", "--init_param", "gone.pth:net:query_net"))
+    qsep_train(command(trained, "--max_epoch", 2, "--resume", "true", "--init_param", "gone.pth:net:query_net"))
     assert (trained / "2epoch.pth").exists()
 
 
@@ -115,14 +115,14 @@ def test_a_training_goes_on_without_the_tagger(command, trained):
 )
 def test_training_and_its_check_refuse_a_random_network(command, tagger, tmp_path, more, message):
     more = [x.format(tagger=tagger) for x in more]
-    for main in (qsep_train.main, qsep_check.main):
+    for main in (qsep_train, qsep_check):
         with pytest.raises(DataError, match=message):
             main(command(tmp_path / "bad", *more))
 
 
 def test_check_takes_a_step_with_initial_weights(command, tagger, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        qsep_check.main(command(tmp_path / "check", "--init_param", f"{tagger}:net:query_net"))
+        qsep_check(command(tmp_path / "check", "--init_param", f"{tagger}:net:query_net"))
     assert "into query_net: " in caplog.text and "first step:" in caplog.text
 
 
@@ -143,13 +143,13 @@ def test_anchors_of_a_tagger_are_drawn(command, bank, tmp_path):
         write_anchors(tmp_path / "a.npz", bank, np.zeros(counts, int), num, "tagger")
         cmd = command(tmp_path / "x", "--anchor_file", tmp_path / "a.npz", *random)
         if message is None:
-            qsep_check.main(cmd)
+            qsep_check(cmd)
         else:
             with pytest.raises(DataError, match=message):
-                qsep_check.main(cmd)
+                qsep_check(cmd)
     conf = yaml.safe_load(Path(command("x")[1]).read_text())
     conf |= {"pair_conf": {"segment": None, "anchor": "whole"}}
     (tmp_path / "whole.yaml").write_text(yaml.safe_dump(conf))
     cmd += ["--config", str(tmp_path / "whole.yaml")]
     with pytest.raises(DataError, match="a.npz: anchors place segments, but pair_conf has"):
-        qsep_check.main(cmd)
+        qsep_check(cmd)

@@ -10,7 +10,8 @@ import torch
 import yaml
 from tag_standin import FS, BandTagger, registered, tone, write_bank, write_tones
 
-from espnet2_ext.bin import tag_anchors, tag_check, tag_inference, tag_report, tag_scoring, tag_train
+from espnet2_ext.bin import tag_anchors, tag_inference, tag_report, tag_scoring
+from espnet2_ext.cli.train import tag_check, tag_train
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import Label, write_labels
@@ -75,7 +76,7 @@ def options(banks, out, *more):
 @pytest.fixture(scope="module")
 def trained(banks, tmp_path_factory):
     out = tmp_path_factory.mktemp("exp") / "tag"
-    tag_train.main(options(banks, out))
+    tag_train(options(banks, out))
     return out
 
 
@@ -203,7 +204,7 @@ def test_anchors_are_where_the_tones_are(known, tmp_path, frames):
 
 def test_check_reads_data_and_takes_a_step(banks, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        tag_check.main(options(banks, tmp_path / "check"))
+        tag_check(options(banks, tmp_path / "check"))
     assert "speech: [4, 4000]" in caplog.text and "first step: loss" in caplog.text
 
 
@@ -222,13 +223,13 @@ def test_check_reads_data_and_takes_a_step(banks, tmp_path, caplog):
 )
 def test_bad_options_are_named(banks, tmp_path, more, message):
     with pytest.raises(DataError, match=message):
-        tag_train.main(options(banks, tmp_path / "bad", *more))
+        tag_train(options(banks, tmp_path / "bad", *more))
 
 
 def test_unknown_keys_of_a_yaml_are_named(banks, tmp_path, capsys):
     (tmp_path / "train.yaml").write_text("query_net: bands\nbatch_sise: 3\n")
     with pytest.raises(SystemExit):
-        tag_train.main(options(banks, tmp_path, "--config", tmp_path / "train.yaml"))
+        tag_train(options(banks, tmp_path, "--config", tmp_path / "train.yaml"))
     assert "batch_sise" in capsys.readouterr().err
 
 
@@ -242,7 +243,7 @@ def other_classes(bank: ClipBank, top: Path) -> Path:
 def test_banks_of_other_classes_are_refused(banks, known, tmp_path):
     other = other_classes(banks[1], tmp_path / "other")
     with pytest.raises(DataError, match="other: its classes are not those of .*train"):
-        tag_train.main(options(banks, tmp_path / "t", "--valid_bank", other))
+        tag_train(options(banks, tmp_path / "t", "--valid_bank", other))
     with pytest.raises(DataError, match="other: its classes are not those that the tagger"):
         tag_inference.main(["--bank", str(other), "--output_dir", str(tmp_path / "o"), *model(known)])
 
@@ -250,10 +251,10 @@ def test_banks_of_other_classes_are_refused(banks, known, tmp_path):
 def test_a_training_of_other_classes_is_left_as_it_is(banks, trained, tmp_path):
     exp = shutil.copytree(trained, tmp_path / "exp")
     other = ClipBank(other_classes(banks[0], tmp_path / "other"))
-    tag_check.main(options((other, other), exp))
+    tag_check(options((other, other), exp))
     assert (exp / "labels.tsv").read_bytes() == (trained / "labels.tsv").read_bytes()
     with pytest.raises(DataError, match="labels.tsv: the training was begun with other classes"):
-        tag_train.main(options((other, other), exp, "--resume", "true"))
+        tag_train(options((other, other), exp, "--resume", "true"))
     assert (exp / "labels.tsv").read_bytes() == (trained / "labels.tsv").read_bytes()
 
 
@@ -270,7 +271,7 @@ def test_tags_of_a_bank_with_other_classes_are_made_anew(banks, known, tmp_path)
 def test_banks_without_labels_are_refused(banks, known, tmp_path):
     bare = write_bank(tmp_path / "bare", {"a": (tone(0, 8000), ()), "b": (tone(1, 8000), ())})
     with pytest.raises(DataError, match="bare.*: no clip has a label"):
-        tag_train.main(options((bare, banks[1]), tmp_path / "t"))
+        tag_train(options((bare, banks[1]), tmp_path / "t"))
     out = ["--bank", str(bare.path), "--output_dir", str(tmp_path / "o"), *model(known)]
     tag_inference.main(out)  # tags need none
     with pytest.raises(DataError, match="bare.*: no clip has a label"):

@@ -8,9 +8,10 @@ import pytest
 import torch
 import yaml
 
-from espnet2_ext.bin import qsep_check, qsep_train
+from espnet2_ext.cli.train import qsep_check, qsep_train
 from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.errors import DataError
+from espnet2_ext.train.check import check_sum
 
 ROOT = Path(__file__).parents[2]
 STFT = ["sample_rate=8000", "n_fft=256", "hop_length=80", "num_bands=32"]
@@ -79,15 +80,15 @@ def same(a, b, **tolerance):
 @pytest.fixture(scope="module")
 def straight(bank, config, tmp_path_factory):
     out = tmp_path_factory.mktemp("exp") / "straight"
-    qsep_train.main(command(bank, config, out, "--max_epoch", 2, "--keep_nbest_models", 2))
+    qsep_train(command(bank, config, out, "--max_epoch", 2, "--keep_nbest_models", 2))
     return out
 
 
 def test_resumed_training_is_the_straight_one(bank, config, straight, tmp_path):
     out = tmp_path / "resumed"
     keep = ["--keep_nbest_models", 2]
-    qsep_train.main(command(bank, config, out, "--max_epoch", 1, *keep))
-    qsep_train.main(command(bank, config, out, "--max_epoch", 2, "--resume", "true", *keep))
+    qsep_train(command(bank, config, out, "--max_epoch", 1, *keep))
+    qsep_train(command(bank, config, out, "--max_epoch", 2, "--resume", "true", *keep))
     same(weights(out, 2), weights(straight, 2), rtol=0, atol=0)
 
 
@@ -116,7 +117,7 @@ def test_two_processes_give_the_gradients_of_one(bank, config, straight, tmp_pat
 
 def test_check_reads_data_and_takes_a_step(bank, config, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        qsep_check.main(command(bank, config, tmp_path / "check"))
+        qsep_check(command(bank, config, tmp_path / "check"))
     assert "speech_ref2: [4, 2000]" in caplog.text and "first step:" in caplog.text
 
 
@@ -126,12 +127,12 @@ def test_targets_that_do_not_sum_are_refused():
         "speech_ref1": torch.full((2, 8), 0.5),
         "speech_ref2": torch.full((2, 8), 0.5),
     }
-    qsep_check.check_sum(["a", "b"], batch)
+    check_sum(["a", "b"], batch)
     batch["speech_ref2"][1] = 0.0  # an absent target is no fault
-    qsep_check.check_sum(["a", "b"], batch)
+    check_sum(["a", "b"], batch)
     batch["speech_ref2"][1] = 0.4
     with pytest.raises(DataError, match="b: targets do not sum"):
-        qsep_check.check_sum(["a", "b"], batch)
+        check_sum(["a", "b"], batch)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +145,4 @@ def test_targets_that_do_not_sum_are_refused():
 )
 def test_bad_options_are_named(bank, config, tmp_path, more, message):
     with pytest.raises((DataError, OSError), match=message):
-        qsep_train.main(command(bank, config, tmp_path / "bad", "--max_epoch", 1, *more))
+        qsep_train(command(bank, config, tmp_path / "bad", "--max_epoch", 1, *more))

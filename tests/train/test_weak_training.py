@@ -10,7 +10,7 @@ import torch
 import yaml
 from weak_corpus import CLASSES, FS, HOP, N_FFT, ROOT, command, write_config
 
-from espnet2_ext.bin import weak_train, weak_train_asteroid
+from espnet2_ext.cli.train import weak_train, weak_train_asteroid
 from espnet2_ext.core.mixing.events import clip_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
@@ -30,7 +30,7 @@ def config(weak_corpus):
 def run(weak_corpus, config, tmp_path_factory):
     """Train into a new folder, and give the folder."""
 
-    def train(*more, out=None, main=weak_train.main, config=config):
+    def train(*more, out=None, main=weak_train, config=config):
         out = out or tmp_path_factory.mktemp("exp") / "model"
         main(command(weak_corpus, config, out, *more))
         return out
@@ -65,7 +65,7 @@ def reported(out, epoch=1, mode="valid"):
 
 def in_processes(module, cmd, launcher=()):
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", f"espnet2_ext.bin.{module}", *cmd],
+        [sys.executable, *launcher, "-m", "espnet2_ext", module, *cmd],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -126,7 +126,7 @@ def test_resumed_training_is_the_straight_one(run, classifier, straight, tmp_pat
 def test_training_stops_early_in_both_trainers(run):
     still = ["--part", "classifier", "--optim_conf", "lr=0", "--max_epoch", 9, "--patience", 1]
     states = torch.load(run(*still) / "checkpoint.pth", weights_only=False)
-    lightning = weights(run(*still, main=weak_train_asteroid.main) / "lightning/last.ckpt")
+    lightning = weights(run(*still, main=weak_train_asteroid) / "lightning/last.ckpt")
     assert max(states["reporter"]["stats"]) == 3 and lightning["epoch"] == 2  # from 1, and from 0
 
 
@@ -161,7 +161,7 @@ def test_other_separators(run, weak_corpus, classifier, separator, conf):
 
 def test_mixtures_of_mixtures_in_both_trainers(run, classifier):
     given = ["--classifier_file", classifier, "--remix", 30]
-    espnet, lightning = run(*given), run(*given, main=weak_train_asteroid.main)
+    espnet, lightning = run(*given), run(*given, main=weak_train_asteroid)
     assert "remix" in reported(espnet)
     same(weights(lightning / BEST), weights(espnet / BEST), rtol=0, atol=0)
 
@@ -206,7 +206,7 @@ def test_espnets_own_data_files(weak_corpus, config, tmp_path):
         cmd += [f"--{name}_shape_file", str(tmp_path / "wav.scp")]
         for file, key, kind in (("wav.scp", "speech_mix", "sound"), ("labels", "clip_label", "csv_float")):
             cmd += [f"--{name}_data_path_and_name_and_type", f"{tmp_path / file},{key},{kind}"]
-    weak_train.main(cmd)
+    weak_train(cmd)
     assert (tmp_path / "exp" / BEST).exists()
 
 
@@ -235,7 +235,7 @@ def test_two_processes_give_the_gradients_of_one(run, weak_corpus, config, tmp_p
 
 
 def test_lightning_takes_espnets_steps(run, classifier, straight):
-    out = run("--classifier_file", classifier, main=weak_train_asteroid.main)
+    out = run("--classifier_file", classifier, main=weak_train_asteroid)
     for file in (BEST, "latest.pth"):
         same(weights(out / file), weights(straight / file), rtol=0, atol=0)
     ours, theirs = (yaml.safe_load((p / "config.yaml").read_text()) for p in (out, straight))
@@ -249,7 +249,7 @@ def test_lightning_takes_espnets_steps(run, classifier, straight):
 
 def test_lightning_tells_its_epochs_as_espnet_does(run, classifier, straight, tmp_path, caplog):
     caplog.set_level("INFO")
-    run("--classifier_file", classifier, main=weak_train_asteroid.main)
+    run("--classifier_file", classifier, main=weak_train_asteroid)
     (tmp_path / "train.log").write_text(caplog.text)
     curves = training_curves(tmp_path)
     stats = torch.load(straight / "checkpoint.pth", weights_only=False)["reporter"]["stats"]
@@ -262,7 +262,7 @@ def test_lightning_tells_its_epochs_as_espnet_does(run, classifier, straight, tm
 
 def test_lightning_resumes(run, classifier, straight, tmp_path):
     given = ["--classifier_file", classifier]
-    lightning = {"main": weak_train_asteroid.main, "out": tmp_path / "resumed"}
+    lightning = {"main": weak_train_asteroid, "out": tmp_path / "resumed"}
     run(*given, "--max_epoch", 1, **lightning)
     run(*given, "--resume", "true", **lightning)
     same(weights(tmp_path / "resumed" / BEST), weights(straight / BEST), rtol=1e-6, atol=1e-7)

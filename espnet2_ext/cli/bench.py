@@ -1,20 +1,9 @@
-"""What each model costs: `python -m espnet2_ext.bin.bench [YAML ...]`.
-
-Separation by query (conf/train_qsep_*.yaml): parameters, operations, time and memory; with
-`--against plain` also how CaRE-SEP compares with the two-network route, and with `--data BANK`
-whether a clip bank keeps up with training. `--costs` prints one table of every system and tagger
-of the papers.
-
-Separation from weak labels (conf/train_weak_*.yaml): training step, the classifier's share of it,
-memory, inference of a clip and of a song; with `--against plain` also how the step compares with a
-plain version of it, and with `--rendering` how fast mixtures are rendered.
-"""
+"""`espnet2-ext bench`: what each model costs."""
 
 import argparse
 import json
 from pathlib import Path
 
-from espnet2_ext.cli.run import keep_memory, run
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.parallel import cores
 
@@ -22,8 +11,19 @@ CONF = Path(__file__).parents[2] / "conf"
 DEFAULT = [CONF / f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def bench(argv: list[str] | None = None) -> None:
+    """What each model costs: time, memory and operations.
+
+    Separation by query (conf/train_qsep_*.yaml): parameters, operations, time and memory; with
+    `--against plain` also how CaRE-SEP compares with the two-network route, and with `--data BANK`
+    whether a clip bank keeps up with training. `--costs` prints one table of every system and tagger
+    of the papers.
+
+    Separation from weak labels (conf/train_weak_*.yaml): training step, the classifier's share of it,
+    memory, inference of a clip and of a song; with `--against plain` also how the step compares with a
+    plain version of it, and with `--rendering` how fast mixtures are rendered.
+    """
+    parser = argparse.ArgumentParser(description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "yaml",
         nargs="*",
@@ -44,7 +44,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     _add_queries(parser.add_argument_group("separation by query"))
     _add_weak(parser.add_argument_group("separation from weak labels"))
-    return parser
+    args = parser.parse_args(argv)
+    if not args.yaml and not args.costs and args.rendering is None:
+        args.yaml = DEFAULT
+    from espnet2_ext.bench import report
+    from espnet2_ext.cli.run import keep_memory
+
+    result = report.bench(args, keep_memory)
+    if args.json:
+        write_text(args.json, json.dumps(result, indent=1) + "\n")
 
 
 def _add_queries(group) -> None:
@@ -84,19 +92,3 @@ def _add_weak(group) -> None:
         metavar=("TABLE", "BANK"),
         help="mixtures rendered per second and core, of a table and its clip bank; without them of sounds made for it",
     )
-
-
-def main(cmd: list[str] | None = None) -> None:
-    """Measure and print."""
-    args = get_parser().parse_args(cmd)
-    if not args.yaml and not args.costs and args.rendering is None:
-        args.yaml = DEFAULT
-    from espnet2_ext.bench import report  # PyTorch is loaded after the options are known good
-
-    result = report.bench(args, keep_memory)
-    if args.json:
-        write_text(args.json, json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    run(main)

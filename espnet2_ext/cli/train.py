@@ -1,0 +1,156 @@
+"""Training and the checks before it: `espnet2-ext qsep-train`, `weak-train`, `tag-train` and their siblings.
+
+Options are ESPnet's with those of a task, and each command is one function of a task's class; the
+task is imported when its command runs.
+"""
+
+import argparse
+import importlib
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from espnet2_ext.cli.main import PROG
+from espnet2_ext.errors import DataError
+
+TASKS = {"qsep": "qsep:QSepTask", "weak": "weak:WeakLabelTask", "tag": "tagging:TaggingTask"}
+
+
+def _task(name: str) -> type:
+    module, _, cls = TASKS[name].partition(":")
+    return getattr(importlib.import_module(f"espnet2_ext.tasks.{module}"), cls)
+
+
+def _train(name: str, argv: list[str] | None) -> None:
+    task = _task(name)
+    from espnet2_ext.tasks.common import train
+
+    train(task, argv)
+
+
+def qsep_train(argv: list[str] | None = None) -> None:
+    """Train a query-based separator with ESPnet's trainer."""
+    _train("qsep", argv)
+
+
+def weak_train(argv: list[str] | None = None) -> None:
+    """Train a classifier or a separator from weak labels with ESPnet's trainer."""
+    _train("weak", argv)
+
+
+def tag_train(argv: list[str] | None = None) -> None:
+    """Train a tagger with ESPnet's trainer."""
+    _train("tag", argv)
+
+
+def _check(name: str, argv: list[str] | None) -> None:
+    task = _task(name)
+    from espnet2_ext.train.check import check
+
+    check(task, task.get_parser().parse_args(argv))
+
+
+def qsep_check(argv: list[str] | None = None) -> None:
+    """Check data and model before `qsep-train`, whose options it takes."""
+    _check("qsep", argv)
+
+
+def tag_check(argv: list[str] | None = None) -> None:
+    """Check data and network before `tag-train`, whose options it takes."""
+    _check("tag", argv)
+
+
+def keep_best(argv: list[str] | None = None) -> None:
+    """Of trainings that differ in their seed, keep the one of the lowest validation loss."""
+    p = argparse.ArgumentParser(description=keep_best.__doc__)
+    p.add_argument("trials", nargs="+", metavar="TRIAL", help="folder of a training")
+    p.add_argument("--exp_dir", required=True, help="beside them: becomes a link to the best")
+    p.add_argument(
+        "--model_file", default="valid.loss.best.pth", help="the weights whose loss counts, or latest.pth (%(default)s)"
+    )
+    args = p.parse_args(argv)
+    from espnet2_ext.train import trials
+
+    print(trials.keep_best(args.exp_dir, args.trials, args.model_file))
+
+
+def weak_train_asteroid(argv: list[str] | None = None) -> None:
+    """Train the model and loss of a weak-label YAML with Asteroid and PyTorch Lightning.
+
+    Takes the options of `weak-train`; data, batches and steps are the same. `config.yaml`, the
+    best and the latest weights lie in the output folder as after ESPnet's training, so what reads
+    the one reads the other. `--resume true` resumes.
+
+    Raises:
+        DataError: as in `WeakLabelTask.prepare`, or the training ended without a checkpoint.
+    """
+    task = _task("weak")
+    parser = task.get_parser()
+    group = parser.add_argument_group("Lightning")
+    group.add_argument("--devices", type=int, default=1, help="Number of processes, one per device")
+    group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
+    args = parser.parse_args(argv)
+    task.check_required_command_args(args)
+    from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
+
+    from espnet2_ext import asteroid_ext
+    from espnet2_ext.tasks.common import fit_schedule
+    from espnet2_ext.util.files import write_text
+
+    sys.argv[0] = shutil.which(PROG) or sys.argv[0]  # Lightning starts its other processes with it
+    lightning = {k: vars(args).pop(k) for k in ("devices", "accelerator")}
+    fit_schedule(args)
+    model = task.start_model(args)
+    (optimizer,) = task.build_optimizers(args, model)
+    system = asteroid_ext.ModelSystem(model, optimizer, _Loader(task, args), _schedule(args, optimizer), args.seed)
+    _, monitor, mode = args.best_model_criterion[0]
+    out, keep = Path(args.output_dir), args.keep_nbest_models
+    best = asteroid_ext.fit(
+        system,
+        out,
+        max_epochs=args.max_epoch,
+        patience=args.patience,
+        monitor=f"val_{monitor}",
+        mode=mode,
+        keep=max(keep) if isinstance(keep, list) else keep,
+        resume=args.resume,
+        gradient_clip_val=args.grad_clip,
+        accumulate_grad_batches=args.accum_grad,
+        **lightning,
+    )
+    if system.global_rank == 0:
+        if not best.is_file():
+            raise DataError(f"{out}: training ended without a checkpoint")
+        write_text(out / "config.yaml", yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False))
+        asteroid_ext.export_weights(best, out / f"valid.{monitor}.best.pth")
+        asteroid_ext.export_weights(best.with_name("last.ckpt"), out / "latest.pth")
+        logging.info("best checkpoint: %s", best)
+
+
+class _Loader:
+    """`loader(mode, epoch)`: the batches of this process that ESPnet's trainer would take."""
+
+    def __init__(self, task: type, args: argparse.Namespace):
+        self.task, self.args, self.factories = task, args, {}
+
+    def __call__(self, mode: str, epoch: int):
+        import torch
+        from espnet2.train.distributed_utils import DistributedOption
+
+        if mode not in self.factories:  # made when the processes have found each other
+            option = DistributedOption(distributed=torch.distributed.is_initialized())
+            self.factories[mode] = self.task.build_iter_factory(self.args, option, mode)
+        return self.factories[mode].build_iter(epoch)
+
+
+def _schedule(args: argparse.Namespace, optimizer) -> dict | None:
+    """The YAML's schedule as Lightning takes it."""
+    from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
+    from espnet2.tasks import abs_task
+
+    if args.scheduler is None:
+        return None
+    cls = abs_task.scheduler_classes[args.scheduler]
+    interval = "step" if issubclass(cls, AbsBatchStepScheduler) else "epoch"
+    return {"scheduler": cls(optimizer, **args.scheduler_conf), "interval": interval}
