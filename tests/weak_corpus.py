@@ -12,6 +12,7 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.util.config import read_config
 
 ROOT = Path(__file__).parents[1]
 FS = 8000
@@ -61,7 +62,7 @@ def _sound(root: Path, name: str, i: int, seed: int) -> Clip:
 
 def write_config(path: Path, source: str = "conf/debug/train_weak.yaml", **more) -> Path:
     """A shipped YAML with plain SGD (steps in proportion to gradients) and `more`."""
-    conf = yaml.safe_load((ROOT / source).read_text())
+    conf = read_config(ROOT / source)
     conf |= {"optim": "sgd", "optim_conf": {"lr": 0.01}, "num_iters_per_epoch": 2, **more}
     path.write_text(yaml.safe_dump(conf))
     return path

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from espnet2_ext.errors import DataError
@@ -17,6 +16,7 @@ from espnet2_ext.infer.query_separator import pick_device
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.tasks.weak import WeakLabelTask
+from espnet2_ext.util.config import read_config
 
 TASKS = {"qsep": QSepTask, "weak": WeakLabelTask, "tag": TaggingTask}
 WEAK_KEYS = {"label_type", "classifier", "separator"}
@@ -54,14 +54,7 @@ def kind_of(path: str | Path) -> str:
     Raises:
         DataError: no such file, or none with keys and values.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        conf = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
-        raise DataError(f"{path}: {e}") from e
-    if not isinstance(conf, dict):
-        raise DataError(f"{path}: expected keys and values")
+    conf = read_config(path)
     if WEAK_KEYS & conf.keys():
         return "weak"
     return "tag" if "query_net" in conf and "extractor" not in conf else "qsep"

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from espnet2_ext.errors import DataError
-from espnet2_ext.papers.sweep_configs import Configs, read_yaml
+from espnet2_ext.papers.sweep_configs import Configs
 from espnet2_ext.papers.tables import check_keys, check_mapping
+from espnet2_ext.util.config import read_config, read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
 _SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args", "seeds", "cells"}
@@ -273,7 +276,7 @@ class Sweep:
             if word in made:
                 digest.update(self.configs.text(made[word]).encode())
             elif word.endswith(".yaml") and (self.recipe / word).is_file():
-                digest.update((self.recipe / word).read_bytes())
+                digest.update(yaml.safe_dump(read_config(self.recipe / word)).encode())
         for name in run.cell.needs:
             digest.update(self.identity(self.needed(run, name)).encode())
         return digest.hexdigest()

@@ -3,25 +3,15 @@
 import copy
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.tables import check_keys, check_mapping
+from espnet2_ext.util.config import read_config, set_value
 from espnet2_ext.util.files import write_text
 
 HEAD = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in every sweep
-
-
-def read_yaml(path: Path) -> Any:
-    """Content of a YAML file (DataError: none there, or not YAML, by name)."""
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise DataError(f"{path}: not a YAML file: {str(e).splitlines()[0]}") from e
 
 
 class Configs:
@@ -66,9 +56,12 @@ class Configs:
             content = self.content(inner, (*within, name))
         else:
             source = re.sub(r"\{(\w+)\}", lambda m: self._variables.get(m[1], m[0]), source)
-            content = read_yaml(self._recipe / source)
+            content = read_config(self._recipe / source)
         for key, value in entry["set"].items():
-            _set(content, str(key), copy.deepcopy(value), f"{where}.set")
+            try:
+                set_value(content, str(key), copy.deepcopy(value))
+            except DataError as e:
+                raise DataError(f"{where}.set: {e}") from e
         return content
 
     def text(self, name: str) -> str:
@@ -81,14 +74,3 @@ class Configs:
             path, text = self._recipe / self.path(name), self.text(name)
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 write_text(path, text)
-
-
-def _set(content: dict | list, key: str, value: object, where: str) -> None:
-    """Set `a.0.b` in nested dicts and lists."""
-    *way, last = key.split(".")
-    try:
-        for part in way:
-            content = content[int(part) if isinstance(content, list) else part]
-        content[int(last) if isinstance(content, list) else last] = value
-    except (KeyError, IndexError, ValueError, TypeError) as e:
-        raise DataError(f"{where}: {key} leads nowhere in the YAML") from e

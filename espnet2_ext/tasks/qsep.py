@@ -23,6 +23,7 @@ from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, build_criterion, check_keys, keep_classes, require, training
+from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.initial_weights import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.row_iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
@@ -47,6 +48,10 @@ class QSepTask(TargetSpeakerExtractionTask):
     """
 
     class_choices_list = [encoder_choices, extractor_choices, decoder_choices, preprocessor_choices]
+
+    @classmethod
+    def get_parser(cls) -> ConfigParser:
+        return ConfigParser.of(super().get_parser())
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):

@@ -17,6 +17,7 @@ from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, check_keys, keep_classes, require, training
+from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.initial_weights import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
@@ -36,6 +37,10 @@ class TaggingTask(AbsTask):
     num_optimizers = 1
     class_choices_list = [query_net_choices]
     trainer = Trainer
+
+    @classmethod
+    def get_parser(cls) -> ConfigParser:
+        return ConfigParser.of(super().get_parser())
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):

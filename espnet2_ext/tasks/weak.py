@@ -20,6 +20,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
 from espnet2_ext.train.classifier_file import require_classifier
+from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.initial_weights import goes_on
 from espnet2_ext.train.weak_data import WeakPreprocessor
 
@@ -42,6 +43,10 @@ class WeakLabelTask(EnhancementTask):
     """
 
     class_choices_list = [encoder_choices, separator_choices, decoder_choices, preprocessor_choices, classifier_choices]
+
+    @classmethod
+    def get_parser(cls) -> ConfigParser:
+        return ConfigParser.of(super().get_parser())
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):

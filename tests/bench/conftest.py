@@ -6,13 +6,14 @@ import pytest
 import yaml
 
 from espnet2_ext.bench import report, systems, weak_against
+from espnet2_ext.util.config import read_config
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def weak_yaml(tmp_path_factory) -> Path:
-    conf = yaml.safe_load((ROOT / "conf/train_weak_crnn.yaml").read_text(encoding="utf-8"))
+    conf = read_config(ROOT / "conf/train_weak_crnn.yaml")
     stft = {"sample_rate": 8000, "n_fft": 128, "hop_length": 32}
     conf |= {"encoder_conf": stft, "decoder_conf": stft}
     conf["separator_conf"] |= {"hidden": 8, "layers": 2}

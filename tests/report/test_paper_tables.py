@@ -16,6 +16,7 @@ from espnet2_ext.papers.listing import CITED, listing
 from espnet2_ext.papers.measured import over_seeds, read_scores
 from espnet2_ext.papers.sweep import Sweep
 from espnet2_ext.papers.tables import PAPERS, find_table, load_paper
+from espnet2_ext.util.config import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 # rows of each table and figure, counted in the papers
@@ -123,7 +124,7 @@ def test_a_rows_yaml_is_that_of_its_cell(table, row):
 @pytest.mark.parametrize("name", ["weak_table_vi", "weak_table_vii", "weak_table_viii", "weak_table_ix"])
 def test_the_small_classifier_becomes_that_of_the_papers_yaml(name):
     sweep = Sweep(ROOT / f"conf/sweeps/{name}.yaml", size="paper")
-    expected = yaml.safe_load((ROOT / "conf/train_weak_rnn.yaml").read_text())
+    expected = read_config(ROOT / "conf/train_weak_rnn.yaml")
     assert sweep.configs.content("rnn") == expected
 
 

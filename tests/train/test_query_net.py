@@ -18,6 +18,7 @@ from espnet2_ext.infer.bundle import read_bundle
 from espnet2_ext.infer.pack import PLACES, write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks.tagging import TaggingTask
+from espnet2_ext.util.config import read_config
 
 NUM = 2000  # samples of an anchor at 8 kHz
 
@@ -26,7 +27,7 @@ NUM = 2000  # samples of an anchor at 8 kHz
 def command(bank, tmp_path_factory):
     """Options of a training in a folder; a network of its own is asked for the queries."""
     top = tmp_path_factory.mktemp("query_net")
-    conf = yaml.safe_load((CONF / "debug/train_qsep_query_unet.yaml").read_text())
+    conf = read_config(CONF / "debug/train_qsep_query_unet.yaml")
     frames = {"sample_rate": 8000, "n_fft": 256, "hop_length": 128}
     conf |= {
         "encoder_conf": frames,

@@ -12,6 +12,7 @@ from espnet2_ext.cli.train import qsep_check, qsep_train
 from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.check import check_sum
+from espnet2_ext.util.config import read_config
 
 ROOT = Path(__file__).parents[2]
 STFT = ["sample_rate=8000", "n_fft=256", "hop_length=80", "num_bands=32"]
@@ -21,7 +22,7 @@ NET = ["num_bands=32", "depths=[1, 1]", "heads=[1, 2]", "num_classes=4", "window
 @pytest.fixture(scope="session")
 def config(tmp_path_factory):
     """The debug YAML with plain SGD (its AdamW options do not fit another optimiser)."""
-    conf = yaml.safe_load((ROOT / "conf/debug/train_qsep_care_sep.yaml").read_text())
+    conf = read_config(ROOT / "conf/debug/train_qsep_care_sep.yaml")
     conf |= {
         "optim": "sgd",
         "optim_conf": {"lr": 0.01},

@@ -1,0 +1,81 @@
+"""Configurations: YAML files, which may build on others by `include`."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet2_ext.errors import DataError
+
+INCLUDE = "include"
+
+
+def read_yaml(path: str | os.PathLike) -> Any:
+    """Content of a YAML file.
+
+    Raises:
+        DataError: no such file, or not YAML.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise DataError(f"{path}: not a YAML file: {str(e).splitlines()[0]}") from e
+
+
+def read_config(path: str | os.PathLike) -> dict:
+    """Content of a configuration with everything that it includes.
+
+    `include: base/qsep.yaml`, a path relative to the file or a list of them, is replaced by the
+    content of those files: later ones take precedence over earlier ones, and the file's own keys over
+    all. Mappings are merged key by key; everything else, lists as well, is replaced as a whole.
+
+    Raises:
+        DataError: no such file, not YAML, not a mapping, or a file that includes itself.
+    """
+    return _read(Path(path), ())
+
+
+def _read(path: Path, within: tuple[Path, ...]) -> dict:
+    if path.resolve() in within:
+        raise DataError(f"{path}: includes itself")
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected keys with values, got {content!r}")
+    included = content.pop(INCLUDE, [])
+    included = [included] if isinstance(included, str) else included
+    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
+        raise DataError(f"{path}: {INCLUDE}: expected a path or a list of paths, got {included!r}")
+    merged: dict = {}
+    for name in included:
+        merged = merge(merged, _read(path.parent / name, (*within, path.resolve())))
+    return merge(merged, content)
+
+
+def merge(base: dict, over: dict) -> dict:
+    """A copy of `base` with the values of `over`; mappings in both are merged key by key."""
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def set_value(config: dict | list, key: str, value: object) -> None:
+    """Set the value at `a.0.b` in nested mappings and lists.
+
+    Raises:
+        DataError: there is no such place.
+    """
+    *way, last = key.split(".")
+    at: Any = config
+    try:
+        for part in way:
+            at = at[int(part) if isinstance(at, list) else part]
+        at[int(last) if isinstance(at, list) else last] = value
+    except (KeyError, IndexError, ValueError, TypeError) as e:
+        raise DataError(f"{key} leads nowhere in the YAML") from e
