@@ -7,3 +7,7 @@ class DataError(ValueError):
 
 class BundleError(DataError):
     """A model bundle or checkpoint that does not fit what is asked of it."""
+
+
+class PluginError(DataError):
+    """A package that a model needs and that is not installed, or that the user does not allow."""

@@ -13,8 +13,8 @@ from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
-from espnet2_ext.enh.query_net.choices import query_net_choices
-from espnet2_ext.registry import add
+from espnet2_ext.enh.choices import query_net_choices
+from espnet2_ext.registry import TABLE
 
 FS = 8000
 TONES = (500.0, 1500.0, 2500.0, 3500.0)  # Hz, one a class, in the middle of the bands below
@@ -58,10 +58,12 @@ class BandTagger(Tagger):
 @contextlib.contextmanager
 def registered():
     """While this lasts, YAMLs may say `query_net: bands`."""
-    add(query_net_choices, "bands", BandTagger)
+    TABLE["query_net"]["bands"] = "tag_standin:BandTagger"
+    query_net_choices.classes["bands"] = BandTagger
     try:
         yield
     finally:
+        del TABLE["query_net"]["bands"]
         del query_net_choices.classes["bands"]
 
 

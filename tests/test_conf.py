@@ -42,7 +42,7 @@ def test_yaml_builds(path):
     assert args.encoder_conf == args.decoder_conf
     names = [w.criterion.name for w in model.loss_wrappers]
     assert "neg_sdr" in names
-    assert (model.extractor.listens and model.listener.num_classes > 0) == ("tagging" in names)
+    assert (model.extractor.listens and model.num_classes > 0) == ("tagging" in names)
 
 
 @pytest.mark.parametrize("path", YAMLS)
@@ -114,7 +114,7 @@ def test_sizes():
         ("pann_sep_527", 527),
     ):
         _, model = build(f"train_qsep_{path}.yaml")
-        assert model.extractor.net.query_dim == model.listener.query_dim == width
+        assert model.extractor.net.query_dim == model.query_dim == width
         assert model.frozen == (model.query_net is not None)
 
 

@@ -29,7 +29,7 @@ def compare(paths: list, options: Options) -> dict:
             calls |= {(name, key): call for key, call in passes(model, options.seconds, device).items()}
         took = interleaved(calls, options.repeats, device)
     rows = {
-        name: {"width": model.listener.query_dim, **{key: took[name, key] for key in ("mask", "embed", "embed_anchor")}}
+        name: {"width": model.query_dim, **{key: took[name, key] for key in ("mask", "embed", "embed_anchor")}}
         for name, model in models.items()
     }
     return {

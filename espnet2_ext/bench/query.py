@@ -33,7 +33,7 @@ def training_step(model: nn.Module, device: torch.device, cast: Callable) -> Cal
     spks = range(1, model.num_spk + 1)
     refs = [noise(TRAIN_BATCH, ANCHOR, model.fs, device, seed=s) for s in spks]
     batch = {"speech_mix": sum(refs)}
-    classes = model.listener.num_classes
+    classes = model.num_classes
     for s, ref in zip(spks, refs):
         batch |= {f"speech_ref{s}": ref, f"enroll_ref{s}": ref}
         if classes:

@@ -7,10 +7,11 @@ from espnet2.enh.espnet_model_tse import ESPnetExtractionModel
 from torch import Tensor, nn
 
 from espnet2_ext.core.losses.separation import neg_sdr
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
+from espnet2_ext.core.models.query_separator import QuerySeparator
+from espnet2_ext.core.nets.tagger import Tagger
 
 
-class ESPnetQSepModel(ESPnetExtractionModel):
+class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
     """Target extraction with labels, absent targets, and queries that are embedded once.
 
     The queries of a batch are answered in one pass: the extractor gets num_spk times as many
@@ -38,7 +39,8 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         share_encoder: bool = True,
         extract_feats_in_collect_stats: bool = False,
     ):
-        super().__init__(
+        ESPnetExtractionModel.__init__(  # holds the same parts under the same names as a QuerySeparator
+            self,
             encoder,
             extractor,
             decoder,
@@ -48,7 +50,6 @@ class ESPnetQSepModel(ESPnetExtractionModel):
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
         self.query_net, self.query_grad = query_net, query_grad
-        self.frozen = query_net is not None and not query_grad
         for part in self._unreached():
             part.requires_grad_(False)
         self.train(self.training)
@@ -59,11 +60,11 @@ class ESPnetQSepModel(ESPnetExtractionModel):
         if self.frozen:
             yield self.query_net
         elif not tags:
-            yield from tag_parts(self.listener)
+            yield from tag_parts(self.embedder)
         if self.query_net is not None or not (self.query_grad or tags):
             yield from (
                 part
-                for name in getattr(self.extractor, "listening", ())
+                for name in getattr(self.extractor.net, "embed_only", ())
                 if (part := getattr(self.extractor.net, name)) is not None
             )
 
@@ -137,64 +138,6 @@ class ESPnetQSepModel(ESPnetExtractionModel):
     def collect_feats(self, **batch) -> dict:
         """Nothing to collect: the features are learned, lengths are known from the lists."""
         return {}
-
-    # ---- use ---------------------------------------------------------------------------------
-
-    @property
-    def fs(self) -> int:
-        """Sampling rate in Hz of all audio going in and out."""
-        return self.encoder.sample_rate
-
-    @property
-    def hop(self) -> int:
-        """Samples between frames."""
-        return self.encoder.stft.hop
-
-    @property
-    def grid(self) -> int:
-        """Samples after which the separating network repeats; chunks should start on multiples."""
-        return self.hop * self.extractor.net.grid_frames
-
-    @property
-    def listener(self) -> nn.Module:
-        """The network that makes query embeddings, with `query_dim` and `num_classes`."""
-        return self.extractor.net if self.query_net is None else self.query_net
-
-    def embed(self, wave: Tensor, lengths: Tensor | None = None) -> QueryOutput:
-        """Query embeddings `[B, E]` and tags of `wave` `[B, T]`; reusable for any mixtures."""
-        if lengths is None:
-            lengths = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
-        if self.query_net is not None:
-            return self.query_net(wave, lengths)
-        return self.extractor.net.embed(*self.encoder(wave, lengths))
-
-    def separate(
-        self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor, level: Tensor | None = None
-    ) -> Tensor:
-        """Answer Q queries on each mixture.
-
-        Args:
-            wave: `[B, T]`, or `[B, T, C]`: one mask, made from the mean of the channels, goes on
-                all of them.
-            lengths: `[B]` samples that count in each item.
-            query: `[B, Q, E]` from `embed`.
-            level: `[B]`, RMS of the whole recording that `wave` is a part of; None: of `wave`.
-
-        Returns:
-            `[B, Q, T]` or `[B, Q, T, C]`.
-        """
-        if lengths is None:
-            lengths = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
-        spec, frames = self.encoder(wave, lengths)
-        level = None if level is None else self.encoder.level(level)
-        mask = self.extractor.net.mask(spec, frames, query, level)  # [B, Q, L, ...]
-        if wave.dim() == 2:
-            return self._waveforms(spec[:, None] * mask, wave.shape[1])
-        stereo = self.encoder.spectrum(wave.transpose(1, 2))  # [B, C, L, ...]
-        return self._waveforms(stereo[:, None] * mask[:, :, None], wave.shape[1]).transpose(2, 3)
-
-    def _waveforms(self, spec: Tensor, length: int) -> Tensor:
-        return self.decoder(spec, torch.tensor([length]))[0]
 
 
 def tag_parts(net: nn.Module) -> Iterator[nn.Module]:

@@ -6,10 +6,10 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
 
 from espnet2_ext.core.losses.tagging import tagging_bce
-from espnet2_ext.core.nets.tagger import Tagger
+from espnet2_ext.core.nets.tagger import TaggingModel
 
 
-class ESPnetTaggingModel(AbsESPnetModel):
+class ESPnetTaggingModel(TaggingModel, AbsESPnetModel):
     """A `Tagger` and its loss.
 
     The weights' names begin with `net.`, so `--init_param FILE:net:query_net` gives them to a
@@ -18,15 +18,6 @@ class ESPnetTaggingModel(AbsESPnetModel):
     Args:
         net: the network, with a tagging head.
     """
-
-    def __init__(self, net: Tagger):
-        super().__init__()
-        self.net = net
-
-    @property
-    def fs(self) -> int:
-        """Rate of the sound that the network takes, in Hz."""
-        return self.net.sample_rate
 
     def forward(
         self, speech: Tensor, speech_lengths: Tensor | None = None, *, label: Tensor, mixup: Tensor | None = None, **_

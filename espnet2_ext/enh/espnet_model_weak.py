@@ -3,25 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.stft import STFT
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
+from espnet2_ext.core.models.class_separator import HOP, WINDOW, ClassSeparator
 from espnet2_ext.enh.loss.criterions.weak_label import WeakLabelCriterion
 
 
-def frame_sizes(encoder: AbsEncoder, n_fft: int = 512, hop_length: int = 128) -> tuple[int, int]:
-    """(window, hop) in samples of an STFT encoder; of another encoder, those given."""
-    if getattr(encoder, "n_fft", None) is None:
-        return n_fft, hop_length
-    return encoder.n_fft, encoder.hop_length
-
-
-class ESPnetWeakLabelModel(ESPnetEnhancementModel):
+class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
     """Classes of sound out of a mixture, one output each, in the order of the classes.
 
     With an STFT encoder estimates are masked spectra: real ones for real masks, on the mixture's
@@ -58,12 +50,13 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         label_type: str = "frame",
         freeze_classifier: bool = False,
         sample_rate: int = 16000,
-        n_fft: int = 512,
-        hop_length: int = 128,
+        n_fft: int = WINDOW,
+        hop_length: int = HOP,
         extract_feats_in_collect_stats: bool = False,
     ):
         self_made = [w for w in loss_wrappers if isinstance(w.criterion, WeakLabelCriterion)]
-        super().__init__(
+        ESPnetEnhancementModel.__init__(  # holds the same parts under the same names as a ClassSeparator
+            self,
             encoder,
             separator,
             decoder,
@@ -72,14 +65,10 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
         self.weak_wrappers = self_made
-        self.classifier, self.class_names, self.residual = classifier, list(class_names), residual
+        self._add_classes(classifier, class_names, residual, sample_rate, n_fft, hop_length)
         self.part, self.label_type = part, label_type
         self.remix = part == "separator" and any(w.criterion.loss.remix for w in self_made)
         self.freeze_classifier = freeze_classifier
-        self.sample_rate = sample_rate
-        _, self.hop = frame_sizes(encoder, n_fft, hop_length)
-        spectral = getattr(encoder, "n_fft", None) is not None
-        self.stft = None if spectral else STFT(n_fft, hop_length, "sqrt_hann")
         self._freeze()
 
     def _freeze(self) -> None:
@@ -98,11 +87,6 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
         if self.freeze_classifier and self.classifier is not None:
             self.classifier.eval()
         return self
-
-    @property
-    def fs(self) -> int:
-        """Sampling rate in Hz of all audio going in and out."""
-        return getattr(self.encoder, "sample_rate", self.sample_rate)
 
     # ---- training ----------------------------------------------------------------------------
 
@@ -218,13 +202,6 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
 
     # ---- spectra -----------------------------------------------------------------------------
 
-    def _spectrum(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Complex `[B, L, F]` that the classifier hears and losses compare, and frames `[B]`."""
-        if self.stft is None:
-            return self.encoder(wave, lengths)
-        own = torch.arange(wave.shape[1], device=wave.device) < lengths.to(wave.device)[:, None]
-        return self.stft(wave * own), self.stft.frames(lengths)
-
     def _estimates(
         self, masked: list, others: dict, feature: Tensor, waves: list | None, mix: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -240,38 +217,6 @@ class ESPnetWeakLabelModel(ESPnetEnhancementModel):
     def collect_feats(self, **batch) -> dict:
         """Nothing to collect."""
         return {}
-
-    # ---- use ---------------------------------------------------------------------------------
-
-    def separate(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`[B, T]` to `[B, S, T]`: the classes in order, then the residual where there is one.
-
-        Args:
-            lengths: `[B]` samples that count in each item.
-
-        Raises:
-            ValueError: a model of the part `classifier`.
-        """
-        if self.separator is None:
-            raise ValueError("this model is a classifier alone, it separates nothing")
-        whole = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
-        feature, flens = self.encoder(wave, whole if lengths is None else lengths)
-        masked, _, _ = self.separator(feature, flens, {})
-        return torch.stack([self.decoder(m, whole)[0] for m in masked], 1)
-
-    def classify(self, wave: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Probabilities of the classes in `[B, T]`: of frames `[B, L', K]`, of the clip `[B, K]`.
-
-        Raises:
-            ValueError: a model without a classifier (trained from strong labels).
-        """
-        if self.classifier is None:
-            raise ValueError("this model has no classifier")
-        whole = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
-        spec, frames = self._spectrum(wave, whole if lengths is None else lengths)
-        logits = self.classifier(spec.abs(), frames)
-        clip = self.classifier.pool(logits, self.classifier.frames(frames))
-        return logits.sigmoid().transpose(1, 2), clip.sigmoid()
 
 
 def _remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict]:

@@ -2,52 +2,30 @@
 
 import argparse
 import contextlib
-import inspect
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from espnet2.tasks.abs_task import AbsTask
-from espnet2.tasks.enh import criterion_choices, loss_wrapper_choices
 from espnet2.train.class_choices import ClassChoices
 
+from espnet2_ext import registry
+from espnet2_ext.build import make
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
+from espnet2_ext.enh.choices import PluginChoices, table
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.checkpoints import whole_checkpoints
 from espnet2_ext.train.initial_weights import goes_on
 
-
-def build(choices: ClassChoices, name: str, conf: dict, **given) -> object:
-    """An object of the class that `name` stands for in one of ESPnet's tables.
-
-    Raises:
-        DataError: an unknown name, or a key or value of `conf` that the class does not take.
-    """
-    if not isinstance(name, str) or name.lower() not in choices.classes:
-        raise DataError(f"unknown {choices.name} {name!r}; there is: {', '.join(sorted(choices.classes))}")
-    cls = choices.get_class(name.lower())
-    check_keys(cls, conf, f"{choices.name}_conf of {name}", given)
-    try:
-        return cls(**given, **conf)
-    except DataError:
-        raise
-    except ValueError as e:
-        raise DataError(f"{choices.name}_conf of {name}: {e}") from e
+find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
 
 
-def check_keys(cls: type, conf: dict, where: str, given: dict | tuple = ()) -> None:
-    """Refuse keys of `conf` that the constructor of `cls` does not take, or that are `given`.
-
-    Raises:
-        DataError: naming `where` and the keys.
-    """
-    parameters = inspect.signature(cls).parameters
-    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if unknown := [k for k in conf if k in given or not (free or k in parameters)]:
-        takes = ", ".join(k for k in parameters if k not in given)
-        raise DataError(f"{where}: unknown key {', '.join(map(repr, unknown))}; it takes: {takes}")
+def choices(*kinds: str) -> list[ClassChoices]:
+    """ESPnet's tables of such kinds, for `class_choices_list`: their options take class paths, too."""
+    return [PluginChoices(table(kind), find) for kind in kinds]
 
 
 def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrapper:
@@ -56,13 +34,9 @@ def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrappe
     Args:
         given: arguments of the criterion that the task knows.
     """
-    criterion = build(criterion_choices, entry["name"], entry.get("conf") or {}, **given)
-    return build(
-        loss_wrapper_choices,
-        entry.get("wrapper", default_wrapper),
-        entry.get("wrapper_conf") or {},
-        criterion=criterion,
-    )
+    criterion = make(find, "criterion", entry["name"], entry.get("conf"), **given)
+    wrapper = entry.get("wrapper", default_wrapper)
+    return make(find, "loss_wrapper", wrapper, entry.get("wrapper_conf"), criterion=criterion)
 
 
 def require(args: argparse.Namespace, *names: str) -> None:

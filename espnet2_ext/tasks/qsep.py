@@ -1,38 +1,35 @@
 """ESPnet task of query-based separation: target extraction that mixes while it trains."""
 
 import argparse
-import inspect
 
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks import abs_task
-from espnet2.tasks.enh import decoder_choices, encoder_choices
-from espnet2.tasks.enh_tse import TargetSpeakerExtractionTask, extractor_choices, preprocessor_choices
+from espnet2.tasks.enh_tse import TargetSpeakerExtractionTask, preprocessor_choices
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
 
+from espnet2_ext.build import SHARED, check_keys, make, query_parts
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
-from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import read_list
+from espnet2_ext.enh.choices import OrPath, add, name_or_path, query_net_choices
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
-from espnet2_ext.enh.extractor.abs_query_extractor import AbsQueryExtractor
-from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build, build_criterion, check_keys, keep_classes, require, training
+from espnet2_ext.tasks.common import build_criterion, choices, find, keep_classes, require, training
 from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.initial_weights import Entry, goes_on, initial_weights, load_all
+from espnet2_ext.train.qsep_data import QSepPreprocessor
 from espnet2_ext.train.row_iter_factory import NOT_SEQUENCE, PairIterFactory
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
+add(preprocessor_choices, "qsep", QSepPreprocessor)
 abs_task.scheduler_classes.setdefault("warmuphalvinglr", WarmupHalvingLR)
-
-SHARED = "shared"
 
 
 class QSepTask(TargetSpeakerExtractionTask):
@@ -47,7 +44,7 @@ class QSepTask(TargetSpeakerExtractionTask):
     `--init_param`.
     """
 
-    class_choices_list = [encoder_choices, extractor_choices, decoder_choices, preprocessor_choices]
+    class_choices_list = [*choices("encoder", "extractor", "decoder"), preprocessor_choices]
 
     @classmethod
     def get_parser(cls) -> ConfigParser:
@@ -95,7 +92,8 @@ class QSepTask(TargetSpeakerExtractionTask):
         group = parser.add_argument_group("Query network")
         group.add_argument(
             "--query_net",
-            choices=(SHARED, *query_net_choices.classes),
+            type=name_or_path,
+            choices=OrPath((SHARED, *query_net_choices.classes)),
             default=SHARED,
             help="What makes the query embeddings: the separator's own encoder (shared), or a network of its own",
         )
@@ -125,7 +123,9 @@ class QSepTask(TargetSpeakerExtractionTask):
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
         bank = args.train_bank if train else args.valid_bank or args.train_bank
-        return build(preprocessor_choices, args.preprocessor, args.preprocessor_conf, train=train, bank=bank)
+        if args.preprocessor != "qsep":
+            return super().build_preprocess_fn(args, train)
+        return make(lambda *_: QSepPreprocessor, "preprocessor", "qsep", args.preprocessor_conf, train=train, bank=bank)
 
     @classmethod
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str) -> AbsIterFactory:
@@ -144,14 +144,11 @@ class QSepTask(TargetSpeakerExtractionTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetQSepModel:
-        encoder = build(encoder_choices, args.encoder, args.encoder_conf)
-        query_net = _build_query_net(args, encoder.sample_rate)
-        extractor = _build_extractor(args, encoder.output_dim, query_net)
-        decoder = build(decoder_choices, args.decoder, args.decoder_conf)
+        parts = query_parts(vars(args), find)
         wrappers = [build_criterion(c, "keyed_order") for c in args.criterions or []]
-        known = {"query_net": query_net, "query_grad": getattr(args, "query_grad", True)}
+        known = {"query_net": parts.pop("query_net"), "query_grad": getattr(args, "query_grad", True)}
         check_keys(ESPnetQSepModel, args.model_conf, "model_conf", known)
-        model = ESPnetQSepModel(encoder, extractor, decoder, wrappers, **known, **args.model_conf)
+        model = ESPnetQSepModel(**parts, loss_wrappers=wrappers, **known, **args.model_conf)
         if args.init is not None:
             initialize(model, args.init)
         return model
@@ -183,49 +180,6 @@ class QSepTask(TargetSpeakerExtractionTask):
             require(args, "train_bank")
             keep_classes(args, ClipBank(args.train_bank))
             super().main_worker(args)
-
-
-def _build_query_net(args: argparse.Namespace, fs: int) -> Tagger | None:
-    """The query network, None where the encoder is shared (as in models older than the option)."""
-    name = getattr(args, "query_net", SHARED)
-    if name == SHARED:
-        return None
-    if name not in query_net_choices.classes:
-        raise DataError(
-            f"unknown query_net {name!r}; there is: {', '.join([SHARED, *sorted(query_net_choices.classes)])}"
-        )
-    net = build(query_net_choices, name, args.query_net_conf)
-    if net.sample_rate != fs:
-        raise DataError(
-            f"query_net {name} works at {net.sample_rate} Hz (query_net_conf "
-            f"sample_rate), the encoder at {fs} Hz (encoder_conf sample_rate)"
-        )
-    return net
-
-
-def _build_extractor(args: argparse.Namespace, input_dim: int, query_net: Tagger | None) -> AbsQueryExtractor:
-    """The extractor; where its width of queries is free and not given, it is the query network's.
-
-    Raises:
-        DataError: nothing makes query embeddings, or they are of another width.
-    """
-    given, name = {"input_dim": input_dim}, args.extractor
-    if query_net is not None and name in extractor_choices.classes:  # `build` refuses another
-        takes = inspect.signature(extractor_choices.get_class(name)).parameters
-        if "query_dim" in takes and "query_dim" not in args.extractor_conf:
-            given["query_dim"] = query_net.query_dim
-    extractor = build(extractor_choices, name, args.extractor_conf, **given)
-    if query_net is None and not extractor.listens:
-        raise DataError(
-            f"extractor {name} makes no query embeddings, so query_net cannot be "
-            f"{SHARED}; there is: {', '.join(sorted(query_net_choices.classes))}"
-        )
-    if query_net is not None and query_net.query_dim != extractor.net.query_dim:
-        raise DataError(
-            f"query_net {args.query_net} gives embeddings of width "
-            f"{query_net.query_dim}, extractor {name} takes {extractor.net.query_dim}"
-        )
-    return extractor
 
 
 def _drawer(bank: ClipBank, anchor_file: str | None, conf: dict) -> PairDrawer:

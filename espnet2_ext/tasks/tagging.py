@@ -10,13 +10,13 @@ from espnet2.train.trainer import Trainer
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
+from espnet2_ext.build import check_keys, query_network
 from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
-from espnet2_ext.enh.query_net.choices import query_net_choices
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build, check_keys, keep_classes, require, training
+from espnet2_ext.tasks.common import choices, find, keep_classes, require, training
 from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.initial_weights import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
@@ -35,7 +35,7 @@ class TaggingTask(AbsTask):
     """
 
     num_optimizers = 1
-    class_choices_list = [query_net_choices]
+    class_choices_list = choices("query_net")
     trainer = Trainer
 
     @classmethod
@@ -45,7 +45,8 @@ class TaggingTask(AbsTask):
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
         group = parser.add_argument_group("Tagging")
-        query_net_choices.add_arguments(group)
+        for table in cls.class_choices_list:
+            table.add_arguments(group)
         group.add_argument(
             "--train_bank", type=str_or_none, default=None, help="Clip bank to draw training excerpts from"
         )
@@ -102,7 +103,7 @@ class TaggingTask(AbsTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
-        return ESPnetTaggingModel(build(query_net_choices, args.query_net, args.query_net_conf))
+        return ESPnetTaggingModel(query_network(vars(args), find))
 
     @classmethod
     def start_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
@@ -124,7 +125,7 @@ class TaggingTask(AbsTask):
         train, valid = ClipBank(args.train_bank), ClipBank(_valid_bank(args))
         if [c.mid for c in valid.classes] != [c.mid for c in train.classes]:
             raise DataError(f"{valid.path}: its classes are not those of {train.path}")
-        net = build(query_net_choices, args.query_net, args.query_net_conf)
+        net = query_network(vars(args), find)
         for bank in (train, valid):
             check_fits(net, bank)
         keep_classes(args, train, write=False)

@@ -1,24 +1,33 @@
 """ESPnet task of separation from weak labels: first the classifier, then the separator."""
 
 import argparse
-import inspect
 
-from espnet2.tasks.enh import EnhancementTask, decoder_choices, encoder_choices, preprocessor_choices, separator_choices
+from espnet2.tasks.enh import EnhancementTask, preprocessor_choices
 from espnet2.torch_utils.initialize import initialize
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.types import str2bool, str_or_none
-from torch import nn
 
+from espnet2_ext.build import (
+    WEAK,
+    check_keys,
+    class_parts,
+    has_classifier,
+    make,
+    make_classifier,
+    model_rate,
+    stft_sizes,
+)
 from espnet2_ext.core.losses.weak_label import LABEL_TYPES, STRATEGIES
+from espnet2_ext.core.models.class_separator import frame_sizes
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
-from espnet2_ext.enh.classifier.choices import classifier_choices
-from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel, frame_sizes
+from espnet2_ext.enh.choices import add
+from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build, build_criterion, check_keys, require, training
+from espnet2_ext.tasks.common import build_criterion, choices, find, require, training
 from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.initial_weights import goes_on
@@ -26,10 +35,10 @@ from espnet2_ext.train.weak_data import WeakPreprocessor
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
+add(preprocessor_choices, "weak", WeakPreprocessor)
 
 PARTS = ("classifier", "separator")
 OPTIONS = {"part": PARTS, "label_type": LABEL_TYPES, "strategy": STRATEGIES}
-WEAK = "weak_label"
 MAX_SOURCES = 100
 NOT_SEQUENCE = ("clip_label", "label_kind")
 
@@ -42,7 +51,7 @@ class WeakLabelTask(EnhancementTask):
     so on, and then `--class_names`. Everything else is ESPnet's own.
     """
 
-    class_choices_list = [encoder_choices, separator_choices, decoder_choices, preprocessor_choices, classifier_choices]
+    class_choices_list = [*choices("encoder", "separator", "decoder", "classifier"), preprocessor_choices]
 
     @classmethod
     def get_parser(cls) -> ConfigParser:
@@ -119,11 +128,11 @@ class WeakLabelTask(EnhancementTask):
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
         if args.preprocessor != "weak":
             return super().build_preprocess_fn(args, train)
-        encoder = build(encoder_choices, args.encoder, args.encoder_conf)
-        n_fft, hop = frame_sizes(encoder, **_stft_conf(args))
+        n_fft, hop = frame_sizes(_encoder(args), **stft_sizes(vars(args)))
         which = "train" if train else "valid"
-        return build(
-            preprocessor_choices,
+        return make(
+            lambda *_: WeakPreprocessor,
+            "preprocessor",
             "weak",
             args.preprocessor_conf,
             train=train,
@@ -170,23 +179,16 @@ class WeakLabelTask(EnhancementTask):
             if getattr(args, f"{which}_table") is not None or args.train_table is not None:
                 _use_table(args, which)
         if args.part == "separator" and args.strategy != "joint" and not goes_on(args):
-            classifier = _build_classifier(args)
-            if classifier is not None:
-                require_classifier(args, classifier)
+            if has_classifier(vars(args)):
+                require_classifier(args, make_classifier(vars(args), find, _encoder(args)))
 
     # ---- model -------------------------------------------------------------------------------
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:
         _check(args)
-        if not args.class_names:
-            raise DataError("--class_names or --train_table is needed: the classes of the model")
-        encoder = build(encoder_choices, args.encoder, args.encoder_conf)
-        decoder = build(decoder_choices, args.decoder, args.decoder_conf)
-        classifier = _build_classifier(args)
-        separator = None
-        if args.part == "separator":
-            separator = _build_separator(args, encoder.output_dim)
+        parts = class_parts(vars(args), find)
+        classifier = parts.pop("classifier")
         given = {
             "classifier": classifier,
             "label_type": args.label_type,
@@ -210,7 +212,7 @@ class WeakLabelTask(EnhancementTask):
             "freeze_classifier": args.part == "separator" and args.strategy == "fixed",
         }
         check_keys(ESPnetWeakLabelModel, args.model_conf, "model_conf", known)
-        model = ESPnetWeakLabelModel(encoder, separator, decoder, wrappers, **known, **args.model_conf)
+        model = ESPnetWeakLabelModel(**parts, loss_wrappers=wrappers, **known, **args.model_conf)
         if args.init is not None:
             initialize(model, args.init)
         return model
@@ -240,14 +242,8 @@ def _remix(args: argparse.Namespace) -> float:
     return getattr(args, "remix", 0.0)  # config.yaml of older trainings does not know it
 
 
-def _rate(args: argparse.Namespace) -> int:
-    """Sampling rate of the model in Hz: the encoder's, where it has one."""
-    encoder = build(encoder_choices, args.encoder, args.encoder_conf)
-    return getattr(encoder, "sample_rate", args.sample_rate)
-
-
-def _stft_conf(args: argparse.Namespace) -> dict:
-    return {k: args.model_conf[k] for k in ("n_fft", "hop_length") if k in args.model_conf}
+def _encoder(args: argparse.Namespace):
+    return make(find, "encoder", args.encoder, args.encoder_conf)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -284,10 +280,8 @@ def _use_table(args: argparse.Namespace, which: str) -> None:
             f"{table.folder}: its classes are {', '.join(table.classes)}, those of the "
             f"training {', '.join(args.class_names)}"
         )
-    if table.fs != _rate(args):
-        raise DataError(
-            f"{table.folder}: at {table.fs} Hz, but the model at {_rate(args)} Hz (encoder_conf sample_rate)"
-        )
+    if table.fs != (fs := model_rate(vars(args), _encoder(args))):
+        raise DataError(f"{table.folder}: at {table.fs} Hz, but the model at {fs} Hz (encoder_conf sample_rate)")
     if which == "train":
         for name in ("frame_prior", "clip_prior"):
             if getattr(args, name) is None:
@@ -295,37 +289,3 @@ def _use_table(args: argparse.Namespace, which: str) -> None:
     ids = str(table.folder / "ids")
     setattr(args, f"{which}_data_path_and_name_and_type", [(ids, "mixture", "text")])
     setattr(args, f"{which}_shape_file", [ids])
-
-
-def _build_classifier(args: argparse.Namespace) -> nn.Module | None:
-    """The classifier, or None where nothing asks for one."""
-    if args.part == "separator" and (args.label_type == "strong" or not _weak(args)):
-        return None
-    encoder = build(encoder_choices, args.encoder, args.encoder_conf)
-    n_fft, _ = frame_sizes(encoder, **_stft_conf(args))
-    return build(
-        classifier_choices,
-        args.classifier,
-        args.classifier_conf,
-        num_bins=n_fft // 2 + 1,
-        num_classes=len(args.class_names),
-        fs=_rate(args),
-    )
-
-
-def _build_separator(args: argparse.Namespace, input_dim: int) -> object:
-    """The separator, told how many outputs there are and the rate; any of ESPnet's will do."""
-    outputs, conf = len(args.class_names) + bool(args.residual), args.separator_conf
-    told, given = {"num_spk": outputs, "sample_rate": _rate(args)}, {}
-    if args.separator in separator_choices.classes:  # `build` refuses another name
-        takes = list(inspect.signature(separator_choices.get_class(args.separator)).parameters)
-        given[takes[0]] = input_dim
-        given |= {k: v for k, v in told.items() if k in takes and k not in conf}
-    separator = build(separator_choices, args.separator, conf, **given)
-    if separator.num_spk != outputs:
-        raise DataError(
-            f"separator {args.separator} has {separator.num_spk} outputs, but the "
-            f"classes{' and the residual' * bool(args.residual)} are {outputs}: "
-            f"{', '.join(args.class_names)}"
-        )
-    return separator

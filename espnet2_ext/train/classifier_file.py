@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 
 import yaml
-from espnet2.tasks.enh import encoder_choices
 from torch import Tensor, nn
 
-from espnet2_ext.enh.classifier.choices import classifier_choices
+from espnet2_ext.build import plain_class
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.initial_weights import read_weights
 
@@ -60,8 +59,8 @@ def compare_configs(args: argparse.Namespace, path: str) -> None:
 
 def describe(args: argparse.Namespace) -> dict:
     """What must agree between a classifier and a separator that it judges."""
-    classifier = classifier_choices.get_class(args.classifier)
-    encoder = encoder_choices.get_class(args.encoder)
+    classifier = plain_class("classifier", args.classifier, trusted=True)
+    encoder = plain_class("encoder", args.encoder, trusted=True)
     frames = {**_defaults(encoder), **args.encoder_conf}
     if "n_fft" not in frames:  # no STFT: the model's own
         frames = {"n_fft": 512, "hop_length": 128, **args.model_conf}

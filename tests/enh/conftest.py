@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from espnet2_ext.enh.decoder.mel_band_merge_decoder import MelBandMergeDecoder
-from espnet2_ext.enh.encoder.mel_band_split_encoder import MelBandSplitEncoder
+from espnet2_ext.core.nets.care_sep import CaRESep
+from espnet2_ext.core.nets.spectrum import MelBandMergeDecoder, MelBandSplitEncoder
+from espnet2_ext.enh.adapt import as_decoder, as_encoder, as_extractor
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
-from espnet2_ext.enh.extractor.care_sep_extractor import CaRESepExtractor
-from espnet2_ext.enh.loss.criterions.query import QuerySDRLoss, TaggingLoss, WaveL1Loss
 from espnet2_ext.enh.loss.wrappers.keyed_order import KeyedOrderSolver
+from espnet2_ext.registry import espnet_class
 
+WaveL1Loss, QuerySDRLoss, TaggingLoss = (espnet_class("criterion", n) for n in ("wave_l1", "neg_sdr", "tagging"))
 STFT = dict(sample_rate=8000, n_fft=256, hop_length=80, num_bands=32)
 NET = dict(
     num_bands=32,
@@ -28,13 +29,13 @@ NET = dict(
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    encoder = MelBandSplitEncoder(**STFT)
+    encoder, decoder = as_encoder(MelBandSplitEncoder)(**STFT), as_decoder(MelBandMergeDecoder)(**STFT)
     wrappers = [
         KeyedOrderSolver(WaveL1Loss(), 10.0),
         KeyedOrderSolver(QuerySDRLoss(), 1.0),
         KeyedOrderSolver(TaggingLoss(), 2.0),
     ]
-    return ESPnetQSepModel(encoder, CaRESepExtractor(encoder.output_dim, **NET), MelBandMergeDecoder(**STFT), wrappers)
+    return ESPnetQSepModel(encoder, as_extractor(CaRESep)(encoder.output_dim, **NET), decoder, wrappers)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from espnet2.tasks.enh import EnhancementTask
 
 from espnet2_ext.enh.loss.criterions.asteroid_losses import AsteroidLoss
-from espnet2_ext.enh.loss.wrappers.all_sources import AllSourcesSolver
+from espnet2_ext.enh.loss.wrappers.keyed_order import AllSourcesSolver
 from espnet2_ext.errors import DataError
 
 B, S, T = 3, 4, 500

@@ -7,8 +7,8 @@ from torch import nn
 
 from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
-from espnet2_ext.enh.loss.criterions.query import TaggingLoss
 from espnet2_ext.enh.loss.wrappers.keyed_order import KeyedOrderSolver
+from espnet2_ext.registry import espnet_class
 
 CARE, UNET, PANN = "mini/care_sep.yaml", "mini/st_sed_sep.yaml", "mini/pann_sep.yaml"
 ROWS = {
@@ -102,7 +102,7 @@ def test_training_is_embedding_and_separating(rows, row):
 @pytest.mark.parametrize("row", "AG")
 def test_one_mask_for_all_channels(rows, row):
     model = rows[row].eval()
-    mono, query = torch.randn(1, 9600), torch.randn(1, 2, model.listener.query_dim)
+    mono, query = torch.randn(1, 9600), torch.randn(1, 2, model.query_dim)
     stereo = torch.stack([mono * 1.5, mono * 0.5], dim=-1)  # mean: mono
     with torch.no_grad():
         alone, out = model.separate(mono, query=query), model.separate(stereo, query=query)
@@ -118,7 +118,7 @@ def test_grid_of_the_unet_is_that_of_its_halvings(rows):
 
 def with_tags(row: str) -> ESPnetQSepModel:
     model = small_separator(*ROWS[row])
-    wrappers = [*model.loss_wrappers, KeyedOrderSolver(TaggingLoss(), 1.0)]
+    wrappers = [*model.loss_wrappers, KeyedOrderSolver(espnet_class("criterion", "tagging")(), 1.0)]
     model.requires_grad_(True)
     return ESPnetQSepModel(
         model.encoder, model.extractor, model.decoder, wrappers, query_net=model.query_net, query_grad=model.query_grad

@@ -31,7 +31,7 @@ def debug_bundle(request, tmp_path_factory):
                 weight.mul_(4)
     torch.save(model.state_dict(), path / "model.pth")
     (path / "config.yaml").write_text(yaml.safe_dump(vars(args)))
-    classes = model.listener.num_classes
+    classes = model.num_classes
     (path / "labels.tsv").write_text(
         "index\tmid\tname\trelated\n" + "".join(f"{i}\t/m/{i}\tclass {i}\t\n" for i in range(classes))
     )

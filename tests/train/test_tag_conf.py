@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from espnet2_ext.tasks.common import check_keys
+from espnet2_ext.build import check_keys
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.train.tag_data import TagDrawer
 

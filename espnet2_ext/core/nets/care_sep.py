@@ -25,6 +25,8 @@ class CaRESep(CaREEncoder):
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
+    embed_only = ("connector_norm", "head")
+
     def __init__(
         self,
         num_bands: int = 64,

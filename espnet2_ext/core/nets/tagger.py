@@ -55,3 +55,32 @@ def mix_up(x: Tensor, frames: Tensor, weight: Tensor | None) -> tuple[Tensor, Te
         return x, frames
     weight = weight.to(x.device).view(-1, *(1,) * (x.dim() - 1))
     return weight * x + (1 - weight) * x.flip(0), torch.maximum(frames, frames.flip(0))
+
+
+class TaggingModel(nn.Module):
+    """A `Tagger` as a model: its weights' names begin with `net.`, as the trained ones do."""
+
+    hop, grid = 0, 0  # takes clips whole
+
+    def __init__(self, net: Tagger):
+        super().__init__()
+        self.net = net
+
+    @property
+    def fs(self) -> int:
+        """Sampling rate in Hz of the sound that the network takes."""
+        return self.net.sample_rate
+
+    @property
+    def query_dim(self) -> int:
+        """E, width of the embedding."""
+        return self.net.query_dim
+
+    @property
+    def num_classes(self) -> int:
+        """K; 0 without a head."""
+        return self.net.num_classes
+
+    def embed(self, wave: Tensor, lengths: Tensor | None = None) -> QueryOutput:
+        """Embedding and tags of `wave` `[B, T]`; see `Tagger`."""
+        return self.net(wave, lengths)

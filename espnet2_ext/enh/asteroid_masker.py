@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.core.nets.mask_blstm import LOG_FLOOR
-from espnet2_ext.enh.separator.abs_mask_separator import AbsMaskSeparator
 from espnet2_ext.errors import DataError
 
 
-class AsteroidMaskerSeparator(AbsMaskSeparator):
+class AsteroidMasker(nn.Module):
     """A class of `asteroid.masknn` on the log magnitude of the encoder's spectrum.
 
     With an encoder whose features are real (ESPnet's `conv`) they go in as they are.
 
     Args:
         input_dim: F, from the encoder.
-        num_spk: S, outputs; the weak-label task gives it.
+        num_outputs: S; the weak-label task gives it.
         masker: name, such as `TDConvNet`, `LSTMMasker`, `DPRNN`, `DPTransformer`, `SuDORMRF`.
         masker_conf: its arguments but `in_chan` and `n_src`. `mask_act` is `sigmoid` unless given,
             for masks in 0 to 1.
@@ -29,13 +28,11 @@ class AsteroidMaskerSeparator(AbsMaskSeparator):
         DataError: no such class, or arguments that it does not take.
     """
 
-    def __init__(self, input_dim: int, num_spk: int = 2, masker: str = "LSTMMasker", masker_conf: dict | None = None):
-        super().__init__(_Masker(input_dim, num_spk, masker, masker_conf or {}), num_spk, "magnitude")
+    mask_type = "magnitude"
 
-
-class _Masker(nn.Module):
-    def __init__(self, input_dim: int, num_outputs: int, name: str, conf: dict):
+    def __init__(self, input_dim: int, num_outputs: int, masker: str = "LSTMMasker", masker_conf: dict | None = None):
         super().__init__()
+        name, conf, self.num_outputs = masker, masker_conf or {}, num_outputs
         from asteroid import masknn
 
         if name not in masknn.__all__:

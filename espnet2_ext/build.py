@@ -1,0 +1,214 @@
+"""A model from its configuration: plain PyTorch for our own networks and plugins, without a trainer.
+
+`build_model` is what inference takes. Tasks build the same parts as classes for ESPnet (`Find`), and
+in the same order, so that a seed gives the same initial weights.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from espnet2_ext import registry
+from espnet2_ext.core.models.class_separator import ClassSeparator, frame_sizes
+from espnet2_ext.core.models.query_separator import QuerySeparator
+from espnet2_ext.core.nets.tagger import Tagger, TaggingModel
+from espnet2_ext.errors import DataError
+
+SHARED = "shared"  # query_net: the separator's own encoder embeds the queries
+WEAK = "weak_label"
+TASKS = ("qsep", "weak", "tag")
+Find = Callable[[str, str], type]  # (kind, name) to the class of a model's part
+
+
+def build_model(config: Mapping[str, Any], task: str, trusted: bool = False) -> nn.Module:
+    """The model that an experiment's `config.yaml` describes, with random weights.
+
+    Args:
+        task: `qsep` gives a `QuerySeparator`, `weak` a `ClassSeparator`, `tag` a `TaggingModel`. The
+            names of its weights are those of the model that ESPnet trains.
+        trusted: the configuration is the user's own, so what it names by class path is imported
+            (see `registry`).
+
+    Raises:
+        DataError: an unknown name, a key or value that a class does not take, parts that do not fit.
+        PluginError: a plugin, or ESPnet for one of its own networks, that is not installed.
+    """
+    find = functools.partial(plain_class, trusted=trusted)
+    if task == "qsep":
+        return QuerySeparator(**query_parts(config, find), query_grad=config.get("query_grad", True))
+    if task == "tag":
+        return TaggingModel(query_network(config, find))
+    parts, sizes = class_parts(config, find), stft_sizes(config)
+    known = {k: config[k] for k in ("residual", "sample_rate") if k in config}
+    return ClassSeparator(**parts, class_names=class_names(config), **known, **sizes)
+
+
+def plain_class(kind: str, name: str, trusted: bool = False) -> type:
+    """The class of a model's part in plain PyTorch; ESPnet's where only ESPnet has the name."""
+    if registry.is_espnets(kind, name):
+        return registry.espnet_class(kind, name)
+    return registry.part(kind, name, trusted)
+
+
+# ---- one object ----------------------------------------------------------------------------------
+
+
+def make(find: Find, kind: str, name: str, conf: Mapping[str, Any] | None, **given) -> Any:
+    """An object of the class that a YAML's `name` stands for, from `{kind}_conf` and what is `given`.
+
+    Raises:
+        DataError: an unknown name, or a key or value of `conf` that the class does not take.
+    """
+    cls, conf = find(kind, name), conf or {}
+    check_keys(cls, conf, f"{kind}_conf of {name}", given)
+    try:
+        return cls(**given, **conf)
+    except DataError:
+        raise
+    except ValueError as e:
+        raise DataError(f"{kind}_conf of {name}: {e}") from e
+
+
+def check_keys(cls: Callable, conf: Mapping[str, Any], where: str, given: Mapping | tuple = ()) -> None:
+    """Refuse keys of `conf` that the constructor of `cls` does not take, or that are `given`.
+
+    Raises:
+        DataError: naming `where` and the keys.
+    """
+    parameters = inspect.signature(cls).parameters
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if unknown := [k for k in conf if k in given or not (free or k in parameters)]:
+        takes = ", ".join(k for k in parameters if k not in given)
+        raise DataError(f"{where}: unknown key {', '.join(map(repr, unknown))}; it takes: {takes}")
+
+
+def _part(config: Mapping[str, Any], find: Find, kind: str, **given) -> Any:
+    if kind not in config:
+        raise DataError(f"the configuration names no {kind}")
+    return make(find, kind, config[kind], config.get(f"{kind}_conf"), **given)
+
+
+# ---- separation by query -------------------------------------------------------------------------
+
+
+def query_parts(config: Mapping[str, Any], find: Find) -> dict[str, nn.Module | None]:
+    """Encoder, extractor, decoder and query_net of a `QuerySeparator`; errors as in `build_model`."""
+    encoder = _part(config, find, "encoder")
+    query_net = None
+    if config.get("query_net", SHARED) != SHARED:  # models older than the option share the encoder
+        query_net = query_network(config, find, encoder.sample_rate)
+    extractor = _extractor(config, find, encoder.output_dim, query_net)
+    return {
+        "encoder": encoder,
+        "extractor": extractor,
+        "decoder": _part(config, find, "decoder"),
+        "query_net": query_net,
+    }
+
+
+def query_network(config: Mapping[str, Any], find: Find, fs: int | None = None) -> Tagger:
+    """The network of `query_net`; refuses another rate than the encoder's `fs` (DataError)."""
+    try:
+        net = _part(config, find, "query_net")
+    except DataError as e:
+        raise DataError(str(e).replace("there is: ", f"there is: {SHARED}, ", fs is not None)) from e
+    if fs is not None and net.sample_rate != fs:
+        raise DataError(
+            f"query_net {config['query_net']} works at {net.sample_rate} Hz (query_net_conf "
+            f"sample_rate), the encoder at {fs} Hz (encoder_conf sample_rate)"
+        )
+    return net
+
+
+def _extractor(config: Mapping[str, Any], find: Find, input_dim: int, query_net: Tagger | None) -> nn.Module:
+    """The extractor; where its width of queries is free and not given, it is the query network's.
+
+    Raises:
+        DataError: nothing makes query embeddings, or they are of another width.
+    """
+    name, conf = config.get("extractor"), config.get("extractor_conf") or {}
+    given = {"input_dim": input_dim}
+    if query_net is not None and "query_dim" not in conf:
+        if "query_dim" in inspect.signature(find("extractor", name)).parameters:
+            given["query_dim"] = query_net.query_dim
+    extractor = _part(config, find, "extractor", **given)
+    if query_net is None and not extractor.listens:
+        raise DataError(
+            f"extractor {name} makes no query embeddings, so query_net cannot be "
+            f"{SHARED}; there is: {', '.join(sorted(registry.TABLE['query_net']))}"
+        )
+    if query_net is not None and query_net.query_dim != extractor.net.query_dim:
+        raise DataError(
+            f"query_net {config['query_net']} gives embeddings of width "
+            f"{query_net.query_dim}, extractor {name} takes {extractor.net.query_dim}"
+        )
+    return extractor
+
+
+# ---- separation from weak labels -----------------------------------------------------------------
+
+
+def class_parts(config: Mapping[str, Any], find: Find) -> dict[str, nn.Module | None]:
+    """Encoder, separator, decoder and classifier of a `ClassSeparator`; errors as in `build_model`."""
+    names = class_names(config)
+    encoder, decoder = _part(config, find, "encoder"), _part(config, find, "decoder")
+    classifier = separator = None
+    if has_classifier(config):
+        classifier = make_classifier(config, find, encoder)
+    if config.get("part", "separator") == "separator":
+        outputs = len(names) + bool(config.get("residual"))
+        separator = _separator(config, find, encoder, outputs)
+    return {"encoder": encoder, "separator": separator, "decoder": decoder, "classifier": classifier}
+
+
+def class_names(config: Mapping[str, Any]) -> list[str]:
+    """The classes of a model, in order; DataError where there are none."""
+    if not config.get("class_names"):
+        raise DataError("--class_names or --train_table is needed: the classes of the model")
+    return list(config["class_names"])
+
+
+def has_classifier(config: Mapping[str, Any]) -> bool:
+    """Whether something asks for a classifier: a criterion `weak_label` on weak labels."""
+    if config.get("part", "separator") == "classifier":
+        return True
+    return config.get("label_type", "frame") != "strong" and any(
+        c["name"] == WEAK for c in config.get("criterions") or []
+    )
+
+
+def make_classifier(config: Mapping[str, Any], find: Find, encoder: nn.Module) -> nn.Module:
+    """The classifier that hears what `encoder` gives; errors as in `build_model`."""
+    n_fft, _ = frame_sizes(encoder, **stft_sizes(config))
+    given = {"num_bins": n_fft // 2 + 1, "num_classes": len(class_names(config)), "fs": model_rate(config, encoder)}
+    return _part(config, find, "classifier", **given)
+
+
+def model_rate(config: Mapping[str, Any], encoder: nn.Module) -> int:
+    """Sampling rate of a model in Hz: the encoder's, where it has one."""
+    return getattr(encoder, "sample_rate", None) or config["sample_rate"]
+
+
+def stft_sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """`n_fft` and `hop_length` of `model_conf`, for the STFT that stands in for an encoder without."""
+    conf = config.get("model_conf") or {}
+    return {k: conf[k] for k in ("n_fft", "hop_length") if k in conf}
+
+
+def _separator(config: Mapping[str, Any], find: Find, encoder: nn.Module, outputs: int) -> nn.Module:
+    """The separator, given the number of outputs and the rate; any of ESPnet's will do."""
+    name, conf = config.get("separator"), config.get("separator_conf") or {}
+    takes = list(inspect.signature(find("separator", name)).parameters)
+    known = {"num_spk": outputs, "sample_rate": model_rate(config, encoder)}
+    given = {takes[0]: encoder.output_dim} | {k: v for k, v in known.items() if k in takes and k not in conf}
+    separator = _part(config, find, "separator", **given)
+    if separator.num_spk != outputs:
+        raise DataError(
+            f"separator {name} has {separator.num_spk} outputs, but the "
+            f"classes{' and the residual' * bool(config.get('residual'))} are {outputs}: "
+            f"{', '.join(class_names(config))}"
+        )
+    return separator

@@ -1,0 +1,106 @@
+"""Separation by query: encoder, network, decoder, and what makes the query embeddings."""
+
+import torch
+from torch import Tensor, nn
+
+from espnet2_ext.core.nets.masking import QueryExtractor
+from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
+
+
+class QuerySeparator(nn.Module):
+    """Queries are embedded once (`embed`) and answered on any mixtures (`separate`).
+
+    Args:
+        encoder, decoder: as in `core.nets.spectrum`.
+        extractor: answers queries with its `net`.
+        query_net: hears the queries' waveforms and makes their embeddings; None: the extractor's
+            own network does (CaRE-SEP's shared encoder).
+        query_grad: False: the embedding was trained without regard to the separation; a `query_net`
+            was frozen and may tag other classes than those that the separator was trained on.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        extractor: QueryExtractor,
+        decoder: nn.Module,
+        query_net: Tagger | None = None,
+        query_grad: bool = True,
+    ):
+        super().__init__()
+        self.encoder, self.extractor, self.decoder = encoder, extractor, decoder
+        self.query_net, self.query_grad = query_net, query_grad
+
+    @property
+    def fs(self) -> int:
+        """Sampling rate in Hz of all audio going in and out."""
+        return self.encoder.sample_rate
+
+    @property
+    def hop(self) -> int:
+        """Samples between frames."""
+        return self.encoder.hop
+
+    @property
+    def grid(self) -> int:
+        """Samples after which the separating network repeats; chunks should start on multiples."""
+        return self.hop * self.extractor.net.grid_frames
+
+    @property
+    def embedder(self) -> nn.Module:
+        """The network that makes query embeddings, with `query_dim` and `num_classes`."""
+        return self.extractor.net if self.query_net is None else self.query_net
+
+    @property
+    def query_dim(self) -> int:
+        """E, width of the query embeddings."""
+        return self.embedder.query_dim
+
+    @property
+    def num_classes(self) -> int:
+        """K, classes that a query is tagged with; 0: none."""
+        return self.embedder.num_classes
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the separator was trained with a query network that did not learn."""
+        return self.query_net is not None and not self.query_grad
+
+    def embed(self, wave: Tensor, lengths: Tensor | None = None) -> QueryOutput:
+        """Query embeddings `[B, E]` and tags of `wave` `[B, T]`; reusable for any mixtures.
+
+        lengths: `[B]` samples that count in each item; None: all.
+        """
+        if lengths is None:
+            lengths = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
+        if self.query_net is not None:
+            return self.query_net(wave, lengths)
+        return self.extractor.net.embed(*self.encoder(wave, lengths))
+
+    def separate(
+        self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor, level: Tensor | None = None
+    ) -> Tensor:
+        """Answer Q queries on each mixture.
+
+        Args:
+            wave: `[B, T]`, or `[B, T, C]`: one mask, made from the mean of the channels, goes on
+                all of them.
+            lengths: `[B]` samples that count in each item.
+            query: `[B, Q, E]` from `embed`.
+            level: `[B]`, RMS of the whole recording that `wave` is a part of; None: of `wave`.
+
+        Returns:
+            `[B, Q, T]` or `[B, Q, T, C]`.
+        """
+        if lengths is None:
+            lengths = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
+        spec, frames = self.encoder(wave, lengths)
+        level = None if level is None else self.encoder.level(level)
+        mask = self.extractor.net.mask(spec, frames, query, level)  # [B, Q, L, ...]
+        if wave.dim() == 2:
+            return self._waveforms(spec[:, None] * mask, wave.shape[1])
+        stereo = self.encoder.spectrum(wave.transpose(1, 2))  # [B, C, L, ...]
+        return self._waveforms(stereo[:, None] * mask[:, :, None], wave.shape[1]).transpose(2, 3)
+
+    def _waveforms(self, spec: Tensor, length: int) -> Tensor:
+        return self.decoder(spec, torch.tensor([length]))[0]
