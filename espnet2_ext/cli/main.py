@@ -9,7 +9,8 @@ from espnet2_ext.errors import DataError
 
 PROG = "espnet2-ext"
 
-# group: {command: (module:function, one line of help)}; the function takes the arguments after the command's name
+# group: {command: (module:function, one line of help)}; the function takes the arguments after the command's name,
+# behind those that stand after its own name here
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Use a trained model": {
         "separate": ("espnet2_ext.cli.separate:separate", "separate a sound from recordings, by example or by class"),
@@ -19,23 +20,25 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "convert": ("espnet2_ext.bin.convert:main", "convert published checkpoints"),
     },
     "Data": {
-        "validate-data": ("espnet2_ext.bin.validate_data:main", "check label tables"),
-        "prepare-audioset": ("espnet2_ext.bin.prepare_audioset:main", "stage 1: lists of AudioSet"),
-        "prepare-esc50": ("espnet2_ext.bin.prepare_esc50:main", "stage 1: lists of ESC-50"),
-        "prepare-urbansound8k": ("espnet2_ext.bin.prepare_urbansound8k:main", "stage 1: lists of UrbanSound8K"),
-        "prepare-musdb18": ("espnet2_ext.bin.prepare_musdb18:main", "stages 1 and 4: lists and tables of MUSDB18"),
-        "prepare-own": ("espnet2_ext.bin.prepare_own:main", "stage 1: lists of your own sounds"),
-        "prepare-own-weak": ("espnet2_ext.bin.prepare_own_weak:main", "stages 1 and 4: your own labelled recordings"),
-        "hold-out": ("espnet2_ext.bin.hold_out:main", "split a list of clips in two"),
-        "scan": ("espnet2_ext.bin.scan:main", "stage 2: decode every clip, write its manifest"),
-        "archive": ("espnet2_ext.bin.archive:main", "stage 3: resample every clip into a clip bank"),
-        "draw-lists": ("espnet2_ext.bin.draw_lists:main", "stage 4: draw a list of mixtures for queries"),
-        "render-lists": ("espnet2_ext.bin.render_lists:main", "stage 4: render a list of mixtures"),
-        "draw-mixtures": ("espnet2_ext.bin.draw_mixtures:main", "stage 4: draw a table of weakly labelled mixtures"),
-        "render-mixtures": ("espnet2_ext.bin.render_mixtures:main", "stage 4: render a table of mixtures"),
-        "make-mini-audioset": ("espnet2_ext.bin.make_mini_audioset:main", "make the embedded AudioSet"),
-        "make-mini-urbansound8k": ("espnet2_ext.bin.make_mini_urbansound8k:main", "make the embedded UrbanSound8K"),
-        "make-mini-musdb18": ("espnet2_ext.bin.make_mini_musdb18:main", "make the embedded MUSDB18"),
+        "validate-data": ("espnet2_ext.cli.data:validate_data", "check label tables"),
+        "prepare": ("espnet2_ext.cli.data:prepare", "stage 1: lists of any corpus"),
+        "prepare-audioset": ("espnet2_ext.cli.data:prepare audioset", "stage 1: lists of AudioSet"),
+        "prepare-esc50": ("espnet2_ext.cli.data:prepare esc50", "stage 1: lists of ESC-50"),
+        "prepare-urbansound8k": ("espnet2_ext.cli.data:prepare urbansound8k", "stage 1: lists of UrbanSound8K"),
+        "prepare-musdb18": ("espnet2_ext.cli.data:prepare musdb18", "stages 1 and 4: lists and tables of MUSDB18"),
+        "prepare-own": ("espnet2_ext.cli.data:prepare own", "stage 1: lists of your own sounds"),
+        "prepare-own-weak": ("espnet2_ext.cli.data:prepare own-weak", "stages 1 and 4: your own labelled recordings"),
+        "hold-out": ("espnet2_ext.cli.data:hold_out", "split a list of clips in two"),
+        "scan": ("espnet2_ext.cli.data:scan", "stage 2: decode every clip, write its manifest"),
+        "archive": ("espnet2_ext.cli.data:archive", "stage 3: resample every clip into a clip bank"),
+        "draw-lists": ("espnet2_ext.cli.data:draw_lists", "stage 4: draw a list of mixtures for queries"),
+        "render-lists": ("espnet2_ext.cli.data:render_lists", "stage 4: render a list of mixtures"),
+        "draw-mixtures": ("espnet2_ext.cli.data:draw_mixtures", "stage 4: draw a table of weakly labelled mixtures"),
+        "render-mixtures": ("espnet2_ext.cli.data:render_mixtures", "stage 4: render a table of mixtures"),
+        "make-mini": ("espnet2_ext.cli.data:make_mini", "make the embedded corpus in the layout of another"),
+        "make-mini-audioset": ("espnet2_ext.cli.data:make_mini audioset", "make the embedded AudioSet"),
+        "make-mini-urbansound8k": ("espnet2_ext.cli.data:make_mini urbansound8k", "make the embedded UrbanSound8K"),
+        "make-mini-musdb18": ("espnet2_ext.cli.data:make_mini musdb18", "make the embedded MUSDB18"),
     },
     "Training": {
         "qsep-train": ("espnet2_ext.cli.train:qsep_train", "train a query-based separator"),
@@ -79,7 +82,7 @@ def usage() -> str:
 
 
 def find(name: str) -> str:
-    """`module:function` of a command; `scan_x` is `scan-x`.
+    """`module:function` of a command, and arguments that stand with it; `scan_x` is `scan-x`.
 
     Raises:
         DataError: no such command; names the nearest.
@@ -102,14 +105,15 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{PROG} {__version__}")
         return
     try:
-        module, _, function = find(argv[0]).partition(":")
+        target, *more = find(argv[0]).split()
     except DataError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
     sys.argv[0] = f"{PROG} {argv[0]}"  # what argparse calls the program
     from espnet2_ext.cli.run import run
 
-    run(lambda: getattr(importlib.import_module(module), function)(argv[1:]))
+    module, _, function = target.partition(":")
+    run(lambda: getattr(importlib.import_module(module), function)([*more, *argv[1:]]))
 
 
 if __name__ == "__main__":

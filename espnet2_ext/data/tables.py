@@ -1,9 +1,14 @@
-"""The tables of preparation: `labels.tsv`, `clips.tsv`, `manifest.tsv`. Tab-separated, UTF-8."""
+"""Text tables: those that corpora and users bring (`read_table`), and ours: `labels.tsv`, `clips.tsv`, `manifest.tsv`.
 
+Ours are tab-separated UTF-8 without quotes.
+"""
+
+import csv
 import functools
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +20,18 @@ LABELS = ("index", "mid", "name", "related")
 CLIPS = ("id", "labels", "source")
 MANIFEST = ("id", "status", "rate", "channels", "samples", "hash", "labels", "source", "detail")
 STATUSES = ("ok", "missing", "short", "silent", "corrupt")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+class TableError(DataError):
+    """What is wrong with a table, and where: the file, mostly with a line."""
+
+    def __init__(self, where: object, text: str):
+        super().__init__(where, text)
+        self.where, self.text = str(where), text
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,66 @@ class Entry(NamedTuple):
     detail: str
 
 
+def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, fields) of the lines of somebody else's table that are not empty.
+
+    UTF-8; the fields of a `.tsv` are separated by tabs, else by commas, and may be quoted.
+
+    Raises:
+        TableError: no such file, not UTF-8, a quote that is not closed.
+    """
+    delimiter = DELIMITERS.get(Path(path).suffix.lower(), ",")
+    try:
+        f = open(path, encoding="utf-8-sig", newline="")
+    except FileNotFoundError:
+        raise TableError(path, "no such file") from None
+    with f:
+        table = csv.reader(f, delimiter=delimiter, skipinitialspace=True, strict=True)
+        try:
+            for row in table:
+                if row:
+                    yield table.line_num, row
+        except csv.Error as e:
+            raise TableError(f"{path}:{table.line_num}", str(e)) from None
+        except UnicodeDecodeError as e:
+            raise TableError(path, f"not UTF-8 text ({e})") from None
+
+
+def read_header(path: str | os.PathLike) -> list[str]:
+    """Names of the columns of somebody else's table; empty for an empty file. Raises as `read_lines`."""
+    return [name.strip() for name in next(read_lines(path), (1, []))[1]]
+
+
+def read_table(
+    path: str | os.PathLike, columns: Collection[str], *, more: Collection[str] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, {column: field}) of somebody else's table, whose first line names its columns.
+
+    Blanks around a field are removed.
+
+    Args:
+        path: as for `read_lines`.
+        columns: those that it must have, in any order. more: those that it may have; None: any.
+
+    Raises:
+        TableError: as `read_lines`; a column that is missing, unknown or duplicated; a line with another number of
+            fields.
+    """
+    header = read_header(path)
+    if lacks := [name for name in columns if name not in header]:
+        raise TableError(f"{path}:1", f"no column {', '.join(lacks)}; the columns are {', '.join(header) or 'missing'}")
+    strange = [] if more is None else [name for name in header if name not in (*columns, *more)]
+    if strange or len(set(header)) < len(header):
+        allowed = ", ".join((*columns, *(more or ())))
+        raise TableError(f"{path}:1", f"the columns are {', '.join(header)}; expected each once, of {allowed}")
+    for number, row in itertools.islice(read_lines(path), 1, None):
+        if len(row) != len(header):
+            raise TableError(f"{path}:{number}", f"{len(row)} fields where {len(header)} are expected")
+        yield number, dict(zip(header, map(str.strip, row)))
+
+
 def read_tsv(path: str | os.PathLike, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, fields) of a table whose first line must name `columns`.
+    """Yield (line number, fields) of one of our tables, whose first line must name `columns`.
 
     Raises:
         DataError: no such file, another first line, a line with another number of fields.
@@ -94,8 +169,8 @@ def read_labels(path: str | os.PathLike) -> list[Label]:
     """Read `labels.tsv`, in order of index.
 
     Raises:
-        DataError: with file and line: an index out of order, a mid that is there twice, a related
-            index that does not exist.
+        DataError: with file and line: an index out of order, a duplicated mid, a related index
+            that does not exist.
     """
     labels, seen = [], set()
     for number, (index, mid, name, related) in read_tsv(path, LABELS):
@@ -104,7 +179,7 @@ def read_labels(path: str | os.PathLike) -> list[Label]:
         except ValueError:
             raise DataError(f"{path}:{number}: an index is not a number") from None
         if label.index != len(labels) or mid in seen or not mid:
-            raise DataError(f"{path}:{number}: index {index}, mid {mid!r}: out of order or twice")
+            raise DataError(f"{path}:{number}: index {index}, mid {mid!r}: out of order or duplicated")
         seen.add(mid)
         labels.append(label)
     for label in labels:
@@ -123,12 +198,12 @@ def read_clips(path: str | os.PathLike) -> Iterator[Clip]:
     """Yield the rows of `clips.tsv`.
 
     Raises:
-        DataError: with file and line: a broken line, an id that is there twice.
+        DataError: with file and line: a broken line, a duplicated id.
     """
     seen = set()
     for number, (id_, labels, source) in read_tsv(path, CLIPS):
         if not id_ or id_ in seen or any(c.isspace() for c in id_):
-            raise DataError(f"{path}:{number}: id {id_!r} is empty, has a blank, or is there twice")
+            raise DataError(f"{path}:{number}: id {id_!r} is empty, has a blank, or is duplicated")
         seen.add(id_)
         yield Clip(id_, split_mids(labels), source)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import Limits, examine
-from espnet2_ext.data.corpora.own_recordings import OwnTables, Problem, Recording, read_tables
+from espnet2_ext.data.corpora.own_clips import split
+from espnet2_ext.data.corpora.own_recordings import OwnTables, Problem, Recording, class_problems, read_tables
 from espnet2_ext.data.mixtures.event_table import MixtureTable
-from espnet2_ext.data.mixtures.from_recordings import SLACK, class_problems, past_end, split_recordings
+from espnet2_ext.data.mixtures.from_recordings import SLACK, past_end
 from espnet2_ext.data.tables import Clip, read_clips, read_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.parallel import map_parts
@@ -52,7 +53,7 @@ def validate(
         problems += _past_ends(own.recordings, lengths)
         problems += _always(own, lengths)
         try:
-            sets = split_recordings(own.recordings, shares, seed) if own.recordings else {}
+            sets = split(own.recordings, shares, seed, "recording") if own.recordings else {}
             problems += class_problems(sets, own.classes)
         except DataError as e:
             problems.append(Problem("sets", str(e)))

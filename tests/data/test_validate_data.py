@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from sounds import noise, write
 
-from espnet2_ext.bin import validate_data
+from espnet2_ext.cli import data as command
 from espnet2_ext.cli import main as cli
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.mixtures.from_recordings import make_own_table, prepare_own_sounds
+from espnet2_ext.data.corpora.own_recordings import prepare_own_sounds
+from espnet2_ext.data.mixtures.from_recordings import make_own_table
 from espnet2_ext.errors import DataError
 
 CLIPS = "path,labels,set\n"
@@ -147,12 +148,12 @@ def test_prepared_folders(banked, capsys):
         f.write("r0.0000\t12800\tclip\n")
     status, out, err = validated(capsys, *folders, ".")
     assert status == 1 and len(err) == 4
-    assert err[0].startswith("data/train/clips.tsv:8: id 'r0' is empty, has a blank, or is there")
+    assert err[0].startswith("data/train/clips.tsv:8: id 'r0' is empty, has a blank, or is duplicated")
     assert err[1].startswith("data/train/mixtures/mixtures.tsv:8: id 'r0.0000'")
     assert err[2] == ".: holds none of bank.json, mixtures.tsv, clips.tsv"
 
 
 def test_the_command_on_its_own(recordings, capsys):
     with pytest.raises(DataError, match="1 problem, see above"):
-        validate_data.main([table(GOOD + "r7.wav,,train\n"), "--num_workers", "1"])
+        command.validate_data([table(GOOD + "r7.wav,,train\n"), "--num_workers", "1"])
     assert "clips.csv:7: no label" in capsys.readouterr().err

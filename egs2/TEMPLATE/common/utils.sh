@@ -299,7 +299,10 @@ Use of the model
 py() {
     local module=$1
     shift
-    run "${python}" -m "espnet2_ext.bin.${module}" "$@"
+    case ${module} in
+        scan | archive | draw_* | render_* | prepare_*) run "${python}" -m espnet2_ext "${module}" "$@" ;;
+        *) run "${python}" -m "espnet2_ext.bin.${module}" "$@" ;;
+    esac
 }
 
 # name_sets_and_jobs: `sets`, each set once, and `jobs`, how steps of many processes are run

@@ -29,17 +29,17 @@ need_list() {
     echo "${file}"
 }
 
-held_out=(--share 0.05 --most 5000)
+held_out=(--hold_out 0.05 --hold_out_most 5000)
 case ${corpus} in
     embedded)
         top=downloads/embedded
-        held_out=(--share 0.1)
-        "${python}" -m espnet2_ext.bin.make_mini_audioset --out "${top}"
+        held_out=(--hold_out 0.1)
+        "${python}" -m espnet2_ext make-mini-audioset --out "${top}"
         ;;
     quick)
         top=downloads/quick
-        held_out=(--share 0.25)
-        "${python}" -m espnet2_ext.bin.make_mini_audioset --out "${top}" --train_clips 10 --eval_clips 4 \
+        held_out=(--hold_out 0.25)
+        "${python}" -m espnet2_ext make-mini-audioset --out "${top}" --train_clips 10 --eval_clips 4 \
             --clip_seconds 3 --classes Piano Hi-hat Cymbal Flute Helicopter Cowbell
         ;;
     *) top=${AUDIOSET:?is not set: write the folder of AudioSet into db.sh} ;;
@@ -53,7 +53,6 @@ ontology=$(find_list ontology.json)
 audio=("${top}")
 if [ "${corpus}" = audioset ] && [ ${#AUDIOSET_AUDIO[@]} -gt 0 ]; then audio=("${AUDIOSET_AUDIO[@]}"); fi
 
-"${python}" -m espnet2_ext.bin.prepare_audioset --data_dir "${datadir}" --audio "${audio[@]}" \
+"${python}" -m espnet2_ext prepare-audioset --data_dir "${datadir}" --audio "${audio[@]}" \
     --class_labels "${labels}" ${ontology:+--ontology "${ontology}"} \
-    --set train_all "${train}" ${more:+"${more}"} --set test "${eval}"
-"${python}" -m espnet2_ext.bin.hold_out "${datadir}/train_all" "${datadir}/train" "${datadir}/valid" "${held_out[@]}"
+    --set train_all "${train}" ${more:+"${more}"} --set test "${eval}" "${held_out[@]}"

@@ -14,5 +14,5 @@ while read -r -a folds; do
     sets+=(--set "${name}" "${folds[@]}")
 done <<<"$(echo "$*" | tr '/' '\n')"
 
-"${python:-python}" -m espnet2_ext.bin.prepare_esc50 --esc50 "${ESC50:?is not set: the folder of ESC-50}" \
+"${python:-python}" -m espnet2_ext prepare-esc50 --esc50 "${ESC50:?is not set: the folder of ESC-50}" \
     --data_dir "${datadir}" "${sets[@]}"

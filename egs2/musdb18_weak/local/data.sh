@@ -21,14 +21,14 @@ done
 case ${corpus} in
     embedded)
         top=downloads/embedded
-        "${python}" -m espnet2_ext.bin.make_mini_musdb18 --out "${top}"
+        "${python}" -m espnet2_ext make-mini-musdb18 --out "${top}"
         ;;
     quick)
         top=downloads/quick
-        "${python}" -m espnet2_ext.bin.make_mini_musdb18 --out "${top}" --train_songs 4 --test_songs 2 --seconds 8 10
+        "${python}" -m espnet2_ext make-mini-musdb18 --out "${top}" --train_songs 4 --test_songs 2 --seconds 8 10
         ;;
     *) top=${MUSDB18:?is not set: write the folder of MUSDB18 into db.sh} ;;
 esac
 
-"${python}" -m espnet2_ext.bin.prepare_musdb18 lists --musdb18 "${top}" --data_dir "${datadir}" \
+"${python}" -m espnet2_ext prepare-musdb18 lists --musdb18 "${top}" --data_dir "${datadir}" \
     ${options[@]+"${options[@]}"}

@@ -7,5 +7,5 @@ set -euo pipefail
 datadir=data
 [ "${1:-}" != --datadir ] || datadir=$2
 
-"${python:-python}" -m espnet2_ext.bin.prepare_own "${SOUNDS:?is not set: the folder or table}" \
+"${python:-python}" -m espnet2_ext prepare-own "${SOUNDS:?is not set: the folder or table}" \
     --data_dir "${datadir}" --valid_share "${valid_share:-0.1}" --test_share "${test_share:-0.1}"

@@ -13,5 +13,5 @@ more=()
 IFS=, read -ra names <<<"${classes:-}"
 [ ${#names[@]} -eq 0 ] || more+=(--classes "${names[@]# }")
 
-"${python:-python}" -m espnet2_ext.bin.prepare_own_weak lists "${tables[@]}" --data_dir "${datadir}" \
+"${python:-python}" -m espnet2_ext prepare-own-weak lists "${tables[@]}" --data_dir "${datadir}" \
     --valid_share "${valid_share:-0.1}" --test_share "${test_share:-0.1}" ${more[@]+"${more[@]}"}

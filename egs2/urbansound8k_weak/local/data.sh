@@ -27,9 +27,9 @@ esac
 top=${URBANSOUND8K:-}
 if [ -n "${recordings}" ]; then
     top=downloads/${corpus}
-    "${python}" -m espnet2_ext.bin.make_mini_urbansound8k --out "${top}" --recordings "${recordings}" \
+    "${python}" -m espnet2_ext make-mini-urbansound8k --out "${top}" --recordings "${recordings}" \
         --background "$([ -z "${background}" ] && echo 0 || echo "${recordings}")"
 fi
 
 : "${top:?is not set: write the folder of UrbanSound8K into db.sh}"
-"${python}" -m espnet2_ext.bin.prepare_urbansound8k --urbansound8k "${top}" --data_dir "${datadir}" --background_classes "${background}" --splits "$@"
+"${python}" -m espnet2_ext prepare-urbansound8k --urbansound8k "${top}" --data_dir "${datadir}" --background_classes "${background}" --splits "$@"

@@ -4,7 +4,7 @@ J. F. Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audi
 2017. Lists: `YTID, start_seconds, end_seconds, "mid,mid,..."` behind lines that begin with `#`.
 """
 
-import csv
+import argparse
 import json
 import logging
 import os
@@ -14,7 +14,8 @@ from pathlib import Path
 import soundfile
 
 from espnet2_ext.audio.read import tar_members
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
+from espnet2_ext.data.tables import Clip, Label, TableError, read_lines, read_table
 from espnet2_ext.errors import DataError
 
 PACKED = (".h5", ".hdf5")
@@ -37,7 +38,7 @@ def prepare_audioset(
         sets: name -> segment lists. class_labels: `class_labels_indices.csv`.
         audio: folders, `.tar` files and packed `.h5` files; folders are searched for all three.
         ontology: `ontology.json`; without it no class is related to another.
-        hdf5_rate: rate in Hz of packed files that do not tell theirs.
+        hdf5_rate: rate in Hz of packed files without the attribute `sample_rate`.
 
     Returns:
         Number of clips of each set; a clip without audio gets an empty source (scan: missing).
@@ -50,21 +51,20 @@ def prepare_audioset(
     known = {label.mid for label in labels}
     lists = {name: read_segments(paths, known) for name, paths in sets.items()}
     sources = find_audio(audio, hdf5_rate)
-    counts = {}
-    for name, segments in lists.items():
-        clips = [Clip(id_, mids, _source(sources, *key, whole=id_ == key[0])) for key, (id_, mids) in segments.items()]
-        found = sum(bool(c.source) for c in clips)
+    clips = {name: _clips(segments, sources) for name, segments in lists.items()}
+    for name, of in clips.items():
+        found = sum(bool(c.source) for c in of)
         if not found:
             raise DataError(
-                f"{', '.join(map(str, sets[name]))}: none of its {len(clips)} clips is among the"
-                f" {len(sources)} sounds of {', '.join(map(str, audio))}; the first clip is"
-                f" {clips[0].id}, the first sound {min(sources)}"
+                f"{', '.join(map(str, sets[name]))}: none of its {len(of)} clips is among the {len(sources)} sounds of"
+                f" {', '.join(map(str, audio))}; the first clip is {of[0].id}, the first sound {min(sources)}"
             )
-        logging.info("%s: audio for %d of %d clips", name, found, len(clips))
-        write_clips(Path(data_dir) / name / "clips.tsv", clips)
-        counts[name] = len(clips)
-    write_labels(Path(data_dir) / "labels.tsv", labels)
-    return counts
+        logging.info("%s: audio for %d of %d clips", name, found, len(of))
+    return write_lists(data_dir, labels, clips)
+
+
+def _clips(segments: dict, sources: dict[str, str]) -> list[Clip]:
+    return [Clip(id_, mids, _source(sources, *key, whole=id_ == key[0])) for key, (id_, mids) in segments.items()]
 
 
 def read_class_labels(path: str | os.PathLike, ontology: str | os.PathLike | None = None) -> list[Label]:
@@ -73,21 +73,17 @@ def read_class_labels(path: str | os.PathLike, ontology: str | os.PathLike | Non
     Raises:
         DataError: naming file and line.
     """
-    rows: list[tuple[str, str]] = []
-    for number, row in _csv_rows(path):
-        if number == 1 and row != ["index", "mid", "display_name"]:
-            raise DataError(f"{path}:1: expected the columns index,mid,display_name")
-        if number == 1:
-            continue
-        if len(row) != 3 or row[0] != str(len(rows)) or not row[1]:
-            raise DataError(f"{path}:{number}: expected {len(rows)},MID,NAME")
-        if any(row[1] == mid for mid, _ in rows):
-            raise DataError(f"{path}:{number}: {row[1]} is listed twice")
-        rows.append((row[1], row[2]))
+    rows: dict[str, str] = {}
+    for number, row in read_table(path, ("index", "mid", "display_name"), more=()):
+        if row["index"] != str(len(rows)) or not row["mid"]:
+            raise TableError(f"{path}:{number}", f"expected {len(rows)},MID,NAME")
+        if row["mid"] in rows:
+            raise TableError(f"{path}:{number}", f"{row['mid']} is listed twice")
+        rows[row["mid"]] = row["display_name"]
     if not rows:
-        raise DataError(f"{path}: no classes in it")
-    related = read_ontology(ontology, [mid for mid, _ in rows]) if ontology else [()] * len(rows)
-    return [Label(i, mid, name, related[i]) for i, (mid, name) in enumerate(rows)]
+        raise TableError(path, "no classes in it")
+    related = read_ontology(ontology, list(rows)) if ontology else [()] * len(rows)
+    return [Label(i, mid, name, related[i]) for i, (mid, name) in enumerate(rows.items())]
 
 
 def read_ontology(path: str | os.PathLike, mids: Sequence[str]) -> list[tuple[int, ...]]:
@@ -131,14 +127,15 @@ def read_segments(
     segments: dict[tuple[str, float, float], tuple[str, tuple[str, ...]]] = {}
     recordings = set()
     for path in paths:
-        for number, row in _csv_rows(path):
+        for number, row in read_lines(path):
             if row[0].startswith("#"):
                 continue
-            key, mids = _segment(row, f"{path}:{number}")
+            where = f"{path}:{number}"
+            key, mids = _segment(row, where)
             if unknown := [m for m in mids if m not in known]:
-                raise DataError(f"{path}:{number}: unknown class {unknown[0]}")
+                raise TableError(where, f"unknown class {unknown[0]}")
             if key in segments:
-                raise DataError(f"{path}:{number}: {key[0]} at {key[1]:g} s is listed twice")
+                raise TableError(where, f"{key[0]} at {key[1]:g} s is listed twice")
             id_ = f"{key[0]}_{round(key[1] * 1000)}" if key[0] in recordings else key[0]
             recordings.add(key[0])
             segments[key] = id_, mids
@@ -152,27 +149,11 @@ def _segment(row: list[str], where: str) -> tuple[tuple[str, float, float], tupl
         ytid, start, end, mids = row
         key = ytid, float(start), float(end)
     except ValueError:
-        raise DataError(f'{where}: expected YTID, start, end, "mid,mid", found {len(row)} fields: {row}') from None
+        raise TableError(where, f'expected YTID, start, end, "mid,mid", found {len(row)} fields: {row}') from None
     mids = tuple(m.strip() for m in mids.split(","))
     if not ytid or any(c.isspace() for c in ytid) or not 0 <= key[1] < key[2] or not all(mids):
-        raise DataError(f"{where}: no id, no class, or an end that is not past the start: {row}")
+        raise TableError(where, f"no id, no class, or an end that is not past the start: {row}")
     return key, mids
-
-
-def _csv_rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not empty, with their line numbers."""
-    try:
-        f = open(path, encoding="utf-8-sig", newline="")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    with f:
-        table = csv.reader(f, skipinitialspace=True, strict=True)
-        try:
-            for row in table:
-                if row:
-                    yield table.line_num, row
-        except (csv.Error, UnicodeDecodeError) as e:
-            raise DataError(f"{path}:{table.line_num}: {e}") from e
 
 
 def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None) -> dict[str, str]:
@@ -181,7 +162,7 @@ def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None)
     Each folder is listed once. Of two files of one name the first by path is taken.
 
     Raises:
-        DataError: a path that is not there, no sound at all, a tar or HDF5 file that is broken.
+        DataError: a missing path, no sound at all, a tar or HDF5 file that is broken.
     """
     suffixes = {f".{name.lower()}" for name in soundfile.available_formats()}
     suffixes = (suffixes | set(_MORE_SUFFIXES)) - _NOT_SOUND
@@ -253,7 +234,7 @@ def _in_hdf5(path: str, rate: int | None) -> Iterator[tuple[str, str]]:
 def _source(sources: dict[str, str], ytid: str, start: float, end: float, whole: bool) -> str:
     """Reference of a segment under the names that are in use, '' where there is none.
 
-    whole: a name without times is taken too (a second segment of a recording must be told apart).
+    whole: a name without times is taken too (a second segment of a recording needs its times).
     """
     for id_ in (ytid, f"Y{ytid}") if whole else ():
         if id_ in sources:
@@ -268,3 +249,40 @@ def _source(sources: dict[str, str], ytid: str, start: float, end: float, whole:
                 if name in sources:
                     return sources[name]
     return ""
+
+
+def _add_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--audio", nargs="+", required=True, metavar="PATH", help="folders, .tar files, packed .h5 files")
+    p.add_argument("--class_labels", required=True, help="class_labels_indices.csv")
+    p.add_argument("--ontology", help="ontology.json: keeps a class from its ancestors")
+    text = "a set and its segment lists; repeatable"
+    p.add_argument("--set", nargs="+", action="append", required=True, metavar=("NAME", "CSV"), help=text)
+    p.add_argument("--hdf5_rate", type=int, help="rate in Hz of packed files that lack it")
+
+
+def _prepare(a: argparse.Namespace) -> str:
+    sets = {name: lists for name, *lists in a.set}
+    if not all(sets.values()):
+        raise DataError("--set needs a name and at least one segment list")
+    more = {"ontology": a.ontology, "hdf5_rate": a.hdf5_rate}
+    return counted(prepare_audioset(a.data_dir, sets, a.class_labels, a.audio, **more))
+
+
+def _add_embedded_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--train_clips", type=int, default=60, help="clips per class")
+    p.add_argument("--eval_clips", type=int, default=12, help="clips per class")
+    p.add_argument("--clip_seconds", type=float, default=5.0, help="length of a clip")
+    p.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="names or mids; none given: all")
+
+
+def _make_embedded(a: argparse.Namespace) -> None:
+    from espnet2_ext.data.synth.audioset import make_mini_audioset
+
+    make_mini_audioset(**vars(a))
+
+
+ABOUT = "AudioSet: lists and audio as published -> data/labels.tsv, data/SET/clips.tsv"
+EMBEDDED = "Make the embedded corpus: sounds in AudioSet's layout, from a General MIDI sound font."
+CORPUS = Corpus(
+    Step(ABOUT, _add_options, _prepare, ("hold_out",)), embedded=Step(EMBEDDED, _add_embedded_options, _make_embedded)
+)

@@ -1,17 +1,18 @@
 """Reader of ESC-50 in the layout of the original: `meta/esc50.csv` and a folder `audio`.
 
 ESC-50 publishes no class identifiers: the category's name (`dog`, `crackling_fire`) stands as the
-class id. Indices are the original's `target` where all 50 classes are there, else they are counted
+class id. Indices are the original's `target` where all 50 classes occur, else they are counted
 in that order without gaps. K. J. Piczak, "ESC: Dataset for Environmental Sound Classification",
 ACM Multimedia 2015.
 """
 
-import csv
+import argparse
 import os
 from collections.abc import Collection
 from pathlib import Path
 
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, write_lists
+from espnet2_ext.data.tables import Clip, TableError, read_table
 from espnet2_ext.errors import DataError
 
 COLUMNS = ("filename", "fold", "target", "category")
@@ -21,29 +22,25 @@ def read_meta(root: str | os.PathLike) -> list[dict]:
     """Rows of `ROOT/meta/esc50.csv` with `fold` and `target` as numbers.
 
     Raises:
-        DataError: with file and line: no such file, a column that is not there, a broken line.
+        DataError: with file and line: no such file, a missing column, a broken line.
     """
     path = Path(root) / "meta" / "esc50.csv"
     if not path.is_file():
-        raise DataError(f"{path}: no such file (is {root} the folder of ESC-50?)")
+        raise TableError(path, f"no such file (is {root} the folder of ESC-50?)")
     rows, names = [], {}
-    with open(path, encoding="utf-8", newline="") as f:
-        table = csv.DictReader(f)
-        if lacks := set(COLUMNS) - set(table.fieldnames or ()):
-            raise DataError(f"{path}:1: no column {', '.join(sorted(lacks))}")
-        for row in table:
-            try:
-                row = {**row, "fold": int(row["fold"]), "target": int(row["target"])}
-            except (TypeError, ValueError):
-                raise DataError(f"{path}:{table.line_num}: fold or target not a number") from None
-            name = row["category"]
-            if None in row or not row["filename"] or not name:
-                raise DataError(f"{path}:{table.line_num}: fields are missing or too many")
-            if names.setdefault(row["target"], name) != name:
-                raise DataError(f"{path}:{table.line_num}: target {row['target']} has two names")
-            rows.append(row)
+    for number, row in read_table(path, COLUMNS):
+        where = f"{path}:{number}"
+        if not row["filename"] or not row["category"]:
+            raise TableError(where, "no filename or no category")
+        try:
+            row |= {"fold": int(row["fold"]), "target": int(row["target"])}
+        except ValueError:
+            raise TableError(where, "fold or target is not a number") from None
+        if names.setdefault(row["target"], row["category"]) != row["category"]:
+            raise TableError(where, f"target {row['target']} has two names")
+        rows.append(row)
     if not rows:
-        raise DataError(f"{path}: lists no clips")
+        raise TableError(path, "lists no clips")
     return rows
 
 
@@ -56,8 +53,8 @@ def prepare_esc50(
         root: folder of ESC-50. sets: name -> folds; a fold belongs to one set.
 
     Returns:
-        Number of clips of each set. A listed file that is not there gets an empty source, which the
-        scan calls missing.
+        Number of clips of each set. A listed file that does not exist gets an empty source, which the scan calls
+        missing.
 
     Raises:
         DataError: a broken list, a missing audio folder, a fold that no clip has or two sets share.
@@ -68,23 +65,14 @@ def prepare_esc50(
         raise DataError(f"{audio}: no such folder")
     here = {entry.name for entry in os.scandir(audio)}
     _check_folds(sets, {row["fold"] for row in rows}, root)
-    names = sorted({(row["target"], row["category"]) for row in rows})
-    labels = [Label(i, name, name.replace("_", " ")) for i, (_, name) in enumerate(names)]
-    write_labels(Path(data_dir) / "labels.tsv", labels)
-    counts = {}
-    for name, folds in sets.items():
-        clips = [
-            Clip(
-                Path(row["filename"]).stem,
-                (row["category"],),
-                str(audio / row["filename"]) if row["filename"] in here else "",
-            )
-            for row in rows
-            if row["fold"] in folds
-        ]
-        write_clips(Path(data_dir) / name / "clips.tsv", clips)
-        counts[name] = len(clips)
-    return counts
+
+    def clip(row: dict) -> Clip:
+        source = str(audio / row["filename"]) if row["filename"] in here else ""
+        return Clip(Path(row["filename"]).stem, (row["category"],), source)
+
+    labels = named_labels(name for _, name in sorted({(row["target"], row["category"]) for row in rows}))
+    clips = {name: [clip(row) for row in rows if row["fold"] in folds] for name, folds in sets.items()}
+    return write_lists(data_dir, labels, clips)
 
 
 def _check_folds(sets: dict[str, Collection[int]], known: set[int], root) -> None:
@@ -97,3 +85,20 @@ def _check_folds(sets: dict[str, Collection[int]], known: set[int], root) -> Non
                 raise DataError(f"{root}: fold {fold} of set {name} has no clips")
             if used.setdefault(fold, name) != name:
                 raise DataError(f"fold {fold} is in the sets {used[fold]} and {name}")
+
+
+def _add_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--esc50", required=True, help="folder with meta/esc50.csv and audio/")
+    text = "a set and its folds; repeatable"
+    p.add_argument("--set", nargs="+", action="append", required=True, metavar=("NAME", "FOLD"), help=text)
+
+
+def _prepare(a: argparse.Namespace) -> str:
+    try:
+        sets = {name: [int(fold) for fold in folds] for name, *folds in a.set}
+    except ValueError:
+        raise DataError("--set needs a name and numbers of folds") from None
+    return counted(prepare_esc50(a.esc50, a.data_dir, sets))
+
+
+CORPUS = Corpus(Step("ESC-50: its folder -> data/labels.tsv, data/SET/clips.tsv", _add_options, _prepare))

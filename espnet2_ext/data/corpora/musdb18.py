@@ -9,18 +9,19 @@ files of the rate in use; WAV files are named as they are, and the archive stage
 Rafii et al., "The MUSDB18 corpus for music separation", 2017, doi 10.5281/zenodo.1117372.
 """
 
+import argparse
 import functools
 import hashlib
-import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.audio.stems import SUFFIX, read_mono_stems
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, table_text, write_lists
+from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table
+from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
 from espnet2_ext.util.names import safe_id, unique
@@ -47,8 +48,6 @@ VALIDATION = frozenset(
         "Young Griffo - Pennies",
     }
 )
-
-log = logging.getLogger(__name__)
 
 
 class Song(NamedTuple):
@@ -82,8 +81,7 @@ def prepare_musdb18(
         num_workers, scheduler: of decoding, see `map_parts`.
 
     Returns:
-        Songs of each set. A stem that is not there gets an empty source, which the scan calls
-        missing.
+        Songs of each set. A missing stem gets an empty source, which the scan calls missing.
 
     Raises:
         DataError: no such folders or no songs in them, a stem file that cannot be decoded, a set
@@ -101,13 +99,11 @@ def prepare_musdb18(
     if files:
         _decode_all(files, (*CLASSES, "other"), Path(decoded), fs, num_workers, scheduler)
     names = CLASSES if other != "class" else stems
-    write_labels(Path(data_dir) / "labels.tsv", (Label(i, n, n) for i, n in enumerate(names)))
-    for name, songs in sets.items():
-        clips = [_clip(song, stem, names, Path(decoded)) for song in songs for stem in stems]
-        lacking = Counter(c.id.rpartition(".")[0] for c in clips if not c.source)
-        if lacking:
-            log.warning("set %s: stems without a file: %s", name, dict(lacking))
-        write_clips(Path(data_dir) / name / "clips.tsv", sorted(clips))
+    lists = {
+        name: sorted(_clip(song, stem, names, Path(decoded)) for song in songs for stem in stems)
+        for name, songs in sets.items()
+    }
+    write_lists(data_dir, named_labels(names), lists)
     return {name: len(songs) for name, songs in sets.items()}
 
 
@@ -115,7 +111,7 @@ def find_songs(root: str | os.PathLike) -> dict[str, list[Song]]:
     """The songs of `ROOT/train` and `ROOT/test`, by name; a song in both layouts counts as HQ.
 
     Raises:
-        DataError: one of the folders is not there, or holds no song; a song in both folders.
+        DataError: a missing folder, or no song in it; a song in both folders.
     """
     found = {part: _songs_of(Path(root) / part) for part in ("train", "test")}
     if both := found["train"].keys() & found["test"].keys():
@@ -139,7 +135,7 @@ def _songs_of(folder: Path) -> dict[str, Path]:
 def hold_out(songs: Sequence[Song], share: float, seed: int) -> tuple[list[Song], list[Song]]:
     """Songs for training and for validation.
 
-    Where all 14 of `VALIDATION` are there, those are held out. Of other songs the given share is,
+    Where all 14 of `VALIDATION` are among them, those are held out. Of other songs the given share is,
     rounded, at least one: those whose names come first by a hash of seed and name.
 
     Raises:
@@ -195,3 +191,56 @@ def decode_part(
             with atomic_path(Path(out) / id_ / f"{stem}.flac") as tmp:
                 tmp.write_bytes(encode_flac(to_int16(x), fs))
     path.write_text("".join(f"{id_}\n" for id_, *_ in items), encoding="utf-8")
+
+
+def _add_options(p: argparse.ArgumentParser) -> None:
+    text = "folder with train/ and test/, of .stem.mp4 files or of HQ's WAV folders"
+    p.add_argument("--musdb18", required=True, help=text)
+    text = "the stem `other`: left out, a class, or sound of no labelled class"
+    p.add_argument("--other", choices=OTHER, default="none", help=text)
+    p.add_argument("--decoded", default="dump/stems", help="where the sounds of stem files go")
+    p.add_argument("--fs", type=int, default=16000, help="their rate in Hz")
+    text = "of the training songs, where MUSDB18's own 14 are missing"
+    p.add_argument("--valid_share", type=float, default=0.14, help=text)
+    p.add_argument("--seed", type=int, default=0, help="of that choice")
+
+
+def _prepare(a: argparse.Namespace) -> str:
+    options = {k: v for k, v in vars(a).items() if k not in ("musdb18", "data_dir")}
+    return counted(prepare_musdb18(a.musdb18, a.data_dir, **options), "songs")
+
+
+def _add_table_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--seconds", type=float, default=SongSettings.seconds, help="length of a chunk")
+    p.add_argument("--whole", action="store_true", help="whole songs instead of chunks")
+    text = "a stem above it is active in a chunk: dB of full scale, mean square of the chunk"
+    p.add_argument("--threshold_db", type=float, default=SongSettings.threshold_db, help=text)
+
+
+def _make_table(a: argparse.Namespace) -> str:
+    settings = SongSettings(a.seconds, a.whole, a.threshold_db)
+    work = {"num_workers": a.num_workers, "scheduler": a.scheduler}
+    info = make_song_table(a.data_dir, a.bank, a.out, settings=settings, n_fft=a.n_fft, hop=a.hop, **work)
+    return table_text(a.out, info)
+
+
+def _add_embedded_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--train_songs", type=int, default=24, help="number of songs")
+    p.add_argument("--test_songs", type=int, default=6, help="number of songs")
+    text = "lengths of the songs"
+    p.add_argument("--seconds", type=float, nargs=2, default=(24.0, 30.0), metavar=("MIN", "MAX"), help=text)
+    p.add_argument("--channels", type=int, choices=(1, 2), default=1, help="of the files")
+
+
+def _make_embedded(a: argparse.Namespace) -> None:
+    from espnet2_ext.data.synth.musdb18 import make_mini_musdb18
+
+    make_mini_musdb18(**vars(a))
+
+
+EMBEDDED = "Make the embedded corpus of songs: stems in MUSDB18-HQ's layout, from a General MIDI sound font."
+CORPUS = Corpus(
+    Step("labels.tsv and the clips.tsv of train, valid and test", _add_options, _prepare, ("workers",)),
+    Step("the mixture table of one set", _add_table_options, _make_table, ("frames", "workers")),
+    Step(EMBEDDED, _add_embedded_options, _make_embedded),
+)

@@ -1,21 +1,20 @@
-"""A user's own sounds: a folder with a subfolder for each class, or a table of paths and labels."""
+"""Your own sounds: a folder with a subfolder for each class, or a table of paths and labels."""
 
-import csv
+import argparse
 import hashlib
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
+from espnet2_ext.data.tables import DELIMITERS, Clip, Label, TableError, read_table
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import safe_id, unique
 
 SETS = ("train", "valid", "test")
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-COLUMNS = ("path", "labels", "set", "group")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 class Sound(NamedTuple):
@@ -50,11 +49,11 @@ def read_folder(folder: Path) -> list[Sound]:
         logging.warning("%s: left out, no known sound format: %s", folder, dict(others))
     if not sounds:
         known = " ".join(SUFFIXES)
-        raise DataError(f"{folder}: no sound files in its subfolders, one a class ({known})")
+        raise DataError(f"{folder}: no sound files in its subfolders, one per class ({known})")
     return sounds
 
 
-def read_table(table: Path) -> list[Sound]:
+def read_sounds(table: Path) -> list[Sound]:
     """The sounds of a `.csv` or `.tsv` whose first line names its columns.
 
     `path` (relative to the table), `labels` (several: with `;` between them), and if wanted `set`
@@ -62,52 +61,41 @@ def read_table(table: Path) -> list[Sound]:
 
     Raises:
         DataError: with file and line: an unknown or missing column, a broken line, no label, an
-            unknown set, a path that is there twice.
+            unknown set, a duplicated path.
     """
     table = Path(table)
-    with open(table, encoding="utf-8-sig", newline="") as f:
-        rows = csv.reader(f, delimiter=DELIMITERS[table.suffix.lower()], strict=True)
-        try:
-            header = [name.strip() for name in next(rows, [])]
-            if not {"path", "labels"} <= set(header) <= set(COLUMNS):
-                raise DataError(
-                    f"{table}:1: the columns are {', '.join(header) or 'missing'}; "
-                    "path and labels are needed, set and group may be there"
-                )
-            sounds = [_sound(table, rows.line_num, header, row) for row in rows if row]
-        except csv.Error as e:
-            raise DataError(f"{table}:{rows.line_num}: {e}") from None
-        except UnicodeDecodeError as e:
-            raise DataError(f"{table}: not UTF-8 text ({e})") from None
-    twice = [path for path, n in Counter(s.path for s in sounds).items() if n > 1]
-    if twice:
-        raise DataError(f"{table}: there twice: {twice[0]}")
+    rows = read_table(table, ("path", "labels"), more=("set", "group"))
+    sounds = [_sound(table, f"{table}:{number}", row) for number, row in rows]
+    if twice := [path for path, n in Counter(s.path for s in sounds).items() if n > 1]:
+        raise TableError(table, f"duplicated path: {twice[0]}")
     if not sounds:
-        raise DataError(f"{table}: no sound is named in it")
+        raise TableError(table, "no sound is named in it")
     return sounds
 
 
-def _sound(table: Path, line: int, header: list[str], row: list[str]) -> Sound:
-    if len(row) != len(header):
-        raise DataError(f"{table}:{line}: {len(row)} fields where {len(header)} are expected")
-    fields = dict(zip(header, (field.strip() for field in row)))
-    labels = tuple(dict.fromkeys(v.strip() for v in fields["labels"].split(";") if v.strip()))
-    if not fields["path"] or not labels:
-        raise DataError(f"{table}:{line}: no {'labels' if fields['path'] else 'path'}")
-    if fields.get("set", "") not in ("", *SETS):
-        raise DataError(f"{table}:{line}: set {fields['set']!r} is none of {', '.join(SETS)}")
-    path = table.parent.resolve() / fields["path"]
-    return Sound(path, labels, fields.get("set", ""), fields.get("group") or fields["path"])
+def _sound(table: Path, where: str, row: dict[str, str]) -> Sound:
+    labels = tuple(dict.fromkeys(v.strip() for v in row["labels"].split(";") if v.strip()))
+    if not row["path"] or not labels:
+        raise TableError(where, f"no {'labels' if row['path'] else 'path'}")
+    if row.get("set", "") not in ("", *SETS):
+        raise TableError(where, f"set {row['set']!r} is none of {', '.join(SETS)}")
+    return Sound(table.parent.resolve() / row["path"], labels, row.get("set", ""), row.get("group") or row["path"])
 
 
-def split(sounds: list[Sound], shares: tuple[float, float], seed: int) -> dict[str, list[Sound]]:
+def split(sounds: list, shares: tuple[float, float], seed: int, what: str = "sound") -> dict[str, list]:
     """Give every sound a set. Those with a `set` keep it; of the others each class gives the shares
     (valid, test) of its groups, at least one to each set where it has three or more, chosen by a
-    hash of group and seed: the choice for a class does not change when another class grows.
+    hash of group and seed: the choice for a class does not change when another class grows. Sounds
+    without a label form a class of their own.
+
+    Args:
+        sounds: of `Sound`, or anything else with labels, set and group. what: to call them in messages.
 
     Raises:
-        DataError: a group whose sounds name two sets.
+        DataError: impossible shares, a group whose sounds name two sets, a set without a sound.
     """
+    if not 0 <= min(shares) <= sum(shares) < 1:
+        raise DataError(f"shares {shares} for validation and test leave none for training")
     where: dict[str, str] = {}
     for s in sounds:
         if s.set and where.setdefault(s.group, s.set) != s.set:
@@ -116,7 +104,7 @@ def split(sounds: list[Sound], shares: tuple[float, float], seed: int) -> dict[s
     free = defaultdict(set)
     for s in sounds:
         if s.group not in where:
-            free[s.labels[0]].add(s.group)
+            free[(s.labels or ("",))[0]].add(s.group)
     for label in sorted(free):
         groups = sorted(free[label] - where.keys(), key=lambda g: _rank(g, seed))
         ends = {"test": shares[1], "valid": shares[0]}
@@ -129,6 +117,11 @@ def split(sounds: list[Sound], shares: tuple[float, float], seed: int) -> dict[s
     sets = {name: [] for name in SETS}
     for s in sounds:
         sets[where[s.group]].append(s)
+    if empty := [name for name, of in sets.items() if not of]:
+        raise DataError(
+            f"no {what} is left for {', '.join(empty)}. A class of three {what}s or more gives some to each set;"
+            " the column `set` of a table can name the sets"
+        )
     return sets
 
 
@@ -144,44 +137,38 @@ def prepare(source: Path, datadir: Path, *, shares=(0.1, 0.1), seed: int = 0) ->
         shares: of the groups of each class for validation and test.
 
     Raises:
-        DataError: see `read_folder`, `read_table`, `split`; fewer than two classes; an empty set.
+        DataError: see `read_folder`, `read_sounds`, `split`; fewer than two classes.
     """
     source = Path(source).resolve()
-    if not 0 <= min(shares) <= sum(shares) < 1:
-        raise DataError(f"shares {shares} for validation and test leave none for training")
     is_table = source.suffix.lower() in DELIMITERS and source.is_file()
-    sounds = read_table(source) if is_table else read_folder(source)
+    sounds = read_sounds(source) if is_table else read_folder(source)
     names = sorted({label for s in sounds for label in s.labels})
     if len(names) < 2:
         raise DataError(f"{source}: {names[0]!r} is the only class; mixtures need two or more")
-    mids = dict(zip(names, _unique(re.sub(r"[\s,]", "_", name) for name in names)))
+    mids = dict(zip(names, unique(re.sub(r"[\s,]", "_", name) for name in names)))
     sets = split(sounds, shares, seed)
-    if empty := [name for name, of in sets.items() if not of]:
-        raise DataError(
-            f"{source}: no sound is left for {', '.join(empty)}. A class of three sounds or more "
-            "gives some to each set; a table can name the sets"
-        )
-    ids = dict(zip((s.path for s in sounds), _unique(_id(source, s.path) for s in sounds)))
-    write_labels(datadir / "labels.tsv", (Label(i, mids[n], n) for i, n in enumerate(names)))
-    for name, of in sets.items():
-        clips = (Clip(ids[s.path], tuple(mids[v] for v in s.labels), str(s.path)) for s in of)
-        write_clips(datadir / name / "clips.tsv", clips)
-    return {name: len(of) for name, of in sets.items()}
+    ids = dict(zip((s.path for s in sounds), unique(_id(source, s.path) for s in sounds)))
+    labels = [Label(i, mids[n], n) for i, n in enumerate(names)]
+    clips = {
+        name: [Clip(ids[s.path], tuple(mids[v] for v in s.labels), str(s.path)) for s in of]
+        for name, of in sets.items()
+    }
+    return write_lists(datadir, labels, clips)
 
 
 def _id(source: Path, path: Path) -> str:
     top = source if source.is_dir() else source.parent
     inside = path.relative_to(top) if path.is_relative_to(top) else Path(path.name)
-    return re.sub(r"[^\w.+]+", "-", str(inside.with_suffix(""))).strip("-") or "sound"
+    return safe_id(str(inside.with_suffix("")))
 
 
-def _unique(names: Iterable[str]) -> list[str]:
-    """The names, made different where two are equal by a number at the end."""
-    taken: dict[str, None] = {}
-    for name in names:
-        new, number = name, 1
-        while new in taken:
-            number += 1
-            new = f"{name}-{number}"
-        taken[new] = None
-    return list(taken)
+def _add_options(p: argparse.ArgumentParser) -> None:
+    text = "folder with a subfolder for each class, or a .csv or .tsv whose columns are path, labels and optionally"
+    p.add_argument("sounds", type=Path, help=f"{text} set and group")
+
+
+def _prepare(a: argparse.Namespace) -> str:
+    return counted(prepare(a.sounds, a.data_dir, shares=(a.valid_share, a.test_share), seed=a.seed))
+
+
+CORPUS = Corpus(Step("Make a corpus of your own sounds.", _add_options, _prepare, ("split",)))

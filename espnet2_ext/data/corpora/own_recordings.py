@@ -1,4 +1,4 @@
-"""The tables in which a user says what sounds in recordings, and what is wrong with them.
+"""Your own labelled recordings: the tables that say what sounds in them, and what is wrong with those.
 
 Two tables, `.csv` or `.tsv`, whose first line names the columns; either or both:
     path,labels               which classes are somewhere in the recording (several: `;` between)
@@ -9,18 +9,22 @@ is refused unless `allow_unlabelled`, has no labels in the first table, or one l
 onset, offset nor label in the second; all classes are inactive in it.
 """
 
-import csv
+import argparse
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.data.corpora.own_clips import DELIMITERS, SETS
+from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, table_text, write_lists
+from espnet2_ext.data.corpora.own_clips import SETS, split
+from espnet2_ext.data.mixtures.from_recordings import MARKS, OwnSettings, make_own_table
+from espnet2_ext.data.tables import DELIMITERS, Clip, Label, TableError, read_header, read_table, write_tsv
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.names import safe_id
+from espnet2_ext.util.names import safe_id, unique
 
 COLUMNS = {"clip": ("path", "labels"), "frame": ("path", "onset", "offset", "label")}
 MORE = {"set", "group"}
@@ -92,8 +96,8 @@ def read_tables(
                     _add(found, table, known, line, fields, allow_unlabelled)
                 except DataError as e:
                     problems.append(Problem(f"{table}:{line}", str(e)))
-        except _Broken as e:
-            problems.append(Problem(*e.args))
+        except TableError as e:
+            problems.append(Problem(e.where, e.text))
     recordings = list(found.values())
     if not recordings and not problems:
         problems.append(Problem(", ".join(map(str, tables)), "no recording is named in it"))
@@ -103,47 +107,19 @@ def read_tables(
     return OwnTables(recordings, names, problems)
 
 
-class _Broken(Exception):
-    """A table that cannot be read further: where, and why."""
-
-
 def _open(table: Path) -> tuple[str, Iterator[tuple[int, dict[str, str]]]]:
     """Kind of a table and its lines, each with its number."""
-    if not table.is_file():
-        raise _Broken(str(table), "no such file")
-    if table.suffix.lower() not in DELIMITERS:
-        raise _Broken(str(table), f"a table's name ends in {' or '.join(DELIMITERS)}")
-    lines = _lines(table)
-    number, header = next(lines, (1, []))
-    header = [name.strip() for name in header]
+    if table.is_file() and table.suffix.lower() not in DELIMITERS:
+        raise TableError(table, f"a table's name ends in {' or '.join(DELIMITERS)}")
+    header = read_header(table)
     for known, columns in COLUMNS.items():
         if set(columns) <= set(header) <= {*columns, *MORE} and len(set(header)) == len(header):
-            return known, _fields(table, header, lines)
-    raise _Broken(
-        f"{table}:{number}",
+            return known, read_table(table, columns, more=MORE)
+    raise TableError(
+        f"{table}:1",
         f"the columns are {', '.join(header) or 'missing'}; either path and labels are needed, or"
         " path, onset, offset and label; set and group may be there",
     )
-
-
-def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    with open(table, encoding="utf-8-sig", newline="") as f:
-        rows = csv.reader(f, delimiter=DELIMITERS[table.suffix.lower()], strict=True)
-        try:
-            for row in rows:
-                if row:
-                    yield rows.line_num, row
-        except csv.Error as e:
-            raise _Broken(f"{table}:{rows.line_num}", str(e)) from None
-        except UnicodeDecodeError as e:
-            raise _Broken(str(table), f"not UTF-8 text ({e})") from None
-
-
-def _fields(table: Path, header: list[str], lines: Iterable) -> Iterator[tuple[int, dict]]:
-    for number, row in lines:
-        if len(row) != len(header):
-            raise _Broken(f"{table}:{number}", f"{len(row)} fields where {len(header)} are expected")
-        yield number, dict(zip(header, (v.strip() for v in row)))
 
 
 def _add(found: dict, table: Path, known: str, line: int, row: dict, unlabelled: bool) -> None:
@@ -213,3 +189,104 @@ def _strangers(recordings: Iterable[Recording], classes: Sequence[str]) -> Itera
             if mark.label not in classes:
                 what = f"unknown class {mark.label!r}; the classes are {', '.join(classes)}"
                 yield Problem(mark.where, what)
+
+
+def class_problems(sets: dict[str, list[Recording]], classes: Sequence[str]) -> Iterator[Problem]:
+    """Classes that cannot be learned from the training set: in none of its recordings, or, as far
+    as the tables alone can tell, active all the time. For the other sets a lack is only noted."""
+    for name, recordings in sets.items():
+        having = Counter(label for r in recordings for label in r.labels)
+        for label in classes:
+            if not having[label]:
+                what = f"class {label!r} never occurs in the set {name}"
+                yield Problem("classes", what, fatal=name == "train")
+        if name == "train" and all(r.known == "clip" for r in recordings):
+            for label in classes:
+                if having[label] == len(recordings):
+                    yield Problem(
+                        "classes",
+                        f"class {label!r} is in every training recording (its"
+                        " prior is 1): recordings without it are needed",
+                    )
+
+
+def prepare_own_sounds(
+    tables: Sequence[str | os.PathLike],
+    data_dir: str | os.PathLike,
+    *,
+    classes: Sequence[str] = (),
+    allow_unlabelled: bool = False,
+    shares: tuple[float, float] = (0.1, 0.1),
+    seed: int = 0,
+) -> dict[str, int]:
+    """Write `labels.tsv` and each set's `clips.tsv` and `marks.tsv`; recordings of each set.
+
+    `marks.tsv` holds the labels, `clip, known, class, onset, offset, where`; a line without class
+    is a recording without labels. `make_own_table` makes the mixture tables of it.
+
+    Raises:
+        DataError: the first of the problems, with the number of the others.
+    """
+    own = read_tables(tables, classes=classes, allow_unlabelled=allow_unlabelled)
+    sets = {} if own.problems else split(own.recordings, shares, seed, "recording")
+    fatal = own.problems + [p for p in class_problems(sets, own.classes) if p.fatal]
+    if fatal:
+        more = f" (and {len(fatal) - 1} more: validate-data lists them)" if len(fatal) > 1 else ""
+        raise DataError(f"{fatal[0]}{more}")
+    data_dir = Path(data_dir)
+    names = unique(re.sub(r"[\s,]", "_", name) for name in own.classes)
+    mids = dict(zip(own.classes, names))
+    ids = dict(zip((r.path for r in own.recordings), unique(r.name for r in own.recordings)))
+    labels = [Label(i, mids[n], n) for i, n in enumerate(own.classes)]
+    clips: dict[str, list[Clip]] = {}
+    for name, of in sets.items():
+        of = sorted(of, key=lambda r: ids[r.path])
+        clips[name] = [Clip(ids[r.path], tuple(mids[v] for v in r.labels), str(r.path)) for r in of]
+        lines = (line for r in of for line in _mark_lines(ids[r.path], r, mids))
+        write_tsv(data_dir / name / "marks.tsv", MARKS, lines)
+    return write_lists(data_dir, labels, clips)
+
+
+def _mark_lines(id_: str, recording: Recording, mids: dict[str, str]) -> Iterator[tuple]:
+    for mark in recording.marks:
+        times = ("" if v is None else repr(v) for v in (mark.onset, mark.offset))
+        yield id_, recording.known, mids[mark.label], *times, mark.where
+    if not recording.marks:
+        yield id_, recording.known, "", "", "", recording.where
+
+
+def add_label_options(p: argparse.ArgumentParser) -> None:
+    """Options of everything that reads such tables."""
+    text = "all classes, in their order (default: those in the tables, sorted)"
+    p.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help=text)
+    text = "accept unlabelled recordings as containing no class"
+    p.add_argument("--allow_unlabelled", action="store_true", help=text)
+
+
+def _add_options(p: argparse.ArgumentParser) -> None:
+    text = ".csv or .tsv with the columns path, labels, or path, onset, offset, label"
+    p.add_argument("tables", nargs="+", metavar="TABLE", help=text)
+    add_label_options(p)
+
+
+def _prepare(a: argparse.Namespace) -> str:
+    how = {"classes": a.classes, "allow_unlabelled": a.allow_unlabelled, "seed": a.seed}
+    counts = prepare_own_sounds(a.tables, a.data_dir, shares=(a.valid_share, a.test_share), **how)
+    return counted(counts, "recordings")
+
+
+def _add_table_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--seconds", type=float, default=OwnSettings.seconds, help="length of a chunk")
+    p.add_argument("--whole_clips", action="store_true", help="do not cut recordings that have clip labels")
+
+
+def _make_table(a: argparse.Namespace) -> str:
+    settings = OwnSettings(a.seconds, a.whole_clips)
+    info = make_own_table(a.data_dir, a.bank, a.out, settings=settings, n_fft=a.n_fft, hop=a.hop)
+    return table_text(a.out, info)
+
+
+CORPUS = Corpus(
+    Step("labels.tsv, and clips.tsv and marks.tsv of each set", _add_options, _prepare, ("split",)),
+    Step("the mixture table of one set", _add_table_options, _make_table, ("frames",)),
+)

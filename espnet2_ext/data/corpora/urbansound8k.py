@@ -6,23 +6,21 @@ slices of a recording (`fsID`) lie in one fold. J. Salamon, C. Jacoby, J. P. Bel
 Taxonomy for Urban Sound Research", ACM Multimedia 2014.
 """
 
-import csv
+import argparse
 import hashlib
-import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.corpora.corpus import Corpus, Step, named_labels, write_lists
+from espnet2_ext.data.tables import Clip, TableError, read_table
 from espnet2_ext.errors import DataError
 
 COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class")
 CLASSES = ("car_horn", "dog_bark", "gun_shot", "jackhammer", "siren")  # the paper's
 SETS = ("train:1-6", "valid:7-8", "test:9-10")  # the paper's
-
-log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
@@ -50,7 +48,7 @@ def parse_sets(texts: Sequence[str]) -> dict[str, list[Part]]:
         except ValueError:
             raise DataError(f"set {text!r}: expected NAME:FOLDS, as in train:1-6, test:9,10 or valid:2/1of2") from None
         if not name or name in sets or "/" in name:
-            raise DataError(f"set {text!r}: a name is missing or there twice")
+            raise DataError(f"set {text!r}: a name is missing or duplicated")
         sets[name] = parts
     return sets
 
@@ -69,32 +67,28 @@ def read_meta(root: str | os.PathLike) -> list[dict]:
     """Rows of `ROOT/metadata/UrbanSound8K.csv` with `fold` as a number.
 
     Raises:
-        DataError: with file and line: no such file, a column that is not there, a broken line, a
+        DataError: with file and line: no such file, a missing column, a broken line, a
             slice that is listed twice, a recording in two folds.
     """
     path = Path(root) / "metadata" / "UrbanSound8K.csv"
     if not path.is_file():
-        raise DataError(f"{path}: no such file (is {root} the folder of UrbanSound8K?)")
+        raise TableError(path, f"no such file (is {root} the folder of UrbanSound8K?)")
     rows, seen, folds = [], set(), {}
-    with open(path, encoding="utf-8", newline="") as f:
-        table = csv.DictReader(f)
-        if lacks := set(COLUMNS) - set(table.fieldnames or ()):
-            raise DataError(f"{path}:1: no column {', '.join(sorted(lacks))}")
-        for row in table:
-            where, name = f"{path}:{table.line_num}", row["slice_file_name"]
-            if None in row or None in row.values() or not name or not row["class"]:
-                raise DataError(f"{where}: fields are missing or too many")
-            if not row["fold"].isdecimal():
-                raise DataError(f"{where}: fold {row['fold']!r} is not a number")
-            if name in seen:
-                raise DataError(f"{where}: slice {name} is listed twice")
-            row = {**row, "fold": int(row["fold"])}
-            if folds.setdefault(row["fsID"], row["fold"]) != row["fold"]:
-                raise DataError(f"{where}: recording {row['fsID']} is in two folds")
-            seen.add(name)
-            rows.append(row)
+    for number, row in read_table(path, COLUMNS):
+        where, name = f"{path}:{number}", row["slice_file_name"]
+        if not name or not row["class"]:
+            raise TableError(where, "no slice_file_name or no class")
+        if not row["fold"].isdecimal():
+            raise TableError(where, f"fold {row['fold']!r} is not a number")
+        if name in seen:
+            raise TableError(where, f"slice {name} is listed twice")
+        row["fold"] = int(row["fold"])
+        if folds.setdefault(row["fsID"], row["fold"]) != row["fold"]:
+            raise TableError(where, f"recording {row['fsID']} is in two folds")
+        seen.add(name)
+        rows.append(row)
     if not rows:
-        raise DataError(f"{path}: lists no slices")
+        raise TableError(path, "lists no slices")
     return rows
 
 
@@ -113,7 +107,7 @@ def prepare_urbansound8k(
             listed behind them, as sound of no labelled class for `EventDrawer`.
 
     Returns:
-        For each set "slices", "missing" (their files are not there; the scan counts them so too)
+        For each set "slices", "missing" (their files do not exist; the scan counts them so too)
         and "recordings".
 
     Raises:
@@ -128,33 +122,23 @@ def prepare_urbansound8k(
     dealt = _deal(rows, {p.fold: p.count for parts in sets.values() for p in parts})
     rows = [row for row in rows if row["class"] in names]
     here = _files(Path(root) / "audio", {row["fold"] for row in rows})
-    labels = [Label(i, name, name.replace("_", " ")) for i, name in enumerate(names)]
-    write_labels(Path(data_dir) / "labels.tsv", labels)
-    counts = {}
+    lists, about = {}, {}
     for name, parts in sets.items():
         wanted = {(p.fold, p.index) for p in parts}
         chosen = [row for row in rows if (row["fold"], dealt.get(row["fsID"], 0)) in wanted]
-        counts[name] = _write_set(name, chosen, here, Path(data_dir))
-    return counts
+        if not chosen:
+            raise DataError(f"set {name}: no slice of these classes in its folds")
+        lists[name] = sorted(_clip(row, here) for row in chosen)
+        missing = sum(not clip.source for clip in lists[name])
+        recordings = len({row["fsID"] for row in chosen})
+        about[name] = {"slices": len(chosen), "missing": missing, "recordings": recordings}
+    write_lists(data_dir, named_labels(names), lists)
+    return about
 
 
-def _write_set(name: str, rows: list[dict], here: dict, data_dir: Path) -> dict:
-    """Write a set's `clips.tsv` and say what is in it."""
-    if not rows:
-        raise DataError(f"set {name}: no slice of these classes in its folds")
-    clips = [
-        Clip(Path(row["slice_file_name"]).stem, (row["class"],), here.get((row["fold"], row["slice_file_name"]), ""))
-        for row in rows
-    ]
-    write_clips(data_dir / name / "clips.tsv", sorted(clips))
-    missing = Counter(clip.labels[0] for clip in clips if not clip.source)
-    each = ", ".join(f"{k} {n}" for k, n in Counter(row["class"] for row in rows).items())
-    log.info("set %s: %d slices (%s)", name, len(clips), each)
-    if missing:
-        each = ", ".join(f"{k} {n}" for k, n in missing.items())
-        log.warning("set %s: %d listed slices have no file (%s)", name, missing.total(), each)
-    recordings = len({row["fsID"] for row in rows})
-    return {"slices": len(clips), "missing": missing.total(), "recordings": recordings}
+def _clip(row: dict, here: dict[tuple[int, str], str]) -> Clip:
+    source = here.get((row["fold"], row["slice_file_name"]), "")
+    return Clip(Path(row["slice_file_name"]).stem, (row["class"],), source)
 
 
 def _files(audio: Path, folds: set[int]) -> dict[tuple[int, str], str]:
@@ -212,3 +196,36 @@ def _check_sets(sets: dict[str, Sequence[Part]], known: set[int], root) -> None:
             if (other := counts.setdefault(part.fold, part.count)) != part.count:
                 raise DataError(f"fold {part.fold} is cut into {other} and into {part.count} parts")
             used[part] = name
+
+
+def _add_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--urbansound8k", required=True, help="folder with metadata/ and audio/")
+    text = "sets and their folds: train:1-6, test:9,10, or a share of a fold's recordings: valid:2/1of2 test:2/2of2"
+    text += f" (default: the paper's, {' '.join(SETS)})"
+    p.add_argument("--splits", nargs="+", default=list(SETS), metavar="NAME:FOLDS", help=text)
+    text = "comma-separated, in the order of the labels"
+    p.add_argument("--classes", default=",".join(CLASSES), help=text)
+    p.add_argument("--background_classes", default="", help="comma-separated; sound of no labelled class (none)")
+
+
+def _prepare(a: argparse.Namespace) -> str:
+    classes, background = ([v for v in text.split(",") if v] for text in (a.classes, a.background_classes))
+    sets = prepare_urbansound8k(a.urbansound8k, a.data_dir, parse_sets(a.splits), classes, background)
+    line = "{}: {slices} slices of {recordings} recordings, {missing} without a file"
+    return "\n".join(line.format(name, **about) for name, about in sets.items())
+
+
+def _add_embedded_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--recordings", type=int, default=5, help="of each effect in each fold")
+    p.add_argument("--background", type=int, default=0, help="of each background class in each fold")
+
+
+def _make_embedded(a: argparse.Namespace) -> None:
+    from espnet2_ext.data.synth.urbansound8k import make_mini_urbansound8k
+
+    make_mini_urbansound8k(**vars(a))
+
+
+ABOUT = "UrbanSound8K: its folder -> data/labels.tsv, data/SET/clips.tsv"
+EMBEDDED = "Make the embedded corpus: effects in UrbanSound8K's layout, from a General MIDI sound font."
+CORPUS = Corpus(Step(ABOUT, _add_options, _prepare), embedded=Step(EMBEDDED, _add_embedded_options, _make_embedded))

@@ -1,118 +1,28 @@
-"""One's own recordings of which only labels are known: what sounds in them, and perhaps when.
+"""Mixture tables from one's own recordings, of which only labels are known: what sounds in them, and perhaps when.
 
-They come as tables (`own_tables`). Preparation splits them into sets and lists them as clips, for
-the scan and archive stages; then the recordings in the bank and their labels become mixture tables.
+`corpora/own_recordings` lists them as clips and writes their labels, `marks.tsv`; here the recordings in the bank and
+their labels become mixtures.
 """
 
 import logging
 import math
 import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.core.mixing.events import Event, Mixture
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.corpora.own_clips import Sound, split
-from espnet2_ext.data.corpora.own_recordings import Problem, Recording, read_tables
 from espnet2_ext.data.mixtures.event_table import bank_digest, write_table
-from espnet2_ext.data.tables import Clip, Label, read_tsv, write_clips, write_labels, write_tsv
+from espnet2_ext.data.tables import read_tsv
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.names import unique
 
 MARKS = ("clip", "known", "class", "onset", "offset", "where")
 SLACK = 0.01  # seconds by which an offset may lie past the end: tables are rounded
 
 log = logging.getLogger(__name__)
-
-
-def split_recordings(
-    recordings: Sequence[Recording], shares: tuple[float, float], seed: int
-) -> dict[str, list[Recording]]:
-    """Give every recording a set, by the rule of `own.split`. Recordings without a label are taken
-    for a class of their own there.
-
-    Raises:
-        DataError: a group in two sets, a set without a recording, impossible shares.
-    """
-    if not 0 <= min(shares) <= sum(shares) < 1:
-        raise DataError(f"shares {shares} for validation and test leave none for training")
-    sounds = [Sound(r.path, r.labels or ("",), r.set, r.group) for r in recordings]
-    rows = {r.path: r for r in recordings}
-    sets = {name: [rows[s.path] for s in of] for name, of in split(sounds, shares, seed).items()}
-    if empty := [name for name, of in sets.items() if not of]:
-        raise DataError(
-            f"no recording is left for {', '.join(empty)}. A class of three recordings or more"
-            " gives some to each set; the column set can name the sets"
-        )
-    return sets
-
-
-def class_problems(sets: dict[str, list[Recording]], classes: Sequence[str]) -> Iterator[Problem]:
-    """Classes that cannot be learned from the training set: in none of its recordings, or, as far
-    as the tables alone can tell, active all the time. For the other sets a lack is only noted."""
-    for name, recordings in sets.items():
-        having = Counter(label for r in recordings for label in r.labels)
-        for label in classes:
-            if not having[label]:
-                what = f"class {label!r} never occurs in the set {name}"
-                yield Problem("classes", what, fatal=name == "train")
-        if name == "train" and all(r.known == "clip" for r in recordings):
-            for label in classes:
-                if having[label] == len(recordings):
-                    yield Problem(
-                        "classes",
-                        f"class {label!r} is in every training recording (its"
-                        " prior is 1): recordings without it are needed",
-                    )
-
-
-def prepare_own_sounds(
-    tables: Sequence[str | os.PathLike],
-    data_dir: str | os.PathLike,
-    *,
-    classes: Sequence[str] = (),
-    allow_unlabelled: bool = False,
-    shares: tuple[float, float] = (0.1, 0.1),
-    seed: int = 0,
-) -> dict[str, int]:
-    """Write `labels.tsv` and each set's `clips.tsv` and `marks.tsv`; recordings of each set.
-
-    `marks.tsv` holds the labels, `clip, known, class, onset, offset, where`; a line without class
-    is a recording without labels. `make_own_table` makes the mixture tables of it.
-
-    Raises:
-        DataError: the first of the problems, with the number of the others.
-    """
-    own = read_tables(tables, classes=classes, allow_unlabelled=allow_unlabelled)
-    sets = {} if own.problems else split_recordings(own.recordings, shares, seed)
-    fatal = own.problems + [p for p in class_problems(sets, own.classes) if p.fatal]
-    if fatal:
-        more = f" (and {len(fatal) - 1} more: validate-data lists them)" if len(fatal) > 1 else ""
-        raise DataError(f"{fatal[0]}{more}")
-    data_dir = Path(data_dir)
-    names = unique(re.sub(r"[\s,]", "_", name) for name in own.classes)
-    mids = dict(zip(own.classes, names))
-    ids = dict(zip((r.path for r in own.recordings), unique(r.name for r in own.recordings)))
-    write_labels(data_dir / "labels.tsv", (Label(i, mids[n], n) for i, n in enumerate(own.classes)))
-    for name, of in sets.items():
-        clips = sorted((Clip(ids[r.path], tuple(mids[v] for v in r.labels), str(r.path)), r.path) for r in of)
-        write_clips(data_dir / name / "clips.tsv", (clip for clip, _ in clips))
-        rows = {r.path: r for r in of}
-        lines = (line for clip, path in clips for line in _mark_lines(clip.id, rows[path], mids))
-        write_tsv(data_dir / name / "marks.tsv", MARKS, lines)
-    return {name: len(of) for name, of in sets.items()}
-
-
-def _mark_lines(id_: str, recording: Recording, mids: dict[str, str]) -> Iterator[tuple]:
-    for mark in recording.marks:
-        times = ("" if v is None else repr(v) for v in (mark.onset, mark.offset))
-        yield id_, recording.known, mids[mark.label], *times, mark.where
-    if not recording.marks:
-        yield id_, recording.known, "", "", "", recording.where
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ import pytest
 import soundfile
 
 from espnet2_ext.audio.read import read_audio, read_scp
-from espnet2_ext.bin import draw_lists, render_lists
+from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.anchors import peak_start
 from espnet2_ext.core.mixing.pair_drawer import energy_gain, render
 from espnet2_ext.data.bank.anchors import AnchorTable, write_anchors
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.mixtures.event_table import folder
+from espnet2_ext.data.mixtures import folder
 from espnet2_ext.data.mixtures.folder import render_folder, sounds_of
 from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, write_list
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
@@ -217,23 +217,23 @@ def test_two_processes_make_the_same_folder(pair_bank, pairs, tmp_path):
 def test_entry_points(pair_bank, tmp_path, capsys):
     path, out, bank = tmp_path / "pairs.tsv", tmp_path / "out", str(pair_bank.path)
     draw = ["--bank", bank, "--out", str(path), "--num_pairs", "6", "--seed", "2"]
-    draw_lists.main(draw)
+    command.draw_lists(draw)
     about = json.loads((tmp_path / "pairs.json").read_text())
     assert (about["seed"], about["pairs"], about["options"]["anchor"]) == (2, 6, "whole")
     stamp = path.stat().st_mtime_ns
-    draw_lists.main(draw)
+    command.draw_lists(draw)
     assert path.stat().st_mtime_ns == stamp
-    draw_lists.main([*draw, "--segment", "0.25"])
+    command.draw_lists([*draw, "--segment", "0.25"])
     assert path.stat().st_mtime_ns != stamp
     rows = read_list(path, pair_bank)
     assert {p.num for p in rows} == {2000}
     assert rows == draw_list(pair_bank, 6, 2, segment=0.25, anchor="peak")
     args = ["--list", str(path), "--bank", bank, "--out", str(out), "--num_workers", "0"]
-    render_lists.main(args)
+    command.render_lists(args)
     assert json.loads((out / "list.json").read_text())["seed"] == 2
     assert "6 pairs" in capsys.readouterr().out
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    draw_lists.main([*draw, "--segment", "0.25"])  # what was changed by hand is drawn anew
+    command.draw_lists([*draw, "--segment", "0.25"])  # what was changed by hand is drawn anew
     assert read_list(path, pair_bank) == rows
 
 
@@ -253,20 +253,20 @@ def test_a_taggers_anchors_place_the_segments(pair_bank, tmp_path):
         "--segment",
         "0.25",
     ]
-    draw_lists.main(draw)
+    command.draw_lists(draw)
     by_energy = read_list(tmp_path / "pairs.tsv", pair_bank)
-    draw_lists.main([*draw, "--anchor_file", str(tmp_path / "a.npz")])  # another list: drawn anew
+    command.draw_lists([*draw, "--anchor_file", str(tmp_path / "a.npz")])  # another list: drawn anew
     table, pairs = AnchorTable(tmp_path / "a.npz"), read_list(tmp_path / "pairs.tsv", pair_bank)
     ids = [pair_bank.id(n) for n in range(len(pair_bank))]
     for p in pairs:
         assert p.start1 == table(ids.index(p.clip1), p.class1, 2000)
         assert p.start2 == table(ids.index(p.clip2), p.class2, 2000)
-    draw_lists.main(draw)
+    command.draw_lists(draw)
     assert read_list(tmp_path / "pairs.tsv", pair_bank) == by_energy != pairs
     with pytest.raises(DataError, match="a.npz: its segments are 0.25 s long, but 0.5 s are asked"):
-        draw_lists.main([*draw[:-1], "0.5", "--anchor_file", str(tmp_path / "a.npz")])
+        command.draw_lists([*draw[:-1], "0.5", "--anchor_file", str(tmp_path / "a.npz")])
     with pytest.raises(DataError, match="a.npz: anchors place segments, but .*pairs.tsv is to be"):
-        draw_lists.main([*draw[:-1], "0", "--anchor_file", str(tmp_path / "a.npz")])
+        command.draw_lists([*draw[:-1], "0", "--anchor_file", str(tmp_path / "a.npz")])
 
 
 def test_silent_targets_keep_the_folder_whole(pair_bank, pairs, tmp_path):

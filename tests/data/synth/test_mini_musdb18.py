@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_ext.bin import make_mini_musdb18 as command
+from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.musdb18 import find_songs, prepare_musdb18
 from espnet2_ext.data.synth import musdb18 as mini
 from espnet2_ext.data.synth import songs
@@ -130,7 +130,7 @@ def test_same_settings_give_the_same_bytes_and_other_seeds_other_songs(corpus, t
 def test_stereo_and_a_killed_process_and_other_settings(tmp_path):
     root = tmp_path / "c"
     cmd = ["--out", str(root), "--train_songs", "1", "--test_songs", "1", "--seconds", "4", "4", "--num_workers", "1"]
-    command.main([*cmd, "--channels", "2"])
+    command.make_mini(["musdb18", *cmd, "--channels", "2"])
     file = next(root.glob("test/*/vocals.wav"))
     before = contents(root)
     assert soundfile.info(file).channels == 2 and soundfile.info(file).frames == 4 * 44100
@@ -138,9 +138,9 @@ def test_stereo_and_a_killed_process_and_other_settings(tmp_path):
     (root / "parts").mkdir()
     (file.parent / ".tmp-00-x.wav").touch()
     file.unlink()
-    command.main([*cmd, "--channels", "2"])
+    command.make_mini(["musdb18", *cmd, "--channels", "2"])
     assert contents(root) == before
-    command.main(cmd)
+    command.make_mini(["musdb18", *cmd])
     assert soundfile.info(file).channels == 1
 
 

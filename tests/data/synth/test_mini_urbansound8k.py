@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_ext.bin import make_mini_urbansound8k as command
+from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.urbansound8k import CLASSES, COLUMNS, Part, prepare_urbansound8k
 from espnet2_ext.data.synth import urbansound8k as mini
 from espnet2_ext.data.synth.effects import BACKGROUND, EFFECTS, FS, Note, Take, play
@@ -24,7 +24,9 @@ def corpus(tmp_path_factory):
     top = tmp_path_factory.mktemp("mini")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mini, "FOLDS", 2)
-        command.main(["--out", str(top / "u"), "--recordings", "1", "--background", "1", "--num_workers", "1"])
+        command.make_mini(
+            ["urbansound8k", "--out", str(top / "u"), "--recordings", "1", "--background", "1", "--num_workers", "1"]
+        )
     return top / "u"
 
 

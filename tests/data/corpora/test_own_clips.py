@@ -2,8 +2,8 @@
 
 import pytest
 
-from espnet2_ext.bin.prepare_own import main
-from espnet2_ext.data.corpora.own_clips import prepare, read_folder, read_table, split
+from espnet2_ext.cli import data as command
+from espnet2_ext.data.corpora.own_clips import prepare, read_folder, read_sounds, split
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 
@@ -28,7 +28,7 @@ def clips(datadir, name):
 def test_folder_of_classes(tmp_path):
     sounds = folder(tmp_path / "s", {"dog": 20, "door bell": 10, "rain/light": 3})
     (sounds / "dog/notes.txt").touch()
-    main([str(sounds), "--data_dir", str(tmp_path / "data")])
+    command.prepare(["own", str(sounds), "--data_dir", str(tmp_path / "data")])
     labels = read_labels(tmp_path / "data/labels.tsv")
     assert [(v.mid, v.name) for v in labels] == [("dog", "dog"), ("door_bell", "door bell"), ("rain", "rain")]
     sets = {name: clips(tmp_path / "data", name) for name in ("train", "valid", "test")}
@@ -75,33 +75,33 @@ def test_tab_separated_and_equal_names(tmp_path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("", "list.csv:1: the columns are missing"),
-        ("file,labels\n", "list.csv:1: the columns are file, labels"),
-        ("path,labels,colour\n", "list.csv:1:"),
+        ("", "list.csv:1: no column path, labels; the columns are missing"),
+        ("file,labels\n", "list.csv:1: no column path; the columns are file, labels"),
+        ("path,labels,colour\n", "list.csv:1: the columns are path, labels, colour; expected each once, of path,"),
         ("path,labels\na.wav\n", "list.csv:2: 1 fields where 2"),
         ("path,labels\na.wav,\n", "list.csv:2: no labels"),
         ("path,labels\n,dog\n", "list.csv:2: no path"),
         ('path,labels\n"a.wav,dog\n', "list.csv:"),
         ("path,labels,set\na.wav,dog,dev\n", "list.csv:2: set 'dev'"),
         ("path,labels\n", "no sound is named"),
-        ("path,labels\na.wav,dog\na.wav,cat\n", "there twice: .*a.wav"),
+        ("path,labels\na.wav,dog\na.wav,cat\n", "list.csv: duplicated path: .*a.wav"),
     ],
 )
 def test_broken_table_is_named_with_its_line(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
-        read_table(table(tmp_path, text))
+        read_sounds(table(tmp_path, text))
 
 
 def test_table_that_is_not_text(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"path,labels\n\xff\xfe,dog\n")
     with pytest.raises(DataError, match="x.csv: not UTF-8"):
-        read_table(tmp_path / "x.csv")
+        read_sounds(tmp_path / "x.csv")
 
 
 def test_group_in_two_sets(tmp_path):
     text = "path,labels,set,group\na.wav,dog,train,g\nb.wav,dog,test,g\n"
     with pytest.raises(DataError, match="group 'g': its sounds are in two sets, train and test"):
-        split(read_table(table(tmp_path, text)), (0.1, 0.1), 0)
+        split(read_sounds(table(tmp_path, text)), (0.1, 0.1), 0)
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_missing_folder_and_impossible_shares(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         prepare(tmp_path / "nowhere", tmp_path / "data")
     with pytest.raises(DataError, match="leave none for training"):
-        prepare(tmp_path, tmp_path / "data", shares=(0.5, 0.5))
+        prepare(folder(tmp_path, {"dog": 3, "cat": 3}), tmp_path / "data", shares=(0.5, 0.5))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sounds import noise, snapshot, write
 
-from espnet2_ext.bin import prepare_musdb18 as command
+from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.events import render
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
@@ -133,8 +133,9 @@ def test_song_with_a_bad_stem_is_left_out(songs, caplog):
 
 
 def test_command_and_impossible_settings(songs, capsys):
-    command.main(
+    command.prepare(
         [
+            "musdb18",
             "tables",
             "data/train",
             "--bank",

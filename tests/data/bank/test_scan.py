@@ -9,7 +9,7 @@ import pytest
 from sounds import LABELS, corpus, noise, snapshot, write
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
-from espnet2_ext.bin.scan import main
+from espnet2_ext.cli.data import scan as main
 from espnet2_ext.data.bank import scan as module
 from espnet2_ext.data.bank.scan import Limits, examine, loudest_db, scan
 from espnet2_ext.data.tables import Clip, read_manifest, write_clips, write_labels

@@ -3,7 +3,7 @@
 import pytest
 from sounds import noise, write
 
-from espnet2_ext.bin.prepare_esc50 import main
+from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.esc50 import prepare_esc50
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
@@ -28,7 +28,9 @@ def esc50(top, lines=LINES, head=HEAD):
 def test_sets_by_fold(tmp_path):
     root = esc50(tmp_path / "esc")
     out = tmp_path / "data"
-    main(["--esc50", str(root), "--set", "train", "1", "2", "--set", "test", "4", "--data_dir", str(out)])
+    command.prepare(
+        ["esc50", "--esc50", str(root), "--set", "train", "1", "2", "--set", "test", "4", "--data_dir", str(out)]
+    )
     labels = [(v.index, v.mid, v.name, v.related) for v in read_labels(out / "labels.tsv")]
     assert labels == [(0, "dog", "dog", ()), (1, "crackling_fire", "crackling fire", ())]
     train = list(read_clips(out / "train" / "clips.tsv"))
@@ -57,10 +59,10 @@ def test_folds_are_checked(tmp_path, sets, message):
     "line, message",
     [
         ("1-1-A-0.wav,x,0,dog,True,1,A", "esc50.csv:3: fold or target"),
-        ("1-1-A-0.wav,1", "esc50.csv:3"),
-        (",1,0,dog,True,1,A", "esc50.csv:3: fields"),
+        ("1-1-A-0.wav,1", "esc50.csv:3: 2 fields where 7"),
+        (",1,0,dog,True,1,A", "esc50.csv:3: no filename or no category"),
         ("1-1-A-0.wav,1,0,cat,True,1,A", "esc50.csv:3: target 0 has two names"),
-        ("1-1-A-0.wav,1,0,dog,True,1,A,more", "esc50.csv:3: fields"),
+        ("1-1-A-0.wav,1,0,dog,True,1,A,more", "esc50.csv:3: 8 fields where 7"),
     ],
 )
 def test_broken_line_is_named(tmp_path, line, message):

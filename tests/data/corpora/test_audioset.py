@@ -10,7 +10,7 @@ from sounds import noise, write
 
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import read_audio
-from espnet2_ext.bin.prepare_audioset import main
+from espnet2_ext.cli import data as command
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
@@ -174,7 +174,7 @@ def test_broken_segment_line_is_named(lists, line, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("index,mid\n", "classes.csv:1: expected the columns"),
+        ("index,mid\n", "classes.csv:1: no column display_name; the columns are index, mid"),
         ("index,mid,display_name\n1,/m/a,A\n", "classes.csv:2: expected 0,MID,NAME"),
         ("index,mid,display_name\n0,/m/a,A\n1,/m/a,B\n", "classes.csv:3: /m/a is listed twice"),
         ("index,mid,display_name\n", "classes.csv: no classes"),
@@ -210,8 +210,9 @@ def test_files_and_folders_that_are_not_what_is_needed(lists):
 def test_entry_point(lists):
     for id_ in IDS:
         write(lists / "audio" / f"{id_}.wav", noise(200))
-    main(
+    command.prepare(
         [
+            "audioset",
             "--audio",
             str(lists / "audio"),
             "--class_labels",

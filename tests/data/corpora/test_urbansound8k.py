@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sounds import noise, write
 
-from espnet2_ext.bin.prepare_urbansound8k import main
+from espnet2_ext.cli import data as command
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.corpora.urbansound8k import Part, parse_sets, prepare_urbansound8k, read_meta
 from espnet2_ext.data.tables import read_clips, read_labels, read_manifest
@@ -65,14 +65,15 @@ def test_sets_are_read():
     for text in ("train", "train:", ":1", "a/b:1", "a:x", "a:3-1", "a:1/3of2", "a:1/0of2", "a:1/2"):
         with pytest.raises(DataError, match=f"set '{text}'"):
             parse_sets([text])
-    with pytest.raises(DataError, match="set 'a:2': a name is missing or there twice"):
+    with pytest.raises(DataError, match="set 'a:2': a name is missing or duplicated"):
         parse_sets(["a:1", "a:2"])
 
 
 def test_sets_by_fold(tmp_path, capsys):
     root, out = corpus(tmp_path / "u"), tmp_path / "data"
-    main(
+    command.prepare(
         [
+            "urbansound8k",
             "--urbansound8k",
             str(root),
             "--data_dir",
@@ -137,7 +138,7 @@ def test_missing_files_are_counted(tmp_path, caplog):
         "a": {"slices": 5, "missing": 3, "recordings": 4},
         "b": {"slices": 1, "missing": 0, "recordings": 1},
     }
-    assert "set a: 3 listed slices have no file (car_horn 2, siren 1)" in caplog.text
+    assert "set a: 3 listed clips have no file (car_horn 2, siren 1)" in caplog.text
     with pytest.raises(DataError, match="missing 3"):
         scan(tmp_path / "data" / "a", num_workers=1)
 
@@ -178,9 +179,9 @@ def test_what_is_asked_for_is_checked(tmp_path, change, message):
         (LINES[0], "csv:3: slice 10-1-0-0.wav is listed twice"),
         (line(10, 2, "car_horn", 5), "csv:3: recording 10 is in two folds"),
         ("a.wav,1,0.0,4.0,1,one,1,siren", "csv:3: fold 'one' is not a number"),
-        ("a.wav,1,0.0,4.0,1,1,1", "csv:3: fields are missing"),
-        ("a.wav,1,0.0,4.0,1,1,1,siren,x", "csv:3: fields are missing or too many"),
-        (",1,0.0,4.0,1,1,1,siren", "csv:3: fields are missing"),
+        ("a.wav,1,0.0,4.0,1,1,1", "csv:3: 7 fields where 8"),
+        ("a.wav,1,0.0,4.0,1,1,1,siren,x", "csv:3: 9 fields where 8"),
+        (",1,0.0,4.0,1,1,1,siren", "csv:3: no slice_file_name or no class"),
     ],
 )
 def test_broken_lines(tmp_path, text, message):

@@ -16,7 +16,7 @@ from sounds import corpus, noise, snapshot, write
 
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import read_audio, read_mono, read_scp, resample
-from espnet2_ext.bin.archive import main
+from espnet2_ext.cli.data import archive as main
 from espnet2_ext.data.bank import archive as module
 from espnet2_ext.data.bank.archive import Settings, archive, archive_part, envelope_db
 from espnet2_ext.data.bank.bank import ClipBank
@@ -252,7 +252,8 @@ def test_file_size_limit_ends_the_command_plainly(tmp_path):
         [
             sys.executable,
             "-m",
-            "espnet2_ext.bin.archive",
+            "espnet2_ext",
+            "archive",
             str(data),
             str(out),
             "--fs",

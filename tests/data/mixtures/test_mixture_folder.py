@@ -9,7 +9,7 @@ from mixture_tables import CLASSES, RULES, make_bank, table
 from sounds import snapshot
 
 from espnet2_ext.audio.read import read_mono, read_scp
-from espnet2_ext.bin.render_mixtures import main as render_command
+from espnet2_ext.cli.data import render_mixtures as render_command
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, render
 from espnet2_ext.data.mixtures import mixture_folder
 from espnet2_ext.data.mixtures.draw import draw_table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_ext.bin import make_mini_audioset as command
+from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.audioset import prepare_audioset
 from espnet2_ext.data.synth import audioset as mini
 from espnet2_ext.data.synth import score, sound_font
@@ -247,6 +247,6 @@ def test_broken_settings_file_is_named(tmp_path):
 
 def test_command(tmp_path):
     cmd = f"--out {tmp_path}/c --train_clips 1 --eval_clips 1 --clip_seconds 1 --num_workers 1"
-    command.main([*cmd.split(), "--classes", "Waves, surf"])
+    command.make_mini(["audioset", *cmd.split(), "--classes", "Waves, surf"])
     done = json.loads((tmp_path / "c" / "done.json").read_text())
     assert done["classes"] == ["/m/034srq"] and len(list((tmp_path / "c").rglob("*.flac"))) == 2

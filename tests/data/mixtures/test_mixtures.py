@@ -7,7 +7,7 @@ import pytest
 from mixture_tables import CLASSES, FS, MIXTURES, RULES, make_bank, table
 from sounds import snapshot
 
-from espnet2_ext.bin.draw_mixtures import main as draw_mixtures
+from espnet2_ext.cli.data import draw_mixtures
 from espnet2_ext.core.mixing.events import Event, Mixture
 from espnet2_ext.data.mixtures.draw import draw_table, known_of, parse_known
 from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from sounds import noise, write
 
-from espnet2_ext.bin import prepare_own_weak as command
+from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.events import clip_activity, frame_activity, render
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.corpora.own_recordings import read_tables
+from espnet2_ext.data.corpora.own_recordings import prepare_own_sounds, read_tables
 from espnet2_ext.data.mixtures.event_table import MixtureTable
-from espnet2_ext.data.mixtures.from_recordings import MARKS, cuts, make_own_table, prepare_own_sounds
+from espnet2_ext.data.mixtures.from_recordings import MARKS, cuts, make_own_table
 from espnet2_ext.data.tables import read_clips, read_labels, read_tsv
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
@@ -139,7 +139,7 @@ def test_refusals_of_tables_as_a_whole(here):
 
 def test_lists_and_marks(here, capsys):
     frames = table(FRAMES + "r8.wav,,,,test\n", "events.csv")
-    command.main(["lists", table(GOOD), frames, "--allow_unlabelled", "--classes", "dog", "cat"])
+    command.prepare(["own-weak", "lists", table(GOOD), frames, "--allow_unlabelled", "--classes", "dog", "cat"])
     told = capsys.readouterr().out
     assert told == "train: 5 recordings, valid: 1 recordings, test: 2 recordings\n"
     assert [(v.mid, v.index) for v in read_labels("data/labels.tsv")] == [("dog", 0), ("cat", 1)]
@@ -210,7 +210,7 @@ def banked(recordings):
 
 
 def test_recordings_become_chunks_with_their_labels(banked, capsys, caplog):
-    command.main(["tables", "data/train", "--bank", "dump/train", "--out", "t", "--seconds", "0.8"])
+    command.prepare(["own-weak", "tables", "data/train", "--bank", "dump/train", "--out", "t", "--seconds", "0.8"])
     made, bank = MixtureTable("t"), ClipBank("dump/train")
     assert "t: 12 mixtures; share with cat" in capsys.readouterr().out
     assert "3 recordings with clip labels are cut into chunks, which all get" in caplog.text
@@ -244,7 +244,9 @@ def test_recordings_become_chunks_with_their_labels(banked, capsys, caplog):
 
 
 def test_clip_labels_of_whole_recordings(banked, caplog):
-    command.main(["tables", "data/train", "--bank", "dump/train", "--out", "t", "--seconds", "0.8", "--whole_clips"])
+    command.prepare(
+        ["own-weak", "tables", "data/train", "--bank", "dump/train", "--out", "t", "--seconds", "0.8", "--whole_clips"]
+    )
     made = MixtureTable("t")
     assert made.row(made.index_of("r1.0000")).samples == 25600 and len(made) == 9
     assert "are cut" not in caplog.text
