@@ -54,7 +54,7 @@ class Clip(NamedTuple):
 
 
 def make_mini_audioset(
-    root: Path | str,
+    out: Path | str,
     *,
     train_clips: int = 60,
     eval_clips: int = 12,
@@ -64,7 +64,7 @@ def make_mini_audioset(
     num_workers: int | None = None,
     scheduler: str | None = None,
 ) -> Path:
-    """Make the corpus in folder `root`; what is there already, made with the same settings, stays.
+    """Make the corpus in folder `out`; what is there already, made with the same settings, stays.
 
     Each clip depends on the seed and its own place only, neither on the other clips nor on how
     many processes work: the same settings give the same bytes.
@@ -76,13 +76,13 @@ def make_mini_audioset(
         num_workers, scheduler: as for `parallel.map_parts`.
 
     Returns:
-        `root`.
+        `out`, as a path.
 
     Raises:
-        DataError: an unknown class or impossible number, a missing package, or a `root` with
+        DataError: an unknown class or impossible number, a missing package, or an `out` with
             files that are not from here.
     """
-    root = Path(root)
+    root = Path(out)
     voices = _choose(classes)
     if train_clips < 1 or eval_clips < 1 or clip_seconds < 1:
         raise DataError(

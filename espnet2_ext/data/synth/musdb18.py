@@ -54,7 +54,7 @@ class Place(NamedTuple):
 
 
 def make_mini_musdb18(
-    root: Path | str,
+    out: Path | str,
     *,
     train_songs: int = 24,
     test_songs: int = 6,
@@ -64,7 +64,7 @@ def make_mini_musdb18(
     num_workers: int | None = None,
     scheduler: str | None = None,
 ) -> Path:
-    """Make the corpus in folder `root`; what is there already, made with the same settings, stays.
+    """Make the corpus in folder `out`; what is there already, made with the same settings, stays.
 
     Each song depends on the seed and its own place only: the same settings give the same bytes,
     however many processes work.
@@ -75,13 +75,13 @@ def make_mini_musdb18(
         num_workers, scheduler: as for `parallel.map_parts`.
 
     Returns:
-        `root`.
+        `out`, as a path.
 
     Raises:
-        DataError: an impossible number, a missing package, or a `root` with files that are not
+        DataError: an impossible number, a missing package, or an `out` with files that are not
             from here.
     """
-    root = Path(root)
+    root = Path(out)
     if train_songs < 1 or test_songs < 1 or channels not in (1, 2):
         raise DataError(
             f"train_songs {train_songs} and test_songs {test_songs} must be 1 or more, channels {channels} 1 or 2"

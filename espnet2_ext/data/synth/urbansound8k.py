@@ -61,7 +61,7 @@ class Slice(NamedTuple):
 
 
 def make_mini_urbansound8k(
-    root: Path | str,
+    out: Path | str,
     *,
     recordings: int = 5,
     background: int = 0,
@@ -69,7 +69,7 @@ def make_mini_urbansound8k(
     num_workers: int | None = None,
     scheduler: str | None = None,
 ) -> Path:
-    """Make the corpus in folder `root`; what is there already, made with the same settings, stays.
+    """Make the corpus in folder `out`; what is there already, made with the same settings, stays.
 
     Each recording depends on the seed and its own place only: the same settings give the same
     bytes, however many processes work.
@@ -79,13 +79,13 @@ def make_mini_urbansound8k(
         num_workers, scheduler: as for `parallel.map_parts`.
 
     Returns:
-        `root`.
+        `out`, as a path.
 
     Raises:
-        DataError: an impossible number, a missing package, or a `root` with files that are not
+        DataError: an impossible number, a missing package, or an `out` with files that are not
             from here.
     """
-    root = Path(root)
+    root = Path(out)
     if recordings < 1 or background < 0:
         raise DataError(f"recordings {recordings} must be 1 or more, background {background} not negative")
     settings = {"recordings": recordings, "background": background, "seed": seed, "version": VERSION}
