@@ -160,7 +160,7 @@ def test_kill_in_the_middle_then_again(tmp_path):
     (tmp_path / "bank").rename(tmp_path / "whole")
     code = f"""
         import os, signal, sys
-from espnet2_ext.data.bank import archive as module
+        from espnet2_ext.data.bank import archive as module
         real, calls = module.prepare, []
         def prepare(item, fs):
             calls.append(item)
