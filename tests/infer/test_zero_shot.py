@@ -8,17 +8,8 @@ import pytest
 import soundfile
 from standin import noise
 
-from espnet2_ext.bin import (
-    archive,
-    draw_lists,
-    prepare_esc50,
-    qsep_describe,
-    qsep_inference,
-    qsep_scoring,
-    render_lists,
-    report,
-    scan,
-)
+from espnet2_ext.bin import qsep_describe, qsep_inference, qsep_scoring, report
+from espnet2_ext.cli import data as steps
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 from espnet2_ext.data.tables import Label, file_digest
@@ -45,11 +36,11 @@ def data(tmp_path_factory):
                 x = noise(0.6, FS, 1, seed=10 * fold + k)
                 soundfile.write(top / "ESC-50/audio" / file, x, FS)
                 table.writerow([file, fold, k, name, True, 100 + k, "A"])
-    prepare_esc50.main(
-        ["--esc50", str(top / "ESC-50"), "--data_dir", str(top / "data"), "--set", "folds12", *map(str, FOLDS)]
+    steps.prepare(
+        ["esc50", "--esc50", str(top / "ESC-50"), "--data_dir", str(top / "data"), "--set", "folds12", *map(str, FOLDS)]
     )
-    scan.main([str(top / "data/folds12"), "--num_workers", "0"])
-    archive.main(
+    steps.scan([str(top / "data/folds12"), "--num_workers", "0"])
+    steps.archive(
         [
             str(top / "data/folds12"),
             str(top / "dump/folds12"),
@@ -66,13 +57,13 @@ def data(tmp_path_factory):
 
 def draw(data, name="pairs.tsv", seed=0):
     path = data / "data/folds12" / name
-    draw_lists.main(["--bank", str(data / "dump/folds12"), "--out", str(path), "--seed", str(seed)])
+    steps.draw_lists(["--bank", str(data / "dump/folds12"), "--out", str(path), "--seed", str(seed)])
     return path
 
 
 @pytest.fixture
 def rendered(data):
-    render_lists.main(
+    steps.render_lists(
         [
             "--list",
             str(draw(data)),
