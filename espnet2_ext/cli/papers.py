@@ -41,7 +41,7 @@ def tables(argv: list[str] | None = None) -> None:
     if args.list == bool(args.table):
         p.error("give --list, or --table with its number")
     from espnet2_ext.papers.fill import fill_tables
-    from espnet2_ext.papers.listing import listing
+    from espnet2_ext.papers.tables import listing
     from espnet2_ext.util.files import write_text
 
     text = listing(args.paper) if args.list else fill_tables(args.table, args.paper, args.exp_dirs)
@@ -62,10 +62,9 @@ def sweep(argv: list[str] | None = None) -> None:
         run_options = shlex.split(args.run_options)
     except ValueError as e:
         p.error(f"--run_options {args.run_options}: {e}")
-    from espnet2_ext.papers.run_sweep import run_sweep, shell_line
+    from espnet2_ext.papers.experiments import Notes
+    from espnet2_ext.papers.run_sweep import run_sweep, shell_line, write_sweep_table
     from espnet2_ext.papers.sweep import Sweep
-    from espnet2_ext.papers.sweep_notes import Notes
-    from espnet2_ext.papers.sweep_table import write_sweep_table
 
     chosen = Sweep(args.sweep, recipe=args.recipe, size=args.size, folder=args.folder, run_options=run_options)
     runs = chosen.runs(args.only, args.max_seeds)

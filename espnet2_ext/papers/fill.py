@@ -6,27 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.papers.measured import (
-    Scores,
-    Spread,
-    load_json,
-    over_seeds,
-    read_scores,
-    read_statistics,
-    reading,
-    scored_model,
-    trained_on,
-)
+from espnet2_ext.papers import experiments, measured
+from espnet2_ext.papers.experiments import Trained
+from espnet2_ext.papers.measured import Scores, Spread, over_seeds
 from espnet2_ext.papers.tables import PAPERS, Column, PaperTable, Row, find_table, load_paper, paper_of
-from espnet2_ext.papers.trained import (
-    Trained,
-    cell_of,
-    check_names,
-    default_roots,
-    find_tables_of,
-    find_trained,
-    split_root,
-)
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
 
@@ -62,7 +45,7 @@ def fill_tables(numbers: Sequence[str], paper: str | None, exp_dirs: Sequence[st
         paper: of `PAPERS`; None: the one that has the number.
         exp_dirs: where experiments are searched, see `find_trained`; none: below egs2.
     """
-    check_names(exp_dirs)
+    experiments.check_names(exp_dirs)
     if "all" in map(str.lower, numbers):
         paper = paper or PAPERS[0]
         numbers = list(load_paper(paper).tables)
@@ -73,11 +56,12 @@ def _by_number(number: str, paper: str, exp_dirs: Sequence[str]) -> list[str]:
     table, top = find_table(paper, number), Path(os.path.relpath(Path(__file__).parents[2]))
     if table.mixtures:
         data = top / table.recipe / "data"
-        return fill_mixtures(table, find_tables_of(exp_dirs or [data] * data.is_dir()))
-    roots = exp_dirs or default_roots(top)
-    trained = find_trained(roots)
+        return fill_mixtures(table, experiments.find_tables_of(exp_dirs or [data] * data.is_dir()))
+    roots = exp_dirs or experiments.default_roots(top)
+    trained = experiments.find_trained(roots)
     if table.files:
-        return fill_figure(table, trained, [folder for name, folder in map(split_root, map(str, roots)) if not name])
+        folders = [folder for name, folder in map(experiments.split_root, map(str, roots)) if not name]
+        return fill_figure(table, trained, folders)
     return fill(table, trained)
 
 
@@ -92,12 +76,15 @@ def fill(table: PaperTable, trained: Sequence[Trained]) -> list[str]:
         key = Place(f.trained.folder.parent, f.scores.test, f.scores.protocol)
         places.setdefault(key, []).append(f)
     places = _by_test_set(places)
-    lines = [f"## {table.name}: {table.title}"]
-    for place, measured in sorted(_with_taggers(places).items(), key=str):
-        lines += ["", *_section(table, place, measured)]
-    if not places:
-        lines += ["", f"Nothing measured. {HOW}", "", *markdown(_table(table, []))]
-    return lines
+    lines = [table.heading]
+    for place, members in sorted(_with_taggers(places).items(), key=str):
+        lines += ["", *_section(table, place, members)]
+    return lines if places else [*lines, *_nothing(table, "measured")]
+
+
+def _nothing(table: PaperTable, done: str) -> list[str]:
+    """Empty cells beside the paper's values."""
+    return ["", f"Nothing {done}. {HOW}", "", *markdown(_table(table, []))]
 
 
 def _accepted(table: PaperTable, trained: Sequence[Trained]) -> list[Trained]:
@@ -106,7 +93,7 @@ def _accepted(table: PaperTable, trained: Sequence[Trained]) -> list[Trained]:
     for t in sorted(trained, key=lambda t: not t.sweep):
         if t.sweep and t.sweep not in table.sweeps or _is_elsewhere(t.folder, table.recipe):
             continue
-        if table.zero_shot and scored_model(t.folder).get("zero_shot") is False:
+        if table.zero_shot and measured.scored_model(t.folder).get("zero_shot") is False:
             continue
         found.setdefault((t.folder.resolve(), t.name), t)
     return list(found.values())
@@ -143,7 +130,7 @@ def _measured(table: PaperTable, trained: Trained) -> list[Found]:
         return []
     return [
         Found(trained, s)
-        for s in read_scores(trained.folder)
+        for s in measured.read_scores(trained.folder)
         if any(_fits(a, trained) and _fits_set(a, s) for a in wanted)
     ]
 
@@ -169,12 +156,12 @@ def _section(table: PaperTable, place: Place, found: list[Found]) -> list[str]:
         query = f", query `{place.protocol}`: {PROTOCOL_NOTE.get(place.protocol, 'of its own')}"
     lines = [f"### {place.folder}: {place.test}{query}", ""]
     lines += [f"- data: `{d}`" for d in sorted({f.scores.data for f in found})]
-    data = sorted({d for f in found if (d := trained_on(f.trained.folder))})
+    data = sorted({d for f in found if (d := measured.trained_on(f.trained.folder))})
     lines += [f"- training data: `{d}`" for d in data or [NONE]]
     models = {
         f"{f.trained.folder.name}: `{path}`"
         for f in found
-        if (path := scored_model(f.trained.folder).get("facts", {}).get("scored model"))
+        if (path := measured.scored_model(f.trained.folder).get("facts", {}).get("scored model"))
     }
     lines += [f"- model of {m}" for m in sorted(models)]
     sizes = {f"{k} {v}" for f in found for k, v in f.trained.variables.items() if k != "folder"}
@@ -189,15 +176,15 @@ def _table(table: PaperTable, found: list[Found]) -> Table:
     return _filled(table, lambda row, column: _cell(table, row, column, found))
 
 
-def _filled(table: PaperTable, measured: Callable[[Row, Column], str]) -> Table:
-    """The paper's table; beside each value the cell `measured(row, column)`."""
+def _filled(table: PaperTable, ours: Callable[[Row, Column], str]) -> Table:
+    """The paper's table; beside each value the cell `ours(row, column)`."""
     columns, rows = [""], []
     for c in table.columns:
         columns += [c.name, "paper"]
     for row in table.rows:
         cells = [row.name]
         for column, value in zip(table.columns, row.values):
-            cells += [measured(row, column), published(value)]
+            cells += [ours(row, column), published(value)]
         rows.append(cells)
     return Table(table.name, "", columns, rows)
 
@@ -235,15 +222,13 @@ def published(value) -> str:
 
 def fill_mixtures(table: PaperTable, folders: Sequence[Path]) -> list[str]:
     """Tables II and III from tables of mixtures, each in a section of its own."""
-    lines = [f"## {table.name}: {table.title}"]
+    lines = [table.heading]
     for folder in folders:
-        scores = read_statistics(folder)
+        scores = measured.read_statistics(folder)
         filled = _filled(table, functools.partial(_share, table, scores))
         filled.rows.extend(_other_lambda(table, scores))
         lines += ["", f"### {scores.data}", "", *markdown(filled)]
-    if not folders:
-        lines += ["", f"Nothing prepared. {HOW}", "", *markdown(_table(table, []))]
-    return lines
+    return lines if folders else [*lines, *_nothing(table, "prepared")]
 
 
 def _share(table: PaperTable, scores: Scores, row: Row, column: Column) -> str:
@@ -280,7 +265,7 @@ def fill_figure(table: PaperTable, trained: Sequence[Trained], roots: Iterable[P
     if table.columns:
         return _numbers_of_pictures(table, [f for d in folders for f in sorted(d.glob(pattern))])
     cells = {c for row in table.rows for c in table.cells(row)}
-    lines = [f"## {table.name}: {table.title}", ""]
+    lines = [table.heading, ""]
     tags = {
         (t.folder.parent, t.folder.name.removesuffix(f"_{t.label}"))
         for t in trained
@@ -291,29 +276,20 @@ def fill_figure(table: PaperTable, trained: Sequence[Trained], roots: Iterable[P
 
 
 def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
-    lines, none = [f"## {table.name}: {table.title}"], True
+    lines = [table.heading]
     for path in files:
         if not path.with_suffix(".png").is_file():
             continue  # not the figures beside a picture
-        content = load_json(path)
+        content = measured.load_json(path)
         if not isinstance(content, dict) or "kl_formula" not in content:
             continue
-        none, found = False, []
-        with reading(path, "the figures beside a picture"):
+        found = []
+        with measured.reading(path, "the figures beside a picture"):
             data = f"{', '.join(content['classes'])}: {len(content['clips'])} clips"
             for system in content["systems"]:
                 values = {k: {"mean": float(v)} for k, v in system["kl"].items()}
-                name, seed = cell_of(system["name"])
+                name, seed = experiments.cell_of(system["name"])
                 found.append(Found(Trained(name, seed, "", path, "", {}), Scores("", None, None, data, "", values)))
-        lines += [
-            "",
-            f"### {path.with_suffix('.png')}",
-            "",
-            f"- data: `{data}`",
-            f"- KL: {content['kl_formula']}",
-            "",
-            *markdown(_table(table, found)),
-        ]
-    if none:
-        lines += ["", f"Nothing drawn. {HOW}", "", *markdown(_table(table, []))]
-    return lines
+        facts = [f"- data: `{data}`", f"- KL: {content['kl_formula']}"]
+        lines += ["", f"### {path.with_suffix('.png')}", "", *facts, "", *markdown(_table(table, found))]
+    return lines if lines[1:] else [*lines, *_nothing(table, "drawn")]

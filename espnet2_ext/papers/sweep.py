@@ -8,7 +8,7 @@ The sweep's `args` come before those of each cell: one text, or one for each tas
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,10 @@ TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
 _SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args", "seeds", "cells"}
 _CELL_KEYS = {"name", "title", "task", "config", "options", "args", "seeds"}
 _NAME = re.compile(r"\{(exp:)?([\w.]+)\}")
-_LABELS = "strong frame clip"  # what weak.sh trains by default
+_LABELS = "strong frame clip"  # what the recipe trains by default
 _FREE = {"label_types", "stop_stage"}  # may be narrowed for all cells: they change no experiment
+_HELD = {"weak": {"expdir", "weak_config", "config", "separator_args", "trials"}}  # options that a sweep sets
+_HELD |= {k: {"expdir", "task", "config", f"{k}_config", f"{k}_tag", f"{k}_exp", f"{k}_args"} for k in ("qsep", "tag")}
 
 
 class Cell(NamedTuple):
@@ -37,6 +39,11 @@ class Cell(NamedTuple):
     options: dict[str, str]
     args: str
     seeds: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        """What begins the names of its experiments."""
+        return TASKS[self.task]
 
     @property
     def needs(self) -> list[str]:
@@ -91,101 +98,79 @@ class Sweep:
             raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
         sizes = content.get("sizes") or {}
         if size is not None and size not in sizes:
-            raise DataError(
-                f"--size {size}: {path}: " + (f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes")
-            )
+            there = f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes"
+            raise DataError(f"--size {size}: {path}: {there}")
         self.size = size or next(iter(sizes), None)
         name = folder or content.get("folder", self.path.stem)
         name += f"_{self.size}" if self.size else ""
         if len(name.split()) != 1 or "/" in name:
-            raise DataError(
-                f"{name!r} cannot name the folder: run.sh parts its options at spaces, and it lies in the recipe's exp/"
-            )
+            raise DataError(f"{name!r} cannot name the folder, which lies in exp/ and is one word of an option")
         self.title, self.expdir = content["title"], f"exp/{name}"
         variables = sizes.get(self.size) or {}
         self.variables = {k: str(v) for k, v in variables.items()} | {"folder": name}
         self.tables = content.get("tables") or {}
-        self.configs = Configs(content.get("configs") or {}, self.recipe, self.expdir, self.variables, str(path))
+        self.configs = Configs(
+            content.get("configs") or {}, self.recipe, self.expdir, self.variables, f"{path}: configs"
+        )
         if not isinstance(content["cells"], list) or not content["cells"]:
             raise DataError(f"{path}: cells: there is none")
-        cells = [self._cell(c, content, n) for n, c in enumerate(content["cells"])]
+        cells = [self._cell(c, content, f"{path}: cells[{n}]") for n, c in enumerate(content["cells"])]
         self.cells = {cell.name: cell for cell in cells}
         self._check(cells)
 
-    def _cell(self, given: dict, content: dict, number: int) -> Cell:
-        where = f"{self.path}: cells[{number}]"
+    def _cell(self, given: dict, content: dict, where: str) -> Cell:
         check_keys(given, _CELL_KEYS, {"name", "config"}, where)
         task = given.get("task", content.get("task", "separation"))
         if task not in TASKS:
             raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
         if not (self.recipe / f"{TASKS[task]}.sh").exists():
             raise DataError(f"{where}: {self.recipe} is no recipe of {task} (it has no {TASKS[task]}.sh)")
-        options = {**(content.get("options") or {}), **(given.get("options") or {})}
         if not isinstance(config := given["config"], str):
             raise DataError(f"{where}.config: expected the name of a YAML, got {config!r}")
         seeds = given.get("seeds", content.get("seeds", [0]))
-        if (
-            not isinstance(seeds, list)
-            or not seeds
-            or not all(type(s) is int for s in seeds)
-            or len(set(seeds)) < len(seeds)
-        ):
+        whole = isinstance(seeds, list) and all(type(s) is int for s in seeds)
+        if not whole or not seeds or len(set(seeds)) < len(seeds):
             raise DataError(f"{where}.seeds: expected a list of different integers, got {seeds!r}")
-        if held := sorted(_held(task) & {**options, **self.run_options}.keys()):
+        name, options = str(given["name"]), {**(content.get("options") or {}), **(given.get("options") or {})}
+        if held := sorted(_HELD[TASKS[task]] & {**options, **self.run_options}.keys()):
             raise DataError(f"{where}: {', '.join(held)} cannot be an option: the sweep sets that")
-        if held := sorted(options.keys() & self.run_options.keys() - _FREE):
-            raise DataError(
-                f"--run_options: {given['name']} is what it is by --{held[0]} "
-                f"{options[held[0]]}, which cannot be given for all cells"
-            )
+        for held in sorted(options.keys() & self.run_options.keys() - _FREE):
+            text = f"{name} is what it is by --{held} {options[held]}, which cannot be given for all cells"
+            raise DataError(f"--run_options: {text}")
         common = content.get("args") or ""
         if isinstance(common, dict):
             check_keys(common, set(TASKS), set(), f"{self.path}: args")
             common = common.get(task)
         args = " ".join(filter(None, [common, given.get("args")]))
-        return Cell(
-            str(given["name"]),
-            str(given.get("title", given["name"])),
-            task,
-            config,
-            {k: str(v) for k, v in options.items()},
-            args,
-            tuple(seeds),
-        )
+        options = {k: str(v) for k, v in options.items()}
+        return Cell(name, str(given.get("title", name)), task, config, options, args, tuple(seeds))
 
     def _check(self, cells: list[Cell]) -> None:
-        if len(self.cells) < len(cells):
-            names = [cell.name for cell in cells]
-            twice = next(n for n in names if names.count(n) > 1)
-            raise DataError(f"{self.path}: cells: {twice} is there twice")
+        """Refuse names that are not known or duplicated, and cells that differ and would be one experiment."""
+        known: set[str] = set()
+        taken: dict[str, tuple[str, set]] = {}
         for number, cell in enumerate(cells):
-            where = f"{self.path}: cells[{number}]"
-            for need in cell.needs:
-                if need not in [c.name for c in cells[:number]]:
-                    raise DataError(f"{where}: {{exp:{need}}}: no such cell before {cell.name}")
+            where, run = f"{self.path}: cells[{number}]", Run(cell, cell.seeds[0])
+            if cell.name in known:
+                raise DataError(f"{self.path}: cells: {cell.name} is duplicated")
+            if unknown := [need for need in cell.needs if need not in known]:
+                raise DataError(f"{where}: {{exp:{unknown[0]}}}: no such cell before {cell.name}")
+            known.add(cell.name)
             for text in [cell.config, cell.args, *cell.options.values()]:
-                self.fill(text, Run(cell, cell.seeds[0]), where)
-        self._check_folders(cells)
-
-    def _check_folders(self, cells: list[Cell]) -> None:
-        """Refuse cells that differ and would be one experiment, as by `--strategy joint`."""
-        taken: dict[str, tuple[Cell, list]] = {}
-        for cell in cells:
-            run = Run(cell, cell.seeds[0])
-            made = sorted((self.options(run) | self.run_options).items())
-            made = [item for item in made if item[0] not in _FREE]
+                self.fill(text, run, where)
+            made = {item for item in (self.options(run) | self.run_options).items() if item[0] not in _FREE}
             for folder in self.folders(run).values():
-                other, theirs = taken.setdefault(folder, (cell, made))
+                other, theirs = taken.setdefault(folder, (cell.name, made))
                 if theirs != made:
+                    differ = ", ".join(f"--{k} {v}" for k, v in sorted(made ^ theirs))
                     raise DataError(
-                        f"{self.path}: {other.name} and {cell.name} would both be the "
-                        f"experiment {folder}: " + ", ".join(f"--{k} {v}" for k, v in sorted(set(made) ^ set(theirs)))
+                        f"{self.path}: {other} and {cell.name} would both be the experiment {folder}: {differ}"
                     )
 
     # ---- runs --------------------------------------------------------------------------------
 
     def runs(self, only: Sequence[str] = (), max_seeds: int | None = None) -> list[Run]:
-        """The first seed of all cells, then the second and so on.
+        """The first seed of all cells, then the second and so on; what a run needs comes before it.
 
         Args:
             only: these cells and what they need. max_seeds: of each cell at most so many, but for
@@ -195,60 +180,59 @@ class Sweep:
         """
         if max_seeds is not None and max_seeds < 1:
             raise DataError(f"--max_seeds {max_seeds}: 1 is the least")
+        if unknown := sorted(set(only) - self.cells.keys()):
+            known = ", ".join(self.cells)
+            raise DataError(f"--only {', '.join(unknown)}: no such cell; {self.path} has the cells {known}")
         wanted = set(only) or set(self.cells)
-        if unknown := sorted(wanted - self.cells.keys()):
-            raise DataError(
-                f"--only {', '.join(unknown)}: no such cell; {self.path} has the cells {', '.join(self.cells)}"
-            )
         for cell in reversed(self.cells.values()):  # needs stand before
             wanted |= set(cell.needs) if cell.name in wanted else set()
         cells = [cell for cell in self.cells.values() if cell.name in wanted]
         rounds = min(max(len(cell.seeds) for cell in cells), max_seeds or 2**31)
-        order: dict[str, Run] = {}
-        for n in range(rounds):
-            for run in [Run(c, c.seeds[n]) for c in cells if n < len(c.seeds)]:
-                self._add(run, order)
-        return list(order.values())
+        chosen = [Run(c, c.seeds[n]) for n in range(rounds) for c in cells if n < len(c.seeds)]
+        return list({one.name: one for run in chosen for one in [*self._below(run), run]}.values())
 
-    def _add(self, run: Run, order: dict[str, Run]) -> None:
-        """Put a run at the end of an order of runs, after what it needs."""
+    def _below(self, run: Run) -> Iterator[Run]:
+        """The runs that `run` is built on, the first ones first."""
         for name in run.cell.needs:
-            self._add(self.needed(run, name), order)
-        order.setdefault(run.name, run)
+            yield from self._below(need := self.needed(run, name))
+            yield need
 
     def needed(self, run: Run, name: str) -> Run:
         """The run of cell `name` that `run` is built on: of the same seed, or else its first."""
         cell = self.cells[name]
         return Run(cell, run.seed if run.seed in cell.seeds else cell.seeds[0])
 
+    def is_built_on(self, run: Run, other: Run) -> bool:
+        """Whether `run` needs `other`, or something that does."""
+        return other.name in [one.name for one in self._below(run)]
+
     def fill(self, text: str, run: Run, where: str = "") -> str:
         """`text` with all names in braces replaced."""
 
         def replace(match: re.Match) -> str:
-            if match[1]:
-                folders = list(self.folders(self.needed(run, match[2])).values())
+            is_experiment, name = match.groups()
+            if is_experiment:
+                folders = list(self.folders(self.needed(run, name)).values())
                 if len(folders) > 1:
-                    raise DataError(
-                        f"{where or self.path}: {match[0]} has several experiments, "
-                        "one a label type; it cannot stand for one of them"
-                    )
+                    several = "has several experiments, one a label type; it cannot stand for one of them"
+                    raise DataError(f"{where or self.path}: {match[0]} {several}")
                 return folders[0]
-            if match[2] in self.configs:
-                return self.configs.path(match[2])
-            if match[2] not in self.variables:
-                known = [*self.variables, *self.configs]
-                raise DataError(f"{where or self.path}: {match[0]} is not known; there is {', '.join(known)}")
-            return self.variables[match[2]]
+            if name in self.configs:
+                return self.configs.path(name)
+            if name not in self.variables:
+                known = ", ".join([*self.variables, *self.configs])
+                raise DataError(f"{where or self.path}: {match[0]} is not known; there is {known}")
+            return self.variables[name]
 
         return _NAME.sub(replace, text)
 
     def options(self, run: Run) -> dict[str, str]:
         """The options of run.sh, filled in."""
-        cell, kind = run.cell, TASKS[run.cell.task]
+        cell, kind = run.cell, run.cell.kind
         options = {k: self.fill(v, run) for k, v in cell.options.items()}
         args = " ".join(filter(None, [self.fill(cell.args, run).strip(), f"--seed {run.seed}"]))
         config = self.fill(cell.config, run)
-        if kind == "weak":  # experiments named by the driver, so that they share classifiers
+        if kind == "weak":  # experiments named by the recipe, so that they share classifiers
             return {"weak_config": config, "strategy": "fixed", **options, "separator_args": args}
         task = {"task": cell.task} if cell.task != "separation" else {}
         return {**task, f"{kind}_config": config, f"{kind}_tag": run.name, **options, f"{kind}_args": args}
@@ -256,13 +240,12 @@ class Sweep:
     def command(self, run: Run) -> list[str]:
         """What is started in the recipe's folder."""
         options = [*self.options(run).items(), *self.run_options.items()]
-        words = [x for k, v in options for x in (f"--{k}", v)]
-        return ["./run.sh", "--expdir", self.expdir, *words]
+        return ["./run.sh", "--expdir", self.expdir, *(word for k, v in options for word in (f"--{k}", v))]
 
     def folders(self, run: Run) -> dict[str, str]:
         """Label type (empty but for weak labels) -> experiment, seen from the recipe's folder."""
-        if run.cell.task != "weak":
-            return {"": f"{self.expdir}/{TASKS[run.cell.task]}_{run.name}"}
+        if run.cell.kind != "weak":
+            return {"": f"{self.expdir}/{run.cell.kind}_{run.name}"}
         options = self.options(run) | self.run_options
         labels = options.get("label_types", _LABELS).split()
         return {label: f"{self.expdir}/weak_{weak_tag(options)}_{label}" for label in labels}
@@ -280,19 +263,6 @@ class Sweep:
         for name in run.cell.needs:
             digest.update(self.identity(self.needed(run, name)).encode())
         return digest.hexdigest()
-
-    def is_built_on(self, run: Run, other: Run) -> bool:
-        """Whether `run` needs `other`, or something that does."""
-        needed = [self.needed(run, name) for name in run.cell.needs]
-        return any(n.name == other.name or self.is_built_on(n, other) for n in needed)
-
-
-def _held(task: str) -> set[str]:
-    """Options of run.sh that a sweep sets itself, so that no cell can."""
-    kind = TASKS[task]
-    if kind == "weak":
-        return {"expdir", "weak_config", "config", "separator_args", "trials"}
-    return {"expdir", "task", "config", *(f"{kind}_{k}" for k in ("config", "tag", "exp", "args"))}
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -15,7 +16,7 @@ HEAD = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in e
 
 
 class Configs:
-    """YAMLs with some keys set, by name.
+    """The YAMLs that a sweep makes of others by setting some keys, by name.
 
     Args:
         entries: name -> {from: a YAML, or the `{name}` of another one; set: key.subkey -> value}.
@@ -28,14 +29,13 @@ class Configs:
     """
 
     def __init__(self, entries: dict[str, dict], recipe: Path, expdir: str, variables: dict[str, str], where: str):
-        self._recipe, self._expdir, self._variables = recipe, expdir, variables
-        self._where = f"{where}: configs"
+        self._entries, self._recipe, self._expdir = entries, recipe, expdir
+        self._variables, self._where = variables, where
         for name, entry in entries.items():
-            check_keys(entry, {"from", "set"}, {"from", "set"}, f"{self._where}.{name}")
-            check_mapping(entry["set"], f"{self._where}.{name}.set")
-        self._entries = entries
+            check_keys(entry, {"from", "set"}, {"from", "set"}, f"{where}.{name}")
+            check_mapping(entry["set"], f"{where}.{name}.set")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
     def path(self, name: str) -> str:

@@ -15,9 +15,9 @@ from recipe_options import options_of
 
 from espnet2_ext.cli.papers import sweep as run_command
 from espnet2_ext.errors import DataError
+from espnet2_ext.papers.experiments import Notes
+from espnet2_ext.papers.run_sweep import write_sweep_table
 from espnet2_ext.papers.sweep import Sweep
-from espnet2_ext.papers.sweep_notes import Notes
-from espnet2_ext.papers.sweep_table import write_sweep_table
 from espnet2_ext.train.experiment import seconds_of, training_of
 
 RUN = f"""#!{sys.executable} -IS
@@ -308,7 +308,7 @@ def test_the_table_alone(place):
             {"task": "weak", "cells": [{"name": "x", "config": "y"}, {"name": "z", "config": "y", "args": "{exp:x}"}]},
             r"cells\[1\]: \{exp:x\} has several experiments, one a label type",
         ),
-        ({"cells": [{"name": "x", "config": "y"}] * 2}, "cells: x is there twice"),
+        ({"cells": [{"name": "x", "config": "y"}] * 2}, "cells: x is duplicated"),
         ({"cells": [{"name": "x", "config": "{base}"}]}, r"cells\[0\]: \{base\} is not known"),
         ({"cells": [{"name": "x", "config": "y", "args": "{exp:a}"}]}, "no such cell before x"),
         ({"configs": {"a": {"set": {}}}}, "configs.a: from is missing"),

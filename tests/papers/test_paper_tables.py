@@ -12,10 +12,9 @@ from espnet2_ext.bin import embedding_figure
 from espnet2_ext.cli.papers import sweep_parser, tables
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers import fill
-from espnet2_ext.papers.listing import CITED, listing
 from espnet2_ext.papers.measured import over_seeds, read_scores
 from espnet2_ext.papers.sweep import Sweep
-from espnet2_ext.papers.tables import PAPERS, find_table, load_paper
+from espnet2_ext.papers.tables import CITED, PAPERS, find_table, listing, load_paper
 from espnet2_ext.util.config import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
