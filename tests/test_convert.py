@@ -1,4 +1,4 @@
-"""`bin.convert`: a published checkpoint in, weights for `--init_param` out."""
+"""`espnet2-ext convert`: a published checkpoint in, weights for `--init_param` out."""
 
 import argparse
 import importlib
@@ -12,7 +12,7 @@ import torch
 import yaml
 from small_confs import CONF
 
-from espnet2_ext.bin.convert import main
+from espnet2_ext.cli.infer import convert as main
 from espnet2_ext.core.layers.log_mel import LogMel
 from espnet2_ext.core.nets.cnn14 import CNN14
 from espnet2_ext.core.nets.hts_at import HTSAT

@@ -109,6 +109,18 @@ class FileSource:
         )
 
 
+def open_source(ref: str | Path) -> Source:
+    """The recording behind a path, or behind a reference into an archive (`file.ark:OFFSET`)."""
+    if not Path(ref).exists() and ":" in str(ref):
+        from espnet2_ext.audio.read import read_audio
+
+        x, fs = read_audio(str(ref))
+        if not len(x):
+            raise DataError(f"{ref}: holds no sound (0 samples)")
+        return ArraySource(x, fs, str(ref))
+    return FileSource(ref)
+
+
 def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
 

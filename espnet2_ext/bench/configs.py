@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.query_separator import pick_device
+from espnet2_ext.infer.weights import pick_device
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.tasks.weak import WeakLabelTask

@@ -11,8 +11,8 @@ from espnet2_ext.audio.streams import ArraySource
 from espnet2_ext.bench.configs import Options, build, name_of, noise
 from espnet2_ext.bench.measure import gflop, interleaved, parameters, peak_mb, reset_peak
 from espnet2_ext.core.losses.weak_label import CLIP, FRAME, Labels
+from espnet2_ext.infer.class_folder import BITS
 from espnet2_ext.infer.class_separator import WeakSeparator
-from espnet2_ext.infer.weak_folder import BITS
 
 ACTIVE = 0.35  # share of frames in which a class is active, about as in the paper's mixtures
 

@@ -1,53 +1,314 @@
-"""`activity.npz`: what a model's classifier hears in the recordings of a folder.
+"""What inference writes and scoring reads: each format with its writer and its reader.
 
-Arrays: keys `[N]`; classes `[K]`; clip `[N, K]`, the probability that a class is heard anywhere;
-frame `[sum of L', K]`, the frames of all recordings one after another, and indptr `[N + 1]`, where
-each begins; time_pool, n_fft, hop and fs: frame l stands for `time_pool` frames of the STFT, from
-frame l * time_pool on; these have `n_fft` samples at `fs` Hz and lie `hop` samples apart, the first
-centred on sample 0.
+about.json      digest of what the outputs were made of, and facts; written last, so it stands for the whole folder
+spk1.scp ...    estimates by key, in FLAC archives `spk1.00000.ark`, ...; S outputs per mixture
+queries.npz     keys [N], embedding [N, E]
+tags.npz        keys [N], clipwise [N, K]: probabilities
+activity.npz    frame-wise probabilities, see `Activity`
+parts/          one npz per part while inference runs, see `write_part`
 """
 
 import json
-from collections.abc import Sequence
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.util.files import atomic_path
+from espnet2_ext.audio.read import FlacArkWriter, ark_header, read_scp
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.once import read_record
+
+PROTOCOLS = ("self", "other")  # which query: the clean target itself, or another clip of its class
+INPUTS = {"mixture": "wav.scp", "clean": "spk1.scp", "silence": "absent.scp"}  # table of each pass's inputs
+RESIDUAL = "rest"  # name of the output for sound of no class
 
 
-def save_activity(path: Path, keys: Sequence[str], heard: Sequence, told: dict) -> None:
-    """Write one part: `heard` holds an `Activity` (or None, without a classifier) for each key.
+def same_keys(table: dict, keys: Sequence[str], path: Path) -> dict:
+    """`table` if it has exactly `keys`; otherwise the error names the first that differs."""
+    missing = next((k for k in keys if k not in table), None)
+    if missing is not None:
+        raise DataError(f"{path}: key {missing} is missing ({len(keys)} keys expected)")
+    if len(table) > len(keys):
+        known = set(keys)
+        extra = next(k for k in table if k not in known)
+        raise DataError(f"{path}: key {extra} is not a key of the data folder")
+    return table
 
-    `told` is what else is to be known of the part; it goes along as JSON.
-    """
-    arrays = {"told": np.array(json.dumps(told))}
-    if heard and heard[0] is not None:
-        arrays |= {
-            "keys": np.array(keys),
-            "clip": np.stack([h.clip for h in heard]),
-            "frame": np.concatenate([h.frame for h in heard]),
-            "lengths": np.array([len(h.frame) for h in heard]),
-        }
+
+# ---- about.json ----------------------------------------------------------------------------------
+
+
+def read_about(path: Path) -> dict:
+    """`digest` and facts of a folder of outputs (see `util.once`). Raises a DataError where there are none."""
+    about = read_record(path)
+    if not about:
+        raise DataError(f"{path}: no such file, or not a complete one; run inference first")
+    return about
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """What one part of a run made: facts (plain values) and arrays."""
+
+    path: Path
+    facts: dict
+    arrays: dict[str, np.ndarray]
+
+
+def write_part(path: Path, facts: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Write one part; `facts` are stored as JSON."""
     with open(path, "wb") as f:
+        np.savez(f, facts=np.array(json.dumps(facts)), **arrays)
+
+
+def read_part(path: Path) -> Part:
+    """Read what `write_part` wrote."""
+    with np.load(path) as z:
+        arrays = dict(z)
+    return Part(path, json.loads(str(arrays.pop("facts"))), arrays)
+
+
+def joined(parts: Sequence[Part], name: str) -> np.ndarray:
+    """The array `name` of all parts, one after another."""
+    return np.concatenate([part.arrays[name] for part in parts])
+
+
+# ---- tags.npz, queries.npz -----------------------------------------------------------------------
+
+
+def write_tags(path: Path, keys: Sequence[str], clipwise: np.ndarray) -> None:
+    """Write `tags.npz`: probabilities `[N, K]` of N clips."""
+    _save(path, keys=np.array(keys), clipwise=clipwise)
+
+
+def read_tags(path: Path, num_classes: int) -> tuple[list[str], np.ndarray]:
+    """Keys and probabilities `[N, K]` of a `tags.npz`.
+
+    Raises:
+        DataError: no such file, another number of classes, values that are not finite (the key is named).
+    """
+    keys, clipwise = _load(path, "keys", "clipwise")
+    if clipwise.shape != (len(keys), num_classes):
+        raise DataError(f"{path}: clipwise is {clipwise.shape}, expected ({len(keys)}, {num_classes})")
+    bad = ~np.isfinite(clipwise).all(axis=1)
+    if bad.any():
+        raise DataError(f"{path}: key {keys[int(bad.argmax())]}: a probability is not finite")
+    return list(keys.astype(str)), clipwise
+
+
+def write_queries(path: Path, keys: Sequence[str], embedding: np.ndarray) -> None:
+    """Write `queries.npz`: query embeddings `[N, E]`."""
+    _save(path, keys=np.array(keys), embedding=embedding)
+
+
+def read_queries(path: Path) -> tuple[list[str], np.ndarray]:
+    """Keys and embeddings `[N, E]` of a `queries.npz`. Raises a DataError for a missing or broken one."""
+    keys, embedding = _load(path, "keys", "embedding")
+    if embedding.ndim != 2 or len(embedding) != len(keys):
+        raise DataError(f"{path}: embedding is {embedding.shape}, expected ({len(keys)}, E)")
+    return list(keys.astype(str)), embedding
+
+
+# ---- activity.npz --------------------------------------------------------------------------------
+
+
+class Tags(NamedTuple):
+    """Probabilities of the classes in one recording: clip `[K]`, frame `[L', K]`.
+
+    edges: `[L' + 1]`, where the frames begin and end, in samples. `frame` and `edges` are None where tags have no
+    time, `edges` also where frames are those of an STFT.
+    """
+
+    clip: np.ndarray
+    frame: np.ndarray | None = None
+    edges: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Frame-wise probabilities of N recordings: `activity.npz`.
+
+    keys: N. frame: `[sum of L', K]`, all recordings one after another; indptr: `[N + 1]`, where each begins.
+    fs: Hz. The frames' times are given in one of two ways.
+
+    A class separator's classifier: frame l stands for `time_pool` frames of the STFT from frame l * time_pool on;
+    those have `n_fft` samples and lie `hop` samples apart, the first centred on sample 0. It also gives
+    clip `[N, K]` and the names of its `classes`.
+
+    A tagger: edges `[sum of (L' + 1)]` in samples, those of recording n from indptr[n] + n on.
+    """
+
+    keys: np.ndarray
+    frame: np.ndarray
+    indptr: np.ndarray
+    fs: int
+    clip: np.ndarray | None = None
+    classes: np.ndarray | None = None
+    time_pool: int | None = None
+    n_fft: int | None = None
+    hop: int | None = None
+    edges: np.ndarray | None = None
+
+    @property
+    def frames(self) -> list[np.ndarray]:
+        """`[L', K]` of each recording."""
+        return [self.frame[a:b] for a, b in zip(self.indptr[:-1], self.indptr[1:])]
+
+    def select(self, keys: Sequence[str], path: Path) -> "Activity":
+        """The same in the order of `keys`. Raises a DataError where its keys are others."""
+        rows = {str(key): n for n, key in enumerate(self.keys)}
+        order = [same_keys(rows, keys, path)[key] for key in keys]
+        starts = self.indptr
+        frames = [np.arange(starts[n], starts[n + 1]) for n in order]
+        return replace(
+            self,
+            keys=self.keys[order],
+            frame=self.frame[np.concatenate(frames)],
+            indptr=np.concatenate([[0], np.cumsum([len(f) for f in frames])]),
+            clip=None if self.clip is None else self.clip[order],
+            edges=None
+            if self.edges is None
+            else np.concatenate([self.edges[starts[n] + n : starts[n + 1] + n + 1] for n in order]),
+        )
+
+
+def tag_arrays(tags: Sequence[Tags]) -> dict[str, np.ndarray]:
+    """Arrays of a part: `clip` and, where there are any, `frame`, `edges` and `lengths` (L' of each)."""
+    arrays = {"clip": np.stack([t.clip for t in tags])}
+    if tags[0].frame is not None:
+        arrays |= {"frame": np.concatenate([t.frame for t in tags]), "lengths": np.array([len(t.frame) for t in tags])}
+    if tags[0].edges is not None:
+        arrays["edges"] = np.concatenate([t.edges for t in tags])
+    return arrays
+
+
+def frames_of(parts: Sequence[Part]) -> dict[str, np.ndarray]:
+    """`frame` and `indptr` of an `Activity` from parts that hold `tag_arrays`."""
+    return {"frame": joined(parts, "frame"), "indptr": np.concatenate([[0], np.cumsum(joined(parts, "lengths"))])}
+
+
+def write_activity(path: Path, activity: Activity) -> None:
+    """Write `activity.npz`."""
+    numbers = {k: np.int64(v) if isinstance(v, int) else v for k, v in vars(activity).items() if v is not None}
+    _save(path, **numbers)
+
+
+def read_activity(path: Path) -> Activity:
+    """Read `activity.npz`.
+
+    Raises:
+        DataError: a missing file or array, sizes that disagree, values that are no probabilities.
+    """
+    arrays = _load_all(path, "keys", "frame", "indptr", "fs")
+    known = {name: arrays[name] for name in Activity.__dataclass_fields__ if name in arrays}
+    activity = Activity(**{k: int(v) if v.ndim == 0 else v for k, v in known.items()})
+    n, length = len(activity.keys), len(activity.frame)
+    if activity.indptr.shape != (n + 1,) or activity.indptr[-1] != length or (np.diff(activity.indptr) < 0).any():
+        raise DataError(f"{path}: indptr does not divide {length} frames among {n} keys")
+    if activity.edges is None and None in (activity.clip, activity.classes, activity.time_pool):
+        raise DataError(f"{path}: holds neither edges nor clip, classes and the sizes of the STFT's frames")
+    if activity.edges is not None and activity.edges.shape != (length + n,):
+        raise DataError(f"{path}: {len(activity.edges)} edges for {length} frames of {n} keys")
+    for name in ("clip", "frame"):
+        values = getattr(activity, name)
+        if values is not None and not ((values >= 0) & (values <= 1)).all():
+            raise DataError(f"{path}: {name} holds values that are no probabilities")
+    return activity
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    with atomic_path(path) as tmp, open(tmp, "wb") as f:
         np.savez(f, **arrays)
 
 
-def join_activity(parts: Sequence[Path], path: Path) -> dict:
-    """Join parts into `path`, where they hold activity; returns what they told, summed up."""
-    loaded = []
+def _load(path: Path, *names: str) -> list[np.ndarray]:
+    arrays = _load_all(path, *names)
+    return [arrays[name] for name in names]
+
+
+def _load_all(path: Path, *names: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as z:
+            arrays = dict(z)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run inference first") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
+        raise DataError(f"{path}: is not a whole .npz file ({e})") from e
+    if missing := [name for name in names if name not in arrays]:
+        raise DataError(f"{path}: expected the arrays {' and '.join(names)}, got {list(arrays)}, no {missing[0]}")
+    return arrays
+
+
+# ---- estimates -----------------------------------------------------------------------------------
+
+
+class EstimateWriter(FlacArkWriter):
+    """`FlacArkWriter` that also takes FLAC files, of any rate and number of channels."""
+
+    def add(self, key: str, file: Path) -> None:
+        """Copy the FLAC `file` into the archive under `key`."""
+        if key in self._places:
+            raise DataError(f"{self.ark}: key {key!r} is duplicated")
+        self._places[key] = self._file.tell() + len(key.encode()) + 1
+        self._file.write(ark_header(key, file.stat().st_size))
+        with open(file, "rb") as f:
+            shutil.copyfileobj(f, self._file, 1 << 20)
+
+
+def archive_sizes(writers: Iterable[FlacArkWriter]) -> dict[str, int]:
+    """Name to bytes of finished archives: the fact `archives` of a part."""
+    return {w.ark.name: w.ark.stat().st_size for w in writers}
+
+
+def join_estimates(folder: Path, keys: Sequence[str], parts: Sequence[Part], outputs: int = 1) -> None:
+    """Join the tables of the parts' archives into `spk1.scp` ... `spkS.scp`, in the order of `keys`.
+
+    Args:
+        parts: with the fact `archives`: name (`spk1.00000.ark`, ...) to bytes.
+        outputs: S.
+
+    Raises:
+        DataError: an archive that is not as it was written; its part will be made again.
+    """
     for part in parts:
-        with np.load(part) as z:
-            loaded.append(dict(z))
-    tolds = [json.loads(str(part.pop("told"))) for part in loaded]
-    told = tolds[0] | {"clipped": sum(t["clipped"] for t in tolds), "archives": {}}
-    for one in tolds:
-        told["archives"] |= one["archives"]
-    if "keys" in loaded[0]:
-        arrays = {name: np.concatenate([part[name] for part in loaded]) for name in loaded[0]}
-        arrays["indptr"] = np.concatenate([[0], np.cumsum(arrays.pop("lengths"))])
-        arrays["classes"] = np.array(told["outputs"][: arrays["clip"].shape[1]])
-        about = {name: np.int64(told[name]) for name in ("time_pool", "n_fft", "hop", "fs")}
-        with atomic_path(path) as tmp, open(tmp, "wb") as f:
-            np.savez(f, **arrays, **about)
-    return told
+        for name, size in part.facts["archives"].items():
+            ark = folder / name
+            if not ark.is_file() or ark.stat().st_size != size:
+                part.path.unlink()
+                raise DataError(f"{ark}: is missing or was changed; run again to make it anew")
+    for s in range(outputs, 0, -1):  # spk1.scp last: it stands for all
+        table: dict[str, str] = {}
+        for name in (name for part in parts for name in part.facts["archives"] if name.startswith(f"spk{s}.")):
+            table |= read_scp(folder / f"{Path(name).stem}.scp")
+        write_scp(folder / f"spk{s}.scp", {key: table[key] for key in keys})
+
+
+def remove_old(folder: Path, pattern: str, keep: Sequence[Part] = ()) -> None:
+    """Remove the files of `folder` whose names match `pattern`, except the archives of the parts `keep`."""
+    kept = {name for part in keep for name in part.facts["archives"]}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(pattern, path.name) and path.name not in kept:
+            path.unlink()
+
+
+ARCHIVES = r"spk\d+\.\d{5}\.(ark|scp)"  # for `remove_old`: archives and their tables
+
+
+def write_scp(path: Path, table: dict[str, str | os.PathLike]) -> None:
+    """Write a Kaldi-style table `key reference`."""
+    write_text(path, "".join(f"{key} {ref}\n" for key, ref in table.items()))
+
+
+def read_estimates(folder: Path, keys: Sequence[str], outputs: int = 1) -> list[dict[str, str]]:
+    """Key to place of the estimate, for each of `outputs` outputs. Raises a DataError where keys differ."""
+    files = [folder / f"spk{s}.scp" for s in range(1, outputs + 1)]
+    return [same_keys(read_scp(f), list(keys), f) for f in files]

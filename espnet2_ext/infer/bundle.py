@@ -1,53 +1,92 @@
 """A trained model as one file: a zip in ESPnet's pack format.
 
-Members: `meta.yaml` (ESPnet's table of contents), `config.yaml` (training configuration),
-`model.pth` (weights, tensors only), `labels.tsv` (classes) and `bundle.yaml` (what the model is).
-`espnet2.main_funcs.pack_funcs.unpack` reads it, and a zip that `python -m espnet2.bin.pack enh
---option labels.tsv --option bundle.yaml` made is read here.
+Members: `meta.yaml` (ESPnet's table of contents), `config.yaml` (training configuration), `model.pth` (weights, tensors
+only), `labels.tsv` (classes) and `bundle.yaml` (what the model is, and the version that packed it).
+`espnet2.main_funcs.pack_funcs.unpack` reads it, and a zip that `python -m espnet2.bin.pack enh --option labels.tsv
+--option bundle.yaml` made is read here. PyTorch is imported only for the weights.
 """
 
-import argparse
-import importlib
+import collections
+import contextlib
+import io
+import pickle
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-import torch
 import yaml
-from torch import Tensor, nn
 
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer.weights import fill, load_state, open_member
 
 FORMAT = 1  # of bundle.yaml
-TASKS = {"qsep": "espnet2_ext.tasks.qsep:QSepTask", "weak": "espnet2_ext.tasks.weak:WeakLabelTask"}
 KINDS = {"qsep": "its model answers queries, one is needed", "weak": "its model knows classes and takes no query"}
+BYTES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2}  # of PyTorch's storages
+BYTES |= {"Char": 1, "Byte": 1, "Bool": 1, "ComplexFloat": 8, "ComplexDouble": 16}
 
 
 class Bundle(NamedTuple):
+    """All of a bundle; `state`: weights by name."""
+
     config: dict
-    state: dict[str, Tensor]
+    state: dict
     labels: list[Label]
     info: dict
 
 
-# ---- reading -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OpenBundle:
+    """A bundle whose weights are still in the file; `path` is what messages call it."""
+
+    path: str
+    config: dict
+    labels: list[Label]
+    info: dict
+    archive: zipfile.ZipFile
+    model_file: str
+
+    def state(self) -> dict:
+        """Weights by name. Raises a BundleError for damaged ones."""
+        from espnet2_ext.infer.weights import load_state
+
+        with _damage(self.path), open_member(self.archive, self.model_file) as f:
+            return load_state(f, f"{self.path}: {self.model_file}")
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Numbers and bytes of each tensor of the weights; without PyTorch, where its usual format allows it."""
+        with _damage(self.path), contextlib.suppress(ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+            with open_member(self.archive, self.model_file) as f, zipfile.ZipFile(f) as inner:
+                [name] = [n for n in inner.namelist() if n.endswith("/data.pkl")]
+                return list(_Sizes(io.BytesIO(inner.read(name))).load().values())
+        return [(t.numel(), t.numel() * t.element_size()) for t in self.state().values()]
+
+    def require(self, task: str) -> None:
+        """Raise a BundleError unless the model is one for `task`."""
+        if self.info["task"] != task:
+            raise BundleError(f"{self.path}: {KINDS[self.info['task']]}")
 
 
 def read_bundle(path: str | Path, weights: bool = True) -> Bundle:
-    """Read a bundle; nothing in it is executed. Without `weights` its `state` is empty.
+    """Read a bundle; nothing in it is executed. Without `weights` its `state` is empty. See `open_bundle`."""
+    with open_bundle(path) as bundle:
+        return Bundle(bundle.config, bundle.state() if weights else {}, bundle.labels, bundle.info)
+
+
+@contextlib.contextmanager
+def open_bundle(path: str | Path) -> Iterator[OpenBundle]:
+    """Open a bundle and read everything except its weights; nothing in it is executed.
 
     Raises:
-        BundleError: not there, not a bundle, cut off, damaged, made for another task.
+        BundleError: no such file, not a bundle, truncated, damaged, made for another task.
     """
     with _open_zip(Path(path)) as archive:
-        try:
-            meta = _yaml(archive.read("meta.yaml"), f"{path}: meta.yaml")
+        with _damage(path):
+            meta = parse_yaml(archive.read("meta.yaml"), f"{path}: meta.yaml")
             model_file = _member(archive, path, meta, "files", "model_file")
             config_file = _member(archive, path, meta, "yaml_files", "train_config")
             names = {Path(n).name: n for n in archive.namelist()}
@@ -57,14 +96,19 @@ def read_bundle(path: str | Path, weights: bool = True) -> Bundle:
                         f"{path}: holds no {needed}; when packing with ESPnet, add "
                         "--option labels.tsv --option bundle.yaml"
                     )
-            config = _yaml(archive.read(config_file), f"{path}: {config_file}")
-            info = _yaml(archive.read(names["bundle.yaml"]), f"{path}: bundle.yaml")
-            labels = _labels_in(archive.read(names["labels.tsv"]), f"{path}: labels.tsv")
-            state = {} if not weights else load_state(open_member(archive, model_file), f"{path}: {model_file}")
-        except (zipfile.BadZipFile, EOFError, zlib.error) as e:
-            raise BundleError(f"{path}: is damaged ({e})") from e
-    _check_info(info, labels, path)
-    return Bundle(config, state, labels, info)
+            config = parse_yaml(archive.read(config_file), f"{path}: {config_file}")
+            info = parse_yaml(archive.read(names["bundle.yaml"]), f"{path}: bundle.yaml")
+            labels = parse_labels(archive.read(names["labels.tsv"]), f"{path}: labels.tsv")
+        _check_info(info, labels, path)
+        yield OpenBundle(str(path), config, labels, info, archive, model_file)
+
+
+@contextlib.contextmanager
+def _damage(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, EOFError, zlib.error) as e:
+        raise BundleError(f"{path}: is damaged ({e})") from e
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
@@ -87,6 +131,8 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     if "meta.yaml" not in names:
         archive.close()
         if any(n.endswith("/data.pkl") for n in names):
+            from espnet2_ext.infer.weights import load_state
+
             with open(path, "rb") as f:
                 load_state(f, str(path))  # says so when it is a training checkpoint
             raise BundleError(f"{path}: is a file of weights alone, not a bundle; make one with `espnet2-ext pack`")
@@ -94,7 +140,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     return archive
 
 
-def _member(archive: zipfile.ZipFile, path, meta: dict, group: str, key: str) -> str:
+def _member(archive: zipfile.ZipFile, path: str | Path, meta: dict, group: str, key: str) -> str:
     name = (meta.get(group) or {}).get(key)
     found = str(name or "").lstrip("/")  # zip drops the leading slash of a path outside the folder
     if found not in archive.namelist():
@@ -102,16 +148,38 @@ def _member(archive: zipfile.ZipFile, path, meta: dict, group: str, key: str) ->
     return found
 
 
-def _text(data: bytes, where: str) -> str:
+def _check_info(info: dict, labels: list[Label], path: str | Path) -> None:
+    if info.get("format", FORMAT) != FORMAT:
+        raise BundleError(
+            f"{path}: has format {info['format']}, this espnet2_ext reads {FORMAT}; take a newer espnet2_ext"
+        )
+    if info.get("task") not in KINDS:
+        raise BundleError(f"{path}: is a model for the task {info.get('task')!r}; known: {', '.join(KINDS)}")
+    if info.get("classes", len(labels)) != len(labels):
+        raise BundleError(f"{path}: bundle.yaml has {info['classes']} classes, labels.tsv lists {len(labels)}")
+
+
+# ---- texts ---------------------------------------------------------------------------------------
+
+
+def read_config(path: str | Path) -> dict:
+    """An experiment's `config.yaml`. Raises a BundleError where it is missing or broken."""
+    return parse_yaml(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Content of a file (BundleError: no such file)."""
+    if not Path(path).is_file():
+        raise BundleError(f"{path}: no such file")
+    return Path(path).read_bytes()
+
+
+def parse_yaml(data: bytes, where: str) -> dict:
+    """`key: value` lines. Raises a BundleError, naming `where`, for anything else."""
     try:
-        return data.decode("utf-8")
+        value = yaml.load(data.decode("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except UnicodeDecodeError as e:
         raise BundleError(f"{where}: is not UTF-8 text") from e
-
-
-def _yaml(data: bytes, where: str) -> dict:
-    try:
-        value = yaml.safe_load(_text(data, where))
     except yaml.YAMLError as e:
         raise BundleError(f"{where}: is not valid YAML ({e})") from e
     if not isinstance(value, dict):
@@ -119,18 +187,8 @@ def _yaml(data: bytes, where: str) -> dict:
     return value
 
 
-def _check_info(info: dict, labels: list[Label], path) -> None:
-    if info.get("format", FORMAT) != FORMAT:
-        raise BundleError(
-            f"{path}: has format {info['format']}, this espnet2_ext reads {FORMAT}; take a newer espnet2_ext"
-        )
-    if info.get("task") not in TASKS:
-        raise BundleError(f"{path}: is a model for the task {info.get('task')!r}; known: {', '.join(TASKS)}")
-    if info.get("classes", len(labels)) != len(labels):
-        raise BundleError(f"{path}: bundle.yaml tells of {info['classes']} classes, labels.tsv lists {len(labels)}")
-
-
-def _labels_in(data: bytes, where: str) -> list[Label]:
+def parse_labels(data: bytes, where: str) -> list[Label]:
+    """The classes of a `labels.tsv`. Raises a BundleError, naming `where`, for a broken one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.tsv"
         path.write_bytes(data)
@@ -142,80 +200,63 @@ def _labels_in(data: bytes, where: str) -> list[Label]:
             raise BundleError(f"{where}: is not UTF-8 text") from e
 
 
-# ---- models --------------------------------------------------------------------------------------
+# ---- weights inside the zip ----------------------------------------------------------------------
 
 
-def build_from_bundle(path: str | Path, task: str = "qsep") -> tuple[nn.Module, Bundle]:
-    """The model of a bundle with its weights.
+class _Sizes(pickle.Unpickler):
+    """Numbers and bytes of the tensors in a file of weights: nothing is imported, nothing of it is called."""
 
-    Raises:
-        BundleError: the two do not fit, or a model for another task than `task`.
-    """
-    bundle = read_bundle(path, weights=False)
-    if bundle.info["task"] != task:
-        raise BundleError(f"{path}: {KINDS[bundle.info['task']]}")
-    return build_model(bundle.config, lambda: read_bundle(path).state, task, str(path)), bundle
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda width, offset, size, *rest: (prod(size), prod(size) * width)
+        if module == "torch" and name.removesuffix("Storage") in BYTES:
+            return BYTES[name.removesuffix("Storage")]
+        raise pickle.UnpicklingError(f"{module}.{name}")
 
-
-def build_from_exp(
-    train_config: str | Path, model_file: str | Path, labels: str | Path | None = None
-) -> tuple[nn.Module, list[Label], dict]:
-    """The model of an experiment: its `config.yaml` and a file of weights.
-
-    labels: a labels.tsv; None takes the one beside `model_file`, if there is one.
-    """
-    config = _yaml(read_bytes(train_config), str(train_config))
-
-    def load() -> dict[str, Tensor]:
-        if not Path(model_file).is_file():
-            raise BundleError(f"{model_file}: no such file")
-        with open(model_file, "rb") as f:
-            return load_state(f, str(model_file))
-
-    beside = Path(model_file).parent / "labels.tsv"
-    if labels is None and beside.exists():
-        labels = beside
-    classes = [] if labels is None else _labels_in(read_bytes(labels), str(labels))
-    model = build_model(config, load, "qsep", str(model_file))
-    return model, classes, {"task": "qsep", "name": Path(model_file).absolute().parent.name}
+    def persistent_load(self, pid: tuple) -> int:
+        return pid[1]  # ("storage", type, key, device, numbers): here the type is a number's bytes
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Content of a file (BundleError: no such file)."""
-    if not Path(path).is_file():
-        raise BundleError(f"{path}: no such file")
-    return Path(path).read_bytes()
+class _Part(io.RawIOBase):
+    """Bytes `start` to `start + size` of a file, as a file."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int):
+        self.file, self.start, self.size, self.at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
+        self.at = max(0, base + offset)
+        return self.at
+
+    def readinto(self, buffer) -> int:
+        self.file.seek(self.start + self.at)
+        view = memoryview(buffer)[: max(0, self.size - self.at)]
+        done = self.file.readinto(view)
+        self.at += done
+        return done
 
 
-def build_model(config: dict, load: Callable[[], dict[str, Tensor]], task: str, where: str) -> nn.Module:
-    """Build the model that `config` describes and `fill` it with what `load` returns."""
-    module, _, name = TASKS[task].partition(":")
-    task_class = getattr(importlib.import_module(module), name)
-    try:
-        model = task_class.build_model(argparse.Namespace(**config))
-    except (AttributeError, TypeError, ValueError, KeyError) as e:
-        raise BundleError(f"{where}: its configuration does not build a {task} model: {e}") from e
-    fill(model, load, where)
-    return model
-
-
-@torch.inference_mode()
-def check_classes(model: nn.Module, labels: list[Label], where: str) -> tuple[int, bool]:
-    """Width E of the model's queries, and whether it tags `labels`; both found by trying.
-
-    An empty list fits every model. A frozen query network may know other classes than those that
-    the separator was trained on: its tags then are none of `labels`.
+def open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
+    """A member of a zip as a file that can seek, its checksum checked; not read into memory.
 
     Raises:
-        BundleError: a label list of another size than the tags that the model was trained on.
+        zipfile.BadZipFile: a wrong checksum.
     """
-    was, _ = model.training, model.eval()
-    noise = 0.1 * np.random.default_rng(0).standard_normal((1, int(model.fs) // 2))
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    out = model.embed(torch.from_numpy(noise.astype(np.float32)).to(device))
-    model.train(was)
-    tags = 0 if out.clipwise is None else out.clipwise.shape[1]
-    fits = tags in (0, len(labels)) or not labels
-    if not fits and not getattr(model, "frozen", False):
-        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {tags}")
-    return out.embedding.shape[1], tags > 0 and fits
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        return io.BytesIO(archive.read(name))
+    with archive.open(name) as f:
+        while f.read(1 << 20):
+            pass
+    archive.fp.seek(info.header_offset + 26)  # two lengths; after 30 bytes in all the texts follow
+    lengths = archive.fp.read(4)
+    start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+    return io.BufferedReader(_Part(archive.fp, start, info.file_size), 1 << 20)

@@ -10,31 +10,21 @@ Strength in Weakness", III-F), and needs memory in proportion to its length.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from espnet2_ext.audio.streams import ArraySink, ArraySource, Source
+from espnet2_ext.audio.streams import Source
+from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer.bundle import build_from_bundle
+from espnet2_ext.infer.bundle import OpenBundle, open_bundle
 from espnet2_ext.infer.chunks import Plan
-from espnet2_ext.infer.queries import open_source
-from espnet2_ext.infer.query_separator import pick_device
-from espnet2_ext.infer.stream import Done, Resampler, separate_file, separate_stream
-from espnet2_ext.infer.weak_weights import build_weak_model
+from espnet2_ext.infer.stream import Done, Resampler, separate_array, separate_file
+from espnet2_ext.infer.weights import finite, model_of_bundle, model_of_exp, pick_device
 
 CHUNK, CONTEXT = 60.0, 5.0  # seconds
 GRID = 128  # frames, at least, between the places where a chunk may start
-REST = "rest"  # the name of the residual output
-
-
-class Activity(NamedTuple):
-    """What the classifier hears in one recording: probabilities of frames and of the clip."""
-
-    frame: np.ndarray  # float32 [L', K]
-    clip: np.ndarray  # float32 [K]
 
 
 class WeakSeparator:
@@ -59,7 +49,7 @@ class WeakSeparator:
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.fs, self.hop = int(model.fs), int(model.hop)
         self.classes = list(model.class_names)
-        self.outputs = [*self.classes, *([REST] if model.residual else [])]
+        self.outputs = [*self.classes, *([RESIDUAL] if model.residual else [])]
         self.tags = getattr(model, "classifier", None) is not None
         self.time_pool = int(getattr(model.classifier, "time_pool", 1)) if self.tags else 1
         stfts = (getattr(model, name, None) for name in ("encoder", "stft"))
@@ -68,13 +58,18 @@ class WeakSeparator:
     @classmethod
     def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "WeakSeparator":
         """From an experiment's `config.yaml` and weights (`.pth`, or a Lightning `.ckpt`)."""
-        return cls(build_weak_model(train_config, model_file), device, {"path": str(model_file)})
+        return cls(model_of_exp(train_config, model_file, "weak"), device, {"path": str(model_file)})
 
     @classmethod
     def from_bundle(cls, path: str | Path, device: str = "auto") -> "WeakSeparator":
         """From a bundle file; raises `BundleError` with the reason when it cannot be used."""
-        model, bundle = build_from_bundle(path, "weak")
-        return cls(model, device, {**bundle.info, "path": str(path)})
+        with open_bundle(path) as bundle:
+            return cls.from_open(bundle, device)
+
+    @classmethod
+    def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "WeakSeparator":
+        """From a bundle that is open already."""
+        return cls(model_of_bundle(bundle, "weak"), device, {**bundle.info, "path": bundle.path})
 
     def plan(self, chunk: float = CHUNK, context: float = CONTEXT) -> Plan:
         """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
@@ -93,11 +88,7 @@ class WeakSeparator:
                 f"{self.info['path']}: expected outputs {len(waves)} x "
                 f"{len(self.outputs)} x {waves.shape[1]}, got {list(est.shape)}"
             )
-        if not np.isfinite(est).all():
-            raise BundleError(
-                f"{self.info['path']}: gives values that are not numbers; the training of this model may have failed"
-            )
-        return est
+        return finite(est, self.info["path"])
 
     def _network(self, x: np.ndarray, level: float) -> np.ndarray:
         """x `[T, C]` at the model's rate to `[S, T, C]`: each channel is separated on its own."""
@@ -109,15 +100,7 @@ class WeakSeparator:
         Raises:
             DataError: empty, NaN, another rank.
         """
-        mix = np.asarray(mix)
-        if mix.ndim not in (1, 2) or not mix.size:
-            raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
-        source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
-        out = np.empty((len(self.outputs), *source.x.shape), np.float32)
-        separate_stream(
-            self._network, source, len(out), [ArraySink(o) for o in out], None, self.fs, plan or self.plan()
-        )
-        return out.reshape(len(out), *mix.shape)
+        return separate_array(self._network, mix, fs, len(self.outputs), self.fs, plan or self.plan())
 
     def separate_to(
         self,
@@ -131,30 +114,21 @@ class WeakSeparator:
 
         `rest` takes the mixture less all outputs; see `stream.separate_file`.
         """
-        source = open_source(source) if isinstance(source, str | Path) else source
         if len(outs) != len(self.outputs):
             raise DataError(f"the model has {len(self.outputs)} outputs, {len(outs)} files given")
-        return separate_file(
-            self._network,
-            source,
-            [Path(o) for o in outs],
-            None if rest is None else Path(rest),
-            self.fs,
-            plan or self.plan(),
-            subtype,
-        )
+        return separate_file(self._network, source, outs, rest, self.fs, plan or self.plan(), subtype)
 
-    # ---- activity --------------------------------------------------------------------------------
+    # ---- tags ------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def classify_batch(self, waves: np.ndarray) -> list[Activity]:
+    def classify_batch(self, waves: np.ndarray) -> list[Tags]:
         """What the classifier hears in mono waveforms `[B, T]` at the model's rate, each whole."""
         x = torch.from_numpy(np.ascontiguousarray(waves, dtype=np.float32)).to(self.device)
         frame, clip = self.model.classify(x)
-        return [Activity(f, c) for f, c in zip(frame.float().cpu().numpy(), clip.float().cpu().numpy())]
+        return [Tags(c, f) for f, c in zip(frame.float().cpu().numpy(), clip.float().cpu().numpy())]
 
     @torch.inference_mode()
-    def classify(self, source: Source, plan: Plan | None = None) -> Activity:
+    def classify(self, source: Source, plan: Plan | None = None) -> Tags:
         """What the classifier hears in a recording (the mean of its channels), chunk by chunk.
 
         The clip's probability is pooled over the frames of all chunks.
@@ -170,7 +144,7 @@ class WeakSeparator:
         frame = np.concatenate(frames)
         logits = torch.logit(torch.from_numpy(frame.T.copy()).double(), eps=1e-12)
         pooled = self.model.classifier.pool(logits[None].to(self.device, torch.float32))
-        return Activity(frame, torch.sigmoid(pooled)[0].cpu().numpy())
+        return Tags(torch.sigmoid(pooled)[0].cpu().numpy(), frame)
 
 
 def windows(source: Source, fs: int, plan: Plan) -> Iterator[tuple[np.ndarray, int, int | None]]:

@@ -1,4 +1,4 @@
-"""What a trained model is, told in the folder where it is scored without having been trained."""
+"""What a trained model is, written into the folder where it is scored without having been trained there."""
 
 import json
 from collections.abc import Sequence
@@ -7,9 +7,8 @@ from pathlib import Path
 import yaml
 
 from espnet2_ext.data.tables import Label
-from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import read_bundle
-from espnet2_ext.infer.work import ModelFiles
+from espnet2_ext.infer.bundle import read_bundle, read_config
+from espnet2_ext.infer.folder import ModelFiles
 from espnet2_ext.util.files import write_text
 
 PROTOCOL = (
@@ -35,8 +34,7 @@ def describe_model(exp_dir: str | Path, model: ModelFiles, labels: Sequence[Labe
     if model.bundle:
         config, _, classes, info = read_bundle(model.bundle, weights=False)
     else:
-        text = Path(model.train_config).read_text(encoding="utf-8")
-        config, classes, info = _config(text, model.train_config), [], {}
+        config, classes, info = read_config(model.train_config), [], {}
     zero_shot, words = judge(classes, labels)
     facts = {"scored model": str(model.bundle or model.model_file)}
     if "parameters" in info:
@@ -59,7 +57,7 @@ def judge(classes: Sequence[Label], labels: Sequence[Label]) -> tuple[bool | Non
     Classes are told apart by their ids; other corpora's of the same name are counted besides.
     """
     if not classes:
-        return None, "not known, as the model does not tell its classes; nothing was trained here"
+        return None, "not known, as the model does not list its classes; nothing was trained here"
     ids, names = {v.mid for v in classes}, {v.name.casefold() for v in classes}
     shared = sum(v.mid in ids for v in labels)
     told = f"{shared} of the test set's {len(labels)} classes are among the model's {len(classes)}"
@@ -68,13 +66,3 @@ def judge(classes: Sequence[Label], labels: Sequence[Label]) -> tuple[bool | Non
     if shared == len(labels):
         return False, f"no, {told}: it was trained on this corpus or on one of the same classes"
     return True, f"yes, {told}, and nothing was trained here"
-
-
-def _config(text: str, path: str) -> dict:
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise DataError(f"{path}: is not valid YAML ({e})") from e
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: should hold `key: value` lines")
-    return config

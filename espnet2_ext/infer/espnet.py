@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from espnet2.bin import enh_inference
 
-from espnet2_ext.infer.weak_weights import build_weak_model, read_config
+from espnet2_ext.infer.bundle import read_config
+from espnet2_ext.infer.weights import model_of_exp
 
 
 class _Task:
-    """What `SeparateSpeech` wants of a task."""
+    """What `SeparateSpeech` needs of a task."""
 
     @staticmethod
     def build_model_from_file(train_config, model_file, device):
-        model = build_weak_model(train_config, model_file).to(device)
+        model = model_of_exp(train_config, model_file, "weak").to(device)
         return model, argparse.Namespace(**read_config(train_config))
 
 

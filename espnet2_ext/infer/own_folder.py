@@ -1,33 +1,43 @@
-"""Inference over a user's own folder: recordings of any rate, length and number of channels."""
+"""Query separation of a user's own folder: recordings of any rate, length and number of channels."""
 
-import functools
-import json
-import logging
 import re
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
+from espnet2_ext.data.outputs import remove_old, write_scp
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.work import VERSION, ModelFiles, digest_of, is_done, read_table
-from espnet2_ext.util.files import write_text
-from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.infer.folder import VERSION, ModelFiles, Workers, end_job, read_table, run_job, up_to_date
+from espnet2_ext.util.once import digest, write_record
 
 
-def infer_own_folder(data_dir: Path, output_dir: Path, model: ModelFiles, model_digest: str, run: dict) -> None:
-    """`wav.scp` and `enroll_spk1.scp` to `spk1.scp` and `wavs/KEY.wav`, as the inputs are.
+def infer_own_folder(data_dir: Path, output_dir: Path, model: ModelFiles, workers: Workers) -> None:
+    """`wav.scp` and `enroll_spk1.scp` to `spk1.scp` and `wavs/KEY.wav`, in the format of the inputs."""
+    model_digest = model.digest()
+    items = _own_items(data_dir)
+    key = {"digest": digest(VERSION, model_digest, items)}
+    about, scp, parts_dir = output_dir / "about.json", output_dir / "spk1.scp", output_dir / "parts"
+    if up_to_date(about, key, scp):
+        return
+    remove_old(output_dir, r"about\.json|spk1\.scp")
+    job = SeparateOwn(str(output_dir / "wavs"))
+    parts = run_job(job, model, items, parts_dir, part_size=8, stamp=key, workers=workers, desc=data_dir.name)
+    write_scp(scp, {key: output_dir / "wavs" / name for key, _, _, name in items})
+    write_record(about, key, {"keys": len(items), "clipped": sum(p.facts["clipped"] for p in parts)})
+    end_job(parts_dir)
+
+
+def _own_items(data_dir: Path) -> list[tuple[str, str, str, str]]:
+    """(key, mixture, query, file name) of a user's folder.
 
     Raises:
-        DataError: a missing table, a key without a query, two keys that need one file name, a
-            sound that cannot be read.
+        DataError: a missing table, a key without a query, two keys that need one file name.
     """
     for name in ("wav.scp", "enroll_spk1.scp"):
         if not (data_dir / name).is_file():
             raise DataError(
-                f"{data_dir / name}: no such file; a data folder needs wav.scp and "
-                "enroll_spk1.scp (or the enroll_self.scp, enroll_other.scp of a "
-                "rendered test set)"
+                f"{data_dir / name}: no such file; a data folder needs wav.scp and enroll_spk1.scp (or the "
+                "enroll_self.scp, enroll_other.scp of a rendered test set)"
             )
     mixes = read_table(data_dir / "wav.scp")
     queries = read_table(data_dir / "enroll_spk1.scp")
@@ -36,43 +46,28 @@ def infer_own_folder(data_dir: Path, output_dir: Path, model: ModelFiles, model_
             f"{data_dir / 'enroll_spk1.scp'}: has no query for {len(lacking)} keys of "
             f"wav.scp, the first is {lacking[0]}"
         )
-    items = [(key, mix, queries[key], f"{_file_name(key)}.wav") for key, mix in mixes.items()]
+    items = [(key, mix, queries[key], re.sub(r"[^\w.+-]", "_", key) + ".wav") for key, mix in mixes.items()]
     if len({item[3] for item in items}) < len(items):
-        raise DataError(f"{data_dir / 'wav.scp'}: two keys differ in signs only that a file name cannot hold")
-    digest = digest_of(VERSION, model_digest, items)
-    about, scp = output_dir / "about.json", output_dir / "spk1.scp"
-    if is_done(about, digest, scp):
-        logging.info("%s: is there", scp)
-        return
-    for old in (about, scp):
-        old.unlink(missing_ok=True)
-    fn = functools.partial(separate_part, model=asdict(model), out_dir=str(output_dir / "wavs"), stamp=digest)
-    parts = map_parts(fn, items, output_dir / "parts", part_size=8, desc=data_dir.name, **run)
-    told = [json.loads(p.read_text()) for p in parts]
-    write_text(scp, "".join(f"{key} {output_dir / 'wavs' / name}\n" for key, _, _, name in items))
-    write_text(
-        about, json.dumps({"digest": digest, "keys": len(items), "clipped": sum(t["clipped"] for t in told)}) + "\n"
-    )
-    shutil.rmtree(output_dir / "parts")
+        raise DataError(f"{data_dir / 'wav.scp'}: two keys differ only in characters that a file name cannot hold")
+    return items
 
 
-def separate_part(
-    items: Sequence[tuple[str, str, str, str]], path: Path, *, model: dict, out_dir: str, stamp: str
-) -> None:
-    """Separate (key, mixture, query, file name); JSON with the samples clipped in `path`."""
-    separator = ModelFiles(**model).load()
-    vectors: dict = {}
-    clipped = 0
-    for key, mix, query, name in items:
-        try:
-            if query not in vectors:
-                vectors[query] = separator.embed_one(query)
-            done = separator.separate_to(mix, [Path(out_dir) / name], vectors[query][None])
-        except DataError as e:
-            raise DataError(f"key {key}: {e}") from e
-        clipped += done.clipped
-    path.write_text(json.dumps({"clipped": clipped}))
+@dataclass(frozen=True)
+class SeparateOwn:
+    """Separate (key, mixture, query, file name) into files; any rate, length and number of channels."""
 
+    out_dir: str
 
-def _file_name(key: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", key)
+    def answer(self, separator, items: Sequence[tuple[str, str, str, str]]) -> tuple[dict, dict]:
+        """See `folder.Job`."""
+        vectors: dict = {}
+        clipped = 0
+        for key, mix, query, name in items:
+            try:
+                if query not in vectors:
+                    vectors[query] = separator.embed_one(query)
+                done = separator.separate_to(mix, [Path(self.out_dir) / name], vectors[query][None])
+            except DataError as e:
+                raise DataError(f"key {key}: {e}") from e
+            clipped += done.clipped
+        return {"clipped": clipped}, {}

@@ -1,11 +1,17 @@
-"""Writing bundles: see `espnet2_ext.infer.bundle` for what is in one."""
+"""Writing bundles: see `espnet2_ext.infer.bundle` for what is in one.
 
-import contextlib
-import io
+A bundle is made of an experiment's files (`write_bundle`), of a scored experiment with its scores (`pack_experiment`),
+or of weights converted from a published checkpoint (`bundle_weights`).
+"""
+
+import importlib.metadata
+import json
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,13 +19,14 @@ import yaml
 from torch import Tensor, nn
 
 from espnet2_ext import __version__
-from espnet2_ext.data.tables import Label, write_labels
+from espnet2_ext.data.tables import Label, read_labels, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import FORMAT, build_from_exp, check_classes, read_bytes
+from espnet2_ext.infer.bundle import FORMAT, parse_labels, read_bytes, read_config
+from espnet2_ext.infer.weights import check_classes, filled_model, model_of_exp
 from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.once import digest, file_digest
 
-FILES = {"model_file": "model.pth"}
-YAML_FILES = {"train_config": "config.yaml"}
+META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
 PLACES = {  # keys of a configuration that name files, folders and hosts of the training
     "config",
     "output_dir",
@@ -38,66 +45,76 @@ PLACES = {  # keys of a configuration that name files, folders and hosts of the 
     "dist_master_addr",
     "dist_init_method",
 }
+SCORES = ("sdr", "sdr_gain", "clean_sdr", "silence_sdr")
 
 
 def write_bundle(
-    train_config: str | Path, model_file: str | Path, labels: str | Path, out: str | Path, info: dict | None = None
+    train_config: str | Path,
+    model_file: str | Path,
+    labels: str | Path | None,
+    out: str | Path,
+    info: Mapping | None = None,
 ) -> dict:
     """Make a bundle, after building the model from what goes into it.
 
     Args:
         train_config: the experiment's `config.yaml`.
-        model_file: weights, for example `valid.loss.ave.pth`.
-        labels: the labels.tsv of the training data.
+        model_file: weights, for example `valid.loss.ave.pth`; of weak labels also a Lightning checkpoint.
+        labels: the labels.tsv of the training data; None for weak labels, whose configuration names the classes.
         out: the bundle, ending in `.zip`.
-        info: further entries of bundle.yaml: `name`, `trained_on` (such as the manifest hash),
-            `results`, `agreement` (cosine below which queries are said to disagree).
+        info: further entries of bundle.yaml: `name`, `trained_on` (such as the manifest hash), `results`, `agreement`
+            (cosine below which queries are said to disagree).
 
     Returns:
         What went into bundle.yaml.
 
     Raises:
         BundleError: parts that do not fit; a training checkpoint in place of the weights.
+        DataError: another ending of `out`; no labels for a query separator.
     """
     if Path(out).suffix != ".zip":
         raise DataError(f"{out}: the name of a bundle must end in .zip")
-    model, classes, found = build_from_exp(train_config, model_file, labels)
-    check_classes(model, classes, str(labels))
-    return write_members(
-        out, model, read_bytes(train_config), read_bytes(labels), {**found, **(info or {}), "classes": len(classes)}
-    )
+    task = "weak" if "label_type" in read_config(train_config) else "qsep"
+    if task == "qsep" and labels is None:
+        raise DataError("--labels: the labels.tsv of the training data is needed for this model")
+    model = model_of_exp(train_config, model_file, task)
+    about = {"task": task, "name": Path(model_file).absolute().parent.name}
+    if task == "weak":
+        about["residual"] = bool(model.residual)
+        names = enumerate(model.class_names)
+        table = label_table(Label(i, name, name.replace("_", " ")) for i, name in names)
+    else:
+        table = read_bytes(labels)
+    classes = parse_labels(table, str(labels))
+    if task == "qsep":
+        check_classes(model, classes, str(labels))
+    return _write(out, model, read_bytes(train_config), table, {**about, **(info or {}), "classes": len(classes)})
 
 
-def write_members(out: str | Path, model: nn.Module, config: bytes, labels: bytes, info: dict) -> dict:
-    """Write a bundle of a built model; returns what went into bundle.yaml: `info` and more.
+def bundle_weights(
+    config: dict, weights: dict[str, Tensor], labels: str | Path | None, out: str | Path, checkpoint: str
+) -> dict:
+    """Make a bundle of the query separator that `config` describes, with the `weights` of the whole model.
 
-    What the configuration tells of the training's files and folders stays out: they are of the
-    machine that trained, and no part of the model.
+    Args:
+        config: all options of a training.
+        labels: a labels.tsv of the classes that its query network tags; None: none are named.
+        out: the bundle, ending in `.zip`.
+        checkpoint: the weights' origin, for bundle.yaml.
+
+    Returns:
+        What went into bundle.yaml.
+
+    Raises:
+        BundleError: a configuration of other sizes than the weights.
+        DataError: labels of another number than the query network has.
     """
-    info = {
-        "format": FORMAT,
-        **info,
-        "fs": int(model.fs),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": _versions(),
-    }
-    members = {
-        "meta.yaml": yaml.safe_dump(
-            {
-                "files": FILES,
-                "yaml_files": YAML_FILES,
-                "timestamp": time.time(),
-                "python": sys.version,
-                "torch": info["versions"]["torch"],
-                "espnet": info["versions"]["espnet"],
-            }
-        ).encode(),
-        "config.yaml": _without_places(config),
-        "labels.tsv": labels,
-        "bundle.yaml": yaml.safe_dump(info, sort_keys=False, allow_unicode=True).encode(),
-    }
-    _write_zip(Path(out), members, model.state_dict())
-    return info
+    model = filled_model(config, lambda: weights, "qsep", checkpoint)
+    classes = read_labels(labels) if labels else []
+    if not check_classes(model, classes, str(labels)) and classes:
+        raise DataError(f"{labels}: its {len(classes)} classes are not as many as the model tags")
+    info = {"task": "qsep", "name": Path(out).stem, "classes": len(classes), "trained_on": {"checkpoint": checkpoint}}
+    return _write(out, model, _dump(config), label_table(classes), info)
 
 
 def label_table(labels: Iterable[Label]) -> bytes:
@@ -108,33 +125,146 @@ def label_table(labels: Iterable[Label]) -> bytes:
         return path.read_bytes()
 
 
-def _without_places(config: bytes) -> bytes:
-    content = yaml.safe_load(config)
-    kept = {k: v for k, v in content.items() if k not in PLACES}
-    return yaml.safe_dump(kept, indent=4, sort_keys=False, allow_unicode=True).encode()
+# ---- a scored experiment -------------------------------------------------------------------------
+
+
+def pack_experiment(
+    exp_dir: str | Path,
+    model_file: str | Path,
+    outputs: Mapping[str, str | Path],
+    out: str | Path,
+    train_bank: str | Path | None = None,
+) -> bool:
+    """Write the bundle `out`, unless one of the same weights and scores exists; True if written.
+
+    Args:
+        exp_dir: holds `config.yaml`; its name is the model's.
+        model_file: weights.
+        outputs: name to folder of scored outputs, whose mean scores go along.
+        train_bank: clip bank of a query separator's training; its `labels.tsv` goes along.
+
+    Raises:
+        DataError: a missing or broken file; see `write_bundle`.
+    """
+    exp_dir, out = Path(exp_dir), Path(out)
+    files = [exp_dir / "config.yaml", Path(model_file)]
+    files += [] if train_bank is None else [Path(train_bank) / "labels.tsv"]
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+    info: dict = {"name": exp_dir.absolute().name}
+    if train_bank is not None:
+        info["trained_on"] = trained_on(Path(train_bank))
+    info["results"] = {name: results(Path(folder)) for name, folder in outputs.items()}
+    info["made_of"] = digest(info, [file_digest(f) for f in files])
+    if made_of(out) == info["made_of"]:
+        return False
+    config, weights, *labels = files
+    write_bundle(config, weights, labels[0] if labels else None, out, info)
+    return True
+
+
+def made_of(bundle: Path) -> str | None:
+    """The digest of what a bundle was made of; None where there is no whole one."""
+    try:
+        with zipfile.ZipFile(bundle) as z:
+            return yaml.safe_load(z.read("bundle.yaml")).get("made_of")
+    except (FileNotFoundError, zipfile.BadZipFile, KeyError, yaml.YAMLError, AttributeError):
+        return None
+
+
+def trained_on(bank: Path) -> dict:
+    """Number and hash of the clips of a bank."""
+    about = _read_json(bank / "bank.json")
+    return {
+        "set": bank.name,
+        "clips": about["clips"],
+        "hours": round(about["seconds"] / 3600, 2),
+        "manifest_hash": about["manifest_hash"],
+    }
+
+
+def results(inference_dir: Path) -> dict:
+    """Mean scores of a test set in dB: of queries by protocol, of classes by class; None where a mean has no value."""
+    summary = _read_json(inference_dir / "scores" / "summary.json")
+    if "protocols" not in summary:
+        figures = {**summary["scores"], "overall": summary["overall"]}
+        found = {"mixtures": summary["keys"], "table_hash": summary["table"]["table_hash"]}
+        return found | {"si_sdr_gain": {name: _mean(scores, "gain") for name, scores in figures.items()}}
+    found = {"targets": summary["keys"], "list_hash": summary["list"].get("list_hash")}
+    found["unprocessed"] = {"sdr": _mean(summary["mixture"], "sdr")}
+    for protocol, scores in summary["protocols"].items():
+        found[protocol] = {name: _mean(scores, name) for name in SCORES if name in scores}
+    return found
+
+
+def _mean(scores: dict, name: str) -> float | None:
+    value = scores[name]["mean"]
+    return None if value is None else round(value, 2) + 0.0
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except ValueError as e:
+        raise DataError(f"{path}: {e}") from None
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+
+def _write(out: str | Path, model: nn.Module, config: bytes, labels: bytes, info: dict) -> dict:
+    """Write a bundle of a built model; returns what went into bundle.yaml: `info` and more.
+
+    Files and folders of the training are left out of its configuration: they are of the machine that trained.
+    """
+    info = {
+        "format": FORMAT,
+        **info,
+        "fs": int(model.fs),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "versions": {"espnet2_ext": __version__, **_versions()},
+    }
+    kept = {k: v for k, v in yaml.safe_load(config).items() if k not in PLACES}
+    versions = {k: v for k, v in info["versions"].items() if k != "espnet2_ext"}
+    members = {
+        "meta.yaml": _dump({**META, "timestamp": time.time(), "python": sys.version, **versions}),
+        "config.yaml": _dump(kept),
+        "labels.tsv": labels,
+        "bundle.yaml": _dump(info),
+    }
+    _write_zip(Path(out), members, model.state_dict())
+    return info
 
 
 def _versions() -> dict[str, str]:
-    import espnet2
+    """Versions of PyTorch and, where it is installed, ESPnet."""
+    found = {"torch": str(torch.__version__)}
+    try:
+        return {"espnet": importlib.metadata.version("espnet"), **found}
+    except importlib.metadata.PackageNotFoundError:
+        return found
 
-    return {"espnet2_ext": __version__, "espnet": str(espnet2.__version__), "torch": str(torch.__version__)}
+
+class _NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data) -> bool:
+        return True
+
+
+def _dump(content: dict) -> bytes:
+    return yaml.dump(content, Dumper=_NoAliases, indent=4, sort_keys=False, allow_unicode=True).encode()
 
 
 def _write_zip(out: Path, members: dict[str, bytes], state: dict[str, Tensor]) -> None:
-    from espnet2.main_funcs.pack_funcs import Archiver
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        k: v.clone() if v.untyped_storage().nbytes() > v.nbytes else v for k, v in state.items()
-    }  # a view would take what it is a view of along
-    with (
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=".tmp-") as folder,
-        atomic_path(out) as part,
-        open(Path(folder, "log"), "w") as log,
-        contextlib.redirect_stdout(log),
-        Archiver(part, "w") as archive,
-    ):  # it prints
-        torch.save(state, Path(folder, "model.pth"))
+    """Write a zip as ESPnet's `pack` does: members stored as they are, `meta.yaml` first."""
+    # a view would take what it is a view of along
+    state = {k: v.clone() if v.untyped_storage().nbytes() > v.nbytes else v for k, v in state.items()}
+    with atomic_path(out) as part, zipfile.ZipFile(part, "w") as archive:
         for name, data in members.items():
-            archive.addfile(archive.generate_info(name, len(data)), io.BytesIO(data))
-        archive.add(Path(folder, "model.pth"), "model.pth")
+            archive.writestr(name, data)
+        with tempfile.TemporaryFile(dir=out.parent) as weights, archive.open("model.pth", "w", force_zip64=True) as f:
+            torch.save(state, weights)
+            weights.seek(0)
+            shutil.copyfileobj(weights, f, 1 << 20)

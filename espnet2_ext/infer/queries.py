@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.audio.streams import ArraySource, FileSource, Source
+from espnet2_ext.audio.streams import ArraySource, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.stream import Resampler
 
@@ -18,18 +18,6 @@ MARGIN = 0.05  # seconds kept around what sounds
 SHORT = 0.3  # seconds below which a query is called short
 
 Query = str | Path | np.ndarray
-
-
-def open_source(ref: str | Path) -> Source:
-    """The recording behind a path, or behind a reference into an archive (`file.ark:OFFSET`)."""
-    if not Path(ref).exists() and ":" in str(ref):
-        from espnet2_ext.audio.read import read_audio
-
-        x, fs = read_audio(str(ref))
-        if not len(x):
-            raise DataError(f"{ref}: holds no sound (0 samples)")
-        return ArraySource(x, fs, str(ref))
-    return FileSource(ref)
 
 
 def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:

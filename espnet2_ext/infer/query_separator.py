@@ -9,39 +9,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from espnet2_ext.audio.streams import ArraySink, ArraySource, Source
+from espnet2_ext.audio.streams import Source
 from espnet2_ext.data.tables import Label
-from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.errors import DataError
 from espnet2_ext.infer import queries as Q
-from espnet2_ext.infer.bundle import build_from_bundle, build_from_exp, check_classes
+from espnet2_ext.infer.bundle import OpenBundle, open_bundle
 from espnet2_ext.infer.chunks import Plan
-from espnet2_ext.infer.stream import Done, separate_file, separate_stream
+from espnet2_ext.infer.stream import Done, separate_array, separate_file
+from espnet2_ext.infer.weights import check_classes, finite, labels_beside, model_of_bundle, model_of_exp, pick_device
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
 WINDOWS_A_PASS = 8
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU without one. Raises a DataError for one not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise DataError(f"device {name!r} is not to be had here: {str(e).splitlines()[0]}") from e
-    return device
-
-
 class Separator:
     """Query-based separation with one model.
 
     Args:
-        model: with the interface of `ESPnetQSepModel`: `fs`, `hop`, `grid`, `embed`, `separate`.
+        model: with what `core.nets.contracts` asks of it: `fs`, `hop`, `grid`, `query_dim`, `num_classes`, `embed`,
+            `separate`.
         classes: its labels, empty when it was not trained with any.
         device: `auto`, or a name that PyTorch knows.
-        info: what the bundle says of itself.
+        info: what the bundle says of itself; `path` is what messages call the model.
 
     `agreement` is the warning threshold for queries; `bundle.yaml` may set it.
     """
@@ -49,24 +39,32 @@ class Separator:
     def __init__(self, model: nn.Module, classes: Sequence[Label] = (), device: str = "auto", info: dict | None = None):
         self.device = pick_device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self.classes, self.info = list(classes), dict(info or {})
+        self.classes, self.info = list(classes), {"path": "the model", **(info or {})}
         self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
         self.agreement = float(self.info.get("agreement", AGREEMENT))
-        self.query_dim, self.tags = check_classes(self.model, self.classes, str(self.info.get("path", "the model")))
+        self.query_dim = int(model.query_dim)
+        self.tags = check_classes(model, self.classes, self.info["path"])
 
     @classmethod
     def from_bundle(cls, path: str | Path, device: str = "auto") -> "Separator":
         """From a bundle file; raises `BundleError` with the reason when it cannot be used."""
-        model, bundle = build_from_bundle(path)
-        return cls(model, bundle.labels, device, {**bundle.info, "path": str(path)})
+        with open_bundle(path) as bundle:
+            return cls.from_open(bundle, device)
+
+    @classmethod
+    def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "Separator":
+        """From a bundle that is open already."""
+        info = {**bundle.info, "path": bundle.path}
+        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, device, info)
 
     @classmethod
     def from_exp(
         cls, train_config: str | Path, model_file: str | Path, labels: str | Path | None = None, device: str = "auto"
     ) -> "Separator":
-        """From an experiment's `config.yaml` and weights; `labels` is a labels.tsv, if any."""
-        model, classes, info = build_from_exp(train_config, model_file, labels)
-        return cls(model, classes, device, {**info, "path": str(model_file)})
+        """From an experiment's `config.yaml` and weights; `labels`: a labels.tsv, or None for the one beside them."""
+        model = model_of_exp(train_config, model_file, "qsep")
+        info = {"task": "qsep", "name": Path(model_file).absolute().parent.name, "path": str(model_file)}
+        return cls(model, labels_beside(model_file, labels), device, info)
 
     # ---- queries ---------------------------------------------------------------------------------
 
@@ -153,7 +151,7 @@ class Separator:
         for group in queries.split(QUERIES_A_PASS):
             est = self.model.separate(wave[..., 0] if mono else wave, query=group[None], level=rms)
             parts.append((est[..., None] if mono else est)[0].float().cpu())
-        return self._finite(torch.cat(parts).numpy())
+        return finite(torch.cat(parts).numpy(), self.info["path"])
 
     @torch.inference_mode()
     def separate_batch(self, waves: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -170,16 +168,8 @@ class Separator:
                 for a in (waves, queries.astype(np.float32))
             )
             est = self.model.separate(wave, query=query[:, None])
-            out[rows] = self._finite(est[:, 0].float().cpu().numpy())
+            out[rows] = finite(est[:, 0].float().cpu().numpy(), self.info["path"])
         return out
-
-    def _finite(self, est: np.ndarray) -> np.ndarray:
-        if not np.isfinite(est).all():
-            raise BundleError(
-                f"{self.info.get('path', 'the model')}: gives values that are not "
-                "numbers; the training of this model may have failed"
-            )
-        return est
 
     def network(self, queries: np.ndarray):
         """`separate`'s inner call for `queries` `[Q, E]`: `([T, C], level) -> [Q, T, C]`."""
@@ -206,14 +196,7 @@ class Separator:
         Raises:
             DataError: empty, NaN, another rank; a query of another width.
         """
-        mix = np.asarray(mix)
-        if mix.ndim not in (1, 2) or not mix.size:
-            raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
-        source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
-        network = self.network(queries)
-        out = np.empty((len(queries), *source.x.shape), np.float32)
-        separate_stream(network, source, len(queries), [ArraySink(o) for o in out], None, self.fs, plan or self.plan())
-        return out.reshape(len(queries), *mix.shape)
+        return separate_array(self.network(queries), mix, fs, len(queries), self.fs, plan or self.plan())
 
     def separate_to(
         self,
@@ -228,18 +211,9 @@ class Separator:
 
         See `stream.separate_file`; memory depends on the chunk, not on the length.
         """
-        source = Q.open_source(source) if isinstance(source, str | Path) else source
         if len(outs) != len(queries):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
-        return separate_file(
-            self.network(queries),
-            source,
-            [Path(o) for o in outs],
-            None if rest is None else Path(rest),
-            self.fs,
-            plan or self.plan(),
-            subtype,
-        )
+        return separate_file(self.network(queries), source, outs, rest, self.fs, plan or self.plan(), subtype)
 
 
 def _name(query: Q.Query) -> str:

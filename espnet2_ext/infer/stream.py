@@ -13,9 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 import soxr
-from tqdm import tqdm
 
-from espnet2_ext.audio.streams import FileSink, Sink, Source, check_space, measure, output_type
+from espnet2_ext.audio.streams import (
+    ArraySink,
+    ArraySource,
+    FileSink,
+    Sink,
+    Source,
+    check_space,
+    measure,
+    open_source,
+    output_type,
+)
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.chunks import Chunker, Plan
 from espnet2_ext.util.files import atomic_path
@@ -108,6 +117,16 @@ class _Taker:
         return np.concatenate(parts)
 
 
+def _progress(source: Source, long: bool):
+    """A progress bar over the samples of a long recording; else a context of None."""
+    if not long:
+        return contextlib.nullcontext()
+    from tqdm import tqdm
+
+    name = Path(source.name).name
+    return tqdm(total=source.frames, unit="sample", unit_scale=True, desc=name, disable=None)
+
+
 def separate_stream(
     network: Network, source: Source, num_queries: int, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
 ) -> Done:
@@ -128,31 +147,40 @@ def separate_stream(
         )
     mix = _Taker(source.blocks("float64"))
     at_model = source.frames * fs / source.fs
-    bar = tqdm(
-        total=source.frames,
-        unit="sample",
-        unit_scale=True,
-        desc=Path(source.name).name,
-        disable=None if at_model > FEW_CHUNKS * plan.core else True,
-    )
     chunks = 0
-    with bar:
-        for est, chunks in estimate_blocks(  # noqa: B007, the last count is told at the end
+    with _progress(source, at_model > FEW_CHUNKS * plan.core) as bar:
+        for est, chunks in estimate_blocks(  # noqa: B007, the last count is reported at the end
             network, source, level.rms, fs, plan, num_queries
         ):
             kept = [s.write(e.astype(np.float64)) for s, e in zip(sinks, est, strict=True)]
             if rest is not None:
                 rest.write(mix.take(est.shape[1]) - sum(kept))
-            bar.update(est.shape[1])
+            if bar is not None:
+                bar.update(est.shape[1])
     clipped = sum(getattr(s, "clipped", 0) for s in [*sinks, rest] if s is not None)
     return Done(chunks, clipped, level.rms)
 
 
+def separate_array(network: Network, mix: np.ndarray, fs: int, num: int, model_fs: int, plan: Plan) -> np.ndarray:
+    """Separate a recording held in memory: `[T]` or `[T, C]` at `fs` Hz to `[num, T(, C)]` float32.
+
+    Raises:
+        DataError: empty, NaN, another rank.
+    """
+    mix = np.asarray(mix)
+    if mix.ndim not in (1, 2) or not mix.size:
+        raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
+    source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
+    out = np.empty((num, *source.x.shape), np.float32)
+    separate_stream(network, source, num, [ArraySink(o) for o in out], None, model_fs, plan)
+    return out.reshape(num, *mix.shape)
+
+
 def separate_file(
     network: Network,
-    source: Source,
-    outs: Sequence[Path],
-    rest: Path | None,
+    source: Source | str | Path,
+    outs: Sequence[str | Path],
+    rest: str | Path | None,
     fs: int,
     plan: Plan,
     subtype: str | None = None,
@@ -165,6 +193,7 @@ def separate_file(
     Raises:
         DataError: as `separate_stream`; a name that cannot be written; no room on the disk.
     """
+    source = open_source(source) if isinstance(source, str | Path) else source
     paths = [Path(p) for p in outs] + ([Path(rest)] if rest is not None else [])
     if len({p.resolve() for p in paths}) < len(paths):
         raise DataError(f"two outputs have one name: {', '.join(map(str, paths))}")

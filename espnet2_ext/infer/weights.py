@@ -1,28 +1,131 @@
-"""Files of weights: tensors only, and refused with a reason when they do not fit.
+"""Models with their weights: built from a configuration, filled from a file, refused with a reason where they differ.
 
-A model's weights are held once while it is loaded: they are read from inside the bundle without a
-copy of the file, after the model's first, random ones were let go.
+A model's weights are held once while it is loaded: they are read from inside the bundle without a copy of the file,
+after the model's first, random ones were released.
 """
 
-import io
-import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from espnet2_ext.core.public.weight_files import UNREADABLE, reason
-from espnet2_ext.errors import BundleError
+from espnet2_ext.data.tables import Label
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer.bundle import OpenBundle, parse_labels, read_bytes, read_config
 
 SHOWN = 3  # keys of a kind that a message lists
+PREFIX = "model."  # of the model's weights in a Lightning checkpoint
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU without one. Raises a DataError for one that is not available."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise DataError(f"device {name!r} is not available: {str(e).splitlines()[0]}") from e
+    return device
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
+    """The model of a bundle with its weights. Raises a BundleError where they do not fit or it is for another task."""
+    bundle.require(task)
+    return filled_model(bundle.config, bundle.state, task, bundle.path)
+
+
+def model_of_exp(train_config: str | Path, model_file: str | Path, task: str) -> nn.Module:
+    """The model of an experiment, from its `config.yaml` and a file of weights.
+
+    Args:
+        model_file: `.pth` as ESPnet's trainer writes it, or a Lightning `.ckpt`.
+
+    Raises:
+        BundleError: a missing or broken file; a configuration that does not build; weights of another model.
+    """
+    return filled_model(read_config(train_config), lambda: read_weights(model_file), task, str(model_file))
+
+
+def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> list[Label]:
+    """The classes in `labels`, or in the `labels.tsv` beside `model_file`; empty where there is none."""
+    beside = Path(model_file).parent / "labels.tsv"
+    labels = labels or (beside if beside.exists() else None)
+    return [] if labels is None else parse_labels(read_bytes(labels), str(labels))
+
+
+def filled_model(config: dict, load: Callable[[], dict[str, Tensor]], task: str, where: str) -> nn.Module:
+    """Build the model that `config` describes and `fill` it with what `load` returns."""
+    try:
+        model = build_model(config, task)
+    except (AttributeError, TypeError, ValueError, KeyError) as e:
+        raise BundleError(f"{where}: its configuration does not build a {task} model: {e}") from e
+    fill(model, load, where)
+    return model
+
+
+def build_model(config: dict, task: str) -> nn.Module:
+    """The model of a configuration."""
+    import argparse
+    import importlib
+
+    tasks = {"qsep": ("qsep", "QSepTask"), "weak": ("weak", "WeakLabelTask"), "tag": ("tagging", "TaggingTask")}
+    module, name = tasks[task]
+    task_class = getattr(importlib.import_module(f"espnet2_ext.tasks.{module}"), name)
+    model = task_class.build_model(argparse.Namespace(**config))
+    if task == "qsep":
+        type(model).query_dim = property(lambda self: self.listener.query_dim)
+        type(model).num_classes = property(lambda self: self.listener.num_classes)
+    return model
+
+
+def check_classes(model: nn.Module, labels: list[Label], where: str) -> bool:
+    """Whether a query separator tags `labels`.
+
+    An empty list fits every model. A frozen query network may know other classes than those that the separator was
+    trained on: its tags then are none of `labels`.
+
+    Raises:
+        BundleError: a label list of another size than the tags that the model was trained on.
+    """
+    fits = model.num_classes in (0, len(labels)) or not labels
+    if not fits and not getattr(model, "frozen", False):
+        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {model.num_classes}")
+    return model.num_classes > 0 and fits
+
+
+def finite(est: np.ndarray, where: str) -> np.ndarray:
+    """`est`, unless it holds values that are not finite (BundleError)."""
+    if not np.isfinite(est).all():
+        raise BundleError(f"{where}: gives values that are not numbers; the training of this model may have failed")
+    return est
+
+
+# ---- files of weights ----------------------------------------------------------------------------
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Weights by name from a `.pth` or a Lightning `.ckpt`; nothing in it is executed."""
+    if not Path(path).is_file():
+        raise BundleError(f"{path}: no such file")
+    if Path(path).suffix == ".ckpt":
+        return _of_lightning(path)
+    with open(path, "rb") as f:
+        return load_state(f, str(path))
 
 
 def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
     """Weights by name, loaded with `weights_only`, on the CPU.
 
     Raises:
-        BundleError: not a file of weights, cut off, ESPnet's or Lightning's training checkpoint.
+        BundleError: not a file of weights, truncated, ESPnet's or Lightning's training checkpoint.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -38,6 +141,21 @@ def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise BundleError(f"{where}: holds something else than named tensors")
     return state
+
+
+def _of_lightning(path: str | Path) -> dict[str, Tensor]:
+    """The model's weights of a Lightning checkpoint; those of the loss are left out."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as e:
+        raise BundleError(f"{path}: is not a whole checkpoint ({reason(e)})") from e
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise BundleError(f"{path}: is not a Lightning checkpoint (it has no state_dict)")
+    found = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    if not found:
+        raise BundleError(f"{path}: holds no weight whose name begins with {PREFIX!r}")
+    return found
 
 
 def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
@@ -63,7 +181,7 @@ def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], where: st
 def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) -> None:
     """Give `model` the weights that `load` returns, every key and shape checked.
 
-    Its own weights are let go first, so that memory never holds two sets.
+    Its own weights are released first, so that memory never holds two sets.
 
     Raises:
         BundleError: from `load`, or that the two do not fit.
@@ -75,46 +193,3 @@ def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) ->
     state = load()
     check_state(expected, state, where)
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, assign=True)
-
-
-class _Part(io.RawIOBase):
-    """Bytes `start` to `start + size` of a file, as a file."""
-
-    def __init__(self, file: BinaryIO, start: int, size: int):
-        self.file, self.start, self.size, self.at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        self.at = max(0, base + offset)
-        return self.at
-
-    def readinto(self, buffer) -> int:
-        self.file.seek(self.start + self.at)
-        view = memoryview(buffer)[: max(0, self.size - self.at)]
-        done = self.file.readinto(view)
-        self.at += done
-        return done
-
-
-def open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
-    """A member of a zip as a file that can seek, its checksum checked; not read into memory.
-
-    Raises:
-        zipfile.BadZipFile: a wrong checksum.
-    """
-    info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED:
-        return io.BytesIO(archive.read(name))
-    with archive.open(name) as f:
-        while f.read(1 << 20):
-            pass
-    archive.fp.seek(info.header_offset + 26)  # two lengths; after 30 bytes in all the texts follow
-    lengths = archive.fp.read(4)
-    start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-    return io.BufferedReader(_Part(archive.fp, start, info.file_size), 1 << 20)

@@ -2,9 +2,9 @@ import pytest
 import soundfile
 import torch
 import yaml
-from standin import LABELS, StandIn
+from standin import LABELS, StandIn, build_standin
 
-from espnet2_ext.infer import bundle
+from espnet2_ext.infer import weights
 from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
 
@@ -35,7 +35,7 @@ def wav(tmp_path):
 @pytest.fixture
 def exp(tmp_path, monkeypatch):
     """An experiment's folder of the stand-in, with config.yaml, weights and labels.tsv."""
-    monkeypatch.setitem(bundle.TASKS, "qsep", "standin:StandInTask")
+    monkeypatch.setattr(weights, "build_model", build_standin)
     path = tmp_path / "exp" / "toy"
     path.mkdir(parents=True)
     conf = {"fs": 16000, "num_classes": 5, "seed": 3}

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer import experiment
-from espnet2_ext.infer.experiment import pack_experiment
+from espnet2_ext.infer import pack as packing
+from espnet2_ext.infer.pack import pack_experiment
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def exp(tmp_path, monkeypatch):
             z.writestr("bundle.yaml", yaml.safe_dump(info))
             z.writestr("model.pth", model.read_bytes())
 
-    monkeypatch.setattr(experiment, "write_bundle", write_bundle)
+    monkeypatch.setattr(packing, "write_bundle", write_bundle)
     put = {
         "exp/qsep_x/config.yaml": "a: 1\n",
         "exp/qsep_x/best.pth": "weights",
@@ -45,8 +45,8 @@ def exp(tmp_path, monkeypatch):
 
 def pack(top, inference=("exp/qsep_x/inference_test",)):
     exp_dir = top / "exp/qsep_x"
-    folders = [top / d for d in inference]
-    return pack_experiment(exp_dir, exp_dir / "best.pth", top / "dump/train", folders, exp_dir / "x.zip")
+    outputs = {d.rpartition("/")[2]: top / d for d in inference}
+    return pack_experiment(exp_dir, exp_dir / "best.pth", outputs, exp_dir / "x.zip", top / "dump/train")
 
 
 def told(top):

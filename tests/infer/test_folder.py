@@ -11,7 +11,8 @@ from standin import StandIn, noise
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
 from espnet2_ext.bin.qsep_inference import main
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer import folder, work
+from espnet2_ext.infer import folder as work
+from espnet2_ext.infer import query_folder as folder
 
 KEYS = [f"p{i}-{j}" for i in range(5) for j in (1, 2)]
 

@@ -8,8 +8,8 @@ import soundfile
 from standin import noise
 
 from espnet2_ext.cli import main as cli
+from espnet2_ext.cli.separate import plan_jobs
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.commands import plan_jobs
 from espnet2_ext.infer.query_separator import Separator
 
 

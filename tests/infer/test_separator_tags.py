@@ -13,7 +13,7 @@ from tag_standin import FS, tone, write_bank
 from espnet2_ext.bin import tag_inference
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.pack import write_bundle
-from espnet2_ext.infer.tagger import Listener
+from espnet2_ext.infer.tagger import TaggerInference
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.tagging import TaggingTask
 
@@ -64,7 +64,7 @@ def test_a_separator_without_tags_and_one_of_other_classes_are_refused(separator
     labels = (separator / "labels.tsv").read_text()
     (separator / "labels.tsv").write_text(labels.replace("/m/3", "/m/9"))
     with pytest.raises(DataError, match="its classes are not those"):
-        Listener.from_exp(*files, "cpu").check(bank)
+        TaggerInference.from_exp(*files, "cpu").check(bank)
     write(separator, num_classes=0)
     with pytest.raises(BundleError, match="ave.pth: this separator has no head that tags"):
-        Listener.from_exp(*files, "cpu")
+        TaggerInference.from_exp(*files, "cpu")

@@ -8,12 +8,13 @@ import soundfile
 import torch
 import yaml
 from standin import noise
-from weak_standin import CLASSES, WeakStandIn
+from weak_standin import CLASSES, WeakStandIn, build_weak_standin
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
 from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer import bundle, weak_files, weak_folder
+from espnet2_ext.infer import class_folder, weights
+from espnet2_ext.infer import folder as work
 
 KEYS = [f"m{i:02d}" for i in range(11)]
 
@@ -30,8 +31,8 @@ def data(tmp_path):
 
 @pytest.fixture
 def infer(tmp_path, monkeypatch):
-    monkeypatch.setitem(bundle.TASKS, "weak", "weak_standin:WeakStandInTask")
-    weak_files._load.cache_clear()
+    monkeypatch.setattr(weights, "build_model", build_weak_standin)
+    work._load.cache_clear()
     exp = tmp_path / "exp"
     exp.mkdir()
     (exp / "config.yaml").write_text(yaml.safe_dump({"model_conf": {"residual": True}}))
@@ -68,8 +69,8 @@ def test_every_class_and_the_residual_in_order(data, infer, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == sorted([*names, "about.json", "activity.npz"])
     about = json.loads((out / "about.json").read_text())
     assert about["outputs"] == [*CLASSES, "rest"] and about["keys"] == 11
-    separator = weak_files.WeakFiles(
-        None, str(tmp_path / "exp/config.yaml"), str(tmp_path / "exp/best.pth"), "cpu"
+    separator = work.ModelFiles(
+        None, str(tmp_path / "exp/config.yaml"), str(tmp_path / "exp/best.pth"), "cpu", "classes"
     ).load()
     mixes = read_scp(data / "wav.scp")
     tables = [read_scp(out / f"spk{s}.scp") for s in (1, 2, 3, 4)]
@@ -103,17 +104,17 @@ def test_second_run_does_nothing_and_another_model_starts_anew(data, infer, tmp_
 
 
 def test_goes_on_where_it_was_stopped(data, infer, monkeypatch):
-    real = weak_folder.ArkFiles.write
+    real = class_folder.EstimateWriter.write
 
     def broken(self, key, x):
         if key == KEYS[-1]:
             raise KeyboardInterrupt
         real(self, key, x)
 
-    monkeypatch.setattr(weak_folder.ArkFiles, "write", broken)
+    monkeypatch.setattr(class_folder.EstimateWriter, "write", broken)
     with pytest.raises(KeyboardInterrupt):
         infer(data)
-    monkeypatch.setattr(weak_folder.ArkFiles, "write", real)
+    monkeypatch.setattr(class_folder.EstimateWriter, "write", real)
     out = data.parents[1] / "inf"
     assert not (out / "spk1.scp").exists() and not (out / "spk1.00001.ark").exists()
     first = (out / "spk1.00000.ark").stat().st_mtime_ns
@@ -180,14 +181,14 @@ def test_refusals(data, infer, tmp_path):
 
 
 def test_an_archive_that_was_taken_away_is_made_anew(data, infer, monkeypatch):
-    real = weak_folder.join_activity
+    real = class_folder.write_activity
 
-    def loses_one(parts, path):
+    def loses_one(path, activity):
         (path.parent / "spk2.00001.ark").unlink()
-        return real(parts, path)
+        return real(path, activity)
 
-    monkeypatch.setattr(weak_folder, "join_activity", loses_one)
-    with pytest.raises(DataError, match="spk2.00001.ark: was taken away"):
+    monkeypatch.setattr(class_folder, "write_activity", loses_one)
+    with pytest.raises(DataError, match="spk2.00001.ark: is missing or was changed"):
         infer(data)
-    monkeypatch.setattr(weak_folder, "join_activity", real)
+    monkeypatch.setattr(class_folder, "write_activity", real)
     assert list(read_scp(infer(data) / "spk2.scp")) == KEYS

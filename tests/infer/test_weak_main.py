@@ -9,19 +9,21 @@ import soundfile
 import torch
 import yaml
 from standin import noise
-from weak_standin import CLASSES, WeakStandIn
+from weak_standin import CLASSES, WeakStandIn, build_weak_standin
 
 from espnet2_ext.audio.read import read_audio, read_scp
-from espnet2_ext.bin import weak_inference, weak_pack
+from espnet2_ext.bin import weak_inference
 from espnet2_ext.cli import main as cli
-from espnet2_ext.infer import bundle
+from espnet2_ext.cli.infer import weak_pack
+from espnet2_ext.infer import weights
+from espnet2_ext.infer.bundle import read_bundle
 from espnet2_ext.infer.class_separator import WeakSeparator
-from espnet2_ext.infer.weak_bundle import pack_weak
+from espnet2_ext.infer.pack import pack_experiment
 
 
 @pytest.fixture
 def exp(tmp_path, monkeypatch):
-    monkeypatch.setitem(bundle.TASKS, "weak", "weak_standin:WeakStandInTask")
+    monkeypatch.setattr(weights, "build_model", build_weak_standin)
     path = tmp_path / "exp" / "weak_toy_frame"
     path.mkdir(parents=True)
     conf = {"label_type": "frame", "classifier": "rnn", "model_conf": {"residual": True}}
@@ -109,7 +111,7 @@ def test_plain_messages(ext, exp, wav, capsys, tmp_path):
 def test_a_bundle_separates_folders_too(ext, exp, wav, tmp_path):
     wav("mix.wav", noise(0.5, 16000))
     (tmp_path / "wav.scp").write_text(f"k {tmp_path / 'mix.wav'}\n")
-    weak_pack.main([str(exp), "--test_set", "test"])
+    weak_pack([str(exp), "--test_set", "test"])
     weak_inference.main(
         [
             "--bundle",
@@ -126,15 +128,15 @@ def test_a_bundle_separates_folders_too(ext, exp, wav, tmp_path):
 
 
 def test_packed_with_its_scores_and_only_once(exp):
-    weak_pack.main([str(exp), "--test_set", "test"])
+    weak_pack([str(exp), "--test_set", "test"])
     out = exp / "weak_toy_frame.zip"
-    info = bundle.read_bundle(out).info
+    info = read_bundle(out).info
     assert info["results"]["test"] == {
         "mixtures": 7,
         "table_hash": "abc",
         "si_sdr_gain": {"bell": 6.79, "dog": None, "overall": 6.79},
     }
     before = out.stat().st_mtime_ns
-    weak_pack.main([str(exp), "--test_set", "test"])
+    weak_pack([str(exp), "--test_set", "test"])
     assert out.stat().st_mtime_ns == before
-    assert pack_weak(exp, "valid.loss.best.pth", [], out)
+    assert pack_experiment(exp, exp / "valid.loss.best.pth", {}, out)

@@ -6,11 +6,11 @@ import soundfile
 import torch
 import yaml
 from standin import noise
-from weak_standin import CLASSES, WeakStandIn
+from weak_standin import CLASSES, WeakStandIn, build_weak_standin
 
 from espnet2_ext.audio.streams import ArraySource
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer import bundle
+from espnet2_ext.infer import weights
 from espnet2_ext.infer.class_separator import WeakSeparator, windows
 
 
@@ -92,7 +92,7 @@ def test_refusals(separator):
 
 @pytest.fixture
 def exp(tmp_path, monkeypatch):
-    monkeypatch.setitem(bundle.TASKS, "weak", "weak_standin:WeakStandInTask")
+    monkeypatch.setattr(weights, "build_model", build_weak_standin)
     conf = {"model_conf": {"seed": 3}, "classifier_file": "gone.pth"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(conf))
     model = WeakStandIn(seed=3)

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 from standin import noise
 
-from espnet2_ext.bin import qsep_describe, qsep_inference, qsep_scoring, report
+from espnet2_ext.bin import qsep_inference, qsep_scoring, report
 from espnet2_ext.cli import data as steps
+from espnet2_ext.cli.infer import qsep_describe
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 from espnet2_ext.data.tables import Label, file_digest
@@ -108,9 +109,7 @@ def test_a_bundle_is_scored_and_the_report_says_zero_shot(rendered, toy_bundle, 
         qsep_scoring.main(
             ["--data_dir", str(rendered), "--inference_dir", str(out), "--espnet_keys", "0", "--num_workers", "0"]
         )
-        qsep_describe.main(
-            ["--exp_dir", str(exp), "--bundle", str(toy_bundle), "--labels", str(rendered / "labels.tsv")]
-        )
+        qsep_describe(["--exp_dir", str(exp), "--bundle", str(toy_bundle), "--labels", str(rendered / "labels.tsv")])
         report.main(["--exp_dir", str(exp), "--inference_dir", str(out)])
 
     score()
@@ -148,11 +147,11 @@ def test_an_experiments_files_are_scored_too(rendered, exp, tmp_path):
     qsep_inference.main(["--output_dir", str(tmp_path / "a"), *run])
     qsep_inference.main(["--output_dir", str(tmp_path / "b"), "--no_tags", *run])
     assert (tmp_path / "a/self/tags.npz").exists() and not (tmp_path / "b/self/tags.npz").exists()
-    qsep_describe.main(["--exp_dir", str(tmp_path / "b"), "--labels", str(rendered / "labels.tsv"), *model])
+    qsep_describe(["--exp_dir", str(tmp_path / "b"), "--labels", str(rendered / "labels.tsv"), *model])
     about = json.loads((tmp_path / "b/model.json").read_text())
     assert about["zero_shot"] is None and "not known" in about["facts"]["zero-shot"]
     with pytest.raises(DataError, match="nothing.pth: no such file"):
-        qsep_describe.main(
+        qsep_describe(
             [
                 "--exp_dir",
                 str(tmp_path),

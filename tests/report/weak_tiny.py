@@ -7,8 +7,7 @@ import numpy as np
 from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, frame_activity
 from espnet2_ext.data.mixtures.event_table import write_table
-from espnet2_ext.data.outputs import join_activity, save_activity
-from espnet2_ext.infer.class_separator import Activity
+from espnet2_ext.data.outputs import Activity, write_activity
 
 FS, NUM, HOP, N_FFT, POOL = 16000, 12800, 128, 512, 4
 CLASSES = ["bell", "dog_bark", "wind"]
@@ -76,15 +75,16 @@ def write_outputs(path, sources: dict, leak: float, residual: bool = False, wron
         with FlacArkWriter(path, f"spk{s + 1}", FS, 24) as ark:
             for key, x in sources.items():
                 ark.write(key, x[s] + leak * (x.sum(0) - x[s]))
-    heard = []
+    frames, clips = [], []
     for n, mixture in enumerate(mixtures()):
         frame = frame_activity(mixture, 3, N_FFT, HOP)
         frame = np.pad(frame, ((0, -len(frame) % POOL), (0, 0))).reshape(-1, POOL, 3).max(1)
         clip = clip_activity(mixture, 3)
         frame, clip = (np.where(x > 0, 0.9, 0.9 if n < wrong else 0.2) for x in (frame, clip))
-        heard.append(Activity(frame.astype(np.float32), clip.astype(np.float32)))
-    told = {"outputs": outputs, "fs": FS, "hop": HOP, "n_fft": N_FFT, "time_pool": POOL, "clipped": 0, "archives": {}}
-    save_activity(path / "part", KEYS, heard, told)
-    told = join_activity([path / "part"], path / "activity.npz")
-    (path / "part").unlink()
-    (path / "about.json").write_text(json.dumps(told))
+        frames.append(frame.astype(np.float32))
+        clips.append(clip.astype(np.float32))
+    sizes = {"fs": FS, "hop": HOP, "n_fft": N_FFT, "time_pool": POOL}
+    indptr = np.cumsum([0, *map(len, frames)])
+    arrays = {"frame": np.concatenate(frames), "indptr": indptr, "clip": np.stack(clips)}
+    write_activity(path / "activity.npz", Activity(np.array(KEYS), classes=np.array(CLASSES), **arrays, **sizes))
+    (path / "about.json").write_text(json.dumps({"outputs": outputs, **sizes, "clipped": 0}))

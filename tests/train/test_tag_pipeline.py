@@ -10,14 +10,15 @@ import torch
 import yaml
 from tag_standin import FS, BandTagger, registered, tone, write_bank, write_tones
 
-from espnet2_ext.bin import tag_anchors, tag_inference, tag_report, tag_scoring
+from espnet2_ext.bin import tag_inference, tag_report, tag_scoring
+from espnet2_ext.cli.infer import tag_anchors
 from espnet2_ext.cli.train import tag_check, tag_train
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer import tag_bank as tag_bank_module
-from espnet2_ext.infer.tagger import Listener
+from espnet2_ext.infer import tagger
+from espnet2_ext.infer.tagger import TaggerInference
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +107,7 @@ def test_whole_pipeline_with_a_trained_tagger(banks, trained, tmp_path):
     best = model(trained, "valid.loss.best.pth")
     tag_inference.main(["--bank", str(banks[1].path), "--output_dir", str(tmp_path / "t"), *best])
     tag_scoring.main(["--bank", str(banks[1].path), "--tags_dir", str(tmp_path / "t")])
-    tag_anchors.main(["--bank", str(banks[0].path), "--out", str(tmp_path / "a.npz"), *best])
+    tag_anchors(["--bank", str(banks[0].path), "--out", str(tmp_path / "a.npz"), *best])
     scores = json.loads((tmp_path / "t/scores.json").read_text())
     assert 0 <= scores["map"] <= 1 and len(scores["classes"]) == 4 and scores["keys"] == 8
     AnchorTable(tmp_path / "a.npz").check(banks[0], 2 * FS)
@@ -155,8 +156,8 @@ def test_means_go_over_the_folds(tmp_path, capsys):
 
 
 def test_tagging_goes_on_where_it_was_stopped(banks, known, tmp_path, monkeypatch):
-    monkeypatch.setattr(tag_bank_module, "part_size", lambda clips: 3)
-    heard, hear = [], Listener.hear
+    monkeypatch.setattr(tagger, "part_size", lambda clips, most: 3)
+    heard, hear = [], TaggerInference.tag
 
     def stopping(self, waves):
         heard.append(len(waves))
@@ -164,7 +165,7 @@ def test_tagging_goes_on_where_it_was_stopped(banks, known, tmp_path, monkeypatc
             raise RuntimeError("stopped")
         return hear(self, waves)
 
-    monkeypatch.setattr(Listener, "hear", stopping)
+    monkeypatch.setattr(TaggerInference, "tag", stopping)
     args = ["--bank", str(banks[1].path), "--output_dir", str(tmp_path / "t"), *model(known)]
     args += ["--batch_size", "1"]
     with pytest.raises(RuntimeError, match="stopped"):
@@ -191,14 +192,14 @@ def test_anchors_are_where_the_tones_are(known, tmp_path, frames):
         shutil.copy(known / name, tmp_path)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     args = ["--bank", str(bank.path), "--out", str(tmp_path / "a.npz"), "--segment", "0.5"]
-    tag_anchors.main(args + model(tmp_path))
+    tag_anchors(args + model(tmp_path))
     table = AnchorTable(tmp_path / "a.npz")
     expected = {(0, 0): 2000, (0, 2): 10000, (1, 1): 6000, (2, 3): 0}
     assert {key: table(*key, 4000) for key in expected} == expected
     stamp = (tmp_path / "a.npz").stat().st_mtime_ns
-    tag_anchors.main(args + model(tmp_path))
+    tag_anchors(args + model(tmp_path))
     assert (tmp_path / "a.npz").stat().st_mtime_ns == stamp  # is there
-    tag_anchors.main([*args, *model(tmp_path), "--segment", "1"])
+    tag_anchors([*args, *model(tmp_path), "--segment", "1"])
     assert AnchorTable(tmp_path / "a.npz").num == FS and not list(tmp_path.glob("*.parts"))
 
 

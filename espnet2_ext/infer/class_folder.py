@@ -1,0 +1,203 @@
+"""Class separation of a data folder: `wav.scp` to `spk1.scp` ... `spkS.scp`.
+
+Output s is class s of the model, in every recording; nothing is permuted. Recordings may have any rate, length and
+number of channels, and keep them.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_ext.audio.streams import ArraySource, Source, measure, open_source
+from espnet2_ext.data.outputs import (
+    ARCHIVES,
+    Activity,
+    EstimateWriter,
+    Part,
+    Tags,
+    archive_sizes,
+    frames_of,
+    join_estimates,
+    joined,
+    remove_old,
+    tag_arrays,
+    write_activity,
+)
+from espnet2_ext.errors import DataError
+from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, WeakSeparator
+from espnet2_ext.infer.folder import (
+    HERE,
+    VERSION,
+    ModelFiles,
+    Workers,
+    check_batch_size,
+    end_job,
+    equal_lengths,
+    folder_digest,
+    part_size,
+    read_table,
+    run_job,
+    up_to_date,
+)
+from espnet2_ext.util.once import digest, write_record
+
+# A quiet class must not be rounded to silence, which has no SI-SDR and would leave the means.
+BITS = 24
+SHORT = 30.0  # seconds; longer recordings are handed out one by one
+
+
+def infer_class_folder(
+    data_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    model: ModelFiles,
+    *,
+    batch_size: int = 8,
+    chunk: float = CHUNK,
+    context: float = CONTEXT,
+    workers: Workers = HERE,
+) -> None:
+    """Separate every recording of a folder; outputs of the same model and data are kept.
+
+    Args:
+        data_dir: holds `wav.scp`.
+        batch_size: recordings of one length, not longer than a chunk, that go through together.
+        chunk, context: seconds, see `WeakSeparator.plan`.
+
+    Writes:
+        `spk1.scp` ... `spkS.scp` with archives (24-bit FLAC); `activity.npz`, where the model has a classifier;
+        `about.json`, with the outputs' names, last.
+
+    Raises:
+        DataError: no table, a recording that cannot be read; keys are named.
+    """
+    check_batch_size(batch_size)
+    data_dir, output_dir = Path(data_dir), Path(output_dir)
+    table = read_table(data_dir / "wav.scp")
+    key = {"digest": digest(VERSION, model.digest(), folder_digest(data_dir), table, chunk, context)}
+    about, parts_dir = output_dir / "about.json", output_dir / "parts"
+    if up_to_date(about, key, output_dir / "spk1.scp"):
+        return
+    remove_old(output_dir, r"about\.json|activity\.npz|spk\d+\.scp")
+    job = SeparateClasses(batch_size, chunk, context, str(output_dir))
+    items = archives_of(table)
+    parts = run_job(job, model, items, parts_dir, part_size=1, stamp=key, workers=workers, desc="separation")
+    facts = {k: v for k, v in parts[0].facts.items() if k != "archives"}
+    facts["clipped"] = sum(p.facts["clipped"] for p in parts)
+    if "frame" in parts[0].arrays:
+        write_activity(output_dir / "activity.npz", activity_of(parts, [key for _, rows in items for key, _ in rows]))
+    join_estimates(output_dir, list(table), parts, len(facts["outputs"]))
+    write_record(about, key, {"keys": len(table), **facts})
+    remove_old(output_dir, ARCHIVES, keep=parts)
+    end_job(parts_dir)
+
+
+def archives_of(table: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Number of each archive and what goes into it: (key, reference).
+
+    A 32nd of all recordings makes an archive; 8 to 64 short ones, or 1 to 4 long ones.
+    """
+    items = list(table.items())
+    first = _open(*items[0])
+    limits = (8, 64) if first.frames <= SHORT * first.fs else (1, 4)
+    size = part_size(len(items), *limits)
+    return [(f"{n // size:05d}", items[n : n + size]) for n in range(0, len(items), size)]
+
+
+def activity_of(parts: Sequence[Part], keys: Sequence[str]) -> Activity:
+    """Activity of all parts; `keys` in the order of their recordings."""
+    facts, clip = parts[0].facts, joined(parts, "clip")
+    sizes = {name: facts[name] for name in ("time_pool", "n_fft", "hop", "fs")}
+    classes = np.array(facts["outputs"][: clip.shape[1]])
+    return Activity(keys=np.array(keys), clip=clip, classes=classes, **frames_of(parts), **sizes)
+
+
+@dataclass(frozen=True)
+class SeparateClasses:
+    """Separate the recordings of one archive. The one item: number of the archive, (key, reference) of each."""
+
+    batch_size: int
+    chunk: float
+    context: float
+    out_dir: str
+
+    def answer(self, separator: WeakSeparator, items: Sequence[tuple[str, list]]) -> tuple[dict, dict]:
+        """See `folder.Job`."""
+        [(number, rows)] = items
+        plan = separator.plan(self.chunk, self.context)
+        keys = [key for key, _ in rows]
+        sources = [_open(key, ref) for key, ref in rows]
+        tags: list = [None] * len(rows)
+        with contextlib.ExitStack() as files:
+            writers = [
+                files.enter_context(EstimateWriter(self.out_dir, f"spk{s}.{number}", separator.fs, BITS))
+                for s in range(1, len(separator.outputs) + 1)
+            ]
+            waves = [_whole(source, separator, plan) for source in sources]
+            for group in equal_lengths(waves, self.batch_size):
+                if waves[group[0]].size:
+                    batch = np.stack([waves[i] for i in group])
+                    found = _batch(separator, batch, writers, [keys[i] for i in group])
+                else:
+                    found = [_stream(separator, sources[i], plan, writers, keys[i]) for i in group]
+                for i, one in zip(group, found):
+                    tags[i] = one
+        facts = {
+            "outputs": separator.outputs,
+            "fs": separator.fs,
+            "hop": separator.hop,
+            "n_fft": separator.n_fft,
+            "time_pool": separator.time_pool,
+            "clipped": sum(w.clipped for w in writers),
+            "archives": archive_sizes(writers),
+        }
+        return facts, tag_arrays(tags) if separator.tags else {}
+
+
+def _whole(source: Source, separator: WeakSeparator, plan: Plan) -> np.ndarray:
+    """The samples `[T]` of a recording that can go through as it is; of another one none."""
+    fits = isinstance(source, ArraySource) and source.channels == 1 and source.frames <= plan.core
+    return source.x[:, 0] if fits and source.fs == separator.fs else np.zeros(0)
+
+
+def _open(key: str, ref: str) -> Source:
+    """The recording, checked completely. Entries of archives and short files are held in memory."""
+    try:
+        source = open_source(ref)
+        if not isinstance(source, ArraySource) and source.frames <= SHORT * source.fs:
+            x = np.concatenate(list(source.blocks()))
+            source = ArraySource(x, source.fs, source.name)
+        measure(source)
+    except DataError as e:
+        raise DataError(f"key {key}: {e}") from e
+    return source
+
+
+def _batch(separator: WeakSeparator, waves: np.ndarray, writers: list, keys: list) -> list[Tags | None]:
+    """Separate whole recordings of one length `[B, T]`; a silent one gives silence."""
+    estimates = separator.separate_batch(waves)
+    estimates[~waves.any(1)] = 0
+    for key, outs in zip(keys, estimates):
+        for writer, est in zip(writers, outs):
+            writer.write(key, est)
+    return separator.classify_batch(waves) if separator.tags else [None] * len(keys)
+
+
+def _stream(separator: WeakSeparator, source: Source, plan: Plan, writers: list, key: str) -> Tags | None:
+    """Separate one recording chunk by chunk, through files beside the archives."""
+    with tempfile.TemporaryDirectory(dir=writers[0].ark.parent, prefix=".tmp-") as folder:
+        files = [Path(folder) / f"{s}.flac" for s in range(len(writers))]
+        try:
+            done = separator.separate_to(source, files, plan=plan, subtype=f"PCM_{BITS}")
+            tags = separator.classify(source, plan) if separator.tags else None
+        except DataError as e:
+            raise DataError(f"key {key}: {e}") from e
+        writers[0].clipped += bool(done.clipped)
+        for writer, file in zip(writers, files):
+            writer.add(key, file)
+    return tags

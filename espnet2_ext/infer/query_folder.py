@@ -1,0 +1,287 @@
+"""Query separation of a data folder.
+
+A rendered test folder (see `data.mixtures.folder`) is answered as scoring wants it: each protocol (which query) and
+each pass (which input) in a folder of its own, in archives of FLAC. A user's own folder with `wav.scp` and
+`enroll_spk1.scp`, ESPnet's names, gives `spk1.scp` and sound files.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
+from espnet2_ext.data.outputs import (
+    ARCHIVES,
+    INPUTS,
+    PROTOCOLS,
+    archive_sizes,
+    join_estimates,
+    joined,
+    read_queries,
+    remove_old,
+    write_queries,
+    write_tags,
+)
+from espnet2_ext.data.tables import read_labels
+from espnet2_ext.errors import DataError
+from espnet2_ext.infer.folder import (
+    HERE,
+    VERSION,
+    ModelFiles,
+    Workers,
+    check_batch_size,
+    end_job,
+    equal_lengths,
+    folder_digest,
+    part_size,
+    read_table,
+    run_job,
+    up_to_date,
+)
+from espnet2_ext.infer.own_folder import infer_own_folder
+from espnet2_ext.util.once import digest, made, write_record
+
+
+def infer_folder(
+    data_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    model: ModelFiles,
+    *,
+    protocols: Sequence[str] = PROTOCOLS,
+    passes: Sequence[str] = tuple(INPUTS),
+    batch_size: int = 8,
+    tags: bool = True,
+    workers: Workers = HERE,
+) -> None:
+    """Answer every key of a data folder; outputs of the same model and data are kept.
+
+    Args:
+        data_dir: a rendered folder, or one with `wav.scp` and `enroll_spk1.scp`.
+        protocols, passes: for a rendered folder: names of PROTOCOLS and INPUTS.
+        batch_size: clips of one length that go through the network together.
+        tags: write tags, unless the model's own list of classes differs from the folder's.
+
+    Writes:
+        `PROTOCOL/PASS/spk1.scp` with its archives; `PROTOCOL/queries.npz`; `self/tags.npz` (of the target clip) when
+        the model tags the folder's classes. Or `spk1.scp` and `wavs/KEY.wav`.
+
+    Raises:
+        DataError: an unknown name, a missing table, a sound that cannot be read; keys are named.
+    """
+    data_dir, output_dir = Path(data_dir), Path(output_dir)
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: no such folder")
+    if not any((data_dir / f"enroll_{p}.scp").exists() for p in PROTOCOLS):
+        infer_own_folder(data_dir, output_dir, model, workers)
+        return
+    for what, names, known in (("protocol", protocols, PROTOCOLS), ("pass", passes, INPUTS)):
+        for name in names:
+            if name not in known:
+                raise DataError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    check_batch_size(batch_size)
+    stamp = [VERSION, model.digest(), folder_digest(data_dir)]
+    inputs = {p: read_table(data_dir / INPUTS[p]) for p in passes}
+    enrolls = _queries_of(data_dir, protocols)
+    embed = EmbedQueries(batch_size, _classes_of(data_dir) if tags else None, bool(model.bundle))
+    _embed_protocols(output_dir, enrolls, stamp, embed, model, workers)
+    _separate_passes(output_dir, enrolls, inputs, stamp, AnswerQueries(batch_size), model, workers)
+
+
+def _queries_of(data_dir: Path, protocols: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Protocol to key to query; a protocol without any is left out."""
+    tables = {p: read_scp(data_dir / f"enroll_{p}.scp") for p in protocols}
+    for protocol in [p for p, table in tables.items() if not table]:
+        logging.warning("%s: no key has a query, protocol %s is left out", data_dir, protocol)
+        del tables[protocol]
+    if not tables:
+        raise DataError(f"{data_dir}: holds no query for any of the protocols asked for")
+    return tables
+
+
+def _classes_of(data_dir: Path) -> list[str]:
+    """Identifiers of the classes of a rendered folder; empty where it has no table of them."""
+    table = data_dir / "labels.tsv"
+    return [label.mid for label in read_labels(table)] if table.exists() else []
+
+
+# ---- queries -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EmbedQueries:
+    """Embed queries (key, reference): `embedding` `[N, E]` and, where they are tags of the folder's classes,
+    `clipwise` `[N, K]`.
+
+    classes: of the folder, empty where it names none; None: no tags. A model of other classes gives no `clipwise`,
+    nor does a bundle that names none: of what would its tags be?
+    """
+
+    batch_size: int
+    classes: list[str] | None
+    from_bundle: bool
+
+    def answer(self, separator, items: Sequence[tuple[str, str]]) -> tuple[dict, dict]:
+        """See `folder.Job`."""
+        own = [label.mid for label in separator.classes]
+        known = own or self.from_bundle
+        tags = self.classes is not None and (own == self.classes or not (self.classes and known))
+        waves = [_read_query(key, ref, separator.fs) for key, ref in items]
+        rows: list = [None] * len(items)
+        for group in equal_lengths(waves, self.batch_size):
+            embedding, logits = separator.embed_batch(np.stack([waves[i] for i in group]))
+            for at, i in enumerate(group):
+                if not np.isfinite(embedding[at]).all():
+                    raise DataError(f"key {items[i][0]}: {items[i][1]}: the embedding is not finite")
+                rows[i] = embedding[at], None if logits is None else logits[at]
+        arrays = {"embedding": np.stack([r[0] for r in rows])}
+        if tags and rows[0][1] is not None:
+            arrays["clipwise"] = 1 / (1 + np.exp(-np.stack([r[1] for r in rows]).clip(-80, 80)))
+        return {}, arrays
+
+
+def _read_query(key: str, ref: str, fs: int) -> np.ndarray:
+    """Mono sound `[T]` at the model's rate."""
+    try:
+        x = read_mono(ref, fs)
+    except DataError as e:
+        raise DataError(f"key {key}: {e}") from e
+    if not len(x):
+        raise DataError(f"key {key}: {ref}: holds no sound (0 samples)")
+    return x
+
+
+def _embed_protocols(
+    output_dir: Path, enrolls: dict[str, dict], stamp: list, job: EmbedQueries, model: ModelFiles, workers: Workers
+) -> None:
+    """Make `PROTOCOL/queries.npz` and `self/tags.npz` where they are missing, in one run for all protocols."""
+    what = "queries" if job.classes is not None else "queries alone"
+    keys = {p: {"digest": digest(what, *stamp, table)} for p, table in enrolls.items()}
+    marks = {p: output_dir / p / "queries.json" for p in enrolls}
+    todo = [p for p in enrolls if not made(marks[p], keys[p], [marks[p].with_suffix(".npz")])]
+    items = [(key, ref) for p in todo for key, ref in enrolls[p].items()]
+    if not items:
+        return
+    for protocol in todo:
+        marks[protocol].unlink(missing_ok=True)
+    parts_dir = output_dir / "queries.parts"
+    size = part_size(len(items))
+    parts = run_job(job, model, items, parts_dir, part_size=size, stamp=stamp, workers=workers, desc="queries")
+    arrays = {name: joined(parts, name) for name in parts[0].arrays}
+    for protocol in todo:
+        names, n = list(enrolls[protocol]), len(enrolls[protocol])
+        own, arrays = ({k: v[s] for k, v in arrays.items()} for s in (slice(n), slice(n, None)))
+        write_queries(marks[protocol].with_suffix(".npz"), names, own["embedding"])
+        tags = output_dir / protocol / "tags.npz"
+        tags.unlink(missing_ok=True)
+        if protocol == "self" and "clipwise" in own:  # where the query is the target itself
+            write_tags(tags, names, own["clipwise"])
+        write_record(marks[protocol], keys[protocol])
+    end_job(parts_dir)
+
+
+# ---- passes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AnswerQueries:
+    """Separate the clips of one archive, each by its query.
+
+    The one item: folder and name of the archive, the protocol's `queries.npz`, and (key, input, row of its query) of
+    each clip.
+    """
+
+    batch_size: int
+
+    def answer(self, separator, items: Sequence[tuple[str, str, str, list]]) -> tuple[dict, dict]:
+        """See `folder.Job`."""
+        [(out_dir, name, queries, clips)] = items
+        vectors = read_queries(Path(queries))[1][[row for *_, row in clips]]
+        mixes = [_read_mix(key, ref) for key, ref, _ in clips]
+        fs = mixes[0][1]
+        for (key, ref, _), (_, other) in zip(clips, mixes):
+            if other != fs:
+                raise DataError(f"key {key}: {ref}: has {other} Hz, the clips before it {fs} Hz")
+        outs = self._separate(separator, [x for x, _ in mixes], fs, vectors)
+        # A clean input comes back so nearly unchanged that 16 bits would round the difference away.
+        bits = 24 if Path(out_dir).name == "clean" else 16
+        with FlacArkWriter(out_dir, name, fs, bits) as archive:
+            for (key, _, _), est in zip(clips, outs):
+                archive.write(key, est)
+        facts = {"keys": len(clips), "fs": fs, "clipped": archive.clipped, "archives": archive_sizes([archive])}
+        return facts, {}
+
+    def _separate(self, separator, waves: list[np.ndarray], fs: int, vectors: np.ndarray) -> list[np.ndarray]:
+        """Estimates of `waves`, each with its row of `vectors`, in their order."""
+        longest = separator.plan().core
+        outs: list = [None] * len(waves)
+        for group in equal_lengths(waves, self.batch_size):
+            shape = waves[group[0]].shape
+            if fs == separator.fs and len(shape) == 1 and shape[0] <= longest:
+                est = separator.separate_batch(np.stack([waves[i] for i in group]), vectors[group])
+            else:  # another rate, several channels, or long: one by one, in chunks
+                est = [separator.separate(waves[i], fs, vectors[[i]])[0] for i in group]
+            for i, e in zip(group, est):
+                outs[i] = e
+        return outs
+
+
+def _read_mix(key: str, ref: str) -> tuple[np.ndarray, int]:
+    try:
+        x, fs = read_audio(ref)
+    except DataError as e:
+        raise DataError(f"key {key}: {e}") from e
+    if not len(x) or not np.isfinite(x).all():
+        raise DataError(f"key {key}: {ref}: " + ("holds NaN or infinity" if len(x) else "holds no sound (0 samples)"))
+    return (x[:, 0] if x.shape[1] == 1 else x), fs
+
+
+def _separate_passes(
+    output_dir: Path,
+    enrolls: dict[str, dict],
+    inputs: dict[str, dict],
+    stamp: list,
+    job: AnswerQueries,
+    model: ModelFiles,
+    workers: Workers,
+) -> None:
+    """Make `PROTOCOL/PASS/spk1.scp` where it is missing, in one run for all."""
+    items, todo = [], []
+    for (protocol, enroll), (name, table) in product(enrolls.items(), inputs.items()):
+        out = output_dir / protocol / name
+        key = {"digest": digest("pass", *stamp, enroll, table)}
+        if up_to_date(out / "about.json", key, out / "spk1.scp"):
+            continue
+        remove_old(out, r"about\.json|spk1\.scp")
+        archives = _archives(out, table, enroll)
+        todo.append((out, key, len(items), archives))
+        queries = str(out.parent / "queries.npz")
+        items += [(str(out), f"spk1.{n:05d}", queries, rows) for n, rows in enumerate(archives)]
+    if not items:
+        return
+    parts_dir = output_dir / "parts"
+    every = run_job(job, model, items, parts_dir, part_size=1, stamp=stamp, workers=workers, desc="separation")
+    for out, key, first, archives in todo:
+        parts = every[first : first + len(archives)]
+        join_estimates(out, [key for rows in archives for key, *_ in rows], parts)
+        total = {name: sum(p.facts[name] for p in parts) for name in ("keys", "clipped")}
+        write_record(out / "about.json", key, {"fs": parts[0].facts["fs"], **total})
+    for out, _, first, archives in todo:
+        remove_old(out, ARCHIVES, keep=every[first : first + len(archives)])
+    end_job(parts_dir)
+
+
+def _archives(out: Path, table: dict[str, str], enroll: dict[str, str]) -> list[list[tuple]]:
+    """(key, input, row of its query) of each archive; keys without a query are left out."""
+    at = {key: row for row, key in enumerate(enroll)}
+    rows = [(key, ref, at[key]) for key, ref in table.items() if key in at]
+    if not rows:
+        raise DataError(f"{out}: no key of the inputs has a query")
+    if len(rows) < len(table):
+        logging.warning("%s: %d of %d keys have no query and are left out", out, len(table) - len(rows), len(table))
+    size = part_size(len(rows))
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
