@@ -24,15 +24,13 @@ from espnet2_ext.infer.stream import Done, Resampler, separate_array, separate_f
 from espnet2_ext.infer.weights import finite, model_of_bundle, model_of_exp, pick_device
 
 CHUNK, CONTEXT = 60.0, 5.0  # seconds
-GRID = 128  # frames, at least, between the places where a chunk may start
 
 
 class WeakSeparator:
     """Separation into the classes that one model knows.
 
     Args:
-        model: with the interface of `ESPnetWeakLabelModel`: `fs`, `hop`, `class_names`,
-            `residual`, `classifier`, `separate`, `classify`.
+        model: see `core.models.class_separator.ClassSeparator`.
         device: `auto`, or a name that PyTorch knows.
         info: what is known of the model; `path` is what messages call it.
 
@@ -41,19 +39,17 @@ class WeakSeparator:
 
     def __init__(self, model: nn.Module, device: str = "auto", info: dict | None = None):
         self.info = {"path": "the model", **(info or {})}
-        if getattr(model, "part", "separator") != "separator":
+        if model.part != "separator":
             raise BundleError(
                 f"{self.info['path']}: is a classifier alone, it separates nothing; give the experiment of a separator"
             )
         self.device = pick_device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self.fs, self.hop = int(model.fs), int(model.hop)
+        self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
+        self.time_pool, self.n_fft = int(model.time_pool), int(model.n_fft)
         self.classes = list(model.class_names)
         self.outputs = [*self.classes, *([RESIDUAL] if model.residual else [])]
-        self.tags = getattr(model, "classifier", None) is not None
-        self.time_pool = int(getattr(model.classifier, "time_pool", 1)) if self.tags else 1
-        stfts = (getattr(model, name, None) for name in ("encoder", "stft"))
-        self.n_fft = next((int(s.n_fft) for s in stfts if hasattr(s, "n_fft")), 4 * self.hop)
+        self.tags = model.classifier is not None
 
     @classmethod
     def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "WeakSeparator":
@@ -73,8 +69,7 @@ class WeakSeparator:
 
     def plan(self, chunk: float = CHUNK, context: float = CONTEXT) -> Plan:
         """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
-        grid = self.hop * self.time_pool * -(-GRID // self.time_pool)
-        return Plan.make(self.fs, grid, self.hop, chunk, context)
+        return Plan.make(self.fs, self.grid, self.hop, chunk, context)
 
     # ---- separation ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from espnet2_ext.data.tables import Label, read_labels, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import FORMAT, parse_labels, read_bytes, read_config
 from espnet2_ext.infer.weights import check_classes, filled_model, model_of_exp
+from espnet2_ext.registry import plugins_of
 from espnet2_ext.util.files import atomic_path
 from espnet2_ext.util.once import digest, file_digest
 
@@ -228,6 +229,8 @@ def _write(out: str | Path, model: nn.Module, config: bytes, labels: bytes, info
         "versions": {"espnet2_ext": __version__, **_versions()},
     }
     kept = {k: v for k, v in yaml.safe_load(config).items() if k not in PLACES}
+    if plugins := plugins_of(kept):
+        info["plugins"] = plugins
     versions = {k: v for k, v in info["versions"].items() if k != "espnet2_ext"}
     members = {
         "meta.yaml": _dump({**META, "timestamp": time.time(), "python": sys.version, **versions}),

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.build import build_model
 from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.data.tables import Label
-from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import OpenBundle, parse_labels, read_bytes, read_config
 
 SHOWN = 3  # keys of a kind that a message lists
@@ -39,7 +40,11 @@ def pick_device(name: str) -> torch.device:
 def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
     """The model of a bundle with its weights. Raises a BundleError where they do not fit or it is for another task."""
     bundle.require(task)
-    return filled_model(bundle.config, bundle.state, task, bundle.path)
+    try:
+        return filled_model(bundle.config, bundle.state, task, bundle.path)
+    except PluginError as e:
+        needs = ", ".join(bundle.info.get("plugins", []))
+        raise PluginError(f"{e} (the bundle needs {needs})" if needs else str(e)) from e
 
 
 def model_of_exp(train_config: str | Path, model_file: str | Path, task: str) -> nn.Module:
@@ -51,7 +56,8 @@ def model_of_exp(train_config: str | Path, model_file: str | Path, task: str) ->
     Raises:
         BundleError: a missing or broken file; a configuration that does not build; weights of another model.
     """
-    return filled_model(read_config(train_config), lambda: read_weights(model_file), task, str(model_file))
+    config = read_config(train_config)
+    return filled_model(config, lambda: read_weights(model_file), task, str(model_file), trusted=True)
 
 
 def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> list[Label]:
@@ -61,28 +67,17 @@ def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> l
     return [] if labels is None else parse_labels(read_bytes(labels), str(labels))
 
 
-def filled_model(config: dict, load: Callable[[], dict[str, Tensor]], task: str, where: str) -> nn.Module:
-    """Build the model that `config` describes and `fill` it with what `load` returns."""
+def filled_model(
+    config: dict, load: Callable[[], dict[str, Tensor]], task: str, where: str, trusted: bool = False
+) -> nn.Module:
+    """Build the model that `config` describes and `fill` it with what `load` returns; `trusted`: see `build_model`."""
     try:
-        model = build_model(config, task)
+        model = build_model(config, task, trusted)
+    except PluginError as e:
+        raise PluginError(f"{where}: {e}") from e
     except (AttributeError, TypeError, ValueError, KeyError) as e:
         raise BundleError(f"{where}: its configuration does not build a {task} model: {e}") from e
     fill(model, load, where)
-    return model
-
-
-def build_model(config: dict, task: str) -> nn.Module:
-    """The model of a configuration."""
-    import argparse
-    import importlib
-
-    tasks = {"qsep": ("qsep", "QSepTask"), "weak": ("weak", "WeakLabelTask"), "tag": ("tagging", "TaggingTask")}
-    module, name = tasks[task]
-    task_class = getattr(importlib.import_module(f"espnet2_ext.tasks.{module}"), name)
-    model = task_class.build_model(argparse.Namespace(**config))
-    if task == "qsep":
-        type(model).query_dim = property(lambda self: self.listener.query_dim)
-        type(model).num_classes = property(lambda self: self.listener.num_classes)
     return model
 
 

@@ -44,7 +44,7 @@ class WeakStandIn(nn.Module):
         self.fs, self.hop, self.residual, self.part = fs, hop, residual, part
         self.class_names = list(class_names)
         self.num_spk = len(class_names) + residual
-        self.n_fft = 4 * hop
+        self.n_fft, self.time_pool, self.grid = 4 * hop, time_pool if tags else 1, 128 * hop
         self.classifier = Classifier(len(class_names), time_pool) if tags else None
         gen = torch.Generator().manual_seed(seed)
         bins = self.n_fft // 2 + 1
