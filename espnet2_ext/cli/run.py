@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import platform
 import sys
 from collections.abc import Callable
 
@@ -11,6 +12,11 @@ from espnet2_ext.errors import DataError
 
 # malloc.h of glibc: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
 _MALLOPT = {-4: 0, -1: 2**31 - 1, -2: 2**26, -8: 1}
+
+
+ASTEROID = ("asteroid", "asteroid_filterbanks", "pytorch_lightning")
+PACKAGES = {"espnet2": "espnet", "yaml": "pyyaml", "pytorch_lightning": "pytorch-lightning", "sklearn": "scikit-learn"}
+OPTIONAL = {"h5py", "dask", "distributed", "dask_jobqueue"}  # extras of setup.py
 
 
 def keep_memory() -> None:
@@ -31,17 +37,34 @@ def keep_memory() -> None:
 def run(main: Callable) -> None:
     """Run `main()`; end with a plain message and a status other than zero when it fails.
 
-    A `DataError` or an `OSError` (a missing file, a full disk) is the user's to mend: its text
-    alone is printed, status 1. Ctrl-C ends with 130. Anything else is a fault of ours and keeps
-    its traceback.
+    A `DataError`, an `OSError` (a missing file, a full disk) or a package that is not installed is the
+    user's to mend: a plain message is printed, status 1. Ctrl-C ends with 130. Anything else is an error
+    of this program and keeps its traceback.
     """
     keep_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     try:
         main()
     except KeyboardInterrupt:
-        print("stopped; start the same command again to go on", file=sys.stderr)
+        print("stopped; run again to resume", file=sys.stderr)
         os._exit(130)  # worker processes are left to the pools' own clean-up at their parent's end
     except (DataError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as e:
+        top = (e.name or "").partition(".")[0]
+        if top in ("", "espnet2_ext"):
+            raise
+        print(f"error: {missing_package(top)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def missing_package(module: str) -> str:
+    """What to tell a user without the package of `module`."""
+    package = PACKAGES.get(module, module)
+    text = f"this command needs the package {package}, which is not installed"
+    if package in OPTIONAL:
+        return f"{text}: pip install {package}"
+    old = f" (ESPnet needs Python 3.12 or 3.13, this is {platform.python_version()})"
+    needs_more = sys.version_info < (3, 12) and module in ("espnet2", "torchaudio", *ASTEROID)
+    return f"{text}; `pip install espnet2_ext` without --no-deps installs it{old if needs_more else ''}"

@@ -145,7 +145,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_worker(tmp_path):
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: len(list((tmp_path / "p").glob("0*"))) >= 2)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
-    assert "start the same command again" in child.communicate(timeout=300)[1]
+    assert "run again to resume" in child.communicate(timeout=300)[1]
     assert child.returncode == 130
     pids = {int(p.read_text() or 0) for p in tmp_path.glob("log-*")}
     wait_for(lambda: not any(pid and Path(f"/proc/{pid}").exists() for pid in pids))
