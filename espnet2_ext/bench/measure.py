@@ -2,13 +2,14 @@
 
 import contextlib
 import math
+import operator
 import os
 import platform
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 Call = Callable[[], object]
+Cell = Callable[[dict], object]
+Columns = dict[str, Cell]  # of a printed table: what stands above a column, and its cell of a row
 QUIET = 0.25  # cores that others may take while a call is timed
 
 
@@ -170,7 +173,34 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def markdown(header: list[str], rows: list[list]) -> str:
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def at(*keys: str) -> Cell:
+    """The cell of a row's value at nested keys; None where there is none."""
+
+    def cell(row: dict) -> object:
+        for key in keys:
+            row = row.get(key) if isinstance(row, dict) else None
+        return row
+
+    return cell
+
+
+def listed(*names: str) -> Columns:
+    """Columns of rows that are lists."""
+    return {name: operator.itemgetter(i) for i, name in enumerate(names)}
+
+
+def lost(row: dict) -> float | None:
+    """The most cores that others kept from a call of a row's `time`."""
+    return max((t["lost"] for t in row.get("time", {}).values()), default=None)
+
+
+TIMES: Columns = {"s": at("s"), "lowest": at("low"), "highest": at("high"), "cores lost": at("lost")}
+
+
+def markdown(columns: Columns, rows: Iterable[dict]) -> str:
     """A table; floats with three significant digits, None as a dash."""
 
     def show(x) -> str:
@@ -180,5 +210,12 @@ def markdown(header: list[str], rows: list[list]) -> str:
             return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
         return str(x)
 
-    lines = [header, ["---"] * len(header), *rows]
+    lines = [list(columns), ["---"] * len(columns), *([cell(row) for cell in columns.values()] for row in rows)]
     return "\n".join("| " + " | ".join(map(show, line)) + " |" for line in lines)
+
+
+def not_valid(times: Iterable[dict]) -> list[str]:
+    """A line that says so where others took cores while one of the times was measured."""
+    most = max((t["lost"] for t in times), default=0.0)
+    text = f"NOT VALID: other processes took up to {most:.1f} cores meanwhile; measure again when the machine is quiet."
+    return [text] if most > QUIET else []

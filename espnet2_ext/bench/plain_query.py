@@ -1,4 +1,4 @@
-"""The two-network route, written plainly: the yardstick of the benchmark, never trained here.
+"""The two-network route, written plainly: the yardstick of the benchmark, never trained here; CaRE-SEP against it.
 
 ST-SED-SEP (Chen et al., "Zero-shot audio source separation through query-based learning from
 weakly-labeled data", AAAI 2022): the tagger HTS-AT (Chen et al., ICASSP 2022) makes the query's
@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet2_ext.bench.configs import Options, build, name_of, noise
+from espnet2_ext.bench.measure import TIMES, Columns, at, gflop, interleaved, not_valid, parameters
+from espnet2_ext.bench.query import ANCHOR, passes
+
 FS = 32000
+WINDOW = 8  # of HTS-AT, in tokens
+ROUTE_TARGET, TAGGER_TARGET = 0.1, 2.5  # of the two-network route, and of HTS-AT 96-d on 10 s
+TARGET_WIDTH = 768  # the query's width for which the targets are set
+PASSES = {"mask": ("mask", "clip"), "embed": ("embedding", "clip"), "embed_anchor": ("embedding", "anchor")}
 
 
 def mel_filters(bins: int = 513, bands: int = 64, low: float = 50.0, high: float = 14000.0) -> Tensor:
@@ -107,14 +115,7 @@ class HTSAT(nn.Module):
     Any clip is stretched to 1024 log-mel frames, folded to one image of 256 x 256.
     """
 
-    def __init__(
-        self,
-        dim: int = 96,
-        depths: tuple = (2, 2, 6, 2),
-        heads: tuple = (4, 8, 16, 32),
-        window: int = 8,
-        num_classes: int = 527,
-    ):
+    def __init__(self, dim: int = 96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32), num_classes: int = 527):
         super().__init__()
         self.register_buffer("mel", mel_filters())
         self.register_buffer("hann", torch.hann_window(1024))
@@ -123,7 +124,7 @@ class HTSAT(nn.Module):
         layers = []
         for i, (depth, head) in enumerate(zip(depths, heads)):
             size = 64 >> i
-            layers += [PlainSwinBlock(dim << i, head, window, size, j % 2 == 1) for j in range(depth)]
+            layers += [PlainSwinBlock(dim << i, head, WINDOW, size, j % 2 == 1) for j in range(depth)]
             layers += [PlainMerge(dim << i)] if i < len(depths) - 1 else []
         self.layers, self.norm = nn.Sequential(*layers), nn.LayerNorm(8 * dim)
         self.head = nn.Conv2d(8 * dim, num_classes, (2, 3), padding=(0, 1))
@@ -208,3 +209,92 @@ class QueryUNet(nn.Module):
         spec = torch.stft(wave, 2048, 320, window=self.hann, return_complex=True)
         mask = self.mask(spec.abs(), query)
         return torch.istft(spec * mask, 2048, 320, window=self.hann, length=wave.shape[-1])
+
+
+# ---- CaRE-SEP against them ---------------------------------------------------------------------
+
+
+def compare(paths: list, options: Options) -> dict:
+    """Time each model's passes and the plain networks', one call of each in every turn.
+
+    Returns:
+        `plain`: a row for each plain network and clip length (`parameters_m`, `gflop`, times as in
+        `interleaved`); `models`: for each YAML, its query's width and the times of its passes.
+    """
+    device = options.start()
+    models = {name_of(path): build(path, device)[0] for path in paths}
+    with torch.no_grad():
+        nets, calls = plain_calls(options.seconds, device)
+        plain = {key: {"parameters_m": parameters(nets[key[0]]), "gflop": gflop(call)} for key, call in calls.items()}
+        for name, model in models.items():
+            calls |= {(name, key): call for key, call in passes(model, options.seconds, device).items()}
+        took = interleaved(calls, options.repeats, device)
+    rows = {
+        name: {"width": model.query_dim, **{key: took[name, key] for key in PASSES}} for name, model in models.items()
+    }
+    plain = {" ".join(key): row | took[key] for key, row in plain.items()}
+    return {"seconds": options.seconds, "models": rows, "plain": plain}
+
+
+def plain_calls(seconds: float, device: torch.device) -> tuple[dict, dict]:
+    """The plain networks by name, and their calls by (name, `clip` or `anchor`)."""
+    torch.manual_seed(0)
+    nets = {"HTS-AT 96-d": HTSAT(96), "HTS-AT 256-d": HTSAT(256), "U-Net": QueryUNet()}
+    nets = {name: net.to(device).eval() for name, net in nets.items()}
+    clip, anchor = noise(1, seconds, FS, device), noise(1, ANCHOR, FS, device)
+    query = torch.zeros(1, 2048, device=device)
+    calls = {
+        (name, length): lambda net=nets[name], x=x: net(x)
+        for name in ("HTS-AT 96-d", "HTS-AT 256-d")
+        for length, x in (("clip", clip), ("anchor", anchor))
+    }
+    calls["U-Net", "clip"] = lambda: nets["U-Net"](clip, query)
+    return nets, calls
+
+
+def verdicts(result: dict) -> list[str]:
+    """Lines that say how the models compare, and for CaRE-SEP 768 which targets are met."""
+    length, plain = f"{result['seconds']:g} s", {k: v["s"] for k, v in result["plain"].items()}
+    tagger, unet = plain["HTS-AT 96-d clip"], plain["U-Net clip"]
+    lines = []
+    for name, row in result["models"].items():
+        mask = row["mask"]["s"]
+        asked = {
+            f"a query of {length}": ("embed", plain["HTS-AT 256-d clip"]),
+            f"an anchor of {ANCHOR:g} s": ("embed_anchor", plain["HTS-AT 256-d anchor"]),
+            "an embedding at hand": (None, 0.0),
+        }
+        for query, (key, other) in asked.items():
+            embed = row[key]["s"] if key else 0.0
+            ours, route = embed + mask, other + unet
+            parts = f" (embedding {embed:.3f} + mask {mask:.3f})" if key else " (mask pass alone)"
+            theirs = f" (embedding {other:.3f} + U-Net {unet:.3f})" if key else " (U-Net alone)"
+            line = (
+                f"{name} answers {query} on {length} in {ours:.3f} s{parts}; two-network route {route:.3f} s{theirs}: "
+                f"ratio 1/{route / ours:.1f}; HTS-AT 96-d {tagger:.3f} s: ratio {ours / tagger:.2f}."
+            )
+            if row["width"] == TARGET_WIDTH:
+                line += (
+                    f" Targets: at most 1/{1 / ROUTE_TARGET:g} of the route {_met(ours / route, ROUTE_TARGET)}; "
+                    f"at most {TAGGER_TARGET} x HTS-AT 96-d {_met(ours / tagger, TAGGER_TARGET)}."
+                )
+            lines.append(line)
+    times = [row[key] for row in result["models"].values() for key in PASSES]
+    return lines + not_valid([*result["plain"].values(), *times])
+
+
+def _met(ratio: float, target: float) -> str:
+    return "MET" if ratio <= target else "MISSED"
+
+
+AGAINST: Columns = {"network": at("name"), "M param.": at("parameters_m"), "GFLOP": at("gflop"), **TIMES}
+
+
+def table_rows(result: dict) -> list[dict]:
+    """Rows of `AGAINST`: plain networks, then the passes of the models."""
+    lengths = {"clip": f"{result['seconds']:g} s", "anchor": f"{ANCHOR:g} s"}
+    plain = [(*name.rsplit(" ", 1), row) for name, row in result["plain"].items()]
+    rows = [{"name": f"{net}, {lengths[length]}", **row} for net, length, row in plain]
+    for model, row in result["models"].items():
+        rows += [{"name": f"{model}: {what}, {lengths[of]}", **row[key]} for key, (what, of) in PASSES.items()]
+    return rows

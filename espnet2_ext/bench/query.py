@@ -1,23 +1,39 @@
-"""One model, built from its YAML, measured in a process of its own."""
+"""Separation by query: what one model costs in each variant, and what every query system costs.
+
+The systems are those of the CaRE-SEP paper's tables: one network that embeds and separates, two
+networks (a tagger's embedding asks a U-Net), and the taggers alone.
+"""
 
 import contextlib
+import functools
 import gc
+import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from espnet2_ext.bench.configs import Options, build, name_of, noise
-from espnet2_ext.bench.measure import gflop, interleaved, parameters, peak_mb, reset_peak
+from espnet2_ext.bench.configs import Options, apart, build, kind_of, name_of, noise
+from espnet2_ext.bench.measure import Columns, at, gflop, interleaved, lost, parameters, peak_mb, reset_peak
+from espnet2_ext.errors import DataError
+from espnet2_ext.infer.chunks import is_out_of_memory
 
 ANCHOR = 2.0  # seconds of a short query, and of what a training item mixes
 TRAIN_BATCH = 2
 VARIANTS = ("fp32", "bf16", "fp32 compiled", "bf16 compiled")
+QUERIES = {"short": "embed_anchor", "long": "embed"}  # of 2 s, and as long as the mixture
 
 
 def passes(model: nn.Module, seconds: float, device: torch.device) -> dict[str, Callable]:
-    """What answering takes: `mask` of a mixture, `embed` of a query as long, and of an anchor."""
+    """What answering takes: `mask` of a mixture, `embed` of a query as long, and of an anchor.
+
+    A tagger has no `mask`.
+    """
     mix, anchor = noise(1, seconds, model.fs, device), noise(1, ANCHOR, model.fs, device)
+    if not hasattr(model, "separate"):
+        return {"embed": lambda: model.net(mix), "embed_anchor": lambda: model.net(anchor)}
     with torch.no_grad():
         query = model.embed(anchor).embedding[:, None]
     return {
@@ -96,38 +112,146 @@ def compile_passes(model: nn.Module) -> None:
         model.query_net.compile()
 
 
-HEADER = [
-    "model",
-    "variant",
-    "M param.",
-    "GFLOP mask",
-    "embed",
-    "embed 2 s",
-    "mask s",
-    "embed s",
-    "embed 2 s s",
-    "real-time factor",
-    "training step s",
-    "peak MB",
-    "training peak MB",
-    "cores lost",
-]
+MODELS: Columns = {
+    "model": at("model"),
+    "variant": lambda row: row["variant"] + (f" ({row['failed']})" if "failed" in row else ""),
+    "M param.": at("parameters_m"),
+    "GFLOP mask": at("gflop", "mask"),
+    "embed": at("gflop", "embed"),
+    "embed 2 s": at("gflop", "embed_anchor"),
+    "mask s": at("time", "mask", "s"),
+    "embed s": at("time", "embed", "s"),
+    "embed 2 s s": at("time", "embed_anchor", "s"),
+    "real-time factor": at("real_time"),
+    "training step s": at("train", "s"),
+    "peak MB": at("peak_mb"),
+    "training peak MB": at("train_peak_mb"),
+    "cores lost": lambda row: lost({"time": row.get("time", {}) | ({"train": row["train"]} if "train" in row else {})}),
+}
 
 
-def table_row(row: dict) -> list:
-    """The cells below `HEADER`."""
-    names = ("mask", "embed", "embed_anchor")
-    took = row.get("time", {})
-    lost = [t["lost"] for t in (*took.values(), *([row["train"]] if "train" in row else []))]
-    return [
-        row["model"],
-        row["variant"] + (f" ({row['failed']})" if "failed" in row else ""),
-        row["parameters_m"],
-        *(row.get("gflop", {}).get(n) for n in names),
-        *(took[n]["s"] if n in took else None for n in names),
-        row.get("real_time"),
-        row.get("train", {}).get("s"),
-        row.get("peak_mb"),
-        row.get("train_peak_mb"),
-        max(lost, default=None),
-    ]
+# ---- every query system side by side ---------------------------------------------------------------
+
+
+class System(NamedTuple):
+    """A model: its name, its YAML, and options of the task put behind the YAML's own."""
+
+    name: str
+    yaml: str
+    more: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def all_systems(conf: Path) -> list[System]:
+    """Every query system and tagger that a folder of YAMLs holds.
+
+    Systems that differ in training alone (rows B, D, E and F of table 2) cost the same. Row G,
+    CaRE-SEP with a query network of its own, is an option away from CaRE-SEP.
+    """
+    found = system_of(sorted(conf.glob("train_qsep_*.yaml")))
+    if (base := conf / "train_qsep_care_sep_768.yaml").is_file():
+        found.append(System("care_sep_768 + hts_at (G)", str(base), ("--query_net", "hts_at")))
+    return found + system_of(sorted(conf.glob("train_tag_*.yaml")))
+
+
+def system_of(paths: list[Path]) -> list[System]:
+    """Systems as their YAMLs are."""
+    return [System(name_of(path), str(path)) for path in paths]
+
+
+def only(systems: list[System], parts: list[str] | None) -> list[System]:
+    """Those whose name holds one of `parts`. Raises DataError where none does."""
+    chosen = [s for s in systems if parts is None or any(p in s.name for p in parts)]
+    if not chosen:
+        known = ", ".join(s.name for s in systems)
+        raise DataError(f"--only {' '.join(parts or [])}: no such system; there is: {known}")
+    return chosen
+
+
+def bench_system(system: System, options: Options) -> dict:
+    """Measure in this process.
+
+    Returns:
+        a row: `query_m` (parameters of a query network of its own, or of a tagger; None where the
+        separator embeds), `separator_m` (None for a tagger), `start_mb` (before there was a
+        model); `time` and `gflop` by pass (`embed_anchor`: query of 2 s, `embed`: of
+        `options.seconds`, `mask`: mixture of `options.seconds`); `peak_mb` of a query `short` and
+        `long`, with its mask pass.
+    """
+    device = options.start()
+    start = peak_mb(device)
+    model, _ = build(system.yaml, device, *system.more)
+    row = {"system": system.name, "start_mb": start, **_sizes(model, kind_of(system.yaml) == "tag"), "peak_mb": {}}
+    reset_peak(device)
+    with torch.no_grad():
+        calls = passes(model, options.seconds, device)
+        for query, name in QUERIES.items():  # the long one needs more: the process's peak goes on
+            for call in (calls[name], calls.get("mask")):
+                _ = call and call()
+            row["peak_mb"][query] = peak_mb(device)
+        row["time"] = interleaved(calls, options.repeats, device, warmup=0)
+        row["gflop"] = {name: gflop(call) for name, call in calls.items()}
+    return row
+
+
+def _sizes(model: nn.Module, tagger: bool) -> dict[str, float | None]:
+    if tagger:
+        return {"query_m": parameters(model.net), "separator_m": None}
+    net = model.query_net
+    query = None if net is None else parameters(net)
+    return {"query_m": query, "separator_m": parameters(model) - (query or 0.0)}
+
+
+def costs(systems: list[System], options: Options, prepare: Callable) -> list[dict]:
+    """Rows of `bench_system`, each from a process of its own.
+
+    A system that cannot be built, or for which there is no memory, has `failed` in its row: the
+    others are still worth having.
+    """
+    rows = []
+    for system in systems:
+        logging.info("%s", system.name)
+        try:
+            rows.append(apart(bench_system, system, options, prepare=prepare))
+        except Exception as e:
+            if not isinstance(e, DataError) and not is_out_of_memory(e):
+                raise
+            rows.append({"system": system.name, "failed": str(e)})
+    return rows
+
+
+def columns(seconds: float) -> Columns:
+    """Of the table of systems; a query's figures hold its embedding and one mask pass."""
+    found: Columns = {
+        "system": lambda row: row["system"] + (" (failed)" if "failed" in row else ""),
+        "M param. query network": _query_network,
+        "separator": at("separator_m"),
+    }
+    for length, query in zip((ANCHOR, seconds), QUERIES):
+        found |= {
+            f"query of {length:g} s: GFLOP": functools.partial(_query, query, "gflop"),
+            f"query of {length:g} s: s": functools.partial(_query, query, "time"),
+            f"query of {length:g} s: peak MB": at("peak_mb", query),
+        }
+    return found | {
+        "a further query, embedding at hand: GFLOP": at("gflop", "mask"),
+        "s": at("time", "mask", "s"),
+        "before the model MB": at("start_mb"),
+        "cores lost": lost,
+    }
+
+
+def _query(query: str, what: str, row: dict) -> float | None:
+    """Operations or seconds of a query with its mask pass."""
+    if "failed" in row:
+        return None
+    both = [row[what].get(name, 0.0) for name in (QUERIES[query], "mask")]
+    return sum(x["s"] if isinstance(x, dict) else x for x in both)
+
+
+def _query_network(row: dict) -> float | str | None:
+    if "failed" in row:
+        return None
+    return "shared" if row["query_m"] is None else row["query_m"]

@@ -3,18 +3,17 @@
 import argparse
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from espnet2_ext.bench import against, data, rendering, systems, weak, weak_against
-from espnet2_ext.bench import query as models
+from espnet2_ext.bench import data, plain_query, plain_weak, query, weak
 from espnet2_ext.bench.configs import Options, apart, kind_of
-from espnet2_ext.bench.measure import QUIET, machine, markdown
+from espnet2_ext.bench.measure import Columns, machine, markdown, not_valid
 from espnet2_ext.errors import DataError
 
 
 def bench(args: argparse.Namespace, prepare: Callable) -> dict:
-    """Measure what the options of `espnet2_ext.bin.bench` ask for.
+    """Measure what the options of `espnet2-ext bench` ask for.
 
     Args:
         prepare: called first in each process that measures a model.
@@ -34,7 +33,8 @@ def bench(args: argparse.Namespace, prepare: Callable) -> dict:
     weak_ones = [path for path, kind in kinds.items() if kind == "weak"]
     queries = [path for path in kinds if path not in weak_ones]
     if args.costs:
-        result["costs"] = _costs(systems.only(_systems(args, queries), args.only), options, prepare)
+        systems = query.system_of(queries) or query.all_systems(args.conf)
+        result["costs"] = _costs(query.only(systems, args.only), options, prepare)
     elif queries:
         result |= _bench_queries(queries, args, options, prepare)
     if args.data:
@@ -51,8 +51,8 @@ def _options(args: argparse.Namespace) -> Options:
     for name in ("seconds", "repeats", "threads", "batch", "clip", "song"):
         if getattr(args, name) <= 0:
             raise DataError(f"--{name} must be above 0, not {getattr(args, name)}")
-    if unknown := [v for v in args.variants or () if v not in models.VARIANTS]:
-        raise DataError(f"unknown variant {unknown[0]!r}; there is: {', '.join(models.VARIANTS)}")
+    if unknown := [v for v in args.variants or () if v not in query.VARIANTS]:
+        raise DataError(f"unknown variant {unknown[0]!r}; there is: {', '.join(query.VARIANTS)}")
     if args.rendering is not None and len(args.rendering) not in (0, 2):
         raise DataError("--rendering takes the folder of a table and its clip bank, or nothing")
     if args.only and not args.costs:
@@ -75,44 +75,34 @@ def _say(m: dict, options: Options) -> None:
 
 def _bench_queries(paths: list, args: argparse.Namespace, options: Options, prepare: Callable) -> dict:
     print(
-        f"Mixture of {options.seconds:g} s, batch 1; training step on {models.TRAIN_BATCH} x {models.ANCHOR:g} s.",
+        f"Mixture of {options.seconds:g} s, batch 1; training step on {query.TRAIN_BATCH} x {query.ANCHOR:g} s.",
         flush=True,
     )
     device = options.start()
-    variants = args.variants or (models.VARIANTS if device.type == "cuda" else ("fp32",))
+    variants = args.variants or (query.VARIANTS if device.type == "cuda" else ("fp32",))
     result = {"models": []}
     for path in paths:
         for variant in variants:
             logging.info("%s, %s", path, variant)
-            result["models"].append(apart(models.bench_model, str(path), variant, options, prepare=prepare))
-    _print(models.HEADER, [models.table_row(row) for row in result["models"]])
+            result["models"].append(apart(query.bench_model, str(path), variant, options, prepare=prepare))
+    _print(query.MODELS, result["models"])
     if args.against:
         logging.info("against the plain two-network route")
-        result["against"] = found = against.compare(paths, options)
-        found["verdicts"] = against.verdicts(found)
-        _print(against.HEADER, against.table_rows(found))
-        print("\n" + "\n".join(found["verdicts"]), flush=True)
+        result["against"] = found = plain_query.compare(paths, options)
+        found["verdicts"] = plain_query.verdicts(found)
+        _print(plain_query.AGAINST, plain_query.table_rows(found), found["verdicts"])
     return result
 
 
-def _systems(args: argparse.Namespace, paths: list) -> list[systems.System]:
-    return systems.system_of(paths) or systems.all_systems(args.conf)
-
-
-def _costs(chosen: list[systems.System], options: Options, prepare: Callable) -> list[dict]:
-    rows = systems.costs(chosen, options, prepare)
+def _costs(chosen: list[query.System], options: Options, prepare: Callable) -> list[dict]:
+    rows = query.costs(chosen, options, prepare)
     print(f"One query on a mixture of {options.seconds:g} s, batch 1, fp32, each system in a process of its own.")
-    _print(systems.header(options.seconds), [systems.table_row(row) for row in rows])
+    _print(query.columns(options.seconds), rows)
     for row in rows:
         if "failed" in row:
             print(f"FAILED: {row['system']}: {row['failed']}", flush=True)
-    lost = [t["lost"] for row in rows for t in row.get("time", {}).values()]
-    if max(lost, default=0.0) > QUIET:
-        print(
-            f"NOT VALID: other processes took up to {max(lost):.1f} cores meanwhile; measure "
-            "again when the machine is quiet.",
-            flush=True,
-        )
+    for line in not_valid(t for row in rows for t in row.get("time", {}).values()):
+        print(line, flush=True)
     return rows
 
 
@@ -122,8 +112,8 @@ def _bench_data(args: argparse.Namespace, rows: list[dict]) -> dict:
         f"\n{found['bank']} ({found['format']}): {found['clips']['a_core']:.0f} crops of "
         f"{data.CROP:g} s and {found['pairs']['a_core']:.0f} rendered pairs a second a core"
     )
-    found["need"] = data.need(found, rows, models.TRAIN_BATCH, args.steps_per_second)
-    _print(data.NEED_HEADER, found["need"])
+    found["need"] = data.pairs_needed(found, rows, query.TRAIN_BATCH, args.steps_per_second)
+    _print(data.PAIRS_NEEDED, found["need"])
     return found
 
 
@@ -138,13 +128,12 @@ def _bench_weak(paths: list, args: argparse.Namespace, options: Options, prepare
             f"\nTraining step on {options.batch} x {options.clip:g} s; classes: the "
             "classifier's terms alone, forward and backward."
         )
-        _print(weak.TRAINING, [weak.training_row(row) for row in result["training"]])
+        _print(weak.TRAINING, result["training"])
     if args.against:
         logging.info("against the plain version")
-        result["against"] = found = weak_against.compare(paths, options, prepare)
-        result["verdicts"] = weak_against.verdicts(found, result["training"])
-        _print(weak_against.HEADER, weak_against.table_rows(found))
-        print("\n" + "\n".join(result["verdicts"]), flush=True)
+        result["against"] = found = plain_weak.compare(paths, options, prepare)
+        result["verdicts"] = plain_weak.verdicts(found, result["training"])
+        _print(plain_weak.AGAINST, plain_weak.table_rows(found), result["verdicts"])
     result["inference"] = []
     for path in paths:
         logging.info("%s, inference", path)
@@ -153,22 +142,24 @@ def _bench_weak(paths: list, args: argparse.Namespace, options: Options, prepare
         f"\nInference of a clip of {options.seconds:g} s and of a song of {options.song:g} s, "
         "as weak_inference does it; activity: what the classifier hears."
     )
-    _print(weak.INFERENCE, [weak.inference_row(row) for row in result["inference"]])
+    _print(weak.INFERENCE, result["inference"])
     return result
 
 
 def _bench_rendering(given: list[str], training: list[dict]) -> dict:
     if given:
-        rows = rendering.bench_rendering(*given)
+        rows = data.bench_rendering(*given)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            rows = rendering.bench_embedded(Path(folder))
-    _print(rendering.HEADER, [rendering.table_row(row) for row in rows])
-    result = {"rows": rows, "need": rendering.need(rows, training)}
+            rows = data.bench_embedded(Path(folder))
+    _print(data.RENDERING, rows)
+    result = {"rows": rows, "need": data.mixtures_needed(rows, training)}
     if training:
-        _print(rendering.NEED_HEADER, result["need"])
+        _print(data.MIXTURES_NEEDED, result["need"])
     return result
 
 
-def _print(header: list[str], rows: list[list]) -> None:
-    print("\n" + markdown(header, rows), flush=True)
+def _print(columns: Columns, rows: Iterable, lines: Iterable[str] = ()) -> None:
+    print("\n" + markdown(columns, rows), flush=True)
+    if lines:
+        print("\n" + "\n".join(lines), flush=True)

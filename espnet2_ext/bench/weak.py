@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.audio.streams import ArraySource
 from espnet2_ext.bench.configs import Options, build, name_of, noise
-from espnet2_ext.bench.measure import gflop, interleaved, parameters, peak_mb, reset_peak
+from espnet2_ext.bench.measure import Columns, at, gflop, interleaved, lost, parameters, peak_mb, reset_peak
 from espnet2_ext.core.losses.weak_label import CLIP, FRAME, Labels
 from espnet2_ext.infer.class_folder import BITS
 from espnet2_ext.infer.class_separator import WeakSeparator
@@ -153,77 +153,37 @@ def _inference_calls(separator: WeakSeparator, options: Options, folder: Path) -
     return calls
 
 
-TRAINING = [
-    "model",
-    "M param. separator",
-    "classifier",
-    "GFLOP a step",
-    "of it classes",
-    "step s",
-    "lowest",
-    "highest",
-    "classes s",
-    "share of the step",
-    "mixtures/s",
-    "peak MB",
-    "before the model MB",
-    "cores lost",
-]
+def _per_step(row: dict, value: float | None) -> float | None:
+    """A value divided by the seconds of a step."""
+    return None if value is None else value / row["time"]["step"]["s"]
 
 
-def training_row(row: dict) -> list:
-    """The cells below `TRAINING`; `classes` are the classifier's terms, forward and backward."""
-    step, classes = row["time"]["step"], row["time"].get("classes")
-    return [
-        row["model"],
-        row["separator_m"],
-        row["classifier_m"],
-        row["gflop"]["step"],
-        row["gflop"].get("classes"),
-        step["s"],
-        step["low"],
-        step["high"],
-        classes and classes["s"],
-        classes and classes["s"] / step["s"],
-        row["mixtures"] / step["s"],
-        row["peak_mb"],
-        row["start_mb"],
-        _lost(row),
-    ]
-
-
-INFERENCE = [
-    "model",
-    "clip s",
-    "clip real-time factor",
-    "clip activity s",
-    "song s",
-    "song real-time factor",
-    "song activity s",
-    "with activity",
-    "peak MB",
-    "before the model MB",
-    "cores lost",
-]
-
-
-def inference_row(row: dict) -> list:
-    """The cells below `INFERENCE`."""
-    took, factor = {k: t["s"] for k, t in row["time"].items()}, row["real_time"]
-    return [
-        row["model"],
-        took["clip"],
-        factor["clip"],
-        took.get("clip_tags"),
-        took["song"],
-        factor["song"],
-        took.get("song_tags"),
-        factor["song"] + factor.get("song_tags", 0.0),
-        row["peak_mb"],
-        row["start_mb"],
-        _lost(row),
-    ]
-
-
-def _lost(row: dict) -> float:
-    return max(t["lost"] for t in row["time"].values())
+TRAINING: Columns = {
+    "model": at("model"),
+    "M param. separator": at("separator_m"),
+    "classifier": at("classifier_m"),
+    "GFLOP a step": at("gflop", "step"),
+    "of it classes": at("gflop", "classes"),
+    "step s": at("time", "step", "s"),
+    "lowest": at("time", "step", "low"),
+    "highest": at("time", "step", "high"),
+    "classes s": at("time", "classes", "s"),
+    "share of the step": lambda row: _per_step(row, at("time", "classes", "s")(row)),
+    "mixtures/s": lambda row: _per_step(row, row["mixtures"]),
+    "peak MB": at("peak_mb"),
+    "before the model MB": at("start_mb"),
+    "cores lost": lost,
+}
+INFERENCE: Columns = {
+    "model": at("model"),
+    "clip s": at("time", "clip", "s"),
+    "clip real-time factor": at("real_time", "clip"),
+    "clip activity s": at("time", "clip_tags", "s"),
+    "song s": at("time", "song", "s"),
+    "song real-time factor": at("real_time", "song"),
+    "song activity s": at("time", "song_tags", "s"),
+    "with activity": lambda row: row["real_time"]["song"] + row["real_time"].get("song_tags", 0.0),
+    "peak MB": at("peak_mb"),
+    "before the model MB": at("start_mb"),
+    "cores lost": lost,
+}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet2_ext.bench import report, systems, weak_against
+from espnet2_ext.bench import plain_weak, query, report
 from espnet2_ext.util.config import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -26,5 +26,5 @@ def weak_yaml(tmp_path_factory) -> Path:
 @pytest.fixture
 def here(monkeypatch) -> None:
     """Measure in the test's own process: starting others takes many times as long."""
-    for module in (report, systems, weak_against):
+    for module in (report, query, plain_weak):
         monkeypatch.setattr(module, "apart", lambda measured, *args, prepare: measured(*args))

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from espnet2_ext.bench import against, data, measure
+from espnet2_ext.bench import data, measure, plain_query
 from espnet2_ext.bench import query as models
 from espnet2_ext.bench.plain_query import HTSAT, QueryUNet, mel_filters
 from espnet2_ext.cli.bench import bench
@@ -21,6 +21,10 @@ from espnet2_ext.errors import DataError
 
 DEBUG = Path(__file__).parents[2] / "conf/debug/train_qsep_care_sep.yaml"
 CPU = torch.device("cpu")
+
+
+def cells(columns, row):
+    return [cell(row) for cell in columns.values()]
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -78,7 +82,7 @@ def test_row_of_the_debug_model():
     assert row["parameters_m"] == pytest.approx(measure.parameters(model))
     assert 0 < row["gflop"]["embed"] < row["gflop"]["mask"] < row["gflop"]["embed_anchor"] * 4
     assert 0 < row["peak_mb"] <= row["train_peak_mb"]
-    assert len(models.table_row(row)) == len(models.HEADER)
+    assert len(cells(models.MODELS, row)) == 14
 
 
 def test_bf16_runs():
@@ -106,23 +110,23 @@ def test_verdicts_by_hand():
             "tiny": {"width": 64, **times(mask=0.1, embed=0.1, embed_anchor=0.1)},
         },
     }
-    clip, anchor, reused, *other = against.verdicts(result)
+    clip, anchor, reused, *other = plain_query.verdicts(result)
     assert "in 0.600 s" in clip and "1/15.0" in clip and "ratio 3.00" in clip
     assert "the route MET" in clip and "96-d MISSED" in clip
     assert "in 0.450 s" in anchor and "96-d MET" in anchor
     assert "mask pass alone" in reused and "1/20.0" in reused
     assert len(other) == 3 and not any("Targets" in line for line in other)
     result["models"]["tiny"]["mask"]["lost"] = 0.9
-    assert against.verdicts(result)[-1].startswith("NOT VALID: other processes took up to 0.9")
-    assert {len(r) for r in against.table_rows(result)} == {len(against.HEADER)}
+    assert plain_query.verdicts(result)[-1].startswith("NOT VALID: other processes took up to 0.9")
+    assert {len(cells(plain_query.AGAINST, r)) for r in plain_query.table_rows(result)} == {7}
 
 
 def test_need():
     found = {"pairs": {"a_core": 100.0}}
     rows = [{"model": "m", "variant": "fp32", "batch_size": 96, "train": {"s": 0.01}}]
-    assert data.need(found, rows, 2, None) == [["m fp32", 200.0, 100.0, 2.0]]
-    assert data.need(found, rows, 2, 5.0) == [["m fp32", 480.0, 100.0, 4.8]]
-    assert data.need(found, [{"model": "m", "variant": "fp32"}], 2, None) == []
+    assert data.pairs_needed(found, rows, 2, None) == [["m fp32", 200.0, 100.0, 2.0]]
+    assert data.pairs_needed(found, rows, 2, 5.0) == [["m fp32", 480.0, 100.0, 4.8]]
+    assert data.pairs_needed(found, [{"model": "m", "variant": "fp32"}], 2, None) == []
 
 
 @pytest.fixture(scope="module")

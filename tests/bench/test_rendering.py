@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from espnet2_ext.bench import rendering
+from espnet2_ext.bench import data
 from espnet2_ext.cli.bench import bench
 from espnet2_ext.core.mixing.events import with_ids
 from espnet2_ext.data.bank.archive import Settings, archive
@@ -17,20 +17,20 @@ from espnet2_ext.errors import DataError
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendering")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rendering, "CLIPS", 1)
-        rendering.write_sounds(root)
-    archive(root / "sounds", root / "bank", settings=Settings(fs=rendering.FS), num_workers=0)
-    rendering.write_mixtures(root / "table", ClipBank(root / "bank"), number=10)
+        patch.setattr(data, "CLIPS", 1)
+        data.write_sounds(root)
+    archive(root / "sounds", root / "bank", settings=Settings(fs=data.FS), num_workers=0)
+    data.write_mixtures(root / "table", ClipBank(root / "bank"), number=10)
     return root
 
 
 def test_rows(corpus):
-    rows = rendering.bench_rendering(corpus / "table", corpus / "bank", seconds=0.02)
+    rows = data.bench_rendering(corpus / "table", corpus / "bank", seconds=0.02)
     assert [row["labels"] for row in rows] == ["strong", "frame", "clip"]
     assert all(row["a_core"] > 0 and row["seconds"] == 4.0 and row["format"] == "flac" for row in rows)
     table = MixtureTable(corpus / "table")
     assert rows[0]["events"] == table.info["events"] / 10
-    assert len(rendering.table_row(rows[0])) == len(rendering.HEADER)
+    assert None not in [cell(rows[0]) for cell in data.RENDERING.values()]
 
 
 def test_only_labels_that_are_known(corpus, tmp_path):
@@ -39,18 +39,18 @@ def test_only_labels_that_are_known(corpus, tmp_path):
     write_table(
         tmp_path / "weak", [with_ids(m, None) for m in mixtures], fs=table.fs, classes=table.classes, n_fft=512, hop=128
     )
-    rows = rendering.bench_rendering(tmp_path / "weak", corpus / "bank", seconds=0.02)
+    rows = data.bench_rendering(tmp_path / "weak", corpus / "bank", seconds=0.02)
     assert [row["labels"] for row in rows] == ["clip"]
 
 
 def test_need_by_hand():
     rows = [{"a_core": 200.0}, {"a_core": 100.0}]
     training = [{"model": "m", "mixtures": 10, "time": {"step": {"s": 0.5}}}]
-    assert rendering.need(rows, training) == [["m", 20.0, 0.2]]
+    assert data.mixtures_needed(rows, training) == [["m", 20.0, 0.2]]
 
 
 def test_command(corpus, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(rendering, "rate", lambda call, seconds: call() or {"a_core": 9.0, "wall": 8.0})
+    monkeypatch.setattr(data, "rate", lambda call, seconds: call() or {"a_core": 9.0, "wall": 8.0})
     file = tmp_path / "bench.json"
     bench(
         [
