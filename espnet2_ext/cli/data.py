@@ -214,11 +214,11 @@ def render_lists(argv: list[str]) -> None:
     _render_options(p)
     a = p.parse_args(argv)
     from espnet2_ext.data.bank.bank import ClipBank
-    from espnet2_ext.data.mixtures.folder import render_folder
     from espnet2_ext.data.mixtures.pair_list import about_list, read_list
+    from espnet2_ext.data.mixtures.render import render_pairs
 
     bank, work = ClipBank(a.bank), {"num_workers": a.num_workers, "scheduler": a.scheduler}
-    about = render_folder(read_list(a.list, bank), bank, a.out, seed=about_list(a.list).get("seed"), **work)
+    about = render_pairs(read_list(a.list, bank), bank, a.out, seed=about_list(a.list).get("seed"), **work)
     print(
         f"{a.out}: {about['pairs']} pairs, {about['scaled']} lowered to stay in range, "
         f"{about['without_other']} of {about['keys']} targets without another clip of the class"
@@ -275,7 +275,7 @@ def render_mixtures(argv: list[str]) -> None:
     a = p.parse_args(argv)
     from espnet2_ext.data.bank.bank import ClipBank
     from espnet2_ext.data.mixtures.event_table import MixtureTable
-    from espnet2_ext.data.mixtures.mixture_folder import render_mixtures as render
+    from espnet2_ext.data.mixtures.render import render_mixtures as render
 
     work = {"num_workers": a.num_workers, "scheduler": a.scheduler}
     about = render(MixtureTable(a.table), ClipBank(a.bank), a.out, **work)

@@ -17,7 +17,7 @@ from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.from_recordings import SLACK, past_end
 from espnet2_ext.data.tables import Clip, read_clips, read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.parallel import map_parts, part_of
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _listen(recordings: Sequence[Recording], problems: list[Problem], num_worker
     items = [(str(n), str(r.path)) for n, r in enumerate(recordings)]
     lengths = {}
     with tempfile.TemporaryDirectory() as folder:
-        size = min(max(len(items) // 64, 1), 64)
+        size = part_of(len(items), 64, 1, 64)
         parts = map_parts(
             listen_part, items, Path(folder) / "parts", part_size=size, num_workers=num_workers, desc="recordings"
         )

@@ -71,6 +71,11 @@ def map_parts(
     return paths
 
 
+def part_of(items: int, parts: int, least: int, most: int) -> int:
+    """Items of a part: all of them in about `parts` equal ones, but `least` to `most` in each."""
+    return min(max(-(-items // parts), least), most)
+
+
 def cores() -> int:
     """Cores that this process may use."""
     with contextlib.suppress(AttributeError):

@@ -101,7 +101,7 @@ def test_everything_that_is_wrong_is_said_at_once(recordings, capsys):
         "clips.csv:8: " + str(here / "nan.wav") + ": holds NaN or infinity",
         "clips.csv:9: " + str(here / "text.wav") + ": cannot be decoded",
         "clips.csv:10: unknown class 'cow'; the classes are dog, cat, mouse",
-        "clips.csv:12: r0.wav is there already, see clips.csv:2",
+        "clips.csv:12: r0.wav is listed already, see clips.csv:2",
         "events.csv:5: onset 1.7 s is past the end of the recording, 1.600 s",
         "events.csv:6: offset 1.7 s is past the end of the recording, 1.600 s",
         "classes: class 'mouse' never occurs in the set train",

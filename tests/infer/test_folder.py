@@ -24,7 +24,7 @@ def fresh_model():
 
 @pytest.fixture
 def rendered(tmp_path):
-    """A folder as `data.mixtures.folder` renders it: two lengths of mixture, one key without `other`."""
+    """A folder as `data.mixtures.render` renders it: two lengths of mixture, one key without `other`."""
     path = tmp_path / "dump" / "test"
     path.mkdir(parents=True)
     for n, name in enumerate(("wav", "spk1", "enroll_self", "enroll_other", "absent")):

@@ -1,8 +1,6 @@
 """Stage `archive`: the good clips of a manifest become a clip bank (see `bank.py`)."""
 
 import functools
-import json
-import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,10 +15,11 @@ from espnet2_ext.audio.read import ark_header, read_audio, resample, to_mono
 from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, tables
 from espnet2_ext.data.bank.scan import sound_hash, summarise
 from espnet2_ext.data.bank.tables import shard_path, write_classes, write_index
-from espnet2_ext.data.tables import Entry, file_digest, read_labels, read_manifest
+from espnet2_ext.data.tables import Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
-from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.once import file_digest, make_once
+from espnet2_ext.util.parallel import map_parts, part_of
 
 
 class Item(NamedTuple):
@@ -48,7 +47,7 @@ class Settings:
 
     def sized(self, clips: int) -> "Settings":
         """The same with a number of clips a shard that suits `clips` where none was given."""
-        return replace(self, clips_per_shard=self.clips_per_shard or min(max(-(-clips // 64), 16), 4096))
+        return replace(self, clips_per_shard=self.clips_per_shard or part_of(clips, 64, 16, 4096))
 
 
 def archive(
@@ -62,9 +61,9 @@ def archive(
 ) -> dict:
     """Write the `ok` clips of `data_dir/manifest.tsv` as a clip bank into `out_dir`.
 
-    Mono (mean of the channels), resampled once with soxr HQ, 16 bit. `bank.json` is written last. A
-    second call with the same manifest and settings does nothing; one that was stopped goes on with
-    the first shard that is not whole.
+    Mono (mean of the channels), resampled once with soxr HQ, 16 bit. `bank.json` is written last. For
+    the same manifest and settings it is up to date; a call that was stopped resumes with the first
+    shard that is not whole.
 
     Args:
         labels: `labels.tsv`; None: the one beside `data_dir`.
@@ -74,22 +73,27 @@ def archive(
         `bank.json`.
 
     Raises:
-        DataError: no manifest, no good clip in it, a class that `labels` lacks, a sound that is no
-            longer what was scanned.
+        DataError: no manifest, no good clip in it, a class that `labels` lacks, a sound that
+            changed since the scan.
         OSError: what the file system said, such as a full disk; nothing is left half-written.
     """
     data_dir, out_dir = Path(data_dir), Path(out_dir)
     manifest = data_dir / "manifest.tsv"
     labels = Path(labels) if labels else data_dir.parent / "labels.tsv"
-    info = _known(out_dir, _key(manifest, labels, settings))
-    if info is not None:
-        logging.info("%s: unchanged, not archived again", out_dir)
-        return info
-    (out_dir / "bank.json").unlink(missing_ok=True)
+    work = {"num_workers": num_workers, "scheduler": scheduler}
+    files = [out_dir / f"{name}.npy" for name in tables(settings.format)]
+    key = _key(manifest, labels, settings)
+    make = functools.partial(_write_bank, manifest, labels, out_dir, settings, **work)
+    info = make_once(out_dir / "bank.json", key, make, files)
+    shutil.rmtree(out_dir / ".parts", ignore_errors=True)
+    return info
+
+
+def _write_bank(manifest: Path, labels: Path, out_dir: Path, settings: Settings, **work) -> dict:
     good = sorted((e for e in read_manifest(manifest) if e.status == "ok"), key=_by_id)
     if not good:
         raise DataError(f"{manifest}: no clip is ok")
-    classes = _class_rows(good, labels)
+    rows, num_classes = _class_rows(good, labels)
     settings = settings.sized(len(good))
     out_dir.mkdir(parents=True, exist_ok=True)
     parts = map_parts(
@@ -97,18 +101,14 @@ def archive(
         [Item(row, e.id, e.source, e.hash) for row, e in enumerate(good)],
         out_dir / ".parts",
         part_size=settings.clips_per_shard,
-        num_workers=num_workers,
-        scheduler=scheduler,
         desc=f"archive {out_dir.name}",
+        **work,
     )
     write_text(out_dir / "labels.tsv", labels.read_text(encoding="utf-8"))
-    write_classes(out_dir, *classes)
-    info = _key(manifest, labels, settings) | {"clips": len(good), "classes": classes[1]}
+    write_classes(out_dir, rows, num_classes)
+    info = {"clips": len(good), "classes": num_classes}
     info |= write_index(out_dir, good, parts, settings.fs, settings.format)
-    info["manifest_hash"] = summarise(read_manifest(manifest))[1]
-    write_text(out_dir / "bank.json", json.dumps(info, indent=1) + "\n")
-    shutil.rmtree(out_dir / ".parts", ignore_errors=True)
-    return info
+    return info | {"manifest_hash": summarise(read_manifest(manifest))[1]}
 
 
 def _by_id(e: Entry) -> bytes:
@@ -122,16 +122,6 @@ def _key(manifest: Path, labels: Path, settings: Settings) -> dict:
     digests = {"manifest_digest": file_digest(manifest), "labels_digest": file_digest(labels)}
     stored = {k: v for k, v in asdict(settings).items() if k != "clips_per_shard" or v}
     return {"version": VERSION, **stored, **digests}
-
-
-def _known(out_dir: Path, key: dict) -> dict | None:
-    """What `bank.json` says, if it is of this manifest and settings and the tables are there."""
-    try:
-        info = json.loads((out_dir / "bank.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    whole = all((out_dir / f"{name}.npy").is_file() for name in tables(key["format"]))
-    return info if whole and all(info.get(k) == v for k, v in key.items()) else None
 
 
 def archive_part(items: Sequence[Item], path: Path, *, out_dir: str, settings: Settings) -> None:
@@ -213,5 +203,5 @@ def _class_rows(good: list[Entry], labels: Path) -> tuple[list[list[int]], int]:
     rows = {c.mid: c.index for c in read_labels(labels)}
     for e in good:
         if unknown := [m for m in e.labels if m not in rows]:
-            raise DataError(f"{labels}: clip {e.id} has the class {unknown[0]}, which is not there")
+            raise DataError(f"{labels}: clip {e.id} has the unknown class {unknown[0]}")
     return [sorted({rows[m] for m in e.labels}) for e in good], len(rows)

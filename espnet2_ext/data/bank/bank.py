@@ -1,6 +1,7 @@
 """The clip bank: prepared clips of one rate in a few large files, any crop at random."""
 
 import functools
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import soundfile
 
 from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames
-from espnet2_ext.data.tables import Label, file_digest, read_labels
+from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.once import encode, file_digest
 
 VERSION = 1
 SUFFIX = {"flac": "ark", "pcm16": "pcm"}
@@ -233,3 +235,8 @@ def bank_key(bank: ClipBank) -> dict:
         "manifest_hash": bank.info["manifest_hash"],
         "labels_hash": file_digest(Path(bank.path) / "labels.tsv"),
     }
+
+
+def bank_digest(bank: ClipBank) -> str:
+    """Digest of a bank's rate, clips and classes, wherever it lies: blake2b-128 as hex digits."""
+    return hashlib.blake2b(encode(bank_key(bank)), digest_size=16).hexdigest()

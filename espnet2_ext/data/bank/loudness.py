@@ -1,7 +1,6 @@
 """Loudness of sounds by ITU-R BS.1770-4 (K-weighting and gating), measured with pyloudnorm."""
 
 import functools
-import json
 import logging
 import os
 import shutil
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.event_table import bank_digest
+from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.once import make_once
+from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1
 GATE = 0.4  # seconds of a gating block
@@ -58,8 +57,7 @@ def loudness(x: np.ndarray, fs: int) -> float:
 def bank_loudness(bank: ClipBank, *, num_workers: int | None = None, scheduler: str | None = None) -> np.ndarray:
     """Loudness of every clip of a bank: float64 [N] in LUFS, minus infinity for silent ones.
 
-    Kept beside the bank as `loudness.npy`, with `loudness.json` to tell of which clips, and
-    measured again when they have changed. Silent clips are reported.
+    Kept beside the bank as `loudness.npy`, with the record `loudness.json`. Silent clips are reported.
 
     Args:
         num_workers, scheduler: as for `map_parts`.
@@ -68,28 +66,25 @@ def bank_loudness(bank: ClipBank, *, num_workers: int | None = None, scheduler: 
         DataError: pyloudnorm is not installed; a clip cannot be decoded.
     """
     key = {"version": VERSION, "bank": bank_digest(bank), "clips": len(bank)}
-    path, about = bank.path / "loudness.npy", bank.path / "loudness.json"
-    if path.is_file() and about.is_file():
-        if _read_json(about) == key:
-            return _report(np.load(path), bank)
-    about.unlink(missing_ok=True)
-    _meter(bank.fs)  # a missing package is told before the work begins
-    parts_dir = bank.path / ".loudness"
-    parts = map_parts(
-        functools.partial(measure_part, bank=os.path.abspath(bank.path), about=key),
-        list(range(len(bank))),
-        parts_dir,
-        part_size=min(max(len(bank) // 64, 16), 1024),
-        num_workers=num_workers,
-        scheduler=scheduler,
-        desc=f"loudness {bank.path.name}",
-    )
-    levels = np.concatenate([np.load(part) for part in parts])
-    with atomic_path(path) as tmp:
-        np.save(tmp, levels)
-    write_text(about, json.dumps(key, indent=1) + "\n")
-    shutil.rmtree(parts_dir, ignore_errors=True)
-    return _report(levels, bank)
+    path = bank.path / "loudness.npy"
+
+    def measure() -> None:
+        _meter(bank.fs)  # a missing package is reported before the work begins
+        parts = map_parts(
+            functools.partial(measure_part, bank=os.path.abspath(bank.path), about=key),
+            list(range(len(bank))),
+            bank.path / ".loudness",
+            part_size=part_of(len(bank), 64, 16, 1024),
+            num_workers=num_workers,
+            scheduler=scheduler,
+            desc=f"loudness {bank.path.name}",
+        )
+        with atomic_path(path) as tmp:
+            np.save(tmp, np.concatenate([np.load(part) for part in parts]))
+
+    make_once(path.with_suffix(".json"), key, measure, [path])
+    shutil.rmtree(bank.path / ".loudness", ignore_errors=True)
+    return _report(np.load(path), bank)
 
 
 def measure_part(rows: Sequence[int], path: Path, *, bank: str, about: dict) -> None:
@@ -98,13 +93,6 @@ def measure_part(rows: Sequence[int], path: Path, *, bank: str, about: dict) -> 
     levels = np.array([loudness(clips.read(i), clips.fs) for i in rows])
     with open(path, "wb") as f:
         np.save(f, levels)
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
 
 
 def _report(levels: np.ndarray, bank: ClipBank) -> np.ndarray:

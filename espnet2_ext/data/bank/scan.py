@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -15,10 +14,11 @@ import numpy as np
 
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import MissingAudio, read_audio, to_mono
-from espnet2_ext.data.tables import MANIFEST, STATUSES, Clip, Entry, file_digest, read_clips, read_manifest, tsv_line
+from espnet2_ext.data.tables import MANIFEST, STATUSES, Clip, Entry, read_clips, read_manifest, tsv_line
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.once import file_digest, make_once
+from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1
 
@@ -44,8 +44,7 @@ def scan(
 ) -> dict:
     """Decode the clips of `data_dir/clips.tsv`; write `manifest.tsv` and `manifest.json`.
 
-    A second call with the same list and limits reads `manifest.json` only; a call that was stopped
-    goes on where it was.
+    For the same list and limits it is up to date; a call that was stopped resumes.
 
     Args:
         max_bad_share: at most this share of the clips may be other than `ok`.
@@ -60,16 +59,14 @@ def scan(
         DataError: a broken or empty list; too many bad clips (the manifest is written before).
     """
     data_dir = Path(data_dir)
-    clips_tsv, state = data_dir / "clips.tsv", data_dir / "manifest.json"
+    clips_tsv = data_dir / "clips.tsv"
     if not clips_tsv.is_file():
         raise DataError(f"{clips_tsv}: no such file")
     key = {"version": VERSION, "clips_digest": file_digest(clips_tsv), **asdict(limits)}
-    info = _known(data_dir, key)
-    if info is None or redo:
-        state.unlink(missing_ok=True)
-        info = _scan_all(data_dir, key, limits, part_size, num_workers, scheduler)
-    else:
-        logging.info("%s: unchanged, not scanned again", clips_tsv)
+    work = {"part_size": part_size, "num_workers": num_workers, "scheduler": scheduler}
+    make = functools.partial(_scan_all, data_dir, limits, **work)
+    info = make_once(data_dir / "manifest.json", key, make, [data_dir / "manifest.tsv"], redo=redo)
+    shutil.rmtree(data_dir / ".scan", ignore_errors=True)
     counts = info["counts"]
     logging.info("%s: %s", data_dir, ", ".join(f"{counts[s]} {s}" for s in STATUSES))
     bad = {s: counts[s] for s in STATUSES if s != "ok" and counts[s]}
@@ -78,44 +75,29 @@ def scan(
         raise DataError(
             f"{data_dir / 'manifest.tsv'}: {sum(bad.values())} of {info['clips']} clips cannot be"
             f" used ({named}), more than the share {max_bad_share:g} (--max_bad_share); mend"
-            " the sounds and start again, or raise the share"
+            " the sounds and run again, or raise the share"
         )
     return info
 
 
-def _known(data_dir: Path, key: dict) -> dict | None:
-    """What an earlier scan of the same list found, if it ended."""
-    try:
-        info = json.loads((data_dir / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    same = all(info.get(k) == v for k, v in key.items())
-    return info if same and (data_dir / "manifest.tsv").is_file() else None
-
-
-def _scan_all(data_dir, key: dict, limits: Limits, part_size, num_workers, scheduler) -> dict:
+def _scan_all(data_dir: Path, limits: Limits, *, part_size: int | None, **work) -> dict:
     clips = list(read_clips(data_dir / "clips.tsv"))
     if not clips:
         raise DataError(f"{data_dir / 'clips.tsv'}: no clips in the list")
-    parts_dir = data_dir / ".scan"
     parts = map_parts(
         functools.partial(scan_part, limits=limits),
         clips,
-        parts_dir,
-        part_size=part_size or min(max(len(clips) // 128, 8), 512),
-        num_workers=num_workers,
-        scheduler=scheduler,
+        data_dir / ".scan",
+        part_size=part_size or part_of(len(clips), 128, 8, 512),
         desc=f"scan {data_dir.name}",
+        **work,
     )
     with atomic_path(data_dir / "manifest.tsv") as tmp, open(tmp, "wb") as out:
         out.write(("\t".join(MANIFEST) + "\n").encode())
         for part in parts:
             out.write(part.read_bytes())
     counts, digest = summarise(read_manifest(data_dir / "manifest.tsv"))
-    info = {**key, "clips": len(clips), "counts": counts, "manifest_hash": digest}
-    write_text(data_dir / "manifest.json", json.dumps(info, indent=1) + "\n")
-    shutil.rmtree(parts_dir, ignore_errors=True)
-    return info
+    return {"clips": len(clips), "counts": counts, "manifest_hash": digest}
 
 
 def summarise(entries: Iterable[Entry]) -> tuple[dict[str, int], str]:

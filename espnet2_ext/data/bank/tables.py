@@ -59,7 +59,7 @@ def _merge_parts(out_dir: Path, parts: list[Path], format: str) -> tuple[np.ndar
         shard, last = shard_path(out_dir, n, format), tables[-1][-1]
         if not shard.is_file() or shard.stat().st_size != last["offset"] + last["nbytes"]:
             part.unlink()
-            raise DataError(f"{shard}: was taken away or changed; start again to make it anew")
+            raise DataError(f"{shard}: was removed or changed; run again to make it anew")
     index = np.concatenate(tables)
     _save(out_dir, "index", index)
     for name, width in widths.items():

@@ -136,7 +136,7 @@ def _add(found: dict, table: Path, known: str, line: int, row: dict, unlabelled:
     )
     old = found.get(path)
     if old and (known == "clip" or old.known == "clip"):
-        raise DataError(f"{row['path']} is there already, see {old.where}")
+        raise DataError(f"{row['path']} is listed already, see {old.where}")
     if not marks and (old or not unlabelled):
         raise DataError(
             "a line without a label for a recording that has other lines"
@@ -149,7 +149,7 @@ def _add(found: dict, table: Path, known: str, line: int, row: dict, unlabelled:
         if not old.marks:
             raise DataError(f"{old.where} says that there is nothing in {row['path']}")
         if any(m[:3] == marks[0][:3] for m in old.marks):
-            raise DataError("the same line is there already")
+            raise DataError("duplicated line")
     (old or found.setdefault(path, new)).marks.extend(marks)
 
 

@@ -3,14 +3,13 @@
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, with_ids
-from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.data.bank.loudness import bank_loudness
-from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table
+from espnet2_ext.data.mixtures.event_table import MixtureTable, same_table, write_table
 from espnet2_ext.data.mixtures.stats import count, write_statistics
 from espnet2_ext.errors import DataError
 
@@ -61,7 +60,7 @@ def draw_table(
     scheduler: str | None = None,
     **rules,
 ) -> MixtureTable:
-    """Draw a table into `folder`, unless the same of the same bank is there.
+    """Draw a table into `folder`, unless the same of the same bank is up to date.
 
     Mixture i depends on the bank, the rules, `seed` and i only. Beside the table lie its counts,
     `statistics.tsv` and `statistics.md`.
@@ -88,9 +87,9 @@ def draw_table(
         "bank_hash": bank_digest(bank),
         "settings": {"known": known, **rules},
     }
-    if (there := _there(folder, key)) is not None:
-        log.info("%s: is there, of %d mixtures", folder, mixtures)
-        return there
+    if (table := same_table(folder, key, ["statistics.md"])) is not None:
+        log.info("%s: up to date, skipped", folder)
+        return table
     levels = bank_loudness(bank, num_workers=num_workers, scheduler=scheduler)
     drawer = EventDrawer(bank, levels, classes, **rules)
     for name, counts in drawer.left_out.items():
@@ -107,14 +106,3 @@ def draw_table(
     table = MixtureTable(folder)
     write_statistics(folder, count(table))
     return table
-
-
-def _there(folder: str | os.PathLike, key: dict) -> MixtureTable | None:
-    """The table in `folder`, if it was drawn in the same way and is whole."""
-    if not (Path(folder) / "statistics.md").is_file():
-        return None
-    try:
-        table = MixtureTable(folder)
-    except DataError:
-        return None
-    return table if all(table.info.get(k) == v for k, v in key.items()) else None

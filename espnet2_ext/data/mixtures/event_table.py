@@ -8,8 +8,8 @@ A folder `data/<set>/mixtures/` holds
     table.json     rate, classes, counts, settings, priors and digests; written last
 """
 
+import contextlib
 import hashlib
-import json
 import logging
 import math
 import os
@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture, clip_activity, frame_activity
-from espnet2_ext.data.bank.bank import bank_key
 from espnet2_ext.data.tables import read_tsv, write_tsv
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
+from espnet2_ext.util.once import made, read_record, write_record
 
 VERSION = 1
 MIXTURES = ("id", "samples", "known")
@@ -42,10 +42,10 @@ class MixtureTable:
         fs: rate in Hz. classes: names of the K classes. info: `table.json`.
 
     Raises:
-        DataError: with file and line: an id that is there twice, a class that is not one of the
+        DataError: with file and line: a duplicated id, a class that is not one of the
             table's, an event that begins or ends past the end of its mixture, any other broken
-            line. Or, with the file: no `table.json` (the table is not whole), other contents than
-            it was written with.
+            line. Or, with the file: no `table.json` (the table is not whole), contents that
+            changed since.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -157,8 +157,16 @@ def write_table(
         "table_hash": table_hash(folder),
         "version": VERSION,
     }
-    write_text(folder / "table.json", json.dumps(info, indent=1) + "\n")
-    return info
+    return write_record(folder / "table.json", info)
+
+
+def same_table(folder: str | os.PathLike, key: dict, files: Sequence[str] = ()) -> MixtureTable | None:
+    """The table in `folder`, if its record holds `key`, and it and the `files` beside it are whole."""
+    if made(Path(folder) / "table.json", key, [Path(folder) / name for name in files]) is None:
+        return None
+    with contextlib.suppress(DataError):
+        return MixtureTable(folder)
+    return None
 
 
 def table_hash(folder: str | os.PathLike) -> str:
@@ -167,12 +175,6 @@ def table_hash(folder: str | os.PathLike) -> str:
     for name in ("mixtures.tsv", "events.tsv"):
         h.update((Path(folder) / name).read_bytes())
     return h.hexdigest()
-
-
-def bank_digest(bank) -> str:
-    """What tells a bank's clips and classes, wherever it lies: blake2b-128 as hex digits."""
-    text = json.dumps(bank_key(bank), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _line(mixture: str, e: Event, classes: Sequence[str]) -> tuple:
@@ -205,13 +207,10 @@ def _report(folder: Path, classes: Sequence[str], prior: np.ndarray) -> None:
 
 def _read_info(folder: Path) -> dict:
     path = folder / "table.json"
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, so no whole table is here") from None
-    except ValueError as e:
-        raise DataError(f"{path}: {e}") from e
-    if not isinstance(info, dict) or info.get("version") != VERSION or _INFO - info.keys():
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, so there is no whole table")
+    info = read_record(path)
+    if info.get("version") != VERSION or _INFO - info.keys():
         raise DataError(f"{path}: not a table of version {VERSION}: make it anew")
     return info
 
@@ -259,7 +258,7 @@ def _read_mixtures(path: Path) -> tuple[list[str], list[int], list[str]]:
     rows: dict[str, tuple[int, str]] = {}
     for number, (id_, samples, known) in read_tsv(path, MIXTURES):
         if not id_ or id_ in rows or any(c.isspace() for c in id_):
-            raise DataError(f"{path}:{number}: id {id_!r} is empty, has a blank, or is there twice")
+            raise DataError(f"{path}:{number}: id {id_!r} is empty, has a blank, or is duplicated")
         if not samples.isdecimal() or int(samples) < 1:
             raise DataError(f"{path}:{number}: samples must be a positive number, not {samples!r}")
         if known not in KNOWN:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.core.mixing.events import Event, Mixture
-from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.event_table import bank_digest, write_table
+from espnet2_ext.data.bank.bank import ClipBank, bank_digest
+from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.data.tables import read_tsv
 from espnet2_ext.errors import DataError
 

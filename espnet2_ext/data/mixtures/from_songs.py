@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity
-from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table
+from espnet2_ext.data.bank.bank import ClipBank, bank_digest
+from espnet2_ext.data.mixtures.event_table import same_table, write_table
 from espnet2_ext.data.tables import read_clips, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.parallel import map_parts
@@ -65,8 +65,8 @@ def make_song_table(
     of its whole length for each stem that is active anywhere. So the labels of a frame are those
     of its chunk or song; the paper uses clip labels only here, as stems hold bleed. Clips without
     a label are sound of no labelled class. A song with a stem that the scan found missing, short
-    or corrupt is left out; a silent stem counts as inactive. A second call with the same bank and
-    settings does nothing.
+    or corrupt is left out; a silent stem counts as inactive. For the same bank and settings it is
+    up to date.
 
     Returns:
         `table.json`.
@@ -85,9 +85,9 @@ def make_song_table(
         "n_fft": n_fft,
         "hop": hop,
     }
-    if (info := _known(out, key)) is not None:
-        log.info("%s: unchanged, not made again", out)
-        return info
+    if (table := same_table(out, key)) is not None:
+        log.info("%s: up to date, skipped", out)
+        return table.info
     songs = _songs(data_dir, bank)
     num = round(settings.seconds * bank.fs)
     levels = _levels(bank, songs, num, out, num_workers, scheduler)
@@ -98,14 +98,6 @@ def make_song_table(
         raise DataError(f"{data_dir}: no stem of {len(songs)} songs is active in any chunk")
     _report(out, mixtures, classes)
     return write_table(out, mixtures, **key)
-
-
-def _known(out: Path, key: dict) -> dict | None:
-    try:
-        info = MixtureTable(out).info
-    except DataError:
-        return None
-    return info if all(info.get(k) == v for k, v in key.items()) else None
 
 
 def _songs(data_dir: Path, bank: ClipBank) -> dict[str, list[int]]:

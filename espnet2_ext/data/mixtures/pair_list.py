@@ -1,6 +1,6 @@
 """Lists of pairs on disk: drawn once with a seed, written as a table, read with checks.
 
-Beside a list `NAME.tsv` lies `NAME.json`: the seed, the options, and what tells the bank, so that
+Beside a list `NAME.tsv` lies `NAME.json`: the seed, the options, and the bank's key, so that
 a list is never used with other clips or classes than those it was drawn from.
 """
 
@@ -17,9 +17,10 @@ import numpy as np
 from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, energy_gain, holds
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
-from espnet2_ext.data.tables import file_digest, read_tsv, tsv_line
+from espnet2_ext.data.tables import read_tsv, tsv_line
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
+from espnet2_ext.util.once import file_digest, made, write_record
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
 CLIPS = ("clip1", "clip2", "query1", "query2", "absent1", "absent2")
@@ -101,8 +102,7 @@ def write_list(path: str | os.PathLike, pairs: Sequence[Pair], about: dict | Non
     beside.unlink(missing_ok=True)
     write_text(path, text)
     if about is not None:
-        about = {**about, "pairs": len(pairs), "list_hash": text_hash(text)}
-        write_text(beside, json.dumps(about, indent=1) + "\n")
+        write_record(beside, about, {"pairs": len(pairs), "list_hash": text_hash(text)})
 
 
 def about_list(path: str | os.PathLike) -> dict:
@@ -125,8 +125,8 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
     """Read a list; with a bank each row is checked against it.
 
     Raises:
-        DataError: with file and line: a broken line, an id that is there twice, a clip that the
-            bank has not, a class that the target's clip does not carry; or, naming the file, no
+        DataError: with file and line: a broken line, a duplicated id, a clip that the bank
+            lacks, a class that the target's clip does not carry; or, naming the file, no
             such file, an empty list, a list drawn from another bank.
     """
     about, key = about_list(path), bank_key(bank) if bank is not None else {}
@@ -138,7 +138,7 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
         try:
             pair = _parse(fields)
             if pair.id in seen or not pair.id or any(c.isspace() for c in pair.id):
-                raise DataError(f"pair id {pair.id!r} is empty, has a blank, or is there twice")
+                raise DataError(f"pair id {pair.id!r} is empty, has a blank, or is duplicated")
             if bank is not None:
                 _check(pair, bank)
         except DataError as e:
@@ -179,7 +179,7 @@ def draw_list_file(
     anchor_file: str | os.PathLike | None = None,
     **options,
 ) -> bool:
-    """Draw a list into `path`, unless the same list of the same bank is there; True when drawn.
+    """Draw a list into `path`, unless the same list of the same bank is up to date; True when drawn.
 
     anchor_file: an `AnchorTable` of the bank, for the places of the segments.
 
@@ -194,11 +194,10 @@ def draw_list_file(
             raise DataError(f"{anchor_file}: anchors place segments, but {path} is to be of whole clips (0 s)")
         anchors.check(bank, round(options["segment"] * bank.fs))
         key["anchors"] = file_digest(anchor_file)
-    there = about_list(path) if Path(path).exists() else {}
-    if there and all(there.get(k) == v for k, v in key.items()):
-        if there["list_hash"] == file_digest(path):
-            logging.info("%s: is there, of %d pairs", path, there["pairs"])
-            return False
+    found = made(Path(path).with_suffix(".json"), key, [path])
+    if found and found["list_hash"] == file_digest(path):
+        logging.info("%s: up to date, skipped", path)
+        return False
     pairs = draw_list(bank, n, seed, anchors=anchors, **options)
     write_list(path, pairs, {"bank": str(bank.path), **key})
     logging.info("%s: %d pairs drawn with seed %d", path, len(pairs), seed)

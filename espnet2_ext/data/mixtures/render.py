@@ -1,56 +1,265 @@
-"""Sounds rendered in parts, an archive each: what data folders made from a list have in common."""
+"""Lists of pairs and tables of mixtures made into folders of sounds and tables, as ESPnet and our scoring read them.
 
+A list of pairs (`render_pairs`): keys are `<pair id>-1` and `<pair id>-2`, one for each target of a mixture
+    wav.scp, spk1.scp                 mixture and target
+    enroll_self.scp                   the target as its own query
+    enroll_other.scp                  the row's query, another clip of the class; a key whose class has none is left out
+    absent.scp                        the most energetic stretch of a clip without the class, as long as the mixture
+    utt2class, utt2labels             the target's class, and all classes of its clip
+    pairs.tsv, labels.tsv             the list; the bank's classes
+A table of mixtures (`render_mixtures`): keys are the mixtures' ids
+    wav.scp, spk1.scp .. spkK.scp     mixture and sources, classes in their order; silence where a class is absent
+    rest.scp                          sound of no labelled class, where the table has any
+    utt2labels, classes.tsv           names of the classes in each mixture, comma-separated; the classes
+    mixtures/                         a copy of the table
+Both: audio.NNNNN.ark, and list.json, what it was made from, written last. A table with a label without isolated sound
+has no sources to write: then there are `wav.scp` and the labels only.
+"""
+
+import functools
 import json
+import logging
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from espnet2_ext.audio.read import read_scp
+import numpy as np
+
+from espnet2_ext.audio.read import FlacArkWriter, read_scp
+from espnet2_ext.core.mixing import events, pair_drawer
+from espnet2_ext.core.mixing.anchors import peak_start
+from espnet2_ext.core.mixing.events import Mixture
+from espnet2_ext.core.mixing.pair_drawer import Pair
+from espnet2_ext.data.bank.bank import ClipBank, bank_digest, bank_key
+from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.data.mixtures.pair_list import format_list, text_hash
+from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.once import made, read_record, write_record
+from espnet2_ext.util.parallel import map_parts, part_of
+
+VERSION = 1
+# highest sample that 16 and 24 bits hold on both sides, with room for rounding
+PEAKS = {16: 32766 / 32768, 24: 1 - 2**-20}
+# table -> sound of target 1 or 2 in the archive
+_PAIR_TABLES = {"wav": "mix", "spk1": "ref{}", "enroll_self": "ref{}", "enroll_other": "other{}", "absent": "absent{}"}
+
+log = logging.getLogger(__name__)
 
 
-def part_size_of(items: int) -> int:
-    """Items of an archive: a 32nd of all, but 8 to 256."""
-    return min(max(-(-items // 32), 8), 256)
+def render_pairs(
+    pairs: Sequence[Pair], bank: ClipBank, out_dir: str | os.PathLike, *, seed: int | None = None, **work
+) -> dict:
+    """Render a list of pairs (with clip ids) into `out_dir`, as 16-bit FLAC.
 
-
-def part_name(n: int) -> str:
-    """Name of the archive of part `n`, without its ending."""
-    return f"audio.{n:05d}"
-
-
-def merge(parts: Sequence[Path], out_dir: Path) -> tuple[dict[str, str], int]:
-    """Places of all sounds, and how many items were lowered.
+    Where a mixture or a target exceeds full scale, mixture and both targets are lowered by one factor, and the pair is
+    counted as `scaled`. Keys without another clip of their class are counted as `without_other`. A call that was
+    stopped resumes; a folder of the same list is up to date and stays.
 
     Args:
-        parts: files of the parts, JSON with the archive's `bytes` and the number `scaled`.
+        seed: the list's, for the record.
+        work: `part_size`, pairs of an archive (None: a 32nd of all, but 8 to 256), and `num_workers` and `scheduler`
+            of `map_parts`.
+
+    Returns:
+        What `list.json` holds.
+    """
+    out_dir, text = Path(out_dir), format_list(pairs)
+    key = {"version": VERSION, "list_hash": text_hash(text), **bank_key(bank)}
+    about = {"pairs": len(pairs), "keys": 2 * len(pairs), "seed": seed, "bank": str(bank.path), **key}
+
+    def finish(places: dict[str, str]) -> dict:
+        without = _write_pair_tables(out_dir, pairs, bank, places)
+        write_text(out_dir / "pairs.tsv", text)
+        write_labels(out_dir / "labels.tsv", bank.classes)
+        return {"without_other": without}
+
+    part = functools.partial(pairs_part, bank=str(bank.path))
+    return _render(out_dir, key, about, part, list(enumerate(pairs)), finish, **work)
+
+
+def render_mixtures(table: MixtureTable, bank: ClipBank, out_dir: str | os.PathLike, **work) -> dict:
+    """Render a table into `out_dir`, as 24-bit FLAC.
+
+    Where a mixture or a source exceeds full scale, all of that mixture is lowered by one factor, and the mixture is
+    counted as `scaled`. A call that was stopped resumes; a folder of the same table is up to date and stays.
+
+    Args:
+        work: as for `render_pairs`.
+
+    Returns:
+        What `list.json` holds.
 
     Raises:
-        DataError: names an archive that is not as it was written; its part will be made anew.
+        DataError: a bank without the table's clips or rate; a sound that cannot be decoded.
     """
+    out_dir = Path(out_dir)
+    table.check(bank)
+    tracks = _tracks(table)
+    key = {
+        "version": VERSION,
+        "table_hash": table.info["table_hash"],
+        "tracks": tracks,
+        "fs": table.fs,
+        "classes": table.classes,
+        "bank_hash": bank_digest(bank),
+    }
+    about = {"mixtures": len(table), "scaled": 0, "bank": str(bank.path), **key}
+
+    def finish(places: dict[str, str]) -> dict:
+        _write_mixture_tables(out_dir, table, tracks, places)
+        return {}
+
+    part = functools.partial(mixtures_part, table=os.path.abspath(table.folder), bank=os.path.abspath(bank.path))
+    return _render(out_dir, key, about, part, list(range(len(table))), finish, **work)
+
+
+def _render(
+    out_dir: Path,
+    key: dict,
+    about: dict,
+    part: Callable,
+    items: Sequence,
+    finish: Callable[[dict[str, str]], dict],
+    part_size: int | None = None,
+    **work,
+) -> dict:
+    """Render `items` in parts, an archive each, unless `list.json` is of `key`; then write the tables with `finish`."""
+    record = out_dir / "list.json"
+    if (found := made(record, key)) is not None:
+        log.info("%s: up to date, skipped", out_dir)
+        return found
+    record.unlink(missing_ok=True)
+    size = part_size or part_of(len(items), 32, 8, 256)
+    fn = functools.partial(part, out_dir=str(out_dir), part_size=size, about=key)
+    parts = map_parts(fn, items, out_dir / "parts", part_size=size, desc=out_dir.name, **work)
+    places, about["scaled"] = _merge(parts, out_dir)
+    found = write_record(record, about, finish(places))
+    ours = {f"{_part_name(n)}.ark" for n in range(len(parts))}
+    for path in out_dir.glob("audio.[0-9]*"):  # tables of the parts, and archives of an earlier list
+        if path.name not in ours:
+            path.unlink()
+    shutil.rmtree(out_dir / "parts")
+    return found
+
+
+def _merge(parts: Sequence[Path], out_dir: Path) -> tuple[dict[str, str], int]:
+    """Places of all sounds, and how many items were lowered."""
     places, scaled = {}, 0
     for n, part in enumerate(parts):
-        about, ark = read_json(part), out_dir / f"{part_name(n)}.ark"
+        about, ark = read_record(part), out_dir / f"{_part_name(n)}.ark"
         if not ark.is_file() or ark.stat().st_size != about.get("bytes"):
             part.unlink()
-            raise DataError(f"{ark}: was taken away or changed; start again to make it anew")
-        places.update(read_scp(out_dir / f"{part_name(n)}.scp"))
+            raise DataError(f"{ark}: was removed or changed; run again to make it anew")
+        places.update(read_scp(out_dir / f"{_part_name(n)}.scp"))
         scaled += about["scaled"]
     return places, scaled
 
 
-def clear(out_dir: Path, num_parts: int) -> None:
-    """Remove what only served the making, and archives of an earlier list."""
-    ours = {f"{part_name(n)}.ark" for n in range(num_parts)}
-    for path in out_dir.glob("audio.[0-9]*"):
-        if path.name not in ours:
-            path.unlink()
-    shutil.rmtree(out_dir / "parts")
+def _part_name(n: int) -> str:
+    return f"audio.{n:05d}"
 
 
-def read_json(path: Path) -> dict:
-    """What a file holds; nothing where it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+def pairs_part(
+    items: Sequence[tuple[int, Pair]], path: Path, *, bank: str, out_dir: str, part_size: int, about: dict
+) -> None:
+    """Write the sounds of some numbered pairs; `about` only counts in the plan's digest."""
+    clips = ClipBank(bank)
+    rows = ((pair.id, *pair_sounds(pair, clips)) for _, pair in items)
+    _write_part(path, out_dir, items[0][0] // part_size, clips.fs, 16, rows)
+
+
+def mixtures_part(
+    items: Sequence[int], path: Path, *, table: str, bank: str, out_dir: str, part_size: int, about: dict
+) -> None:
+    """Write the sounds of some mixtures of a table."""
+    clips = ClipBank(bank)
+    mixtures = map(MixtureTable(table).row, items)
+    rows = ((mixture.id, *mixture_sounds(mixture, clips, about["tracks"])) for mixture in mixtures)
+    _write_part(path, out_dir, items[0] // part_size, clips.fs, 24, rows)
+
+
+def _write_part(path: Path, out_dir: str, n: int, fs: int, bits: int, rows: Iterable[tuple]) -> None:
+    """Write (id, sounds by name, factor) into archive `n`, then to `path` its bytes and the number of rows lowered."""
+    scaled = 0
+    with FlacArkWriter(out_dir, _part_name(n), fs, bits) as archive:
+        for id_, sounds, factor in rows:
+            scaled += factor != 1.0
+            for name, x in sounds.items():
+                archive.write(f"{id_}-{name}", x)
+    path.write_text(json.dumps({"bytes": archive.ark.stat().st_size, "scaled": scaled}))
+
+
+def pair_sounds(pair: Pair, bank: ClipBank) -> tuple[dict[str, np.ndarray], float]:
+    """The sounds of a pair by their names in the archive, float32 [T] each, and the factor that keeps them in range."""
+    out = pair_drawer.render(pair, bank)
+    sounds, factor = _in_range({name: out[name] for name in ("mix", "ref1", "ref2")}, 16)
+    for i, query, clip in (("1", pair.query1, pair.clip1), ("2", pair.query2, pair.clip2)):
+        if query != clip:
+            sounds[f"other{i}"] = out[f"query{i}"]
+    for i, absent in (("1", pair.absent1), ("2", pair.absent2)):
+        row = bank.index_of(absent)
+        sounds[f"absent{i}"] = bank.read(row, peak_start(bank, row, pair.num), pair.num)
+    return sounds, factor
+
+
+def mixture_sounds(mixture: Mixture, bank: ClipBank, tracks: Sequence[str]) -> tuple[dict[str, np.ndarray], float]:
+    """The sounds of a mixture by track, float32 [T] each, and the factor that keeps them in range."""
+    last = max((e.cls + 1 for e in mixture.events), default=0)
+    out = events.render(mixture, bank, max(sum(name.startswith("spk") for name in tracks), last))
+    found = {"wav": out["mix"], "rest": out["rest"]}
+    found |= {f"spk{k + 1}": x for k, x in enumerate(out["sources"])}
+    return _in_range({name: found[name] for name in tracks}, 24)
+
+
+def _in_range(sounds: dict[str, np.ndarray], bits: int) -> tuple[dict[str, np.ndarray], float]:
+    """Lower all sounds by one factor where one of them exceeds full scale; the factor, 1 where none does."""
+    peak = max(float(np.abs(x).max(initial=0)) for x in sounds.values())
+    factor = min(1.0, PEAKS[bits] / peak) if peak else 1.0
+    return {name: np.float32(factor) * x for name, x in sounds.items()}, factor
+
+
+def _write_pair_tables(out_dir: Path, pairs: Sequence[Pair], bank: ClipBank, places: dict[str, str]) -> int:
+    """Write the folder's tables; the number of keys without another clip of their class."""
+    lines = {f"{name}.scp": [] for name in _PAIR_TABLES} | {"utt2class": [], "utt2labels": []}
+    for pair in pairs:
+        for i, clip, k in ((1, pair.clip1, pair.class1), (2, pair.clip2, pair.class2)):
+            key = f"{pair.id}-{i}"
+            for name, sound in _PAIR_TABLES.items():
+                if place := places.get(f"{pair.id}-{sound.format(i)}"):
+                    lines[f"{name}.scp"].append(f"{key} {place}")
+            mids = [bank.classes[j].mid for j in bank.labels(bank.index_of(clip))]
+            lines["utt2class"].append(f"{key} {bank.classes[k].mid}")
+            lines["utt2labels"].append(f"{key} {','.join(mids)}")
+    for name, rows in lines.items():
+        write_text(out_dir / name, "".join(f"{row}\n" for row in sorted(rows)))
+    return len(lines["spk1.scp"]) - len(lines["enroll_other.scp"])
+
+
+def _tracks(table: MixtureTable) -> list[str]:
+    """Names of what is written of each mixture, as the tables are named."""
+    found = [e for i in range(len(table)) for e in table.row(i).events]
+    if any(e.clip is None for e in found):
+        return ["wav"]
+    names = ["wav", *(f"spk{k + 1}" for k in range(len(table.classes)))]
+    return [*names, "rest"] if any(e.cls < 0 for e in found) else names
+
+
+def _write_mixture_tables(out_dir: Path, table: MixtureTable, tracks: list[str], places: dict) -> None:
+    ids = sorted(table.id(i) for i in range(len(table)))
+    for track in tracks:
+        lines = (f"{id} {places[f'{id}-{track}']}\n" for id in ids)
+        write_text(out_dir / f"{track}.scp", "".join(lines))
+    lines = []
+    for mixture in (table.row(table.index_of(id)) for id in ids):
+        active = events.clip_activity(mixture, len(table.classes))
+        names = [name for name, a in zip(table.classes, active, strict=True) if a]
+        lines.append(f"{mixture.id} {','.join(names)}".rstrip() + "\n")
+    write_text(out_dir / "utt2labels", "".join(lines))
+    labels = (Label(k, name, name.replace("_", " ")) for k, name in enumerate(table.classes))
+    write_labels(out_dir / "classes.tsv", labels)
+    for name in ("mixtures.tsv", "events.tsv", "ids", "table.json"):
+        with atomic_path(out_dir / "mixtures" / name) as tmp:
+            shutil.copyfile(table.folder / name, tmp)

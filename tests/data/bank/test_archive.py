@@ -293,7 +293,7 @@ def test_a_shard_taken_away_is_made_anew(tmp_path, monkeypatch):
         go(data, out)
     monkeypatch.undo()
     (out / "audio.00002.ark").unlink()
-    with pytest.raises(DataError, match="audio.00002.ark: was taken away"):
+    with pytest.raises(DataError, match="audio.00002.ark: was removed"):
         go(data, out)
     assert go(data, out)["clips"] == 12 and len(ClipBank(out)) == 12
 
@@ -310,7 +310,7 @@ def test_bad_input_names_the_file(tmp_path):
     clips = [c._replace(labels=("/m/cat",)) for c in read_clips(data / "clips.tsv")]
     write_clips(data / "clips.tsv", clips)
     scan(data, num_workers=1)
-    with pytest.raises(DataError, match="labels.tsv: clip c000 has the class /m/cat"):
+    with pytest.raises(DataError, match="labels.tsv: clip c000 has the unknown class /m/cat"):
         go(data, tmp_path / "bank")
     with pytest.raises(DataError, match="mp3"):
         Settings(format="mp3")

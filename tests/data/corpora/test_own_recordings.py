@@ -96,7 +96,7 @@ def test_recordings_without_labels(here):
         ("path,labels\nr0.wav, ; \n", "t.csv:2: no label"),
         ('path,labels\n"r0.wav,dog\n', "t.csv:2: unexpected end"),
         ("path,labels,set\nr0.wav,dog,dev\n", "t.csv:2: set 'dev' is none of train, valid, test"),
-        ("path,labels\nr0.wav,dog\nx/../r0.wav,cat\n", "t.csv:3: .*r0.wav is there already, see"),
+        ("path,labels\nr0.wav,dog\nx/../r0.wav,cat\n", "t.csv:3: .*r0.wav is listed already, see"),
         ("path,labels\n", "t.csv: no recording is named in it"),
         ("path,labels\nr0.wav,cow\n", "t.csv:2: unknown class 'cow'; the classes are dog, cat"),
         ("path,onset,offset,label\nr0.wav,0.5,0.5,dog\n", "t.csv:2: onset 0.5 is not before offset"),
@@ -104,7 +104,7 @@ def test_recordings_without_labels(here):
         ("path,onset,offset,label\nr0.wav,0,nan,dog\n", "t.csv:2: offset 'nan' is not a number of sec"),
         ("path,onset,offset,label\nr0.wav,0,1,\n", "t.csv:2: one label a line is expected, not ''"),
         ("path,onset,offset,label\nr0.wav,0,1,dog;cat\n", "t.csv:2: one label a line"),
-        ("path,onset,offset,label\n" + "r0.wav,0,1,dog\n" * 2, "t.csv:3: the same line is there"),
+        ("path,onset,offset,label\n" + "r0.wav,0,1,dog\n" * 2, "t.csv:3: duplicated line"),
         ("path,onset,offset,label\nr0.wav,0,1,dog\nr0.wav,,,\n", "t.csv:3: a line without a label for"),
         (
             "path,onset,offset,label,group\nr0.wav,0,1,dog,a\nr0.wav,1,2,dog,b\n",
@@ -127,7 +127,7 @@ def test_refusals_of_tables_as_a_whole(here):
     ]
     assert "bad.csv: not UTF-8 text" in problems("bad.csv")[0]
     both = problems(table(GOOD), table(FRAMES + "r0.wav,0,1,dog,train\n", "events.csv"))
-    assert both == ["events.csv:5: r0.wav is there already, see clips.csv:2"]
+    assert both == ["events.csv:5: r0.wav is listed already, see clips.csv:2"]
     assert problems("clips.csv", classes=["dog", "cat", "dog"]) == ["classes: 'dog' is named twice"]
     marked = table(EVENTS + "r0.wav,,,,\nr0.wav,0,1,dog,\n", "m.csv")
     text = "m.csv:3: m.csv:2 says that there is nothing in r0.wav"

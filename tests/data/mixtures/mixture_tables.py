@@ -7,9 +7,9 @@ from sounds import noise, write
 
 from espnet2_ext.core.mixing.events import Event, Mixture
 from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.data.bank.scan import Limits, scan
-from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table
+from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
 FS, CLASSES = 1000, ["horn", "bark"]

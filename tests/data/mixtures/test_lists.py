@@ -15,9 +15,9 @@ from espnet2_ext.data.bank.anchors import AnchorTable, write_anchors
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.mixtures import folder
-from espnet2_ext.data.mixtures.folder import render_folder, sounds_of
+from espnet2_ext.data.mixtures import render as module
 from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, write_list
+from espnet2_ext.data.mixtures.render import pair_sounds, render_pairs
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 
@@ -102,7 +102,7 @@ def test_a_list_comes_back_as_it_was_written(pair_bank, pairs, tmp_path):
         (5, "gain2", "nan", "gain2"),
         (5, "gain2", "None", "gain2"),
         (3, "class1", "3", "class 3"),
-        (3, "id", "p000000", "p000000.*twice"),
+        (3, "id", "p000000", "p000000.*duplicated"),
     ],
 )
 def test_broken_rows_name_file_and_line(pair_bank, pairs, tmp_path, line, column, value, message):
@@ -143,12 +143,12 @@ def sound(reference):
 
 
 def test_rendered_folder_is_what_render_gives(pair_bank, pairs, tmp_path):
-    about = render_folder(pairs, pair_bank, tmp_path / "out", seed=5, part_size=5, num_workers=0)
+    about = render_pairs(pairs, pair_bank, tmp_path / "out", seed=5, part_size=5, num_workers=0)
     t = tables(tmp_path / "out")
     assert list(t["wav"]) == [f"{p.id}-{i}" for p in pairs for i in (1, 2)] == sorted(t["wav"])
     lowered = without = 0
     for p in pairs:
-        out, (_, factor) = render(p, pair_bank), sounds_of(p, pair_bank)
+        out, (_, factor) = render(p, pair_bank), pair_sounds(p, pair_bank)
         assert factor == 1.0 or np.abs(factor * out["mix"]).max() <= 1.0
         lowered += factor != 1.0
         for i, clip, query, absent in (("1", p.clip1, p.query1, p.absent1), ("2", p.clip2, p.query2, p.absent2)):
@@ -180,7 +180,7 @@ def test_rendered_folder_is_what_render_gives(pair_bank, pairs, tmp_path):
 
 def test_a_stopped_rendering_goes_on_and_a_whole_one_is_left(pair_bank, pairs, tmp_path, monkeypatch):
     out, made = tmp_path / "out", []
-    real = folder.sounds_of
+    real = module.pair_sounds
 
     def breaks(pair, bank):
         made.append(pair.id)
@@ -188,27 +188,27 @@ def test_a_stopped_rendering_goes_on_and_a_whole_one_is_left(pair_bank, pairs, t
             raise OSError("no space left on device")
         return real(pair, bank)
 
-    monkeypatch.setattr(folder, "sounds_of", breaks)
+    monkeypatch.setattr(module, "pair_sounds", breaks)
     with pytest.raises(OSError, match="no space"):
-        render_folder(pairs, pair_bank, out, part_size=5, num_workers=0)
+        render_pairs(pairs, pair_bank, out, part_size=5, num_workers=0)
     assert not (out / "list.json").exists() and not (out / "wav.scp").exists()
-    render_folder(pairs, pair_bank, out, part_size=5, num_workers=0)
+    render_pairs(pairs, pair_bank, out, part_size=5, num_workers=0)
     assert made[7:] == [p.id for p in pairs[5:]]
     first = {p.name: p.read_bytes() for p in out.iterdir()}
-    render_folder(pairs, pair_bank, out, part_size=5, num_workers=0)
+    render_pairs(pairs, pair_bank, out, part_size=5, num_workers=0)
     assert len(made) == 14
-    whole = render_folder(pairs, pair_bank, tmp_path / "again", part_size=5, num_workers=0)
+    whole = render_pairs(pairs, pair_bank, tmp_path / "again", part_size=5, num_workers=0)
     assert whole == json.loads(first["list.json"])
     for name in ("audio.00000.ark", "audio.00002.ark", "pairs.tsv", "utt2class"):
         assert (tmp_path / "again" / name).read_bytes() == first[name]
-    shorter = render_folder(pairs[:3], pair_bank, out, part_size=5, num_workers=0)
+    shorter = render_pairs(pairs[:3], pair_bank, out, part_size=5, num_workers=0)
     assert shorter["keys"] == 6 == len(read_scp(out / "wav.scp"))
     assert [p.name for p in out.glob("audio*")] == ["audio.00000.ark"]
 
 
 def test_two_processes_make_the_same_folder(pair_bank, pairs, tmp_path):
     for name, workers in (("one", 0), ("two", 2)):
-        render_folder(pairs, pair_bank, tmp_path / name, part_size=4, num_workers=workers)
+        render_pairs(pairs, pair_bank, tmp_path / name, part_size=4, num_workers=workers)
     for n in range(3):
         ark = f"audio.0000{n}.ark"
         assert (tmp_path / "one" / ark).read_bytes() == (tmp_path / "two" / ark).read_bytes()
@@ -271,5 +271,5 @@ def test_a_taggers_anchors_place_the_segments(pair_bank, tmp_path):
 
 def test_silent_targets_keep_the_folder_whole(pair_bank, pairs, tmp_path):
     far = dataclasses.replace(pairs[0], start1=10**6, start2=10**6, num=800)
-    sounds, factor = sounds_of(far, pair_bank)
+    sounds, factor = pair_sounds(far, pair_bank)
     assert factor == 1.0 and not sounds["mix"].any() and len(sounds["mix"]) == 800

@@ -11,10 +11,10 @@ from sounds import snapshot
 from espnet2_ext.audio.read import read_mono, read_scp
 from espnet2_ext.cli.data import render_mixtures as render_command
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, render
-from espnet2_ext.data.mixtures import mixture_folder
+from espnet2_ext.data.mixtures import render as module
 from espnet2_ext.data.mixtures.draw import draw_table
 from espnet2_ext.data.mixtures.event_table import MixtureTable, table_hash
-from espnet2_ext.data.mixtures.mixture_folder import render_mixtures, sounds_of
+from espnet2_ext.data.mixtures.render import mixture_sounds, render_mixtures
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
 
@@ -60,9 +60,9 @@ def test_rendering_goes_on_where_it_was(tmp_path, bank, drawn, monkeypatch):
         calls.append(mixture.id)
         if len(calls) == 7:
             raise KeyboardInterrupt
-        return sounds_of(mixture, *args)
+        return mixture_sounds(mixture, *args)
 
-    monkeypatch.setattr(mixture_folder, "sounds_of", stop)
+    monkeypatch.setattr(module, "mixture_sounds", stop)
     with pytest.raises(KeyboardInterrupt):
         render_mixtures(drawn, bank, out, part_size=4, num_workers=1)
     assert not (out / "list.json").exists()

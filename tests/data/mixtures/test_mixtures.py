@@ -9,8 +9,9 @@ from sounds import snapshot
 
 from espnet2_ext.cli.data import draw_mixtures
 from espnet2_ext.core.mixing.events import Event, Mixture
+from espnet2_ext.data.bank.bank import bank_digest
 from espnet2_ext.data.mixtures.draw import draw_table, known_of, parse_known
-from espnet2_ext.data.mixtures.event_table import MixtureTable, bank_digest, write_table
+from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.data.mixtures.stats import count
 from espnet2_ext.errors import DataError
 
@@ -67,7 +68,7 @@ def test_class_that_never_occurs_or_always(tmp_path, caplog):
 @pytest.mark.parametrize(
     "name, old, new, message",
     [
-        ("mixtures.tsv", "a\t16\tframe", "b\t16\tframe", "mixtures.tsv:3: id 'b'.*twice"),
+        ("mixtures.tsv", "a\t16\tframe", "b\t16\tframe", "mixtures.tsv:3: id 'b'.*duplicated"),
         ("mixtures.tsv", "a\t16\tframe", "a\t0\tframe", "mixtures.tsv:3: samples"),
         ("mixtures.tsv", "frame", "weak", "mixtures.tsv:3: known must be one of strong, frame"),
         ("mixtures.tsv", "a\t16\tframe", "a\t16", "mixtures.tsv:3: 2 fields"),
