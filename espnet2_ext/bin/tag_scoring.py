@@ -29,7 +29,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if bool(args.folds) == bool(args.bank and args.tags_dir):
         parser.error("give either --bank and --tags_dir, or --folds")
     from espnet2_ext.report.tag_results import folds, print_table
-    from espnet2_ext.scores.tag_score import load_scores, mean_scores, score_tags
+    from espnet2_ext.scores.tagging import load_tag_scores, mean_scores, score_tags
     from espnet2_ext.util.files import write_text
 
     if args.folds:
@@ -39,7 +39,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         print("\n".join(print_table(folds(mean))))
         return
     path = score_tags(args.bank, args.tags_dir)
-    scores = load_scores(path.parent)
+    scores = load_tag_scores(path.parent)
     accuracy = "" if scores["accuracy"] is None else f", accuracy {scores['accuracy']:.4f}"
     print(f"{path}: mAP {scores['map']:.4f}{accuracy}, {scores['keys']} clips")
 

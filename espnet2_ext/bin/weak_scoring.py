@@ -29,11 +29,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line, or `cmd`."""
     args = get_parser().parse_args(cmd)
-    from espnet2_ext.scores.weak_score import score_weak
+    from espnet2_ext.scores.score import score
 
     for folder in args.inference_dir:
         print(
-            score_weak(
+            score(
                 args.data_dir,
                 folder,
                 espnet_keys=args.espnet_keys,

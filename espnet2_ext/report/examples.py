@@ -8,7 +8,7 @@ import numpy as np
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.report.figures import save
 from espnet2_ext.report.spectrograms import draw_spectrograms
-from espnet2_ext.scores.test_set import DataFolder, read_signal
+from espnet2_ext.scores.test_set import QuerySet, read_signal
 from espnet2_ext.util.files import atomic_path
 
 PEAK = 0.9
@@ -34,7 +34,7 @@ class Example:
 
 
 def make_examples(
-    data: DataFolder, passes: dict, rows: dict[str, dict], protocol: str, summary: dict, out: Path
+    data: QuerySet, passes: dict, rows: dict[str, dict], protocol: str, summary: dict, out: Path
 ) -> dict[str, list[Example]]:
     """Write pictures (`out`/figures) and sounds (`out`/audio) of summary["examples"][protocol].
 
@@ -59,7 +59,7 @@ def rank_note(rank: str) -> str:
     return NOTE[rank]
 
 
-def _make(data: DataFolder, passes: dict, row: dict, protocol: str, rank: str, out: Path) -> Example:
+def _make(data: QuerySet, passes: dict, row: dict, protocol: str, rank: str, out: Path) -> Example:
     key, name = row["key"], _sounds_of(data, row["key"])
     mix, fs = read_signal(data.scp["wav.scp"][key], key)
     target, _ = read_signal(data.scp["spk1.scp"][key], key)
@@ -94,7 +94,7 @@ def write_sound(path: Path, x: np.ndarray, fs: int) -> None:
         tmp.write_bytes(encode_flac(to_int16(x), fs))
 
 
-def _sounds_of(data: DataFolder, key: str) -> str:
+def _sounds_of(data: QuerySet, key: str) -> str:
     """Name of the target's class and, where the key tells its partner, of the other one's."""
     name = data.names[data.classes[key]]
     stem, _, side = key.rpartition("-")

@@ -11,7 +11,7 @@ from espnet2_ext.report.figures import draw_scores, draw_training
 from espnet2_ext.report.html_parts import document, fact_list, link, picture, print_table, text
 from espnet2_ext.report.results import set_facts, set_tables
 from espnet2_ext.report.tables import PROTOCOL_NOTE
-from espnet2_ext.scores.test_set import load_data_folder, load_outputs
+from espnet2_ext.scores.test_set import load_outputs, load_test_set
 from espnet2_ext.train.experiment import facts, training_curves
 from espnet2_ext.util.files import write_text
 
@@ -56,8 +56,8 @@ def _stamp(exp_dir: Path, folders: list[Path]) -> str:
 def _section(folder: Path, out: Path, data_dir: str | None) -> list[str]:
     """Tables, figures and sounds of one test set."""
     summary, rows = load_summary(folder), load_rows(folder)
-    data = load_data_folder(data_dir or summary["data_dir"])
-    outputs = load_outputs(folder, data)
+    data = load_test_set(data_dir or summary["data_dir"])
+    outputs = load_outputs(folder, data).systems
     name, by_key = folder.name, {row["key"]: row for row in rows}
     links = "".join(f'<a href="#{text(name)}-{p}">Listen: query {p}</a>' for p in outputs)
     body = [f"<h2>{text(name)}</h2>", f"<nav>{links}</nav>", fact_list(set_facts(summary))]

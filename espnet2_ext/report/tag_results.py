@@ -7,7 +7,7 @@ from pathlib import Path
 from espnet2_ext.report.figures import draw_training
 from espnet2_ext.report.results import environment, markdown
 from espnet2_ext.report.tables import NONE, Table
-from espnet2_ext.scores.tag_score import FORMULAS, load_scores
+from espnet2_ext.scores.tagging import TAG_FORMULAS, load_tag_scores
 from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.files import write_text
 
@@ -22,7 +22,7 @@ def write_tag_results(exp_dir: str | os.PathLike, folders: Sequence[str | os.Pat
         DataError: a folder that has not been scored.
     """
     exp_dir = Path(exp_dir)
-    scores = {Path(f).name: load_scores(f) for f in folders}
+    scores = {Path(f).name: load_tag_scores(f) for f in folders}
     date = max((Path(f) / "scores.json").stat().st_mtime for f in folders)
     env = environment(date, scores)
     lines = ["# RESULTS", "", "## Environments"]
@@ -34,7 +34,7 @@ def write_tag_results(exp_dir: str | os.PathLike, folders: Sequence[str | os.Pat
     lines += ["", *print_table(overall(scores))]
     for name, found in scores.items():
         lines += ["", *print_table(by_class(name, found))]
-    lines += ["", "## Formulas", "", *(f"- {k}: {v}" for k, v in FORMULAS.items())]
+    lines += ["", "## Formulas", "", *(f"- {k}: {v}" for k, v in TAG_FORMULAS.items())]
     write_text(exp_dir / "RESULTS.md", "\n".join(lines) + "\n")
     return exp_dir / "RESULTS.md"
 

@@ -10,8 +10,7 @@ from espnet2_ext.report.examples import PEAK, file_name, write_sound
 from espnet2_ext.report.figures import save
 from espnet2_ext.report.spectrograms import draw_grid
 from espnet2_ext.report.weak_sets import Scored
-from espnet2_ext.scores.test_set import read_signal
-from espnet2_ext.scores.weak_folders import REST, Outputs, WeakData, load_weak_outputs
+from espnet2_ext.scores.test_set import MODEL, ClassSet, load_outputs, read_signal
 
 REFERENCE = "reference"
 COUNT = 2  # examples of each rank
@@ -57,13 +56,13 @@ def pick(scored: Sequence[Scored], count: int | None = None) -> dict[str, list[s
     return {"worst": keys[:count], "median": keys[middle : middle + count], "best": keys[-count:][::-1]}
 
 
-def make_weak_examples(data: WeakData, scored: Sequence[Scored], out: Path) -> list[Example]:
+def make_weak_examples(data: ClassSet, scored: Sequence[Scored], out: Path) -> list[Example]:
     """Write pictures (`out`/figures) and sounds (`out`/audio) of the mixtures of `pick`.
 
     All sounds of an example share one factor, so that their levels can be compared. Of a long
     recording the stretch is taken in which its quietest class is loudest.
     """
-    scps = {s.label: load_weak_outputs(s.folder, data) for s in scored}
+    scps = {s.label: load_outputs(s.folder, data).systems[MODEL] for s in scored}
     rows = {s.label: {row["key"]: row for row in s.rows} for s in scored}
     return [
         _make(data, scps, {label: by_key[key] for label, by_key in rows.items()}, key, rank, out)
@@ -72,9 +71,7 @@ def make_weak_examples(data: WeakData, scored: Sequence[Scored], out: Path) -> l
     ]
 
 
-def _make(
-    data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], key: str, rank: str, out: Path
-) -> Example:
+def _make(data: ClassSet, outputs: dict[str, dict], rows: dict[str, dict], key: str, rank: str, out: Path) -> Example:
     """One example. rows: label -> row of `key`."""
     mix, sounds, fs = _sounds(data, outputs, rows, key)
     stem = file_name(key)
@@ -100,20 +97,20 @@ def _make(
 
 
 def _sounds(
-    data: WeakData, outputs: dict[str, Outputs], rows: dict[str, dict], key: str
+    data: ClassSet, outputs: dict[str, dict], rows: dict[str, dict], key: str
 ) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]], int]:
     """The mixture, class -> name -> [T] (no reference where a class is silent), and the rate."""
-    mix, fs = read_signal(data.mix[key], key)
-    places = dict(zip([*data.classes, REST], [*data.refs, data.rest]))
+    mix, fs = read_signal(data.scp["wav.scp"][key], key)
+    places = data.references
     states = {c: s["state"] for c, s in next(iter(rows.values()))["classes"].items()}
     refs = {c: read_signal(places[c][key], key)[0] for c in states if states[c] != "silent"}
     part = excerpt(mix, list(refs.values()) or [mix], fs)
     sounds = {}
-    for c in states or next(iter(outputs.values())).names:
+    for c in states or next(iter(outputs.values())):
         sounds[c] = {REFERENCE: refs[c][part]} if c in refs else {}
         for label, o in outputs.items():
-            if c in o.names:
-                sounds[c][label] = read_signal(o.scps[o.names.index(c)][key], key)[0][part]
+            if c in o:
+                sounds[c][label] = read_signal(o[c][key], key)[0][part]
     return mix[part], sounds, fs
 
 

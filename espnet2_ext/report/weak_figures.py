@@ -9,7 +9,7 @@ import numpy as np
 
 from espnet2_ext.report.figures import new_figure
 from espnet2_ext.report.weak_sets import Scored
-from espnet2_ext.scores.weak_summary import classes_of
+from espnet2_ext.scores.summary import scored_names
 
 _TAIL = 0.5  # per cent of the points at each end of an axis that may lie outside the panels
 _GRID = 80  # cells of the grid on which density is counted, a side
@@ -18,7 +18,7 @@ _SMOOTH = 2.0  # cells
 
 def draw_density(scored: Sequence[Scored]):
     """Scatter plots with shared axes, warmer where more sources lie; rows: label types."""
-    classes = classes_of(scored[0].summary)
+    classes = scored_names(scored[0].summary)
     points = {(s.label, c): _points(s.rows, c) for s in scored for c in classes}
     everything = np.concatenate([p for p in points.values() if len(p)] or [np.zeros((1, 2))])
     (left, low), (right, high) = np.percentile(everything, [_TAIL, 100 - _TAIL], axis=0)

@@ -13,7 +13,7 @@ from espnet2_ext.report.weak_examples import REFERENCE, Example, make_weak_examp
 from espnet2_ext.report.weak_figures import draw_density
 from espnet2_ext.report.weak_sets import Experiment, Scored, model_facts, ordering, scored_on, set_facts
 from espnet2_ext.report.weak_tables import set_tables
-from espnet2_ext.scores.weak_folders import load_weak_data
+from espnet2_ext.scores.test_set import load_test_set
 from espnet2_ext.train.experiment import training_curves
 from espnet2_ext.util.files import write_text
 
@@ -81,7 +81,7 @@ def _section(test: str, found: list[Scored], out: Path) -> list[str]:
         ]
     body += tables
     body += [f'<h2 id="{text(test)}-listen">Listen: {text(test)}</h2>', f'<p class="note">{LISTEN}</p>']
-    data = load_weak_data(found[0].summary["data_dir"])
+    data = load_test_set(found[0].summary["data_dir"])
     examples = make_weak_examples(data, found, out / test)
     for rank in dict.fromkeys(e.rank for e in examples):
         body.append(f"<h3>{rank.capitalize()}: {rank_note(rank)}</h3>")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from espnet2_ext.report.tables import NONE, Table, both, db
 from espnet2_ext.report.weak_sets import Scored
 from espnet2_ext.scores.espnet import SCORES
-from espnet2_ext.scores.weak_summary import classes_of
+from espnet2_ext.scores.summary import scored_names
 
 # Labels whose classifiers learned from frames; the others' frames were never compared with labels.
 FRAME_LABELS = ("frame", "mixed")
@@ -22,7 +22,7 @@ def separation(scored: Sequence[Scored]) -> Table | None:
     first = scored[0].summary
     if not first["scores"]:
         return None
-    classes = classes_of(first)
+    classes = scored_names(first)
     columns = ["", *map(_name, classes), "overall"]
     rows = [["input SI-SDR", *_cells(first, classes, "input")]]
     rows += [[f"ΔSI-SDR {s.label}", *_cells(s.summary, classes, "gain")] for s in scored]
@@ -106,7 +106,7 @@ def espnet_classes(scored: Sequence[Scored]) -> Table | None:
     kept = [s for s in scored if "espnet" in s.summary["overall"]]
     if not kept:
         return None
-    classes = classes_of(kept[0].summary)
+    classes = scored_names(kept[0].summary)
 
     def cells(s: Scored, system: str) -> list[str]:
         return [db(s.summary["scores"].get(c, {}).get(system, {}).get("SDR")) for c in classes]

@@ -1,9 +1,9 @@
 """ESPnet's own scoring (`espnet2.bin.enh_scoring`) on the same signals, in parallel.
 
-It refuses a silent reference or estimate, needs 8 s to start and takes one pair of scp files. So
-keys with a silent signal are left out here, and a part scores the unprocessed mixture and every
-protocol in one run, under keys `system:key`. It takes 0.15 s for 2 s of sound at 32 kHz and 0.8 s
-for 10 s, so a large set can be scored on a part of its keys, drawn with a fixed seed.
+It stops at a silent reference or estimate, needs 8 s to start and takes one pair of scp files. So each target of a
+mixture is scored as a source of its own (no permutation is searched), silent signals are left out, and a part scores
+the unprocessed mixtures and all estimates in one run. It takes 0.15 s for 2 s of sound at 32 kHz and 0.8 s for 10 s, so
+a large set can be scored on a part of its keys, drawn with a fixed seed.
 """
 
 import functools
@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.scores.test_set import DataFolder
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.parallel import map_parts
 
@@ -28,47 +28,67 @@ SCORES = ("SDR", "SI_SNR", "SAR", "STOI", "ESTOI")
 _STOI_UNDEFINED = 1e-3
 
 
-def score_by_espnet(
-    rows: list[dict], data: DataFolder, outputs: dict, out: Path, *, max_keys: int | None, stamp: str, **run
-) -> None:
-    """Put ESPnet's scores into `rows` (as row[system]["espnet"]) and its files into `out`/espnet.
+class Pair(NamedTuple):
+    """A reference and an estimate that ESPnet can score, both places of audio; `scores[name]` takes the result."""
 
-    Systems are `mixture` (the unprocessed one) and the protocols; their mixture pass is scored.
+    key: str
+    ref: str
+    est: str
+    scores: dict
+    name: str = "espnet"
+
+
+def score_by_espnet(
+    pairs: dict[str, list[Pair]], keys: list[str], out: Path, *, max_keys: int | None, stamp: str, **run
+) -> None:
+    """Put ESPnet's scores into the rows that the pairs belong to, and its text files into `out`/espnet/FOLDER.
 
     Args:
-        rows: of scores.jsonl; changed in place.
-        max_keys: at most so many keys, drawn at random; None: all.
+        pairs: folder of the text files (a system or a class) -> pairs.
+        keys: of the test set.
+        max_keys: at most so many of them, drawn at random; None: all.
         run: num_workers and scheduler of `util.parallel.map_parts`.
     """
-    estimates = {"mixture": data.scp["wav.scp"]}
-    estimates |= {protocol: passes["mixture"] for protocol, passes in outputs.items()}
-    scores = {}
-    if items := _items(rows, data.scp["spk1.scp"], estimates, max_keys):
+    drawn = {keys[n] for n in np.random.default_rng(0).permutation(len(keys))[:max_keys]}
+    chosen = [pair for found in pairs.values() for pair in found if pair.key in drawn]
+    if chosen:
+        items = [{"key": str(n), "ref": pair.ref, "est": pair.est} for n, pair in enumerate(chosen)]
         run |= {"part_size": part_size(len(items)), "desc": "ESPnet's scoring"}
-        fn = functools.partial(score_part, stamp=stamp)
-        for part in map_parts(fn, items, out / "espnet_parts", **run):
-            scores |= json.loads(part.read_text(encoding="utf-8"))
-    for system in estimates:
-        scored = [row for row in rows if system in row]
-        for row in scored:
-            row[system]["espnet"] = scores.get(f"{system}:{row['key']}")
-        for name in SCORES:
-            found = ((row["key"], (row[system]["espnet"] or {}).get(name)) for row in scored)
-            lines = (f"{key} {value}\n" for key, value in found if value is not None)
-            write_text(out / "espnet" / system / f"{name}_spk1", "".join(lines))
+        for part in map_parts(functools.partial(score_part, stamp=stamp), items, out / "espnet_parts", **run):
+            for n, scores in json.loads(part.read_text(encoding="utf-8")).items():
+                chosen[int(n)].scores[chosen[int(n)].name] = scores
+    for folder, found in pairs.items():
+        for score in SCORES:
+            values = ((p.key, (p.scores.get(p.name) or {}).get(score)) for p in found)
+            lines = (f"{key} {value}\n" for key, value in values if value is not None)
+            write_text(out / "espnet" / folder / f"{score}_spk1", "".join(lines))
 
 
-def _items(rows: list[dict], refs: dict, estimates: dict, max_keys: int | None) -> list[dict]:
-    """What ESPnet can score: sounding references and estimates of at most `max_keys` keys."""
-    drawn = np.random.default_rng(0).permutation(len(rows))[:max_keys]
-    return [
-        {"key": f"{system}:{row['key']}", "ref": refs[row["key"]], "est": estimates[system][row["key"]]}
-        for row in (rows[n] for n in sorted(drawn))
-        for system in estimates
-        if system in row
-        and not (row["silent_reference"] or row["single_source"])
-        and not row[system].get("silent_estimate", False)
-    ]
+def query_pairs(rows: list[dict], items: list[dict]) -> dict[str, list[Pair]]:
+    """System -> pairs: the unprocessed mixture and the mixture pass of each protocol; what is not scored is null."""
+    systems = ["mixture", *dict.fromkeys(protocol for item in items for protocol in item["est"])]
+    pairs: dict[str, list[Pair]] = {system: [] for system in systems}
+    for row, item in zip(rows, items, strict=True):
+        places = {"mixture": item["mix"]} | {protocol: passes["mixture"] for protocol, passes in item["est"].items()}
+        for system, place in places.items():
+            row[system]["espnet"] = None
+            silent = row["silent_reference"] or row[system].get("silent_estimate", False)
+            if not (silent or row["single_source"]):
+                pairs[system].append(Pair(row["key"], item["ref"], place, row[system]))
+    return pairs
+
+
+def class_pairs(rows: list[dict], items: list[dict]) -> dict[str, list[Pair]]:
+    """Class -> pairs of its estimates, CLASS/mixture -> those of the unprocessed mixture, where the class sounds."""
+    folders = [folder for name in rows[0]["classes"] for folder in (f"{name}/mixture", name)]
+    pairs: dict[str, list[Pair]] = {folder: [] for folder in folders}
+    for row, item in zip(rows, items, strict=True):
+        for name, ref, est in item["targets"]:
+            scores = row["classes"][name]
+            if scores["state"] == "scored" and not scores["silent_estimate"]:
+                pairs[f"{name}/mixture"].append(Pair(row["key"], ref, item["mix"], scores, "espnet_input"))
+                pairs[name].append(Pair(row["key"], ref, est, scores))
+    return pairs
 
 
 def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
@@ -83,25 +103,17 @@ def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
             tables[name] = Path(tmp) / f"{name}.scp"
             lines = (f"{item['key']} {item[name]}\n" for item in items)
             tables[name].write_text("".join(lines), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "espnet2.bin.enh_scoring",
-            "--key_file",
-            str(tables["ref"]),
-            "--ref_scp",
-            str(tables["ref"]),
-            "--inf_scp",
-            str(tables["est"]),
-            "--is_tse",
-            "true",
-            "--dtype",
-            "float64",
-            "--log_level",
-            "WARNING",
-            "--output_dir",
-            f"{tmp}/out",
-        ]
+        options = {
+            "key_file": tables["ref"],
+            "ref_scp": tables["ref"],
+            "inf_scp": tables["est"],
+            "is_tse": "true",
+            "dtype": "float64",
+            "log_level": "WARNING",
+            "output_dir": f"{tmp}/out",
+        }
+        command = [sys.executable, "-m", "espnet2.bin.enh_scoring"]
+        command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if done.returncode != 0:
             raise RuntimeError(f"espnet2.bin.enh_scoring failed:\n{done.stderr[-2000:]}")
@@ -115,7 +127,7 @@ def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
 
 
 def part_size(items: int) -> int:
-    """At most 128, and an even number of parts, so that two cores end together; a few: one part."""
+    """At most 128, and an even number of parts, so that two cores end together; a few items: one part."""
     return items if items <= 32 else -(-items // (2 * -(-items // 256)))
 
 

@@ -1,42 +1,51 @@
 """Scores every key of a test set, in parallel and resumable: `score` -> scores.jsonl, summary.json.
 
-Formulas are in `core.metrics` and `scores.bss_eval`. A row of scores.jsonl is one key:
-its reference, the unprocessed mixture's own scores, and for each protocol the scores of its
-passes, where the key has a query. What is not defined is null: a silent reference has no SDR, and
-a mixture of the target and silence (`single_source`) none either, for nothing is to be separated
-and the unprocessed mixture would count as perfect.
+`score_target` is the one way to score: a target of a mixture, for the unprocessed mixture and each system. The rules
+are the same for queries and classes: a silent target has no SDR, and a target that is alone in its mixture has none
+either, for nothing is to be separated and the unprocessed mixture would count as perfect. There the output's level
+against the mixture is what can be said (Pishdadian et al., "Finding Strength in Weakness", III-C). Recordings without
+isolated sounds have no scores but those of the tagging. Formulas are in `core.metrics` and `scores.bss_eval`.
+
+A row of scores.jsonl is, for queries, a key: its target, the mixture's own scores, and those of each protocol, where
+the key has a query; for classes, a mixture, whose `classes` hold the scores of each class.
 """
 
 import functools
 import json
-import logging
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from espnet2_ext.core.metrics import METRICS, is_silent, level_db
 from espnet2_ext.errors import DataError
 from espnet2_ext.scores.bss_eval import bss_eval_sdr
-from espnet2_ext.scores.espnet import score_by_espnet
-from espnet2_ext.scores.summary import summarise_scores
-from espnet2_ext.scores.tagging import mean_average_precision
+from espnet2_ext.scores.espnet import class_pairs, query_pairs, score_by_espnet
+from espnet2_ext.scores.summary import summarise_classes, summarise_queries
+from espnet2_ext.scores.tagging import class_detection, query_tagging
 from espnet2_ext.scores.test_set import (
-    INPUTS,
-    DataFolder,
+    MODEL,
+    ClassSet,
+    Outputs,
+    QuerySet,
+    TestSet,
     fingerprint,
-    load_data_folder,
     load_outputs,
+    load_test_set,
+    read_like,
     read_signal,
-    read_tags,
 )
-from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.once import make_once
 from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
-_PART = 32  # keys a part: some seconds of work, so that little is lost and the bar moves
+QUERY_METRICS = ("sdr", "si_sdr", "bss_eval_sdr")
+CLASS_METRICS = ("si_sdr",)
 
 
 def score(
@@ -47,9 +56,9 @@ def score(
     num_workers: int | None = None,
     scheduler: str | None = None,
 ) -> Path:
-    """Score the outputs in `inference_dir` against `data_dir`; returns the path of summary.json.
+    """Score the outputs in `inference_dir` against the test set `data_dir`; returns the path of summary.json.
 
-    Nothing is done when the scores of the same inputs are there already; a stopped run goes on.
+    Scores of the same inputs are not computed again; an interrupted run resumes.
 
     Args:
         espnet_keys: how many keys ESPnet's own scoring gets too (`score_by_espnet`); None: all.
@@ -57,163 +66,210 @@ def score(
     Raises:
         DataError: the two folders do not fit, or a key's audio is not as it should be.
     """
-    data = load_data_folder(data_dir)
-    inference_dir = Path(inference_dir)
+    data = load_test_set(data_dir)
     outputs = load_outputs(inference_dir, data)
-    out = inference_dir / "scores"
-    stamp = f"{fingerprint(data, inference_dir, outputs)} v{VERSION} espnet_keys={espnet_keys}"
-    if is_done(out / "summary.json", stamp):
-        logging.info("%s is there already", out / "summary.json")
-        return out / "summary.json"
-    (out / "summary.json").unlink(missing_ok=True)  # the figures of other outputs
-    run = {"num_workers": num_workers, "scheduler": scheduler}
-    fn, items = functools.partial(score_part, stamp=stamp), _items(data, outputs)
-    rows = read_rows(map_parts(fn, items, out / "parts", part_size=_PART, desc="scoring", **run))
+    summary = outputs.path / "scores" / "summary.json"
+    stamp = f"{fingerprint(data, outputs)} v{VERSION} espnet_keys={espnet_keys}"
+    paths = {"data_dir": str(data_dir), "inference_dir": str(inference_dir)}
+    run = {"stamp": stamp, "num_workers": num_workers, "scheduler": scheduler}
+    make_once(summary, {"stamp": stamp}, lambda: paths | _score(data, outputs, summary.parent, espnet_keys, **run))
+    for parts in ("parts", "espnet_parts"):
+        shutil.rmtree(summary.parent / parts, ignore_errors=True)
+    return summary
+
+
+def _score(data: TestSet, outputs: Outputs, out: Path, espnet_keys: int | None, *, stamp: str, **run) -> dict:
+    """Write `out`/scores.jsonl; returns the figures of summary.json."""
+    kind = KINDS[data.kind]
+    tagging, items = kind.tagging(data, outputs), kind.items(data, outputs)
+    fn = functools.partial(score_part, kind=data.kind, stamp=stamp)
+    rows = read_rows(map_parts(fn, items, out / "parts", part_size=part_size(len(items)), desc="scoring", **run))
     if espnet_keys != 0:
-        score_by_espnet(rows, data, outputs, out, max_keys=espnet_keys, stamp=stamp, **run)
-    summary = {"stamp": stamp, "data_dir": str(data_dir), "inference_dir": str(inference_dir)}
-    summary |= summarise_scores(rows, data, _tagging(inference_dir, outputs, data))
+        score_by_espnet(kind.pairs(rows, items), data.keys, out, max_keys=espnet_keys, stamp=stamp, **run)
     with atomic_path(out / "scores.jsonl") as tmp, tmp.open("w", encoding="utf-8") as f:
         f.writelines(json.dumps(row) + "\n" for row in rows)
-    write_text(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    for parts in ("parts", "espnet_parts"):
-        shutil.rmtree(out / parts, ignore_errors=True)
-    return out / "summary.json"
+    return kind.summarise(rows, data, outputs, tagging)
 
 
-def _tagging(inference_dir: Path, outputs: dict, data: DataFolder) -> dict[str, dict]:
-    """Protocol -> figures of the tagging, where there is a tags.npz."""
-    found = {}
-    for protocol in outputs:
-        path, keys = inference_dir / protocol / "tags.npz", data.keys_of(protocol)
-        if path.is_file():
-            found[protocol] = mean_average_precision(read_tags(path, data, keys), data, keys)
-    return found
+def part_size(items: int) -> int:
+    """Keys per part: few, so that little is lost and a song is a part, but 32 of 5,000 mixtures."""
+    return min(max(items // 64, 1), 32)
 
 
-def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
+def score_part(items: list[dict], path: Path, *, kind: str, stamp: str) -> None:
     """Score `items` into the JSON lines file `path`; `stamp` ties the part to its inputs."""
     import torch
 
     torch.set_num_threads(1)  # the parts are what runs side by side
     with open(path, "w", encoding="utf-8") as f:
         for item in items:
-            f.write(json.dumps(score_key(item), allow_nan=False) + "\n")
+            f.write(json.dumps(score_item(item, kind), allow_nan=False) + "\n")
 
 
-def score_key(item: dict) -> dict:
-    """All scores of one key.
+def score_item(item: dict, kind: str) -> dict:
+    """The row of one key.
 
     Args:
-        item: key, class, wav.scp, spk1.scp, absent.scp (places of audio) and est: protocol ->
-            pass -> place of the estimate.
+        item: what `KINDS[kind].items` made: key, mix and the places of its targets and estimates.
     Raises:
         DataError: names the key and the file whose length, rate or content is wrong.
     """
+    return KINDS[kind].row(item)
+
+
+def score_target(
+    where: str, mix: np.ndarray, ref: np.ndarray, estimates: dict[str, np.ndarray], metrics: tuple[str, ...]
+) -> tuple[str, dict[str, dict]]:
+    """Scores of one target of a mixture.
+
+    Args:
+        where: names the target in errors.
+        mix, ref: [T].
+        estimates: system -> [T].
+    Returns:
+        The target's state (silent, alone in the mixture, scored), and the scores of `mixture`, the unprocessed one, and
+        of each system: `metrics`, null where they are not defined. A system also has METRIC_gain, against the mixture,
+        level_db, its output's level against the mixture, and silent_estimate.
+    """
+    state = "silent" if is_silent(ref[None])[0] else "alone" if is_silent((mix - ref)[None])[0] else "scored"
+
+    def ratios(what: str, est: np.ndarray) -> dict[str, float | None]:
+        if state != "scored":
+            return dict.fromkeys(metrics)
+        return {name: _metric(f"{where}, {what}", name, est=est, ref=ref) for name in metrics}
+
+    scores = {"mixture": ratios("the mixture", mix)}
+    for system, est in estimates.items():
+        what = f"the estimate of {system}"
+        level = -_metric(f"{where}, {what}", "silence_sdr", est=est, mix=mix)
+        own = ratios(what, est)
+        gains = {f"{m}_gain": _difference(own[m], scores["mixture"][m]) for m in metrics}
+        scores[system] = own | gains | {"level_db": level, "silent_estimate": bool(is_silent(est[None])[0])}
+    return state, scores
+
+
+def _metric(where: str, name: str, **signals: np.ndarray) -> float | None:
+    """A metric in dB of signals [T]; None where it is not defined."""
+    try:
+        if name == "bss_eval_sdr":
+            value = bss_eval_sdr(**signals)
+        else:
+            value = float(METRICS[name](**{n: x[None] for n, x in signals.items()})[0])
+    except ValueError as e:
+        raise DataError(f"{where}: {e}") from e
+    return None if math.isnan(value) else value
+
+
+def _difference(value: float | None, other: float | None) -> float | None:
+    return None if value is None or other is None else value - other
+
+
+# ---- queries: a key is a target ------------------------------------------------------------------
+
+
+def query_items(data: QuerySet, outputs: Outputs) -> list[dict]:
+    """key, class, mix, ref and absent (places of audio), est: protocol -> pass -> place of the estimate."""
+    items = []
+    for key in data.keys:
+        item = {"key": key, "class": data.classes[key], "mix": data.scp["wav.scp"][key]}
+        item |= {"ref": data.scp["spk1.scp"][key], "absent": data.scp.get("absent.scp", {}).get(key)}
+        # a key without a query of a protocol is in none of its passes
+        answered = {p: passes for p, passes in outputs.systems.items() if key in passes["mixture"]}
+        items.append(item | {"est": {p: {name: scp[key] for name, scp in ps.items()} for p, ps in answered.items()}})
+    return items
+
+
+def query_row(item: dict) -> dict:
+    """The row of a target: see the module's docstring."""
     key = item["key"]
-    ref, fs = read_signal(item["spk1.scp"], key)
-    mix = _read_like(item, "wav.scp", ref, fs)
-    inputs = {"mixture": mix, "clean": ref}
-    if "absent.scp" in item:
-        inputs["silence"] = read_signal(item["absent.scp"], key)[0]
-    silent_ref = bool(is_silent(ref[None])[0])
-    single = not silent_ref and bool(is_silent((mix - ref)[None])[0])
-    unprocessed = _scores(key, "the mixture", mix, ref, single)
+    ref, fs = read_signal(item["ref"], key)
+    mix = read_like(item["mix"], key, ref, fs)
+    estimates = {f"{p}/mixture": read_like(passes["mixture"], key, mix, fs) for p, passes in item["est"].items()}
+    state, scores = score_target(f"key {key}", mix, ref, estimates, QUERY_METRICS)
     row = {
         "key": key,
         "class": item["class"],
         "seconds": len(ref) / fs,
         "fs": fs,
-        "reference_db": metric_value(level_db(ref[None])),
-        "silent_reference": silent_ref,
-        "single_source": single,
-        "mixture": unprocessed,
+        "reference_db": float(level_db(ref[None])[0]),
+        "silent_reference": state == "silent",
+        "single_source": state == "alone",
+        "mixture": scores["mixture"],
     }
     for protocol, passes in item["est"].items():
-        signals = {p: _read_like(passes, p, inputs[p], fs, key) for p in passes}
-        scores = _score_passes(key, protocol, signals, inputs, single)
-        row[protocol] = scores | _gains(scores, unprocessed)
+        row[protocol] = scores[f"{protocol}/mixture"]
+        where = f"key {key}, the estimate of {protocol}"
+        if "clean" in passes:  # the target alone was the input
+            est = read_like(passes["clean"], key, ref, fs)
+            row[protocol] |= {f"clean_{m}": _metric(f"{where}/clean", m, est=est, ref=ref) for m in ("sdr", "si_sdr")}
+        if "silence" in passes:  # a clip without the class was the input
+            absent = read_signal(item["absent"], key)[0]
+            est = read_like(passes["silence"], key, absent, fs)
+            row[protocol]["silence_sdr"] = _metric(f"{where}/silence", "silence_sdr", est=est, mix=absent)
     return row
 
 
-def _score_passes(key: str, protocol: str, signals: dict, inputs: dict, single: bool) -> dict:
-    """Scores of all passes of a protocol; `level_db` is the output's level against the mixture."""
-    what, est, ref = f"the estimate of {protocol}", signals["mixture"], inputs["clean"]
-    scores = _scores(key, f"{what}/mixture", est, ref, single)
-    pushed = _metric(key, f"{what}/mixture", "silence_sdr", est=est, mix=inputs["mixture"])
-    scores |= {"level_db": -pushed, "silent_estimate": bool(is_silent(est[None])[0])}
-    if "clean" in signals:
-        for metric in ("sdr", "si_sdr"):
-            scores[f"clean_{metric}"] = _metric(key, f"{what}/clean", metric, est=signals["clean"], ref=ref)
-    if "silence" in signals:
-        scores["silence_sdr"] = _metric(
-            key, f"{what}/silence", "silence_sdr", est=signals["silence"], mix=inputs["silence"]
-        )
-    return scores
+# ---- classes: a key is a mixture -----------------------------------------------------------------
 
 
-def _gains(scores: dict, unprocessed: dict) -> dict:
-    """Each score of the estimate minus the mixture's own; null where either is not defined."""
-    gains = {}
-    for metric in ("sdr", "si_sdr", "bss_eval_sdr"):
-        pair = scores[metric], unprocessed[metric]
-        gains[f"{metric}_gain"] = None if None in pair else pair[0] - pair[1]
-    return gains
+def class_items(data: ClassSet, outputs: Outputs) -> list[dict]:
+    """key, mix (place of audio), targets: class, place of its reference and its estimate, where it has both."""
+    estimates, references = outputs.systems[MODEL], data.references
+    known = [name for name in estimates if name in references]
+    return [
+        {
+            "key": key,
+            "mix": data.scp["wav.scp"][key],
+            "targets": [(name, references[name][key], estimates[name][key]) for name in known],
+        }
+        for key in data.keys
+    ]
 
 
-def _scores(key: str, what: str, est: np.ndarray, ref: np.ndarray, single: bool) -> dict:
-    """Scores of `est` on the mixture pass; where there is nothing to separate, none is defined."""
-    scores = {m: _metric(key, what, m, est=est, ref=ref) for m in ("sdr", "si_sdr")}
-    value = bss_eval_sdr(est=est, ref=ref)
-    scores["bss_eval_sdr"] = None if math.isnan(value) else value
-    return dict.fromkeys(scores) if single else scores
+def class_row(item: dict) -> dict:
+    """The row of a mixture, see the module's docstring; one class is held in memory at a time."""
+    key = item["key"]
+    mix, fs = read_signal(item["mix"], key)
+    row = {"key": key, "seconds": len(mix) / fs, "fs": fs, "mixture_db": float(level_db(mix[None])[0]), "classes": {}}
+    for name, *places in item["targets"]:
+        ref, est = (read_like(place, key, mix, fs) for place in places)
+        state, scores = score_target(f"key {key}", mix, ref, {name: est}, CLASS_METRICS)
+        own = scores[name]
+        row["classes"][name] = {"state": state, "level_db": own["level_db"]}
+        if state == "scored":  # input: the SI-SDR of the mixture itself
+            row["classes"][name] |= {
+                "silent_estimate": not est.any(),
+                "input": scores["mixture"]["si_sdr"],
+                "si_sdr": own["si_sdr"],
+                "gain": own["si_sdr_gain"],
+            }
+    return row
 
 
-def _metric(key: str, what: str, metric: str, **signals: np.ndarray) -> float | None:
-    try:
-        return metric_value(METRICS[metric](**{n: x[None] for n, x in signals.items()}))
-    except ValueError as e:
-        raise DataError(f"key {key}, {what}: {e}") from e
+# ---- what differs --------------------------------------------------------------------------------
 
 
-def metric_value(scores) -> float | None:
-    """The one value of a metric; None where it is not defined."""
-    value = float(scores[0])
-    return None if math.isnan(value) else value
+class Kind(NamedTuple):
+    """What differs between test sets of queries and of classes.
+
+    tagging: scores of the probabilities, if any.  items: what is scored, a key each.  row: scores of an item.
+    pairs: for ESPnet's scoring.  summarise: rows to the figures of summary.json.
+    """
+
+    tagging: Callable
+    items: Callable
+    row: Callable
+    pairs: Callable
+    summarise: Callable
 
 
-def _read_like(places: dict, name: str, like: np.ndarray, fs: int, key: str | None = None):
-    """Audio of `places[name]`, refused when its rate or length is not that of `like`."""
-    key = places["key"] if key is None else key
-    audio, rate = read_signal(places[name], key)
-    if rate != fs:
-        raise DataError(f"key {key}: {places[name]}: {rate} Hz, but the reference has {fs} Hz")
-    if len(audio) != len(like):
-        raise DataError(f"key {key}: {places[name]}: {len(audio)} samples, but {len(like)} are expected")
-    return audio
-
-
-def _items(data: DataFolder, outputs: dict) -> list[dict]:
-    used = {INPUTS[p] for passes in outputs.values() for p in passes} | {"spk1.scp"}
-    items = []
-    for key in data.keys:
-        item = {"key": key, "class": data.classes[key], "est": {}}
-        item |= {name: data.scp[name][key] for name in sorted(used)}
-        for protocol, passes in outputs.items():
-            if key in passes["mixture"]:  # not where the key has no query of this protocol
-                item["est"][protocol] = {p: scp[key] for p, scp in passes.items()}
-        items.append(item)
-    return items
+KINDS = {
+    QuerySet.kind: Kind(query_tagging, query_items, query_row, query_pairs, summarise_queries),
+    ClassSet.kind: Kind(class_detection, class_items, class_row, class_pairs, summarise_classes),
+}
 
 
 def read_rows(parts: list[Path]) -> list[dict]:
     """Rows of JSON lines files, in the order of their keys."""
     rows = [json.loads(x) for p in parts for x in p.read_text(encoding="utf-8").splitlines()]
     return sorted(rows, key=lambda row: row["key"])
-
-
-def is_done(path: Path, stamp: str) -> bool:
-    """Whether `path`, a summary, was made of what `stamp` tells."""
-    if not path.is_file():
-        return False
-    return json.loads(path.read_text(encoding="utf-8")).get("stamp") == stamp

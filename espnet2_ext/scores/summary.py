@@ -1,19 +1,22 @@
 """From rows of scores to the figures of a table: means, counts, classes, examples."""
 
 import importlib.metadata
+from collections.abc import Sequence
 
 from espnet2_ext import __version__
 from espnet2_ext.core.metrics import MAX_DB, SILENCE, summarise
+from espnet2_ext.data.outputs import PROTOCOLS, RESIDUAL
 from espnet2_ext.scores.espnet import SCORES
-from espnet2_ext.scores.test_set import PROTOCOLS, DataFolder
+from espnet2_ext.scores.test_set import MODEL, ClassSet, Outputs, QuerySet, TestSet
 
 # An output less than this far under its input, when silence was right, is a false extraction.
 FALSE_EXTRACTION_DB = 10.0
+THRESHOLD = 0.5  # a class counts as active from this probability on
 FIRST = "-1"  # end of the key of a mixture's first target
 UNPROCESSED = ("sdr", "si_sdr", "bss_eval_sdr")
 GAINS = tuple(f"{metric}_gain" for metric in UNPROCESSED)
 OWN = (*UNPROCESSED, *GAINS, "clean_sdr", "clean_si_sdr", "silence_sdr")
-FORMULAS = {
+QUERY_FORMULAS = {
     "sdr": "10 log10(|ref|^2 / |ref - est|^2): the SDR of BSSEval v4 over the whole signal",
     "si_sdr": "the same with the reference scaled to the estimate; means are kept",
     "bss_eval_sdr": "BSSEval v3 (bss_eval_sources): a distortion filter of 512 taps is forgiven",
@@ -23,30 +26,32 @@ FORMULAS = {
     "espnet": "espnet2.bin.enh_scoring on the mixture pass; keys with a silent signal and "
     "mixtures of a single source left out",
 }
+CLASS_FORMULAS = {
+    "si_sdr": "10 log10(|a ref|^2 / |a ref - est|^2) with a = <est, ref> / |ref|^2; means are kept",
+    "input": "si_sdr of the unprocessed mixture",
+    "gain": "si_sdr of the estimate minus that of the mixture (the paper's delta SI-SDR)",
+    "left out": "classes that are silent in a mixture (mean square under 1e-8), and what is alone in its mixture",
+    "level_db": "10 log10(ms(output) / ms(mixture)) where the class is silent; mean squares (ms) floored at 1e-8",
+    "overall": "over all scored sources of all classes",
+    "f": f"2 TP / (2 TP + FP + FN) of the classifier on the mixture, threshold {THRESHOLD:g}",
+    "espnet": "espnet2.bin.enh_scoring, one class at a time, on scored sources",
+}
 PACKAGES = ("espnet", "torch", "numpy", "scipy", "mir_eval", "pystoi", "scikit-learn")
 _EXAMPLES = 3
 
 
-def summarise_scores(rows: list[dict], data: DataFolder, tagging: dict) -> dict:
-    """The content of summary.json but for its paths.
+def summarise_queries(rows: list[dict], data: QuerySet, outputs: Outputs, tagging: dict) -> dict:
+    """The content of summary.json except its paths.
 
     Args:
-        rows: of scores.jsonl, one a key.
-        tagging: protocol -> figures of `tagging.mean_average_precision`.
+        rows: of scores.jsonl, one per key.
+        tagging: of `tagging.query_tagging`.
     """
     systems = [p for p in PROTOCOLS if any(p in row for row in rows)]
-    return {
-        "keys": len(rows),
-        "seconds": sum(row["seconds"] for row in rows),
-        "fs": rows[0]["fs"],
+    return _common(rows, data, QUERY_FORMULAS) | {
         "silent_references": sum(row["silent_reference"] for row in rows),
         "single_sources": sum(row["single_source"] for row in rows),
-        "list": data.info,
-        "formulas": FORMULAS,
-        "silence_floor": SILENCE,
-        "max_db": MAX_DB,
         "false_extraction_db": FALSE_EXTRACTION_DB,
-        "versions": {"espnet2_ext": __version__} | {p: version(p) for p in PACKAGES},
         "mixture": _figures([row["mixture"] for row in rows], UNPROCESSED),
         "protocols": {p: _protocol(rows, p, data) for p in systems},
         "tagging": tagging,
@@ -54,19 +59,71 @@ def summarise_scores(rows: list[dict], data: DataFolder, tagging: dict) -> dict:
     }
 
 
-def examples(rows: list[dict], protocol: str, count: int = _EXAMPLES) -> dict[str, list[str]]:
+def summarise_classes(rows: list[dict], data: ClassSet, outputs: Outputs, tagging: dict | None) -> dict:
+    """The content of summary.json except its paths.
+
+    Args:
+        rows: of scores.jsonl, one per mixture.
+        tagging: of `tagging.class_detection`; None without a classifier.
+    """
+    table = ("mixtures", "events", "seed", "settings", "bank_hash", "table_hash")
+    return _common(rows, data, CLASS_FORMULAS) | {
+        "classes": data.classes,
+        "outputs": list(outputs.systems[MODEL]),
+        "alone": sum(any(s["state"] == "alone" for s in r["classes"].values()) for r in rows),
+        "table": {name: data.table.info.get(name) for name in table},
+        "scores": {name: _class([row["classes"][name] for row in rows]) for name in rows[0]["classes"]},
+        "overall": _class([s for r in rows for n, s in r["classes"].items() if n != RESIDUAL]),
+        "detection": tagging,
+    }
+
+
+def _common(rows: list[dict], data: TestSet, formulas: dict[str, str]) -> dict:
+    return {
+        "keys": len(rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "fs": rows[0]["fs"],
+        "list": data.info,
+        "formulas": formulas,
+        "silence_floor": SILENCE,
+        "max_db": MAX_DB,
+        "versions": versions(PACKAGES),
+    }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Version of this package and of others; None where one is not installed."""
+    found: dict[str, str | None] = {"espnet2_ext": __version__}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def examples(rows: list[dict], protocol: str) -> dict[str, list[str]]:
     """Keys of the worst, the median and the best SDR gains of a protocol, none twice."""
     ranked = [r for r in rows if protocol in r and r[protocol]["sdr_gain"] is not None]
     ranked.sort(key=lambda row: (row[protocol]["sdr_gain"], row["key"]))
-    keys = [row["key"] for row in ranked]
-    count = min(count, len(keys) // 3) if len(keys) >= 3 else 0
+    return ranks([row["key"] for row in ranked], _EXAMPLES)
+
+
+def ranks(keys: list[str], count: int) -> dict[str, list[str]]:
+    """`count` keys, or fewer, of the beginning, the middle and the end of `keys` (the worst first), none twice."""
+    count = min(count, len(keys) // 3)
     if count == 0:
         return {"worst": keys[:1], "median": [], "best": keys[1:2]}
     middle = (len(keys) - count) // 2
     return {"worst": keys[:count], "median": keys[middle : middle + count], "best": keys[-count:][::-1]}
 
 
-def _protocol(rows: list[dict], protocol: str, data: DataFolder) -> dict:
+def scored_names(summary: dict) -> list[str]:
+    """The classes with scores, and the residual where it was scored."""
+    return [*summary["classes"], *([RESIDUAL] if RESIDUAL in summary["scores"] else [])]
+
+
+def _protocol(rows: list[dict], protocol: str, data: QuerySet) -> dict:
     keys, rows = len(rows), [row for row in rows if protocol in row]
     scores = [row[protocol] for row in rows]
     figures = {"without_query": keys - len(rows)} | _figures(scores, OWN)
@@ -80,22 +137,24 @@ def _protocol(rows: list[dict], protocol: str, data: DataFolder) -> dict:
     silence = [s["silence_sdr"] for s in scores if s.get("silence_sdr") is not None]
     figures["single_sources"] = sum(row["single_source"] for row in rows)
     figures["false_extractions"] = sum(value < FALSE_EXTRACTION_DB for value in silence)
-    figures["classes"] = _classes(rows, protocol, data)
+    figures["classes"] = _by_class(rows, protocol, data)
     first = [row[protocol] for row in rows if row["key"].endswith(FIRST)]
     figures["first_targets"] = {m: summarise(s[m] for s in first) for m in ("sdr", "sdr_gain")}
     return figures
 
 
-def _figures(scores: list[dict], metrics: tuple[str, ...]) -> dict:
-    figures = {m: summarise(s[m] for s in scores) for m in metrics if m in scores[0]}
-    if "espnet" in scores[0]:
-        found = [s["espnet"] or {} for s in scores]
-        figures["espnet"] = {name: summarise(f.get(name) for f in found) for name in SCORES}
+def _figures(scores: list[dict], metrics: Sequence[str]) -> dict:
+    """Means and so on of `metrics`, as far as they were computed, and of ESPnet's scores, as far as asked for."""
+    figures = {m: summarise(s[m] for s in scores) for m in metrics if scores and m in scores[0]}
+    for system in ("espnet", "espnet_input"):
+        found = [s[system] or {} for s in scores if system in s]
+        if found:
+            figures[system] = {name: summarise(f.get(name) for f in found) for name in SCORES}
     return figures
 
 
-def _classes(rows: list[dict], protocol: str, data: DataFolder) -> list[dict]:
-    """One row a class, the smallest mean gain first; classes without any gain at the end."""
+def _by_class(rows: list[dict], protocol: str, data: QuerySet) -> list[dict]:
+    """The figures of each class, the smallest mean gain first; classes without any gain at the end."""
     by_class: dict[str, list[dict]] = {}
     for row in rows:
         by_class.setdefault(row["class"], []).append(row)
@@ -113,9 +172,14 @@ def _classes(rows: list[dict], protocol: str, data: DataFolder) -> list[dict]:
     return sorted(table, key=gain)
 
 
-def version(package: str) -> str | None:
-    """Version of an installed package; None where it is not."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _class(scores: list[dict]) -> dict:
+    """Means, medians and counts over the scores of a class (or of all)."""
+    scored = [s for s in scores if s["state"] == "scored"]
+    silent = [s["level_db"] for s in scores if s["state"] == "silent"]
+    found: dict = {name: summarise(s[name] for s in scored) for name in ("input", "si_sdr", "gain")}
+    return found | {
+        "silent": {"count": len(silent), "level_db": summarise(silent)},
+        "alone": sum(s["state"] == "alone" for s in scores),
+        "silent_estimates": sum(s["silent_estimate"] for s in scored),
+        **_figures(scored, ()),
+    }

@@ -1,10 +1,30 @@
-"""Tagging: mean average precision of the clip-wise class probabilities."""
+"""Scores of probabilities: average precision of clips' tags, F-measure of a separator's classifier, scores of a tagger.
 
+`tagging_of` gives what stands in a test set's summary.json; `score_tags` scores a tagger on a clip bank (scores.json).
+"""
+
+import json
+import os
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.scores.test_set import DataFolder
+from espnet2_ext.core.mixing.events import clip_activity, frame_activity
+from espnet2_ext.data.bank.bank import ClipBank, bank_key
+from espnet2_ext.data.outputs import Activity, read_about, read_activity, read_tags, same_keys
+from espnet2_ext.errors import DataError
+from espnet2_ext.scores.summary import THRESHOLD, versions
+from espnet2_ext.scores.test_set import ClassSet, Outputs, QuerySet
+from espnet2_ext.util.files import write_text
+
+TAG_FORMULAS = {
+    "mAP": "average precision as scikit-learn's `average_precision_score` (no interpolation), "
+    "mean over the classes that occur in the labels",
+    "accuracy": "share of clips whose likeliest class is their label; only where every clip has exactly one",
+}
+MEANS = ("map", "accuracy")
 
 
 def average_precision(*, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -30,24 +50,206 @@ def average_precision(*, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return values
 
 
-def mean_average_precision(clipwise: np.ndarray, data: DataFolder, keys: list[str]) -> dict:
-    """mAP over the classes that occur in the labels of `keys`, with the figure of each class.
+def f_measure(*, truth: np.ndarray, probability: np.ndarray, threshold: float = THRESHOLD) -> dict:
+    """Counts and F-measure of each class: F = 2 P R / (P + R) = 2 TP / (2 TP + FP + FN).
+
+    (Pishdadian et al., "Finding Strength in Weakness", III-C.)
 
     Args:
-        clipwise: [N, K] probabilities, rows in the order of `keys`.
+        truth: [N, K], 0 or 1.  probability: [N, K]; active from `threshold` on.
+    Returns:
+        tp, fp, fn: lists of K counts; precision, recall, f: lists of K, None where 0 / 0; mean_f: over the classes
+        that have an F.
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if truth.shape != probability.shape or truth.ndim != 2:
+        raise ValueError(f"truth and probability: expected [N, K], got {truth.shape} and {probability.shape}")
+    truth, active = truth > 0.5, probability >= threshold
+    tp, fp, fn = (x.sum(axis=0) for x in (truth & active, ~truth & active, truth & ~active))
+
+    def ratio(part, whole) -> list[float | None]:
+        return [float(a / b) if b else None for a, b in zip(part, whole)]
+
+    f = ratio(2 * tp, 2 * tp + fp + fn)
+    known = [value for value in f if value is not None]
+    return {
+        "tp": tp.tolist(),
+        "fp": fp.tolist(),
+        "fn": fn.tolist(),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "f": f,
+        "mean_f": float(np.mean(known)) if known else None,
+    }
+
+
+def shrink(labels: np.ndarray, time_pool: int, frames: int) -> np.ndarray:
+    """Labels [L, K] max-pooled to `frames` steps of `time_pool`, as the classifier's time is."""
+    padded = np.zeros((max(frames * time_pool, len(labels)), labels.shape[1]), labels.dtype)
+    padded[: len(labels)] = labels
+    return padded[: frames * time_pool].reshape(frames, time_pool, -1).max(axis=1)
+
+
+# ---- of a test set -------------------------------------------------------------------------------
+
+
+def query_tagging(data: QuerySet, outputs: Outputs) -> dict[str, dict]:
+    """Protocol -> mAP over the classes that occur, with the figure of each class; for protocols with tags.npz.
+
+    Raises:
+        DataError: tags of other keys or classes than the data's, or that are not finite.
     """
     index = {mid: k for k, mid in enumerate(data.names)}
-    truth = np.zeros(clipwise.shape, dtype=bool)
-    for row, key in enumerate(keys):
-        for mid in data.labels.get(key, [data.classes[key]]):
-            truth[row, index[mid]] = True
+    found = {}
+    for protocol, path in ((p, outputs.path / p / "tags.npz") for p in outputs.systems):
+        if not path.is_file():
+            continue
+        keys = data.keys_of(protocol)
+        tagged, clipwise = read_tags(path, len(index))
+        rows = same_keys({key: n for n, key in enumerate(tagged)}, keys, path)
+        truth = np.zeros((len(keys), len(index)), dtype=bool)
+        for n, key in enumerate(keys):
+            for mid in data.labels.get(key, [data.classes[key]]):
+                truth[n, index[mid]] = True
+        values = average_precision(scores=clipwise[[rows[key] for key in keys]], truth=truth)
+        occurs = ~np.isnan(values)
+        found[protocol] = {
+            "map": float(values[occurs].mean()),
+            "classes": int(occurs.sum()),
+            "classes_without_clips": int((~occurs).sum()),
+            "keys": len(keys),
+            "by_class": {mid: float(values[k]) for mid, k in index.items() if occurs[k]},
+        }
+    return found
+
+
+def class_detection(data: ClassSet, outputs: Outputs) -> dict | None:
+    """F-measure of the separator's classifier at frame and clip level; None without activity.npz.
+
+    Frames count where the set knows them: a mixture known by its clip's labels alone has none.
+
+    Returns:
+        level -> `f_measure`, and frames or mixtures: how many.
+    Raises:
+        DataError: activity of other keys or classes than the data's.
+    """
+    path = outputs.path / "activity.npz"
+    if not path.is_file():
+        return None
+    activity = _activity(path, data)
+    table, k = data.table, len(data.classes)
+    mixtures = [table.row(table.index_of(key)) for key in data.keys]
+    clips = np.stack([clip_activity(m, k) for m in mixtures])
+    found = {"clip": f_measure(truth=clips, probability=activity.clip) | {"mixtures": len(clips)}}
+    known = [(m, p) for m, p in zip(mixtures, activity.frames) if m.known != "clip"]
+    if known:
+        sizes = activity.n_fft, activity.hop
+        truth = [shrink(frame_activity(m, k, *sizes), activity.time_pool, len(p)) for m, p in known]
+        probability = np.concatenate([p for _, p in known])
+        found["frame"] = f_measure(truth=np.concatenate(truth), probability=probability)
+        found["frame"] |= {"frames": len(probability), "time_pool": activity.time_pool}
+    return found
+
+
+def _activity(path: Path, data: ClassSet) -> Activity:
+    activity = read_activity(path)
+    classes = [] if activity.classes is None else list(activity.classes.astype(str))
+    if classes != data.classes:
+        names = ", ".join(data.classes)
+        raise DataError(f"{path}: of the classes {', '.join(classes)}, but those of {data.path} are {names}")
+    return activity.select(data.keys, path)
+
+
+# ---- of a tagger ---------------------------------------------------------------------------------
+
+
+def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path:
+    """Score `tags_dir/tags.npz` against the labels of the bank that was tagged (CaRE-SEP paper, table 1).
+
+    Returns:
+        `tags_dir/scores.json`: map; accuracy (None where a clip has not exactly one class); classes: mid -> {name, ap,
+        clips}; classes_without_clips, keys, seconds and what identifies the data.
+
+    Raises:
+        DataError: no tags, tags of other clips or classes than the bank's, no labels.
+    """
+    bank, tags_dir = ClipBank(bank_dir), Path(tags_dir)
+    clipwise, digest = _tags_of(tags_dir, bank)
+    truth = np.zeros((len(bank), bank.num_classes), bool)
+    for i in range(len(bank)):
+        truth[i, bank.labels(i)] = True
+    if not truth.any():
+        raise DataError(f"{bank.path}: no clip has a label, so there is nothing to score")
     values = average_precision(scores=clipwise, truth=truth)
     occurs = ~np.isnan(values)
-    by_class = {mid: float(values[k]) for mid, k in index.items() if occurs[k]}
-    return {
-        "map": float(values[occurs].mean()),
-        "classes": int(occurs.sum()),
-        "classes_without_clips": int((~occurs).sum()),
-        "keys": len(keys),
-        "by_class": by_class,
+    classes = {
+        c.mid: {"name": c.name, "ap": float(values[c.index]), "clips": int(truth[:, c.index].sum())}
+        for c in bank.classes
+        if occurs[c.index]
     }
+    scores = {
+        "map": float(values[occurs].mean()),
+        "accuracy": accuracy(clipwise, truth),
+        "classes": classes,
+        "classes_without_clips": int((~occurs).sum()),
+        "keys": len(bank),
+        "seconds": sum(bank.num_samples(i) for i in range(len(bank))) / bank.fs,
+        "fs": bank.fs,
+        "bank": str(bank_dir),
+        "manifest_hash": bank.info["manifest_hash"],
+        "tags": digest,
+        "versions": versions(("espnet", "torch", "numpy", "scikit-learn")),
+    }
+    path = tags_dir / "scores.json"
+    write_text(path, json.dumps(scores, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def accuracy(clipwise: np.ndarray, truth: np.ndarray) -> float | None:
+    """Share of clips whose highest tag is their class, [N, K] both; None with several labels."""
+    if not (truth.sum(axis=1) == 1).all():
+        return None
+    return float((clipwise.argmax(axis=1) == truth.argmax(axis=1)).mean())
+
+
+def _tags_of(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
+    """Probabilities [N, K], and the digest of what they were made of."""
+    path = tags_dir / "tags.npz"
+    if not (tags_dir / "about.json").is_file() or not path.is_file():
+        raise DataError(f"{tags_dir}: no tags.npz, or not complete; run the tagging first")
+    about = read_about(tags_dir / "about.json")
+    keys, clipwise = read_tags(path, bank.num_classes)
+    if any(about.get(k) != v for k, v in bank_key(bank).items()) or len(keys) != len(bank):
+        raise DataError(f"{path}: is of other clips or classes than {bank.path} holds; tag them anew")
+    return clipwise, about["digest"]
+
+
+def load_tag_scores(folder: str | os.PathLike) -> dict:
+    """`scores.json` of a folder. Raises a DataError where there is none, or one of former tags."""
+    path, about = Path(folder) / "scores.json", Path(folder) / "about.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: no scores.json; run the scoring first")
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    if about.is_file() and read_about(about)["digest"] != scores.get("tags"):
+        raise DataError(f"{path}: scores of other tags than lie there now; run the scoring again")
+    return scores
+
+
+def mean_scores(folders: Sequence[str | os.PathLike]) -> dict:
+    """Mean of scores over folds: {folds: [{folder, map, accuracy, keys}], map, accuracy, keys}.
+
+    Means are over the folds, not the clips, as ESC-50's protocol asks; the key `std` holds the standard deviations
+    (n - 1).
+    """
+    folds = [
+        {"folder": str(folder)} | {k: scores[k] for k in (*MEANS, "keys")}
+        for folder, scores in ((f, load_tag_scores(f)) for f in folders)
+    ]
+    found: dict = {"folds": folds, "keys": sum(f["keys"] for f in folds), "std": {}}
+    for name in MEANS:
+        values = [f[name] for f in folds]
+        known = values and None not in values
+        found[name] = float(np.mean(values)) if known else None
+        found["std"][name] = float(np.std(values, ddof=1)) if known and values[1:] else None
+    return found

@@ -1,4 +1,7 @@
-"""What scoring and the report read: a rendered data folder and the outputs made from it."""
+"""What scoring and the report read: a rendered test set, and the outputs that inference made of it.
+
+A set for queries (`QuerySet`) has a key per target, a set for classes (`ClassSet`) a key per mixture.
+"""
 
 import dataclasses
 import hashlib
@@ -6,59 +9,116 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from espnet2_ext.audio.read import read_audio, read_scp
+from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.data.outputs import INPUTS, PROTOCOLS, RESIDUAL, read_about, read_estimates, same_keys
 from espnet2_ext.data.tables import read_labels, split_mids
 from espnet2_ext.errors import DataError
 
-PROTOCOLS = ("self", "other")
-PASSES = ("mixture", "clean", "silence")
-# The input of each pass; the reference is spk1.scp for the first two and silence for the third.
-INPUTS = {"mixture": "wav.scp", "clean": "spk1.scp", "silence": "absent.scp"}
+MODEL = "model"  # the one system of a folder of class-wise outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class DataFolder:
-    """A test set as it was rendered: one key a target.
+class TestSet:
+    """A test set as it was rendered.
 
-    `scp` holds, by file name, key -> place of the audio; `classes` key -> asked class (mid);
-    `labels` key -> all classes of the target's clip; `names` mid -> name, in the order of the
-    model's classes; `info` is list.json.
+    keys: sorted.  scp: name of a table -> key -> place of the audio.  info: list.json.
     """
 
+    kind: ClassVar[str]
     path: Path
     keys: list[str]
     scp: dict[str, dict[str, str]]
+    info: dict
+
+    @property
+    def tables(self) -> list[Path]:
+        """Files that scores depend on besides the audio."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class QuerySet(TestSet):
+    """A test set for queries: one key per target.
+
+    classes: key -> class asked for (mid); labels: key -> all classes of the target's clip; names: mid -> name, in the
+    order of the model's classes.
+    """
+
+    kind: ClassVar[str] = "query"
     classes: dict[str, str]
     labels: dict[str, list[str]]
     names: dict[str, str]
-    info: dict
+
+    @property
+    def tables(self) -> list[Path]:
+        return [self.path / "list.json", self.path / "utt2class"]
 
     def keys_of(self, protocol: str) -> list[str]:
-        """Keys that have a query: under `other`, a class of one clip leaves its keys without."""
+        """Keys that have a query: under `other`, the keys of a class with one clip have none."""
         queries = self.scp.get(f"enroll_{protocol}.scp")
         return self.keys if queries is None else [key for key in self.keys if key in queries]
 
 
-def load_data_folder(path: str | os.PathLike) -> DataFolder:
-    """Read the tables of a data folder (no audio).
+@dataclasses.dataclass(frozen=True)
+class ClassSet(TestSet):
+    """A test set of class mixtures: one key per mixture, `wav.scp`, with a reference `spkN.scp` per class.
+
+    classes: their names in order; table: what is in each mixture.
+    """
+
+    kind: ClassVar[str] = "classes"
+    classes: list[str]
+    table: MixtureTable
+
+    @property
+    def tables(self) -> list[Path]:
+        return [self.path / "list.json", self.path / "mixtures" / "table.json"]
+
+    @property
+    def references(self) -> dict[str, dict[str, str]]:
+        """Class (and the residual, where there is one) -> key -> place; no class where only labels are known."""
+        named = {name: self.scp.get(f"spk{s}.scp") for s, name in enumerate(self.classes, 1)}
+        named[RESIDUAL] = self.scp["rest.scp"]
+        return {name: places for name, places in named.items() if places}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Outputs of inference in the folder `path`: system -> output -> key -> place of the estimate.
+
+    The systems are the protocols and their outputs the passes, or there is one system (MODEL) with an output per class.
+    tables: files that scores depend on besides the audio.
+    """
+
+    path: Path
+    systems: dict[str, dict[str, dict[str, str]]]
+    tables: list[Path]
+
+
+def load_test_set(path: str | os.PathLike) -> TestSet:
+    """Read the tables of a rendered test set (no audio): a `ClassSet` where it has a table of mixtures.
 
     Raises:
         DataError: a file that is missing, empty or broken; keys that differ between its files.
     """
     path = Path(path)
     if not (path / "list.json").is_file():
-        raise DataError(f"{path}: no list.json; not a rendered data folder, or not whole")
-    targets = read_scp(path / "spk1.scp")
-    if not targets:
-        raise DataError(f"{path / 'spk1.scp'}: the set is empty, there is nothing to score")
+        raise DataError(f"{path}: no list.json; not a rendered test set, or not complete")
+    info = json.loads((path / "list.json").read_text(encoding="utf-8"))
+    return _load_class_set(path, info) if (path / "mixtures").is_dir() else _load_query_set(path, info)
+
+
+def _load_query_set(path: Path, info: dict) -> QuerySet:
+    targets = _some(path / "spk1.scp")
     keys = sorted(targets)
-    scp = {"spk1.scp": targets}
-    for name in ("wav.scp", "absent.scp"):
-        if name == "wav.scp" or (path / name).is_file():
-            scp[name] = same_keys(read_scp(path / name), keys, path / name)
+    scp = {"spk1.scp": targets, "wav.scp": same_keys(read_scp(path / "wav.scp"), keys, path / "wav.scp")}
+    if (path / "absent.scp").is_file():
+        scp["absent.scp"] = same_keys(read_scp(path / "absent.scp"), keys, path / "absent.scp")
     for name in (f"enroll_{protocol}.scp" for protocol in PROTOCOLS):
         if (path / name).is_file():
             scp[name] = read_scp(path / name)
@@ -71,22 +131,42 @@ def load_data_folder(path: str | os.PathLike) -> DataFolder:
     for key, mid in [(k, m) for k in keys for m in [classes[k], *labels.get(k, [])]]:
         if mid not in names:
             raise DataError(f"{path}: key {key} has the class {mid}, which is not in labels.tsv")
-    info = json.loads((path / "list.json").read_text(encoding="utf-8"))
-    return DataFolder(path, keys, scp, classes, labels, names, info)
+    return QuerySet(path, keys, scp, info, classes, labels, names)
 
 
-def load_outputs(path: str | os.PathLike, data: DataFolder) -> dict[str, dict[str, dict[str, str]]]:
-    """Protocol -> pass -> key -> place of the estimate, for what is there.
+def _load_class_set(path: Path, info: dict) -> ClassSet:
+    scp = {"wav.scp": _some(path / "wav.scp")}
+    table, keys = MixtureTable(path / "mixtures"), sorted(scp["wav.scp"])
+    names = [f"spk{s}.scp" for s in range(1, len(table.classes) + 1)]
+    for name in names if (path / names[0]).is_file() else []:  # none: recordings of which only labels are known
+        scp[name] = same_keys(read_scp(path / name), keys, path / name)
+    rest = path / "rest.scp"
+    scp["rest.scp"] = same_keys(read_scp(rest), keys, rest) if rest.is_file() else {}
+    return ClassSet(path, keys, scp, info, table.classes, table)
+
+
+def _some(path: Path) -> dict[str, str]:
+    table = read_scp(path)
+    if not table:
+        raise DataError(f"{path}: the set is empty, there is nothing to score")
+    return table
+
+
+def load_outputs(path: str | os.PathLike, data: TestSet) -> Outputs:
+    """Read the tables of the outputs that inference made of `data` (no audio).
 
     Raises:
-        DataError: no protocol at all; a protocol without its `mixture` pass; keys that are not
-            those of the data folder that have a query.
+        DataError: no outputs; keys other than those of `data` (that have a query); a protocol without its `mixture`
+            pass; outputs of other classes, or in another order, than those of `data`.
     """
-    path = Path(path)
-    outputs: dict = {}
+    load = _load_class_outputs if isinstance(data, ClassSet) else _load_query_outputs
+    return load(Path(path), data)
+
+
+def _load_query_outputs(path: Path, data: QuerySet) -> Outputs:
+    systems: dict = {}
     for protocol in PROTOCOLS:
-        found = {p: path / protocol / p / "spk1.scp" for p in PASSES}
-        found = {p: f for p, f in found.items() if f.is_file()}
+        found = {p: path / protocol / p for p in INPUTS if (path / protocol / p / "spk1.scp").is_file()}
         if not found:
             continue
         if "mixture" not in found:
@@ -94,67 +174,53 @@ def load_outputs(path: str | os.PathLike, data: DataFolder) -> dict[str, dict[st
         if "silence" in found and "absent.scp" not in data.scp:
             raise DataError(f"{data.path}: no absent.scp, the input of {found['silence']}")
         keys = data.keys_of(protocol)
-        outputs[protocol] = {p: same_keys(read_scp(f), keys, f) for p, f in found.items()}
-    if not outputs:
+        systems[protocol] = {p: read_estimates(folder, keys)[0] for p, folder in found.items()}
+    if not systems:
         wanted = " or ".join(f"{p}/mixture/spk1.scp" for p in PROTOCOLS)
         raise DataError(f"{path}: no {wanted}; run inference first")
-    return outputs
+    return Outputs(path, systems, [path / p / "tags.npz" for p in systems])
 
 
-def read_tags(path: Path, data: DataFolder, wanted: list[str]) -> np.ndarray:
-    """Class probabilities [N, K] of a tags.npz in the order of `wanted`.
-
-    Raises:
-        DataError: keys or number of classes that do not fit the data folder; values not finite.
-    """
-    with np.load(path) as z:
-        if not {"keys", "clipwise"} <= set(z.files):
-            raise DataError(f"{path}: expected the arrays keys and clipwise, got {z.files}")
-        keys, clipwise = z["keys"].astype(str), z["clipwise"]
-    if clipwise.shape != (len(keys), len(data.names)):
-        raise DataError(f"{path}: clipwise is {clipwise.shape}, expected ({len(keys)}, {len(data.names)})")
-    rows = same_keys({k: i for i, k in enumerate(keys)}, wanted, path)
-    clipwise = clipwise[[rows[k] for k in wanted]]
-    bad = ~np.isfinite(clipwise).all(axis=1)
-    if bad.any():
-        raise DataError(f"{path}: key {wanted[int(bad.argmax())]}: a probability is not finite")
-    return clipwise
+def _load_class_outputs(path: Path, data: ClassSet) -> Outputs:
+    names = read_about(path / "about.json")["outputs"]
+    if names not in (data.classes, [*data.classes, RESIDUAL]):
+        raise DataError(
+            f"{path}: holds the outputs {', '.join(names)}, but the classes of "
+            f"{data.path} are {', '.join(data.classes)}"
+        )
+    estimates = dict(zip(names, read_estimates(path, data.keys, len(names))))
+    return Outputs(path, {MODEL: estimates}, [path / "about.json", path / "activity.npz"])
 
 
-def read_signal(ref: str, key: str) -> tuple[np.ndarray, int]:
-    """Mono audio [T] and its rate; a `DataError` names the key and the file."""
-    try:
-        audio, fs = read_audio(ref)
-    except DataError as e:
-        raise DataError(f"key {key}: {e}") from e
-    if audio.shape[1] != 1:
-        raise DataError(f"key {key}: {ref}: expected one channel, got {audio.shape[1]}")
-    return audio[:, 0], fs
-
-
-def fingerprint(data: DataFolder, inference_dir: Path, outputs: dict) -> str:
+def fingerprint(data: TestSet, outputs: Outputs) -> str:
     """Digest of names, sizes and times of all files that scores depend on."""
-    tables = [data.path / "list.json", data.path / "utt2class"]
-    tables += [inference_dir / p / "tags.npz" for p in outputs]
-    refs = [*data.scp.values(), *(s for passes in outputs.values() for s in passes.values())]
-    audio = {re.sub(r":\d+$", "", ref) for scp in refs for ref in scp.values()}
+    scps = [*data.scp.values(), *(scp for passes in outputs.systems.values() for scp in passes.values())]
+    audio = {re.sub(r":\d+$", "", place) for scp in scps for place in scp.values()}
     digest = hashlib.blake2b(digest_size=16)
-    for name in [*map(str, tables), *sorted(audio)]:
+    for name in [*map(str, data.tables + outputs.tables), *sorted(audio)]:
         if os.path.isfile(name):
             stat = os.stat(name)
             digest.update(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
-    for scp in refs:
+    for scp in scps:
         digest.update(repr(sorted(scp.items())).encode())
     return digest.hexdigest()
 
 
-def same_keys(table: dict, keys: list[str], path: Path) -> dict:
-    """`table` if it has exactly `keys`; otherwise the error names the first that differs."""
-    missing = next((k for k in keys if k not in table), None)
-    if missing is not None:
-        raise DataError(f"{path}: key {missing} is missing ({len(keys)} keys expected)")
-    if len(table) > len(keys):
-        known = set(keys)
-        extra = next(k for k in table if k not in known)
-        raise DataError(f"{path}: key {extra} is not a key of the data folder")
-    return table
+def read_signal(place: str, key: str) -> tuple[np.ndarray, int]:
+    """Mono audio [T] and its rate in Hz; a `DataError` names the key and the file."""
+    try:
+        audio, fs = read_audio(place)
+    except DataError as e:
+        raise DataError(f"key {key}: {e}") from e
+    if audio.shape[1] != 1:
+        raise DataError(f"key {key}: {place}: expected one channel, got {audio.shape[1]}")
+    return audio[:, 0], fs
+
+
+def read_like(place: str, key: str, like: np.ndarray, fs: int) -> np.ndarray:
+    """Mono audio [T] of the rate and length of `like`; a `DataError` names the key, the file and both sizes."""
+    audio, rate = read_signal(place, key)
+    if rate != fs or len(audio) != len(like):
+        sizes = f"{len(audio)} samples at {rate} Hz, expected {len(like)} at {fs} Hz"
+        raise DataError(f"key {key}: {place}: {sizes}")
+    return audio

@@ -5,15 +5,15 @@ import math
 
 import numpy as np
 import pytest
-from weak_tiny import CLASSES, FS, KEYS, make_sources, write_data, write_outputs
+from tiny_classes import CLASSES, FS, KEYS, make_sources, write_data, write_outputs
 
 from espnet2_ext.audio.read import FlacArkWriter, read_scp
 from espnet2_ext.bin import weak_scoring
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.experiment import load_rows, load_summary
-from espnet2_ext.scores import weak_score
-from espnet2_ext.scores.weak_detection import f_measure, shrink
-from espnet2_ext.scores.weak_score import score_weak
+from espnet2_ext.scores import score as score_module
+from espnet2_ext.scores.score import score
+from espnet2_ext.scores.tagging import f_measure, shrink
 
 OPTIONS = {"espnet_keys": 0, "num_workers": 0}
 
@@ -33,7 +33,7 @@ def si_sdr(est, ref):
 
 def test_figures(scored):
     data, inference, sources = scored
-    score_weak(data, inference, **OPTIONS)
+    score(data, inference, **OPTIONS)
     rows, summary = {r["key"]: r for r in load_rows(inference)}, load_summary(inference)
     assert list(rows) == KEYS
     expected = []
@@ -67,7 +67,7 @@ def test_figures(scored):
 
 def test_detection(scored):
     data, inference, _ = scored
-    score_weak(data, inference, **OPTIONS)
+    score(data, inference, **OPTIONS)
     found = load_summary(inference)["detection"]
     clip = found["clip"]  # one false positive: wind in the first mixture
     assert clip["fp"] == [0, 0, 1] and clip["fn"] == [0, 0, 0] and clip["tp"] == [4, 5, 5]
@@ -83,7 +83,7 @@ def test_frames_of_clip_labels_are_not_compared(tmp_path):
     sources = make_sources()
     write_data(tmp_path / "data", sources, known="clip")
     write_outputs(tmp_path / "inf", sources, 0.1)
-    score_weak(tmp_path / "data", tmp_path / "inf", **OPTIONS)
+    score(tmp_path / "data", tmp_path / "inf", **OPTIONS)
     assert set(load_summary(tmp_path / "inf")["detection"]) == {"clip"}
 
 
@@ -108,7 +108,7 @@ def test_the_residual_has_scores_of_its_own(tmp_path):
     sources = make_sources(rest=True)
     write_data(tmp_path / "data", sources)
     write_outputs(tmp_path / "inf", sources, 0.1, residual=True)
-    score_weak(tmp_path / "data", tmp_path / "inf", **OPTIONS)
+    score(tmp_path / "data", tmp_path / "inf", **OPTIONS)
     summary = load_summary(tmp_path / "inf")
     assert summary["scores"]["rest"]["gain"]["count"] == 7
     assert summary["overall"]["gain"]["count"] == 14  # of the classes; nothing is alone now
@@ -139,33 +139,33 @@ def test_agrees_with_espnets_scoring(scored):
 
 def test_a_second_run_does_nothing_and_other_outputs_are_scored(scored, monkeypatch):
     data, inference, sources = scored
-    path = score_weak(data, inference, **OPTIONS)
+    path = score(data, inference, **OPTIONS)
     before = path.stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr(weak_score, "map_parts", lambda *a, **k: pytest.fail("scored again"))
-        assert score_weak(data, inference, **OPTIONS) == path
+        patch.setattr(score_module, "map_parts", lambda *a, **k: pytest.fail("scored again"))
+        assert score(data, inference, **OPTIONS) == path
     assert path.stat().st_mtime_ns == before and not (inference / "scores/parts").exists()
     write_outputs(inference, sources, 0.5)
-    score_weak(data, inference, **OPTIONS)
+    score(data, inference, **OPTIONS)
     gain = load_summary(inference)["overall"]["gain"]["mean"]
     assert gain == pytest.approx(20 * math.log10(2), abs=0.3)
 
 
 def test_a_stopped_run_goes_on(scored, monkeypatch):
     data, inference, _ = scored
-    real, calls = weak_score.score_mixture, []
+    real, calls = score_module.score_item, []
 
-    def stops_at_the_fourth(item):
+    def stops_at_the_fourth(item, kind):
         calls.append(item["key"])
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(item)
+        return real(item, kind)
 
-    monkeypatch.setattr(weak_score, "score_mixture", stops_at_the_fourth)
+    monkeypatch.setattr(score_module, "score_item", stops_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        score_weak(data, inference, **OPTIONS)
+        score(data, inference, **OPTIONS)
     calls[:] = ["again"] * 10
-    score_weak(data, inference, **OPTIONS)
+    score(data, inference, **OPTIONS)
     assert calls[10:] == KEYS[3:]
 
 
@@ -203,7 +203,7 @@ def test_refusals(scored, change, message):
     data, inference, _ = scored
     change(data, inference)
     with pytest.raises(DataError, match=message):
-        score_weak(data, inference, **OPTIONS)
+        score(data, inference, **OPTIONS)
 
 
 def test_an_estimate_of_another_length_is_named(scored):
@@ -212,4 +212,4 @@ def test_an_estimate_of_another_length_is_named(scored):
         for key in KEYS:
             ark.write(key, np.ones(100, np.float32))
     with pytest.raises(DataError, match="key m0: .*spk1.ark.* 100 samples .* 12800 at 16000 Hz"):
-        score_weak(data, inference, **OPTIONS)
+        score(data, inference, **OPTIONS)

@@ -98,16 +98,16 @@ def test_a_second_run_does_nothing_and_new_outputs_are_scored(scored, monkeypatc
 
 def test_a_stopped_run_goes_on(scored, monkeypatch):
     data, inference, _ = scored
-    monkeypatch.setattr(score_module, "_PART", 2)
-    real, calls = score_module.score_key, []
+    monkeypatch.setattr(score_module, "part_size", lambda items: 2)
+    real, calls = score_module.score_item, []
 
-    def fails_at_the_fourth(item):
+    def fails_at_the_fourth(item, kind):
         calls.append(item["key"])
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(item)
+        return real(item, kind)
 
-    monkeypatch.setattr(score_module, "score_key", fails_at_the_fourth)
+    monkeypatch.setattr(score_module, "score_item", fails_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         score(data, inference, **OPTIONS)
     assert not (inference / "scores/summary.json").exists()
@@ -167,7 +167,7 @@ def test_bad_outputs_are_refused_by_key(scored, what):
     messages = {
         "missing": "key p2-2 is missing",
         "extra": "key p9-9 is not a key",
-        "length": "key p0-1.*15999 samples, but 16000",
+        "length": "key p0-1.*15999 samples at 16000 Hz, expected 16000",
         "rate": "key p0-1.*8000 Hz",
         "nan": "key p0-1.*other/clean.*not finite",
         "stereo": "key p0-1.*got 2",

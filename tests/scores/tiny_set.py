@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.data.tables import Label, write_labels
@@ -10,6 +11,16 @@ from espnet2_ext.data.tables import Label, write_labels
 FS = 16000
 NUM = 16000
 LABELS = [Label(0, "/m/a", "Bell"), Label(1, "/m/b", "Wind"), Label(2, "/m/c", "Never | heard")]
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """Data folder, inference folder and signals of 3 pairs, one target silent; not scored yet."""
+    signals = make_signals(3, silent=("p2-1",))
+    write_data(tmp_path / "dump/test", signals)
+    inference = tmp_path / "exp/model/inference_test"
+    write_outputs(inference, signals)
+    return tmp_path / "dump/test", inference, signals
 
 
 def tone(rng, mid):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 from test_report import Links
-from weak_tiny import make_sources, write_data, write_outputs
+from tiny_classes import make_sources, write_data, write_outputs
 
 from espnet2_ext.bin import weak_report
 from espnet2_ext.errors import DataError
@@ -13,7 +13,7 @@ from espnet2_ext.report.weak_examples import excerpt, pick
 from espnet2_ext.report.weak_figures import density, draw_density
 from espnet2_ext.report.weak_results import write_weak_results
 from espnet2_ext.report.weak_sets import Experiment, Scored, ordering, parse_experiments, scored_on
-from espnet2_ext.scores.weak_score import score_weak
+from espnet2_ext.scores.score import score
 
 LEAKS = {"strong": 0.1, "frame": 0.4, "clip": 0.3}
 
@@ -32,7 +32,7 @@ def top(tmp_path):
             "seed: 1\n"
             f"train_table: {tmp_path / 'data/mixtures'}\n"
         )
-        score_weak(tmp_path / "data", exp / "inference_test", espnet_keys=0, num_workers=0)
+        score(tmp_path / "data", exp / "inference_test", espnet_keys=0, num_workers=0)
     return tmp_path
 
 
@@ -107,7 +107,7 @@ def test_recordings_without_isolated_sounds(top, tmp_path):
     data, inference = tmp_path / "data", tmp_path / "exp/weak_x_clip/inference_test"
     for name in ("spk1", "spk2", "spk3"):
         (data / f"{name}.scp").unlink()
-    score_weak(data, inference, num_workers=0)
+    score(data, inference, num_workers=0)
     out = tmp_path / "r"
     weak_report.main(["--output_dir", str(out), "--test_set", "test", "--experiment", f"clip={inference.parent}"])
     text = (out / "RESULTS.md").read_text()
@@ -125,7 +125,7 @@ def test_refusals(top, tmp_path):
     sources = make_sources()
     write_data(tmp_path / "data2", sources, known="frame")
     exp = tmp_path / "exp/weak_x_clip/inference_test"
-    score_weak(tmp_path / "data2", exp, espnet_keys=0, num_workers=0)
+    score(tmp_path / "data2", exp, espnet_keys=0, num_workers=0)
     experiments = [Experiment(v, top / f"exp/weak_x_{v}") for v in ("frame", "clip")]
     with pytest.raises(DataError, match="scored on other mixtures than"):
         scored_on(experiments, "test")

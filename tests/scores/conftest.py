@@ -1,0 +1,3 @@
+"""Fixtures of the tests of scoring and report."""
+
+from tiny_set import scored  # noqa: F401
