@@ -1,15 +1,21 @@
 """Pictures of scores and training (PNG): what the tables cannot show."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from espnet2_ext.report.experiment import Scored
+from espnet2_ext.scores.summary import scored_names
 from espnet2_ext.train.experiment import training_curves
 from espnet2_ext.util.files import atomic_path
 
 COLOURS = {"self": "#0072B2", "other": "#D55E00"}  # safe for colour-blind readers
 _CLASSES = 40
+_TAIL = 0.5  # per cent of the points at each end of an axis that may lie outside the panels of `draw_density`
+_GRID = 80  # cells of the grid on which density is counted, per side
+_SMOOTH = 2.0  # cells
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, layout="constrained", **options):
@@ -30,18 +36,22 @@ def save(figure, path: str | os.PathLike, dpi: int = 130) -> Path:
     return Path(path)
 
 
-def draw_scores(rows: list[dict], summary: dict, folder: Path) -> dict[str, Path]:
-    """Score distributions of a test set: title -> PNG in `folder`.
-
-    Args:
-        rows: of scores.jsonl.  summary: of summary.json.
-    """
+def query_pictures(scored: Sequence[Scored], folder: Path) -> dict[str, Path]:
+    """Score distributions of a model on a test set: title -> PNG in `folder`."""
     drawn = {
         "Gain over the unprocessed mixture": (draw_histogram, "gain_histogram.png"),
         "Gain against the input, and what the query costs": (draw_scatter, "gain_scatter.png"),
         "Gain by class": (draw_classes, "gain_by_class.png"),
     }
-    return {title: save(draw(rows, summary), folder / name) for title, (draw, name) in drawn.items()}
+    (s,) = scored
+    return {title: save(draw(s.rows, s.summary), folder / name) for title, (draw, name) in drawn.items()}
+
+
+def class_pictures(scored: Sequence[Scored], folder: Path) -> dict[str, Path]:
+    """The improvement of the models on a test set: title -> PNG in `folder`; empty where nothing was scored."""
+    if not scored[0].summary["overall"]["gain"]["count"]:
+        return {}
+    return {"Improvement against the input": save(draw_density(scored), folder / "density.png")}
 
 
 def draw_histogram(rows: list[dict], summary: dict):
@@ -137,6 +147,76 @@ def draw_classes(rows: list[dict], summary: dict):
     return figure
 
 
+def draw_density(scored: Sequence[Scored]):
+    """Figures 3 and 4 of Pishdadian et al., "Finding Strength in Weakness": improvement against input SI-SDR.
+
+    A panel per class and label type with shared axes; the colour is warmer where more sources lie.
+    """
+    classes = scored_names(scored[0].summary)
+    points = {(s.label, c): _points(s.rows, c) for s in scored for c in classes}
+    everything = np.concatenate([p for p in points.values() if len(p)] or [np.zeros((1, 2))])
+    (left, low), (right, high) = np.percentile(everything, [_TAIL, 100 - _TAIL], axis=0)
+    x_span, y_span = _span([left, right], 6.0), _span([min(low, 0.0), high], 6.0)
+    figure, axes = new_figure(
+        0.9 + 2.35 * len(classes), 0.9 + 2.1 * len(scored), len(scored), len(classes), sharex=True, sharey=True
+    )
+    for line, s in zip(axes, scored, strict=True):
+        for axis, c in zip(line, classes, strict=True):
+            _panel(axis, points[s.label, c], (x_span, y_span))
+    for axis, c in zip(axes[0], classes):
+        axis.set_title(c.replace("_", " "), fontsize=12, loc="left")
+    for axis in axes[-1]:
+        axis.set_xlabel("input SI-SDR (dB)")
+    for axis, s in zip(axes[:, 0], scored):
+        axis.set_ylabel(f"{s.label}\nΔSI-SDR (dB)")
+    axes[0, 0].set(xlim=x_span, ylim=y_span)
+    outside = sum(_outside(p, x_span, y_span) for p in points.values())
+    text = "Improvement against the input, one point a source; warmer: more of them; dashed: mean"
+    if outside:
+        text += f" ({outside} of {sum(map(len, points.values()))} lie outside the panels)"
+    figure.suptitle(text, fontsize=12)
+    return figure
+
+
+def _panel(axis, points: np.ndarray, spans: tuple) -> None:
+    axis.axhline(0, color="0.35", linewidth=1)
+    _tidy(axis)
+    if not len(points):
+        return
+    shade = density(points, spans)
+    order = np.argsort(shade)  # the densest on top
+    size = float(np.clip(4000 / len(points), 5, 24))
+    axis.scatter(*points[order].T, c=shade[order], s=size, cmap="turbo", vmin=0, vmax=1, linewidths=0, rasterized=True)
+    mean = points[:, 1].mean()
+    axis.axhline(mean, color="black", linewidth=1, linestyle="--")
+    text = f"mean {mean:.1f}, n {len(points)}".replace("-0.0,", "0.0,")
+    axis.set_title(text, fontsize=8, loc="right")
+
+
+def density(points: np.ndarray, spans: tuple) -> np.ndarray:
+    """How crowded it is around each of `points` [N, 2], 1 at the most crowded: [N]."""
+    from scipy.ndimage import gaussian_filter
+
+    counts, x, y = np.histogram2d(*points.T, bins=_GRID, range=spans)
+    smooth = gaussian_filter(counts, _SMOOTH, mode="constant")
+    column = np.clip(np.searchsorted(x, points[:, 0]) - 1, 0, _GRID - 1)
+    line = np.clip(np.searchsorted(y, points[:, 1]) - 1, 0, _GRID - 1)
+    found = smooth[column, line]
+    return found / max(found.max(), 1e-12)
+
+
+def _points(rows: list[dict], cls: str) -> np.ndarray:
+    """Input SI-SDR and gain of the scored sources of a class: [N, 2]."""
+    scores = (row["classes"].get(cls, {}) for row in rows)
+    pairs = [(s["input"], s["gain"]) for s in scores if s.get("gain") is not None]
+    return np.array(pairs).reshape(-1, 2)
+
+
+def _outside(points: np.ndarray, x_span: tuple, y_span: tuple) -> int:
+    low, high = np.array([x_span, y_span]).T
+    return int(((points < low) | (points > high)).any(axis=1).sum())
+
+
 def draw_training(exp_dir: str | os.PathLike, folder: Path) -> Path | None:
     """Curves of the losses and figures that both stages report in train.log; None without any."""
     curves = training_curves(exp_dir)
@@ -174,7 +254,7 @@ def _values(rows: list[dict], protocol: str, score: str) -> np.ndarray:
 
 def _span(values: list[float], least: float) -> tuple[float, float]:
     """Limits around `values` that are at least `least` apart."""
-    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    low, high = (float(min(values)), float(max(values))) if values else (0.0, 0.0)
     margin = max(0.05 * (high - low), (least - (high - low)) / 2)
     return low - margin, high + margin
 

@@ -1,91 +1,165 @@
-"""RESULTS.md in ESPnet's habit: environment, then one section a test set with its tables."""
+"""RESULTS.md in ESPnet's habit, and what it has in common with the page: `Report`.
 
+A report has a section per test set. `query_report` is of one model on its test sets, `class_report` of several models
+side by side on the same sets, `tag_report` of a tagger.
+"""
+
+import dataclasses
 import datetime
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_ext.report import tables
-from espnet2_ext.report.experiment import load_summary, scored_sets
-from espnet2_ext.report.tables import NONE, Table
+from espnet2_ext.report.experiment import (
+    Experiment,
+    Scored,
+    class_set_facts,
+    model_facts,
+    ordering,
+    query_set_facts,
+    scored_on,
+    scored_sets,
+)
+from espnet2_ext.report.figures import draw_training
+from espnet2_ext.report.tables import Table, class_tables, query_tables, share
+from espnet2_ext.scores.tagging import TAG_FORMULAS, load_tag_scores
 from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.files import write_text
 
-_CLASS_ROWS = 60
+_CLASS_ROWS = 60  # of RESULTS.md; the page has all
 
 
-def write_results(exp_dir: str | os.PathLike, inference_dirs: list[str] | None = None) -> Path:
-    """Write exp_dir/RESULTS.md from the scores of its test sets; left alone when nothing changed.
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of RESULTS.md: `level` of its heading, facts by name, tables, a picture beside it."""
+
+    title: str
+    level: int
+    text: str = ""
+    facts: dict[str, str] = dataclasses.field(default_factory=dict)
+    picture: str = ""
+    tables: Sequence[Table] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is written of scored test sets.
+
+    folder: gets RESULTS.md.  sets: name of a test set -> scores of its models.  experiments: whose training is shown.
+    sections: of RESULTS.md.  date: of the scores, seconds since 1970.
+    """
+
+    folder: Path
+    sections: list[Section]
+    formulas: dict[str, str]
+    versions: dict[str, str]
+    date: float
+    sets: dict[str, list[Scored]] = dataclasses.field(default_factory=dict)
+    experiments: Sequence[Experiment] = ()
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+
+def query_report(exp_dir: str | os.PathLike, inference_dirs: Sequence[str] | None = None) -> Report:
+    """The report of a model that separates by queries.
 
     Args:
-        inference_dirs: folders to report; None: every scored `inference_*` of the experiment.
+        inference_dirs: scored folders; None: every scored `inference_*` of the experiment.
     Raises:
         DataError: nothing has been scored.
     """
+    exp_dir, sets = Path(exp_dir), scored_sets(exp_dir, inference_dirs)
+    sections = [Section(exp_dir.resolve().name, 2, facts=facts(exp_dir))]
+    for name, (s,) in sets.items():
+        tables = query_tables(s.summary, _CLASS_ROWS)
+        sections.append(Section(name, 3, facts=query_set_facts(s.summary), tables=tables))
+    return _separation_report(exp_dir, sections, sets, [Experiment("", exp_dir)])
+
+
+def class_report(out_dir: str | os.PathLike, experiments: Sequence[Experiment], names: Sequence[str]) -> Report:
+    """The report of models that separate by classes, side by side.
+
+    Args:
+        names: of test sets; the outputs lie in the experiments' folders `inference_NAME`.
+    Raises:
+        DataError: an experiment that has not been scored, or on other mixtures than the first.
+    """
+    out_dir, sets = Path(out_dir), {name: scored_on(experiments, name) for name in names}
+    sections = [Section(out_dir.resolve().name, 2)]
+    for name, scored in sets.items():
+        about = class_set_facts(scored[0].summary)
+        sections.append(Section(name, 3, ordering(scored), about, tables=class_tables(scored)))
+    sections += [Section(f"Labels: {e.label}", 3, facts=model_facts(e)) for e in experiments]
+    return _separation_report(out_dir, sections, sets, experiments)
+
+
+def _separation_report(folder: Path, sections: list[Section], sets: dict, experiments: Sequence[Experiment]) -> Report:
+    everything = [s for scored in sets.values() for s in scored]
+    date = max((s.folder / "scores" / "summary.json").stat().st_mtime for s in everything)
+    summary = everything[0].summary
+    return Report(folder, sections, summary["formulas"], summary["versions"], date, sets, experiments)
+
+
+def tag_report(exp_dir: str | os.PathLike, folders: Sequence[str | os.PathLike]) -> Report:
+    """The report of a tagger from the scores in `folders`; also draws training.png.
+
+    Raises:
+        DataError: a folder that has not been scored.
+    """
     exp_dir = Path(exp_dir)
-    folders = scored_sets(exp_dir, inference_dirs)
-    date = max((f / "scores" / "summary.json").stat().st_mtime for f in folders)
-    summaries = {folder.name: load_summary(folder) for folder in folders}
+    scores = {Path(f).name: load_tag_scores(f) for f in folders}
+    date = max((Path(f) / "scores.json").stat().st_mtime for f in folders)
+    picture = draw_training(exp_dir, exp_dir)
+    name = exp_dir.resolve().name
+    section = Section(name, 2, "", facts(exp_dir), picture.name if picture else "", tag_tables(scores))
+    return Report(exp_dir, [section], TAG_FORMULAS, next(iter(scores.values()))["versions"], date)
+
+
+def write_results(report: Report, *, git: bool = False) -> Path:
+    """Write RESULTS.md; left alone when nothing changed.
+
+    Args:
+        git: name the commit of this package. It is that of the report, not of the training, so that the same scores
+            give another text after a commit.
+    """
     lines = ["# RESULTS", "", "## Environments"]
-    lines += [f"- {name}: `{value}`" for name, value in environment(date, summaries).items()]
-    lines += ["", f"## {exp_dir.resolve().name}", ""]
-    lines += [f"- {name}: `{value}`" for name, value in facts(exp_dir).items()]
-    for name, summary in summaries.items():
-        lines += ["", f"### {name}", ""]
-        lines += [f"- {k}: `{v}`" for k, v in set_facts(summary).items()]
-        for table in set_tables(summary, _CLASS_ROWS):
-            lines += ["", f"#### {table.title}", "", table.note, "", *markdown(table)]
-    formulas = next(iter(summaries.values()))["formulas"]
-    lines += ["", "## Formulas", "", *(f"- `{name}`: {text}" for name, text in formulas.items())]
+    lines += fact_lines(environment(report.date, report.versions) | (_git() if git else {}))
+    for section in report.sections:
+        lines += section_lines(section)
+    lines += ["", "## Formulas", "", *(f"- `{name}`: {text}" for name, text in report.formulas.items())]
     text = "\n".join(lines) + "\n"
-    path = exp_dir / "RESULTS.md"
+    path = report.folder / "RESULTS.md"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
     return path
 
 
-def environment(date: float, summaries: dict[str, dict]) -> dict[str, str]:
-    """Date of the scores (seconds since 1970), versions, git hash."""
-    versions = next(iter(summaries.values()))["versions"]
-    when = datetime.datetime.fromtimestamp(date).astimezone()
-    env = {
-        "date": when.strftime("%a %b %d %H:%M:%S %Z %Y"),
-        "python version": platform.python_version(),
-        "espnet version": f"espnet {versions['espnet']}",
-        "espnet2_ext version": f"espnet2_ext {versions['espnet2_ext']}",
-        "pytorch version": f"pytorch {versions['torch']}",
-    }
-    shown = ("espnet", "espnet2_ext", "torch")
-    env["scoring packages"] = ", ".join(f"{k} {v}" for k, v in versions.items() if k not in shown)
-    return env | _git()
+def section_lines(section: Section) -> list[str]:
+    """Markdown of a section."""
+    lines = ["", f"{'#' * section.level} {section.title}"]
+    if section.text:
+        lines += ["", section.text]
+    if section.facts:
+        lines += ["", *fact_lines(section.facts)]
+    if section.picture:
+        lines += ["", f"![{Path(section.picture).stem}]({section.picture})"]
+    for table in section.tables:
+        lines += ["", *table_lines(table, section.level + 1)]
+    return lines
 
 
-def set_facts(summary: dict) -> dict[str, str]:
-    """Counts, lists and hashes of a test set, as text."""
-    info = summary["list"]
-    found = {
-        "data": summary["data_dir"],
-        "targets": f"{summary['keys']} in {info.get('pairs', NONE)} mixtures",
-        "length": f"{summary['seconds'] / 3600:.2f} h, {summary['fs']} Hz",
-    }
-    for name in ("seed", "bank", "clips", "manifest_hash", "list_hash"):
-        if name in info:
-            found[name.replace("_", " ")] = str(info[name])
-    return found
+def table_lines(table: Table, level: int) -> list[str]:
+    """Title, note and Markdown of a table."""
+    return [f"{'#' * level} {table.title}", "", table.note, "", *markdown(table)]
 
 
-def set_tables(summary: dict, class_rows: int | None = None) -> list[Table]:
-    """All tables of a test set, in the order of the report."""
-    made = [
-        tables.overall(summary),
-        tables.first_targets(summary),
-        tables.espnet(summary),
-        tables.silence(summary),
-        tables.tagging(summary),
-        tables.classes(summary, class_rows),
-    ]
-    return [table for table in made if table is not None]
+def fact_lines(values: dict[str, str]) -> list[str]:
+    """A list of names and values."""
+    return [f"- {name}: `{value}`" for name, value in values.items()]
 
 
 def markdown(table: Table, *, figures: bool = True) -> list[str]:
@@ -95,16 +169,70 @@ def markdown(table: Table, *, figures: bool = True) -> list[str]:
     return ["|" + "|".join(cell.replace("|", "\\|") for cell in row) + "|" for row in rows]
 
 
+def environment(date: float, versions: dict[str, str]) -> dict[str, str]:
+    """Date of the scores (seconds since 1970) and versions."""
+    when = datetime.datetime.fromtimestamp(date).astimezone()
+    shown = ("espnet", "espnet2_ext", "torch")
+    return {
+        "date": when.strftime("%a %b %d %H:%M:%S %Z %Y"),
+        "python version": platform.python_version(),
+        "espnet version": f"espnet {versions['espnet']}",
+        "espnet2_ext version": f"espnet2_ext {versions['espnet2_ext']}",
+        "pytorch version": f"pytorch {versions['torch']}",
+        "scoring packages": ", ".join(f"{k} {v}" for k, v in versions.items() if k not in shown),
+    }
+
+
 def _git() -> dict[str, str]:
     """Hash and date of the commit that this package lies in; empty without git."""
-    here = Path(__file__).parent
+    command = ["git", "-C", str(Path(__file__).parent), "log", "-1", "--format=%H%n%cd"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "log", "-1", "--format=%H%n%cd"], capture_output=True, text=True, timeout=10
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     lines = done.stdout.splitlines()
     if done.returncode != 0 or len(lines) != 2:
         return {}
     return {"Git hash": lines[0], "Commit date": lines[1]}
+
+
+# ---- taggers -------------------------------------------------------------------------------------
+
+
+def tag_tables(scores: dict[str, dict]) -> list[Table]:
+    """A row per test set, then a table of its classes for each, the lowest average precision first.
+
+    Args:
+        scores: name of the set -> content of scores.json.
+    """
+    rows = [
+        [
+            name,
+            share(s["map"]),
+            share(s["accuracy"]),
+            str(len(s["classes"])),
+            str(s["classes_without_clips"]),
+            str(s["keys"]),
+            f"{s['seconds'] / 3600:.2f}",
+            s["manifest_hash"],
+        ]
+        for name, s in scores.items()
+    ]
+    columns = ["set", "mAP", "accuracy", "classes", "classes without clips", "clips", "hours", "manifest hash"]
+    made = [Table("Tagging", "mAP is the mean over the classes that occur.", columns, rows)]
+    for name, s in scores.items():
+        order = sorted(s["classes"].values(), key=lambda c: (c["ap"], c["name"]))
+        rows = [[c["name"], str(c["clips"]), share(c["ap"])] for c in order]
+        note = "The class with the lowest average precision first."
+        made.append(Table(f"Classes of {name}", note, ["class", "clips", "average precision"], rows))
+    return made
+
+
+def fold_table(mean: dict) -> Table:
+    """A row per fold of `scores.tagging.mean_scores`, and the mean."""
+    rows = [[f["folder"], str(f["keys"]), share(f["accuracy"]), share(f["map"])] for f in mean["folds"]]
+    spread = [share(mean["std"][n]) for n in ("accuracy", "map")]
+    rows.append(["mean", str(mean["keys"]), share(mean["accuracy"]), share(mean["map"])])
+    rows.append(["standard deviation", "", *spread])
+    note = f"{len(mean['folds'])} folds, each tested with a tagger trained on the others."
+    return Table("Cross-validation", note, ["fold", "clips", "accuracy", "mAP"], rows)

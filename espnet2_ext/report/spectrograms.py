@@ -1,4 +1,4 @@
-"""Spectrograms of the signals of one example, on one colour scale."""
+"""Spectrograms of the signals of an example."""
 
 import numpy as np
 
@@ -11,17 +11,8 @@ _GAP = 0.35  # inches between rows of panels
 _TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
-def draw_spectrograms(signals: dict[str, np.ndarray], fs: int, title: str):
-    """One panel a signal, side by side; see `draw_grid`.
-
-    Args:
-        signals: name -> [T].  fs: rate in Hz.  title: of the figure.
-    """
-    return draw_grid({"": signals}, fs, title)
-
-
 def draw_grid(rows: dict[str, dict[str, np.ndarray]], fs: int, title: str):
-    """Rows of panels on one colour scale, each row with the same names.
+    """Rows of panels on one colour scale, a signal each; a row without a name is titled by its panels alone.
 
     0 dB is the loudest point of all panels; what lies 80 dB below it is black. The frequency axis
     is logarithmic, from 40 Hz to half the rate.

@@ -1,11 +1,20 @@
-"""The tables of a scored set, as plain rows: RESULTS.md and the page print the same ones."""
+"""The tables of scored test sets, as plain rows: RESULTS.md and the page print the same ones.
+
+For queries one model stands in a table, a row per protocol; for classes the models trained on different labels stand
+side by side (tables IV, V and VI of Pishdadian et al., "Finding Strength in Weakness"; XII has the layout of VI).
+"""
 
 import dataclasses
+from collections.abc import Sequence
 
+from espnet2_ext.report.experiment import Scored
 from espnet2_ext.scores.espnet import SCORES
+from espnet2_ext.scores.summary import scored_names
 
 NONE = "–"
 PROTOCOL_NOTE = {"self": "the query is the clean target itself", "other": "the query is another clip of the class"}
+# Labels whose classifiers learned from frames; the others' frames were never compared with labels.
+FRAME_LABELS = ("frame", "mixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,22 +33,56 @@ def db(figures: dict | None, which: str = "mean") -> str:
     return NONE if value is None else f"{value:.2f}".replace("-0.00", "0.00")
 
 
-def both(figures: dict | None) -> str:
-    """Mean and, in brackets, median."""
-    text = db(figures)
-    return text if text == NONE else f"{text} ({db(figures, 'median')})"
+def both(figures: dict | None, text: str = "{} ({})") -> str:
+    """Mean and median, the median in brackets."""
+    mean = db(figures)
+    return mean if mean == NONE else text.format(mean, db(figures, "median"))
 
 
-def overall(summary: dict) -> Table:
-    """SDR on the mixture, the target alone and without the target, a row a protocol."""
+def share(value: float | None, digits: int = 4) -> str:
+    """A figure between 0 and 1."""
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def title_of(name: str) -> str:
+    """Name of a class, as it is printed."""
+    return name.replace("_", " ")
+
+
+def espnet_row(figures: dict | None) -> list[str]:
+    """Count and means of ESPnet's own scores."""
+    scores = figures or {}
+    return [str(scores["SDR"]["count"] if scores else 0), *(db(scores.get(score)) for score in SCORES)]
+
+
+ESPNET_COLUMNS = [score.replace("_", "-") for score in SCORES]
+
+
+# ---- queries -------------------------------------------------------------------------------------
+
+
+def query_tables(summary: dict, class_rows: int | None = None) -> list[Table]:
+    """All tables of a test set, in the order of the report; `class_rows`: at most so many classes."""
+    made = [
+        protocols(summary),
+        first_targets(summary),
+        query_espnet(summary),
+        left_out(summary),
+        tagging(summary),
+        by_class(summary, class_rows),
+    ]
+    return [table for table in made if table is not None]
+
+
+def protocols(summary: dict) -> Table:
+    """SDR on the mixture, the target alone and without the target, a row per protocol."""
     own = summary["mixture"]
     count = str(own["sdr"]["count"])
     rows = [["unprocessed", count, both(own["sdr"]), NONE, both(own["si_sdr"]), *[NONE] * 3]]
     for name, p in summary["protocols"].items():
         figures = ("sdr", "sdr_gain", "si_sdr", "si_sdr_gain", "clean_sdr", "silence_sdr")
         rows.append([name, str(p["sdr"]["count"]), *(both(p.get(f)) for f in figures)])
-    columns = ["query", "targets", "mixture-SDR", "gain", "SI-SDR", "gain"]
-    columns += ["clean-SDR", "silence-SDR"]
+    columns = ["query", "targets", "mixture-SDR", "gain", "SI-SDR", "gain", "clean-SDR", "silence-SDR"]
     notes = [f"`{p}`: {PROTOCOL_NOTE[p]}" for p in summary["protocols"]]
     return Table("Separation", f"dB, mean (median). {'; '.join(notes)}.", columns, rows)
 
@@ -50,54 +93,37 @@ def first_targets(summary: dict) -> Table | None:
     if not any((f or {}).get("sdr", {}).get("count") for f in found.values()):
         return None
     rows = [[p, str(f["sdr"]["count"]), both(f["sdr"]), both(f["sdr_gain"])] for p, f in found.items() if f]
-    columns = ["query", "first targets", "mixture-SDR", "gain"]
     note = (
         "The figures above are over both targets of each mixture; here those of its first one, "
         "which in a list of whole clips is each clip once. dB, mean (median)."
     )
-    return Table("First targets", note, columns, rows)
+    return Table("First targets", note, ["query", "first targets", "mixture-SDR", "gain"], rows)
 
 
-def espnet(summary: dict) -> Table:
-    """BSSEval v3 over all keys and ESPnet's own scores, a row a system."""
+def query_espnet(summary: dict) -> Table:
+    """BSSEval v3 over all keys and ESPnet's own scores, a row per system."""
     systems = {"unprocessed": summary["mixture"]} | summary["protocols"]
-    rows = []
-    for name, figures in systems.items():
-        scores = figures.get("espnet", {})
-        count = scores["SDR"]["count"] if scores else 0
-        rows.append([name, both(figures["bss_eval_sdr"]), str(count)])
-        rows[-1] += [db(scores.get(score)) for score in SCORES]
-    columns = ["query", "SDR v3, all keys", "keys", *(s.replace("_", "-") for s in SCORES)]
+    rows = [[name, both(f["bss_eval_sdr"]), *espnet_row(f.get("espnet"))] for name, f in systems.items()]
     note = (
         "SDR v3 is that of BSSEval v3 (bss_eval_sources, a 512-tap filter is forgiven), mean "
         "(median); the columns from `keys` on are the means of ESPnet's `enh_scoring` (dB; STOI "
         "in %)."
     )
+    columns = ["query", "SDR v3, all keys", "keys", *ESPNET_COLUMNS]
     return Table("BSSEval v3 and ESPnet's scoring", note, columns, rows)
 
 
-def silence(summary: dict) -> Table:
+def left_out(summary: dict) -> Table:
     """What left the means and what stands for it instead."""
-    columns = [
-        "query",
-        "silent references",
-        "their output level",
-        "false extractions",
-        "false extractions of silence-SDR",
-        "silent estimates",
-        "mixtures of one source",
-        "no query",
-    ]
     rows = []
     for name, p in summary["protocols"].items():
-        silent, count = p["silent_references"], p["silent_references"]["count"]
-        checked = p.get("silence_sdr", {}).get("count", 0)
+        silent, checked = p["silent_references"], (p.get("silence_sdr") or {}).get("count", 0)
         rows.append(
             [
                 name,
-                str(count),
+                str(silent["count"]),
                 both(silent["level_db"]),
-                f"{silent['false_extractions']} of {count}",
+                f"{silent['false_extractions']} of {silent['count']}",
                 f"{p['false_extractions']} of {checked}",
                 str(p["silent_estimates"]),
                 str(p["single_sources"]),
@@ -105,12 +131,14 @@ def silence(summary: dict) -> Table:
             ]
         )
     note = (
-        "Silent references and mixtures of one source have no SDR and are in no mean above, nor "
+        "Silent references and mixtures of one source have no SDR and are excluded from the means above, as "
         "are targets without a query (a class of one clip has no `other`). Output level: dB "
         "against the mixture. A false extraction lies less than "
         f"{summary['false_extraction_db']:g} dB under its input."
     )
-    return Table("What is in no mean", note, columns, rows)
+    columns = ["query", "silent references", "their output level", "false extractions"]
+    columns += ["false extractions of silence-SDR", "silent estimates", "mixtures of one source", "no query"]
+    return Table("Excluded from the means", note, columns, rows)
 
 
 def tagging(summary: dict) -> Table | None:
@@ -118,34 +146,142 @@ def tagging(summary: dict) -> Table | None:
     if not summary["tagging"]:
         return None
     counted = ("classes", "classes_without_clips", "keys")
-    rows = [[name, f"{t['map']:.4f}", *(str(t[n]) for n in counted)] for name, t in summary["tagging"].items()]
+    rows = [[name, share(t["map"]), *(str(t[n]) for n in counted)] for name, t in summary["tagging"].items()]
     columns = ["query", "mAP", "classes", "classes without a target", "targets"]
     note = "Average precision (scikit-learn), mean over the classes that occur in the labels."
     return Table("Tagging", note, columns, rows)
 
 
-def classes(summary: dict, limit: int | None = None) -> Table:
+def by_class(summary: dict, limit: int | None = None) -> Table:
     """Scores of each class under every protocol; the worst gain of the first protocol first.
 
     Args:
         limit: at most so many rows: the worst, but for a quarter that is left to the best.
     """
-    protocols = list(summary["protocols"])
-    by_mid = {p: {c["mid"]: c for c in summary["protocols"][p]["classes"]} for p in protocols}
-    order = summary["protocols"][protocols[0]]["classes"]
+    names = list(summary["protocols"])
+    by_mid = {p: {c["mid"]: c for c in summary["protocols"][p]["classes"]} for p in names}
+    order = summary["protocols"][names[0]]["classes"]
     total = len(order)
     if limit is not None and total > limit:
         order = order[: limit - limit // 4] + order[-(limit // 4) :]
     rows = []
     for c in order:
         row = [c["name"], str(c["keys"]), db(c["mixture_sdr"])]
-        for p in protocols:
+        for p in names:
             figures = by_mid[p].get(c["mid"], {})
             row += [db(figures.get(f)) for f in ("sdr", "sdr_gain", "silence_sdr")]
         rows.append(row)
     columns = ["class", "keys", "unprocessed SDR"]
-    for p in protocols:
-        columns += [f"{p}: SDR", f"{p}: gain", f"{p}: silence-SDR"]
+    columns += [f"{p}: {what}" for p in names for what in ("SDR", "gain", "silence-SDR")]
     shown = "" if len(rows) == total else f" {len(rows)} of {total} classes: worst and best."
-    note = f"Means in dB; the class with the smallest gain under `{protocols[0]}` first.{shown}"
+    note = f"Means in dB; the class with the smallest gain under `{names[0]}` first.{shown}"
     return Table("Classes", note, columns, rows)
+
+
+# ---- classes: models side by side ----------------------------------------------------------------
+
+
+def class_tables(scored: Sequence[Scored]) -> list[Table]:
+    """All tables of a test set, in the order of the report."""
+    made = [
+        separation(scored),
+        detection(scored, "frame"),
+        detection(scored, "clip"),
+        silence(scored),
+        class_espnet(scored),
+        espnet_by_class(scored),
+    ]
+    return [table for table in made if table is not None]
+
+
+def separation(scored: Sequence[Scored]) -> Table | None:
+    """Table VI: input SI-SDR and its improvement by label type, class by class and over all.
+
+    None without isolated sounds to compare with.
+    """
+    first = scored[0].summary
+    if not first["scores"]:
+        return None
+    classes = scored_names(first)
+
+    def cells(summary: dict, name: str) -> list[str]:
+        found = [summary["scores"].get(c, {}) for c in classes] + [summary["overall"]]
+        return [both(figures.get(name), "{} / {}") for figures in found]
+
+    rows = [["input SI-SDR", *cells(first, "input")]]
+    rows += [[f"ΔSI-SDR {s.label}", *cells(s.summary, "gain")] for s in scored]
+    note = (
+        "Mean / median in dB over the mixtures in which a class sounds beside another sound; "
+        "Δ: improvement over the unprocessed mixture; overall: all sources of all classes."
+    )
+    return Table("Separation (Table VI)", note, ["", *map(title_of, classes), "overall"], rows)
+
+
+def detection(scored: Sequence[Scored], level: str) -> Table | None:
+    """Table IV (level "frame") or V ("clip"): F-measure of the classifiers; None without any."""
+    kept = [s for s in scored if (s.summary["detection"] or {}).get(level)]
+    if level == "frame":
+        kept = [s for s in kept if s.label in FRAME_LABELS]
+    if not kept:
+        return None
+    rows = []
+    for s in kept:
+        found = s.summary["detection"][level]
+        values = [share(f, 3) for f in (*found["f"], found["mean_f"])]
+        rows.append([f"trained on {s.label} labels", *values])
+    number = {"frame": "IV", "clip": "V"}[level]
+    note = "F-measure of the classifier on the mixtures, threshold 0.5; mean: over the classes."
+    columns = ["classifier", *map(title_of, kept[0].summary["classes"]), "mean"]
+    return Table(f"Detection by {level} (Table {number})", note, columns, rows)
+
+
+def silence(scored: Sequence[Scored]) -> Table | None:
+    """How far outputs lie under the mixture where their class is silent; None where none is."""
+    first = scored[0].summary
+    if not first["overall"]["silent"]["count"] and not any(s.summary["overall"]["silent_estimates"] for s in scored):
+        return None
+    classes = first["classes"]
+    rows = []
+    for s in scored:
+        cells = [both(s.summary["scores"][c]["silent"]["level_db"]) for c in classes]
+        overall = s.summary["overall"]
+        rows.append([s.label, *cells, both(overall["silent"]["level_db"]), str(overall["silent_estimates"])])
+    counts = [str(first["scores"][c]["silent"]["count"]) for c in classes]
+    rows.append(["mixtures without it", *counts, str(first["overall"]["silent"]["count"]), NONE])
+    note = (
+        "Level of a class's output against the mixture in dB, mean (median), over the mixtures "
+        "in which the class is silent. Last column: outputs that are all zeros where their "
+        "class sounds; they have no SI-SDR and are excluded from the means."
+    )
+    columns = ["labels", *map(title_of, classes), "overall", "silent outputs"]
+    return Table("Outputs of absent classes", note, columns, rows)
+
+
+def class_espnet(scored: Sequence[Scored]) -> Table | None:
+    """ESPnet's own scores over all classes, a row per system; None where it was not asked for."""
+    kept = [s for s in scored if "espnet" in s.summary["overall"]]
+    if not kept:
+        return None
+    rows = [["mixture", *espnet_row(kept[0].summary["overall"]["espnet_input"])]]
+    rows += [[s.label, *espnet_row(s.summary["overall"]["espnet"])] for s in kept]
+    note = (
+        "Means of ESPnet's `enh_scoring`, one class at a time where it sounds (dB; STOI in %; "
+        "its SDR forgives a filter of 512 taps)."
+    )
+    return Table("ESPnet's scoring", note, ["labels", "sources", *ESPNET_COLUMNS], rows)
+
+
+def espnet_by_class(scored: Sequence[Scored]) -> Table | None:
+    """The SDR of ESPnet's scoring class by class."""
+    kept = [s for s in scored if "espnet" in s.summary["overall"]]
+    if not kept:
+        return None
+    classes = scored_names(kept[0].summary)
+
+    def cells(s: Scored, system: str) -> list[str]:
+        return [db(s.summary["scores"].get(c, {}).get(system, {}).get("SDR")) for c in classes]
+
+    rows = [["mixture", *cells(kept[0], "espnet_input")]]
+    rows += [[s.label, *cells(s, "espnet")] for s in kept]
+    note = "Means in dB; the residual, where there is one, is `rest`."
+    return Table("ESPnet's SDR by class", note, ["labels", *map(title_of, classes)], rows)

@@ -11,7 +11,7 @@ import torch
 import yaml
 from standin import StandIn, noise
 
-from espnet2_ext.bin import embedding_figure
+from espnet2_ext.cli.score import embedding_figure
 from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.errors import BundleError
 from espnet2_ext.infer.features import features_of, place_of, pooled_outputs
@@ -87,7 +87,7 @@ def test_the_picture_of_a_bundle(care_sep_bundle, tmp_path, capsys):
             tone = 0.1 * np.sin(2 * np.pi * (200 + 20 * n if k == 0 else 3000 + 300 * n) * t)
             soundfile.write(tmp_path / "sounds" / name / f"{n}.wav", tone + 0.1 * noise(0.5, 16000, 1, n)[:, 0], 16000)
     out = tmp_path / "made" / "fig3.png"
-    embedding_figure.main(
+    embedding_figure(
         [
             "--bundle",
             str(care_sep_bundle),

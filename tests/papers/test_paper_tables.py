@@ -8,8 +8,8 @@ import pytest
 import yaml
 from recipe_options import options_of
 
-from espnet2_ext.bin import embedding_figure
 from espnet2_ext.cli.papers import sweep_parser, tables
+from espnet2_ext.cli.score import figure_parser
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers import fill
 from espnet2_ext.papers.measured import over_seeds, read_scores
@@ -99,7 +99,7 @@ def test_every_row_has_a_yaml_and_a_command_that_can_be_run(table, row):
             assert {w[2:] for w in words if w.startswith("--")} <= options_of(ROOT / recipe)
         else:
             assert words[:2] == ["espnet2-ext", "embedding-figure"]
-            embedding_figure.get_parser().parse_args(words[2:])
+            figure_parser().parse_args(words[2:])
         return
     assert words[:2] == ["espnet2-ext", "sweep"]
     args = sweep_parser().parse_args(words[2:])

@@ -6,13 +6,13 @@ import soundfile
 from test_report import Links
 from tiny_classes import make_sources, write_data, write_outputs
 
-from espnet2_ext.bin import weak_report
+from espnet2_ext.cli.score import report_classes
 from espnet2_ext.errors import DataError
-from espnet2_ext.report import weak_examples
-from espnet2_ext.report.weak_examples import excerpt, pick
-from espnet2_ext.report.weak_figures import density, draw_density
-from espnet2_ext.report.weak_results import write_weak_results
-from espnet2_ext.report.weak_sets import Experiment, Scored, ordering, parse_experiments, scored_on
+from espnet2_ext.report import examples
+from espnet2_ext.report.examples import excerpt, pick
+from espnet2_ext.report.experiment import Experiment, Scored, ordering, parse_experiments, scored_on
+from espnet2_ext.report.figures import density, draw_density
+from espnet2_ext.report.results import class_report, write_results
 from espnet2_ext.scores.score import score
 
 LEAKS = {"strong": 0.1, "frame": 0.4, "clip": 0.3}
@@ -37,7 +37,7 @@ def top(tmp_path):
 
 
 def report(top):
-    weak_report.main(
+    report_classes(
         [
             "--output_dir",
             str(top / "exp/weak_x_report"),
@@ -50,7 +50,7 @@ def report(top):
 
 
 def test_results_and_page(top, monkeypatch, capsys):
-    monkeypatch.setattr(weak_examples, "COUNT", 1)
+    monkeypatch.setattr(examples, "COUNT", 1)
     out = report(top)
     assert "test: Mean SI-SDR improvement over all sources, as measured: strong 19.96 > clip" in (
         capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_results_and_page(top, monkeypatch, capsys):
 
 
 def test_one_experiment_alone(top):
-    path = write_weak_results(top / "r", [Experiment("clip", top / "exp/weak_x_clip")], ["test"])
+    path = write_results(class_report(top / "r", [Experiment("clip", top / "exp/weak_x_clip")], ["test"]))
     text = path.read_text()
     assert "of the paper" not in text and "|ΔSI-SDR clip|" in text and "(Table IV)" not in text
 
@@ -109,7 +109,7 @@ def test_recordings_without_isolated_sounds(top, tmp_path):
         (data / f"{name}.scp").unlink()
     score(data, inference, num_workers=0)
     out = tmp_path / "r"
-    weak_report.main(["--output_dir", str(out), "--test_set", "test", "--experiment", f"clip={inference.parent}"])
+    report_classes(["--output_dir", str(out), "--test_set", "test", "--experiment", f"clip={inference.parent}"])
     text = (out / "RESULTS.md").read_text()
     assert "No source was scored" in text and "Table VI" not in text and "Table V)" in text
     page = (out / "index.html").read_text()
@@ -118,7 +118,7 @@ def test_recordings_without_isolated_sounds(top, tmp_path):
 
 def test_refusals(top, tmp_path):
     with pytest.raises(DataError, match="run the scoring first"):
-        weak_report.main(["--output_dir", "x", "--test_set", "other", "--experiment", f"clip={top}/exp/weak_x_clip"])
+        report_classes(["--output_dir", "x", "--test_set", "other", "--experiment", f"clip={top}/exp/weak_x_clip"])
     for texts in (["clip"], ["=x"], ["a=x", "a=y"]):
         with pytest.raises(DataError, match="expected LABEL=FOLDER"):
             parse_experiments(texts)
@@ -152,7 +152,7 @@ def test_examples_are_ranked_by_the_mean_over_labels():
 
 
 def test_a_long_example_is_cut_where_all_sound(monkeypatch):
-    monkeypatch.setattr(weak_examples, "LONGEST", 2.0)
+    monkeypatch.setattr(examples, "LONGEST", 2.0)
     fs = 100
     a, b = np.zeros((2, 1000))
     a[:500], b[400:] = 1, 1

@@ -6,14 +6,23 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_ext.bin import embedding_figure
+from espnet2_ext.cli.score import embedding_figure
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.report.embedding import Panel, System, make_panel, project, record, symmetric_kl
-from espnet2_ext.report.embedding_clips import draw_clips
-from espnet2_ext.report.embedding_figure import caption, draw_embeddings, save_embeddings
+from espnet2_ext.report.embedding import (
+    Panel,
+    System,
+    caption,
+    draw_clips,
+    draw_embeddings,
+    make_panel,
+    project,
+    record,
+    save_embeddings,
+    symmetric_kl,
+)
 
 FS = 8000
 
@@ -190,4 +199,4 @@ def test_record_holds_what_is_shown(tmp_path):
 )
 def test_wrong_options(more, words):
     with pytest.raises(DataError, match=words):
-        embedding_figure.main(["--bundle", "nothing.zip", "--data", ".", "--classes", "a", "b", *more])
+        embedding_figure(["--bundle", "nothing.zip", "--data", ".", "--classes", "a", "b", *more])

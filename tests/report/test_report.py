@@ -5,9 +5,9 @@ import html.parser
 import pytest
 import soundfile
 
-from espnet2_ext.bin import report
+from espnet2_ext.cli.score import report_queries
 from espnet2_ext.errors import DataError
-from espnet2_ext.report import page
+from espnet2_ext.report.page import render
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import Table
 from espnet2_ext.scores.score import score
@@ -53,7 +53,7 @@ class Links(html.parser.HTMLParser):
 
 
 def test_results_and_page(experiment):
-    report.main(["--exp_dir", str(experiment)])
+    report_queries(["--exp_dir", str(experiment)])
     text = (experiment / "RESULTS.md").read_text()
     for piece in (
         "python version",
@@ -86,23 +86,26 @@ def test_results_and_page(experiment):
         assert fs == 16000 and len(audio) == 16000 and abs(audio).max() <= 0.95
     assert len([s for s in sources if s.endswith(".png")]) == 3 + 2 * 3 + 1
     made = {p: p.stat().st_mtime_ns for p in experiment.rglob("*") if p.is_file()}
-    report.main(["--exp_dir", str(experiment)])  # a second run writes nothing
+    report_queries(["--exp_dir", str(experiment)])  # a second run writes nothing
     assert made == {p: p.stat().st_mtime_ns for p in experiment.rglob("*") if p.is_file()}
 
 
-def test_names_are_escaped():
+def test_names_are_escaped(tmp_path):
     table = Table("title", "note", ["class", "gain"], [["a|b <i>", "1.00"]])
     assert markdown(table)[2] == "|a\\|b <i>|1.00|"
-    assert "<td>a|b &lt;i&gt;</td>" in page.print_table(table)
+    section = {"title": "<set>", "text": "", "facts": {}, "tables": [table], "pictures": {}, "listening": []}
+    page = render(tmp_path, title="<x>", stamp="", sections=[section], trainings=[], formulas={"<f>": "a < b"})
+    assert "<td>a|b &lt;i&gt;</td>" in page and "<dt>&lt;f&gt;</dt><dd>a &lt; b</dd>" in page
+    assert "<h1>&lt;x&gt;</h1>" in page and "<h2>&lt;set&gt;</h2>" in page
 
 
 def test_nothing_scored_is_an_error(tmp_path, experiment):
     with pytest.raises(DataError, match="run the scoring first"):
-        report.main(["--exp_dir", str(tmp_path / "none")])
+        report_queries(["--exp_dir", str(tmp_path / "none")])
     with pytest.raises(DataError, match="no scores/summary.json"):
-        report.main(["--exp_dir", str(experiment), "--inference_dir", str(tmp_path / "none")])
+        report_queries(["--exp_dir", str(experiment), "--inference_dir", str(tmp_path / "none")])
     with pytest.raises(SystemExit):
-        report.main(["--exp_dir", str(experiment), "--data_dir", "x"])
+        report_queries(["--exp_dir", str(experiment), "--data_dir", "x"])
 
 
 def test_curves_and_facts_from_the_log(experiment):

@@ -10,8 +10,9 @@ import torch
 import yaml
 from tag_standin import FS, BandTagger, registered, tone, write_bank, write_tones
 
-from espnet2_ext.bin import tag_inference, tag_report, tag_scoring
+from espnet2_ext.bin import tag_inference, tag_scoring
 from espnet2_ext.cli.infer import tag_anchors
+from espnet2_ext.cli.score import report_tags
 from espnet2_ext.cli.train import tag_check, tag_train
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
@@ -132,14 +133,14 @@ def test_tags_scores_and_report_of_a_tagger_that_knows(banks, known, tmp_path, c
     assert "mAP 1.0000, accuracy 1.0000, 8 clips" in capsys.readouterr().out
     scores = json.loads((out / "scores.json").read_text())
     assert scores["classes"]["/m/2"] == {"name": "Tone 2", "ap": 1.0, "clips": 2}
-    tag_report.main(["--exp_dir", str(tmp_path), "--tags_dir", str(out)])
+    report_tags(["--exp_dir", str(tmp_path), "--tags_dir", str(out)])
     text = (tmp_path / "RESULTS.md").read_text()
     assert "|tagging_test|1.0000|1.0000|4|0|8|" in text and "|Tone 3|2|1.0000|" in text
     args.remove("--frames")
     tag_inference.main(args)  # made anew, and no frames of former tags are left
     assert (out / "tags.npz").exists() and not (out / "activity.npz").exists()
     with pytest.raises(DataError, match="scores of other tags than lie there now"):
-        tag_report.main(["--exp_dir", str(tmp_path), "--tags_dir", str(out)])
+        report_tags(["--exp_dir", str(tmp_path), "--tags_dir", str(out)])
 
 
 def test_means_go_over_the_folds(tmp_path, capsys):
