@@ -214,7 +214,7 @@ def read_activity(path: Path) -> Activity:
     n, length = len(activity.keys), len(activity.frame)
     if activity.indptr.shape != (n + 1,) or activity.indptr[-1] != length or (np.diff(activity.indptr) < 0).any():
         raise DataError(f"{path}: indptr does not divide {length} frames among {n} keys")
-    if activity.edges is None and None in (activity.clip, activity.classes, activity.time_pool):
+    if activity.edges is None and any(x is None for x in (activity.clip, activity.classes, activity.time_pool)):
         raise DataError(f"{path}: holds neither edges nor clip, classes and the sizes of the STFT's frames")
     if activity.edges is not None and activity.edges.shape != (length + n,):
         raise DataError(f"{path}: {len(activity.edges)} edges for {length} frames of {n} keys")
