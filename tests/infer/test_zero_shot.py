@@ -8,9 +8,10 @@ import pytest
 import soundfile
 from standin import noise
 
-from espnet2_ext.bin import qsep_inference, qsep_scoring, report
+from espnet2_ext.bin import qsep_inference, qsep_scoring
 from espnet2_ext.cli import data as steps
 from espnet2_ext.cli.infer import qsep_describe
+from espnet2_ext.cli.score import report_queries
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 from espnet2_ext.data.tables import Label, file_digest
@@ -110,7 +111,7 @@ def test_a_bundle_is_scored_and_the_report_says_zero_shot(rendered, toy_bundle, 
             ["--data_dir", str(rendered), "--inference_dir", str(out), "--espnet_keys", "0", "--num_workers", "0"]
         )
         qsep_describe(["--exp_dir", str(exp), "--bundle", str(toy_bundle), "--labels", str(rendered / "labels.tsv")])
-        report.main(["--exp_dir", str(exp), "--inference_dir", str(out)])
+        report_queries(["--exp_dir", str(exp), "--inference_dir", str(out)])
 
     score()
     # the stand-in tags five classes, but not these five
