@@ -1,24 +1,30 @@
 """A recipe's folder with a stand-in Python, for tests of the drivers."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from espnet2_ext.recipe.options import Options
+from espnet2_ext.recipe.qsep import QSepOptions
+from espnet2_ext.recipe.tag import TagOptions
+from espnet2_ext.recipe.weak import WeakOptions
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Writes down how it was called, and makes the files that the driver looks for.
 FAKE = f"""#!{sys.executable} -IS
 import os, sys
-if sys.argv[1] == "-c" and "REAL_CHECKS" in os.environ:
-    code, sys.argv = sys.argv[2], sys.argv[1:2] + sys.argv[3:]
-    exec(code)
 if sys.argv[1] == "-c":
     sys.exit(print(0))
 name, args = sys.argv[2].rpartition(".")[2], sys.argv[3:]
 if name == "espnet2_ext":
-    name, args = args[0], args[1:]
+    name, *args = args
+    name = name.replace("-", "_")
+if name.startswith("recipe_"):  # the driver itself is the real one
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 with open(os.environ["CALLS"], "a") as f:
     f.write(" ".join([name, *args]) + "\\n")
 with open(os.environ["CALLS"] + ".threads", "a") as f:
@@ -73,10 +79,29 @@ if name == "tag_scoring" and "--tags_dir" in option:
 if name == "launch":
     put(option["--log"][:-9] + "valid.loss.best.pth")
 """
+# Stands for qsep.sh and its like: prints the options that run.sh gives, paths as the real driver sees them.
+DRIVER = f"""#!{sys.executable}
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from espnet2_ext.recipe.options import pairs
+paths = {{paths!r}}
+words = [w for given, name, value in pairs(sys.argv[1:], paths) for w in (given, value) if w is not None]
+print({{head}}*words, sep={{sep!r}}, end={{sep!r}})
+"""
 DATA = """#!/usr/bin/env bash
 echo "data $*" >>"$CALLS"
 for set in train valid test; do mkdir -p "$2/$set"; touch "$2/$set/clips.tsv"; done
 """
+
+
+def fake_driver(folder: Path, name: str, sep: str = "|", head: str = "") -> None:
+    """Write a stand-in for the driver NAME.sh; head: Python of what is printed first."""
+    paths = [
+        f.name for o in (QSepOptions, TagOptions, WeakOptions) for f in dataclasses.fields(o) if f.metadata["path"]
+    ]
+    path = folder / f"{name}.sh"
+    path.write_text(DRIVER.format(paths=[*paths, "config"], sep=sep, head=head))
+    path.chmod(0o755)
 
 
 class Recipe:
@@ -103,7 +128,7 @@ class Recipe:
         return subprocess.Popen(
             command,
             cwd=cwd or self.folder,
-            env={**os.environ, "CALLS": str(self.calls), **env},
+            env={**os.environ, "CALLS": str(self.calls), "PYTHONPATH": str(ROOT), **env},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -122,10 +147,6 @@ class Recipe:
         return next(v for v in self.calls.read_text().splitlines() if v.split()[0] == name)
 
 
-def options_of(driver: Path) -> list[str]:
-    """Names of the options of a driver: its own, set before its help, and those of all drivers."""
-    common = (driver.parent / "utils.sh").read_text().split("common_defaults() {")[1]
-    lines = common.split("\n}\n")[0].splitlines()
-    lines += driver.read_text().split("usage()")[0].splitlines()
-    pairs = [line.strip().partition("=") for line in lines]
-    return [name for name, equals, _ in pairs if equals and name.isidentifier()]
+def options_of(options: type[Options]) -> list[str]:
+    """Names of the options of a driver: its own, and those of all drivers."""
+    return [field.name for field in dataclasses.fields(options)]

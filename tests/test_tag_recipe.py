@@ -5,7 +5,9 @@ import shutil
 import subprocess
 
 import pytest
-from fake_recipe import ROOT, Recipe, options_of
+from fake_recipe import ROOT, Recipe, fake_driver, options_of
+
+from espnet2_ext.recipe.tag import TagOptions
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3
 TRAINING = ["tag_check", "tag_train"]
@@ -91,7 +93,7 @@ def test_other_clips_under_an_old_checkpoint_are_refused(recipe):
 
 def test_help_names_every_option(recipe):
     status, out, _ = recipe("--help", PATH="/usr/bin:/bin")
-    names = options_of(recipe.folder / "tag.sh")
+    names = options_of(TagOptions)
     assert status == 0 and len(names) > 30
     assert [n for n in names if f"  --{n} " not in out] == []
 
@@ -107,11 +109,14 @@ def run_recipe(tmp_path, name: str, script: str, *args: str) -> tuple[int, str]:
         for file in ("run.sh", "db.sh", *(["five_folds.sh"] if name == "esc50_qsep" else [])):
             shutil.copy(ROOT / "egs2" / name / file, folder)
         for driver in ("qsep", "tag"):
-            (folder / f"{driver}.sh").write_text(f'#!/usr/bin/env bash\nprintf "%s|" {driver} "$@"\n')
-            (folder / f"{driver}.sh").chmod(0o755)
+            fake_driver(folder, driver, head=f"'{driver}',")
         (folder / "path.sh").write_text("")
     done = subprocess.run(
-        [str(folder / script), *args], cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+        [str(folder / script), *args],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
     )
     return done.returncode, done.stdout.strip() + done.stderr
 

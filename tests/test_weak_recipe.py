@@ -5,7 +5,9 @@ import shutil
 import subprocess
 
 import pytest
-from fake_recipe import ROOT, Recipe, options_of
+from fake_recipe import ROOT, Recipe, fake_driver, options_of
+
+from espnet2_ext.recipe.weak import WeakOptions
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3
 PREPARATION += ["draw_mixtures"] * 3 + ["render_mixtures"]
@@ -248,7 +250,7 @@ def test_mixtures_rendered_from_another_table_are_not_used(recipe, stage):
     (recipe.folder / "data/test/mixtures/table.json").write_text('{"table_hash": "2"}')
     status, _, err = recipe("--stage", stage)
     assert status == 1 and recipe.names() == []
-    assert "dump/test_mix holds other mixtures than data/test/mixtures/table.json tells of" in err
+    assert "dump/test_mix holds other mixtures than data/test/mixtures/table.json lists" in err
     recipe("--skip_train", "true")
     status, _, _ = recipe("--stage", stage, "--stop_stage", stage)
     assert status == 0
@@ -256,7 +258,7 @@ def test_mixtures_rendered_from_another_table_are_not_used(recipe, stage):
 
 def test_help_names_every_option(recipe):
     status, out, _ = recipe("--help", PATH="/usr/bin:/bin")
-    names = options_of(recipe.folder / "weak.sh")
+    names = options_of(WeakOptions)
     assert status == 0 and len(names) > 35
     assert [n for n in names if f"  --{n} " not in out] == []
 
@@ -276,7 +278,7 @@ def run_recipe(tmp_path, name: str, *args: str, **env: str) -> str:
         shutil.copytree(ROOT / "egs2/TEMPLATE/weak1", folder)
         for file in ("run.sh", "db.sh"):
             shutil.copy(ROOT / "egs2" / name / file, folder)
-        (folder / "weak.sh").write_text('#!/usr/bin/env bash\nprintf "%s|" "$@"\n')
+        fake_driver(folder, "weak")
     done = subprocess.run(
         [str(folder / "run.sh"), *args],
         cwd=tmp_path,

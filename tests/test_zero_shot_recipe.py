@@ -6,7 +6,7 @@ import subprocess
 import zipfile
 
 import pytest
-from fake_recipe import ROOT, Recipe
+from fake_recipe import ROOT, Recipe, fake_driver
 
 STEPS = [
     "data",
@@ -17,7 +17,7 @@ STEPS = [
     "qsep_inference",
     "qsep_scoring",
     "qsep_describe",
-    "report",
+    "qsep_report",
 ]
 
 
@@ -27,7 +27,8 @@ def recipe(tmp_path):
 
 
 def test_a_bundle_is_scored_on_the_test_set_alone(recipe):
-    (recipe.folder / "some_model.zip").touch()
+    with zipfile.ZipFile(recipe.folder / "some_model.zip", "w") as z:
+        z.writestr("bundle.yaml", "")
     status, out, err = recipe("--bundle", "some_model.zip")
     assert status == 0, err
     assert recipe.names() == STEPS
@@ -37,7 +38,7 @@ def test_a_bundle_is_scored_on_the_test_set_alone(recipe):
     assert "--bundle some_model.zip" in call and "--model_file" not in call
     assert "--no_tags" not in call
     assert "--labels dump/test_pairs/labels.tsv --bundle some_m" in recipe.call("qsep_describe")
-    assert "--inference_dir exp/qsep_some_model/inference_test" in recipe.call("report")
+    assert "--inference_dir exp/qsep_some_model/inference_test" in recipe.call("qsep_report")
 
 
 def test_so_is_an_experiments_checkpoint(recipe):
@@ -67,7 +68,7 @@ def test_a_bundle_that_is_not_there(recipe):
 def test_a_zip_that_is_no_bundle_is_refused_before_anything_is_made(recipe):
     with zipfile.ZipFile(recipe.folder / "some.zip", "w") as z:
         z.writestr("a.txt", "")
-    status, _, err = recipe("--bundle", "some.zip", REAL_CHECKS="1")
+    status, _, err = recipe("--bundle", "some.zip")
     assert status == 1 and "--bundle: some.zip is no bundle" in err and recipe.names() == []
 
 
@@ -76,7 +77,7 @@ def test_esc50_zero_shot_takes_all_folds_and_folders_of_its_own(tmp_path):
     shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", folder)
     for name in ("run.sh", "db.sh"):
         shutil.copy(ROOT / "egs2/esc50_qsep" / name, folder)
-    (folder / "qsep.sh").write_text('#!/usr/bin/env bash\necho "$ESC50|$*"\n')
+    fake_driver(folder, "qsep", " ", 'os.environ["ESC50"] + "|",')
     esc50 = tmp_path / "ESC-50"
     (esc50 / "meta").mkdir(parents=True)
     (tmp_path / "M.zip").touch()

@@ -65,6 +65,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "qsep-describe": ("espnet2_ext.cli.infer:qsep_describe", "describe a model that was trained elsewhere"),
         "embedding-figure": ("espnet2_ext.cli.score:embedding_figure", "figure 3 of the CaRE-SEP paper"),
     },
+    "Recipes": {
+        "recipe": ("espnet2_ext.recipe.copy:main", "copy a recipe's folder, such as audioset_qsep, to work in"),
+        "recipe-qsep": ("espnet2_ext.recipe.qsep:main", "run a recipe of query-based separation (its run.sh does)"),
+        "recipe-weak": ("espnet2_ext.recipe.weak:main", "run a recipe of separation from weak labels"),
+        "recipe-tag": ("espnet2_ext.recipe.tag:main", "run a recipe of taggers"),
+        "recipe-folds": ("espnet2_ext.recipe.folds:main", "cross-validate a tagger with a recipe"),
+    },
     "Papers and benchmarks": {
         "tables": ("espnet2_ext.cli.papers:tables", "the papers' tables, filled with your results"),
         "sweep": ("espnet2_ext.cli.papers:sweep", "run the cells of a table one after the other"),

@@ -32,13 +32,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike, *, wait: bool = True) -> Iterator[None]:
-    """Hold the file `path`, made if need be, for this process alone.
+def locked(path: str | os.PathLike, *, wait: bool = True, shared: bool = False) -> Iterator[int]:
+    """Hold the file `path`, made if need be, for this process alone; yield its descriptor, which a child may inherit.
 
     On a file system without locks nobody is kept out.
 
     Args:
         wait: for another process that holds it, or else raise.
+        shared: other processes may hold it too, if they share it.
 
     Raises:
         BlockingIOError: without `wait`, another process holds it.
@@ -48,12 +49,12 @@ def locked(path: str | os.PathLike, *, wait: bool = True) -> Iterator[None]:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as f:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(f, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
         except OSError:
             pass  # a file system without locks
-        yield
+        yield f.fileno()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

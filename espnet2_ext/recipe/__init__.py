@@ -1,0 +1,1 @@
+"""Drivers of the recipes in egs2: ESPnet's stages and option names."""

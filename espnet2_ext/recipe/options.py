@@ -1,0 +1,156 @@
+"""Options of the drivers: `--name value`, as ESPnet's recipes take them. A driver declares its own as a dataclass.
+
+Needs nothing but Python, so that `./run.sh --help` works before anything is installed.
+"""
+
+import dataclasses
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from espnet2_ext.errors import DataError
+
+CALLER = "caller"  # `--caller DIR`: paths in the options after it are relative to DIR, where the user stands
+_WIDTH = 18  # of an option's name in the help
+
+
+def option(group: str, default: Any, text: str, *, path: bool = False) -> Any:
+    """A field of an options class.
+
+    Args:
+        group: headline in the help. default: its type is what the option takes: true or false, a whole number, text.
+        text: help. path: the value is a path, which a user means from where they stand.
+    """
+    return dataclasses.field(default=default, metadata={"group": group, "text": text, "path": path})
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """Options that all drivers have. `fs` may be written 32k; values of several words are split by `words`."""
+
+    CONFIG: ClassVar[str] = ""  # name of the option that `--config` stands for
+    USAGE: ClassVar[str] = ""  # first lines of the help
+
+    stage: int = option("General", 1, "first stage")
+    stop_stage: int = option("General", 100, "last stage")
+    skip_data_prep: bool = option("General", False, "skip the data stages")
+    skip_train: bool = option("General", False, "skip the training stages")
+    skip_eval: bool = option("General", False, "skip everything after training")
+    ngpu: str = option("General", "auto", "GPUs per node for training; 0: CPU; auto: one if available")
+    num_nodes: int = option("General", 1, "machines for training, started through cmd.sh")
+    host: str = option("General", "", "machines by name, reached by ssh: host1,host2")
+    nj: str = option("General", str(os.cpu_count() or 1), "processes of data preparation and scoring")
+    inference_nj: str = option("General", "1", "inference processes; each loads the model")
+    gpu_inference: str = option("General", "auto", "inference on a GPU: true, false, or auto: if available")
+    scheduler: str = option(
+        "General", "", "address of a Dask scheduler: data, inference and scoring run on its cluster"
+    )
+    python: str = option("General", "python", "Python that runs the steps")
+    datadir: str = option("Folders", "data", "lists, manifests and tables", path=True)
+    dumpdir: str = option("Folders", "dump", "archives of sound", path=True)
+    expdir: str = option("Folders", "exp", "models, outputs, results", path=True)
+    local_data_opts: str = option("Data", "", "options of local/data.sh")
+    fs: str = option("Data", "32000", "sample rate")
+    audio_format: str = option("Data", "flac", "archive format: flac, or the faster pcm16")
+    max_bad_share: str = option("Data", "0.1", "stop when more than this share of a set's clips cannot be used")
+    train_set: str = option("Data", "train", "name of the training set")
+    valid_set: str = option("Data", "valid", "name of the validation set; may be the training set")
+    test_sets: str = option("Data", "test", "names of the test sets")
+    inference_model: str = option("Use of the model", "valid.loss.best.pth", "which checkpoint to use")
+    inference_args: str = option("Use of the model", "", "more options for inference")
+
+    @classmethod
+    def parse(cls, argv: Sequence[str]) -> Self:
+        """Options of a command line; the last of repeated options counts. `--help` prints them and ends the process.
+
+        Raises:
+            DataError: an unknown option (the nearest is named), a missing value or one of another type.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        options = cls()
+        for given, name, value in pairs(argv, [f.name for f in fields.values() if f.metadata["path"]] + ["config"]):
+            if name == "help":
+                print(options.help())
+                sys.exit(0)  # with what the options before it set
+            if not given.startswith("--"):
+                raise DataError(f"what is '{given}'? Options are written --name value; see --help")
+            name = cls.CONFIG if name == "config" else name
+            if name not in fields:
+                near = difflib.get_close_matches(name, [*fields, "config"], 1)
+                hint = f"did you mean --{near[0]}?" if near else "--help lists the options"
+                raise DataError(f"unknown option {given}; {hint}")
+            if value is None:
+                raise DataError(f"option {given} needs a value")
+            setattr(options, name, _typed(given, value, fields[name].type))
+        if options.fs.endswith("k"):
+            options.fs = options.fs[:-1] + "000"
+        return options
+
+    def help(self) -> str:
+        """The options with their values."""
+        lines, fields = [self.USAGE], dataclasses.fields(self)
+        for heading in dict.fromkeys(f.metadata["group"] for f in fields):
+            lines.append(heading)
+            for f in fields:
+                if f.metadata["group"] == heading:
+                    value = str(getattr(self, f.name)).replace("True", "true").replace("False", "false")
+                    alias = "; alias: --config" if f.name == self.CONFIG else ""
+                    lines.append(f"  --{f.name:<{_WIDTH - 2}} {f.metadata['text']}{alias} ({value})")
+        return "\n".join(lines)
+
+    @property
+    def sets(self) -> list[str]:
+        """Names of all sets, each once."""
+        return list(dict.fromkeys(f"{self.train_set} {self.valid_set} {self.test_sets}".split()))
+
+    def words(self, name: str) -> list[str]:
+        """Value of an option that holds several words, such as options for a step, split as a shell does.
+
+        Raises:
+            DataError: a quotation mark without its other half.
+        """
+        try:
+            return shlex.split(getattr(self, name))
+        except ValueError as e:
+            raise DataError(f"--{name}: {e}: {getattr(self, name)}") from None
+
+
+def pairs(argv: Sequence[str], paths: Sequence[str] = ()) -> list[tuple[str, str, str | None]]:
+    """A command line as (option as given, its name, value or None); `--a-b=1` is `--a_b 1`, `-h` is `--help`.
+
+    Args:
+        paths: names of options whose value is a path; after `--caller DIR` a relative one is put behind DIR.
+    """
+    found, rest, caller = [], list(argv), ""
+    while rest:
+        given, equals, value = rest.pop(0).partition("=")
+        name = given.removeprefix("--").replace("-", "_")
+        if given in ("--help", "-h"):
+            found.append((given, "help", None))
+            continue
+        if not given.startswith("--"):
+            found.append((given + equals + value, "", None))
+            continue
+        value = value if equals else rest.pop(0) if rest else None
+        if name == CALLER:
+            caller = "" if value == os.getcwd() else value or ""
+            continue
+        if name in paths and value and caller:
+            value = os.path.join(caller, value)
+        found.append((given, name, value))
+    return found
+
+
+def _typed(given: str, value: str, kind: type) -> str | int | bool:
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise DataError(f"option {given} takes true or false, not '{value}'")
+        return value == "true"
+    if kind is int:
+        if not value.isdecimal():
+            raise DataError(f"option {given} takes a number, not '{value}'")
+        return int(value)
+    return value

@@ -1,0 +1,223 @@
+"""The driver of query-based separation."""
+
+import dataclasses
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.recipe import names
+from espnet2_ext.recipe.options import Options, option
+from espnet2_ext.recipe.stages import Driver, Stage, need, need_rendered, number_of_classes, value_of
+from espnet2_ext.recipe.steps import end
+from espnet2_ext.recipe.training import Training
+
+
+@dataclasses.dataclass(kw_only=True)
+class QSepOptions(Options):
+    """Options of `qsep.sh`."""
+
+    CONFIG = "qsep_config"
+    USAGE = """Usage: ./run.sh [--option value ...]
+Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8 scoring, 9 report."""
+
+    valid_pairs: str = option("Mixtures", "500", "number of validation mixtures")
+    valid_seconds: str = option("Mixtures", "2.0", "their length in seconds; 0: whole clips")
+    test_pairs: str = option("Mixtures", "0", "mixtures of each test set; 0: each clip once as first target")
+    test_seconds: str = option("Mixtures", "0", "their length in seconds; 0: whole clips")
+    list_anchors: str = option(
+        "Mixtures", "", "a tagger's folder: its anchors_SET.npz place the lists' segments; empty: by energy", path=True
+    )
+    pairs_seed: str = option("Mixtures", "0", "seed of the lists")
+    qsep_config: str = option(
+        "Model", "conf/train_qsep_care_sep_small.yaml", "YAML of the model and its training", path=True
+    )
+    qsep_tag: str = option("Model", "", "name of the experiment; empty: from the YAML's name")
+    qsep_exp: str = option("Model", "", "its folder; empty: EXPDIR/qsep_TAG")
+    qsep_args: str = option("Model", "", "more options for training, as ESPnet takes them")
+    bundle: str = option(
+        "Model", "", "score this model instead of training one: a bundle, or an experiment's folder", path=True
+    )
+    inference_tag: str = option("Model", "", "prefix of the names of outputs and scores")
+    scoring_args: str = option("Model", "", "more options for scoring")
+
+
+class QSep(Driver):
+    """Query-based separation: stages 1 to 9."""
+
+    o: QSepOptions
+    kind = "qsep"
+
+    def __init__(self, options: QSepOptions):
+        super().__init__(options)
+        o = self.o
+        self.bundle = Path(o.bundle) if o.bundle else None
+        if self.bundle:  # the test sets alone, and a folder of its own for the outputs
+            check_bundle(self.bundle, o.inference_model)
+            o.train_set = o.valid_set = ""
+            o.skip_train = True
+            self.tag = names.bundle_tag(o.qsep_tag or o.bundle)
+        else:
+            self.tag = o.qsep_tag or names.query_tag(o.qsep_config, o.qsep_args)
+        self.exp_dir = Path(o.qsep_exp or self.exp / f"qsep_{self.tag}")
+        self.tests = o.test_sets.split()
+        self.valid_list = self.data / o.valid_set / "valid_pairs.tsv"
+
+    def folder(self) -> Path:
+        return self.exp_dir
+
+    def stages(self) -> list[Stage]:
+        return [
+            *self.data_stages(),
+            Stage(4, "data", "draw and render lists", self.lists),
+            Stage(5, "train", "checks", self.check),
+            Stage(6, "train", "training", self.train),
+            Stage(7, "eval", "inference", self.infer),
+            Stage(8, "eval", "scoring", self.score),
+            Stage(9, "eval", "report and bundle", self.report),
+        ]
+
+    def lists(self) -> None:
+        """Stage 4: lists are drawn from an archive once and written; test lists are rendered as well."""
+        o = self.o
+        for name in o.sets:
+            need(self.dump / name / "bank.json", 3)
+        if not self.bundle:
+            self._draw(o.valid_set, self.valid_list, o.valid_pairs, o.valid_seconds)
+        for name in self.tests:
+            pairs = self.data / name / "pairs.tsv"
+            self._draw(name, pairs, o.test_pairs, o.test_seconds)
+            args = ["--list", pairs, "--bank", self.dump / name, "--out", self.rendered(name), *self.jobs]
+            self.step("render-lists", *args, one_thread=True)
+
+    def _draw(self, name: str, out: Path, number: str, seconds: str) -> None:
+        args = ["--num_pairs", number, "--segment", seconds, "--seed", self.o.pairs_seed]
+        if self.o.list_anchors:
+            args += ["--anchor_file", f"{self.o.list_anchors}/anchors_{name}.npz"]
+        self.step("draw-lists", "--bank", self.dump / name, "--out", out, *args)
+
+    # ---- training ----------------------------------------------------------------------------
+
+    def training(self) -> tuple[Training, list]:
+        """The training, and its options."""
+        o = self.o
+        need(self.dump / o.train_set / "bank.json", 3)
+        need(self.valid_list, 4)
+        # a network that tags has one output per class of the label table, unless --qsep_args says otherwise
+        parts = [part for part, conf in self.config.items() if isinstance(conf, dict) and conf.get("num_classes")]
+        classes = number_of_classes(self.dump / o.train_set)
+        more = [word for part in parts for word in (f"--{part}", f"num_classes={classes}")] + o.words("qsep_args")
+        banks = ["--train_bank", self.dump / o.train_set, "--valid_bank", self.dump / o.valid_set]
+        args = ["--config", o.qsep_config, "--output_dir", self.exp_dir, "--resume", "true", *banks]
+        training = Training(
+            exp=self.exp_dir,
+            data=f"clips in {self.dump / o.train_set}",
+            data_digest=value_of(self.dump / o.train_set / "bank.json", "manifest_hash"),
+            valid_digest=value_of(self.valid_list.with_suffix(".json"), "list_hash"),
+            config=self.config,
+            args=more,
+        )
+        return training, [*args, "--valid_pairs", self.valid_list, *more]
+
+    def check(self) -> None:
+        """Stage 5."""
+        training, args = self.training()
+        self.check_once(training, "qsep-check", args)
+
+    def train(self) -> None:
+        """Stage 6."""
+        training, args = self.training()
+        self.train_once(training, partial(self.train_with_espnet, self.exp_dir, "qsep_train", args))
+
+    # ---- use ---------------------------------------------------------------------------------
+
+    def rendered(self, name: str) -> Path:
+        """Folder of a test set's mixtures."""
+        return self.dump / f"{name}_pairs"
+
+    def outputs(self, name: str, what: str = "inference") -> Path:
+        """Folder of a test set's outputs; what: inference, or tagging."""
+        return self.exp_dir / "_".join(filter(None, [what, self.o.inference_tag, name]))
+
+    def has_tags(self, name: str) -> bool:
+        """Whether the model has tagged the queries of a test set."""
+        return (self.outputs(name) / "self/tags.npz").exists()
+
+    def model(self) -> Sequence[object]:
+        """Options that name the model: the experiment's own, or that of --bundle."""
+        if self.bundle and self.bundle.is_file():
+            return ["--bundle", self.bundle]
+        folder = self.bundle or self.exp_dir
+        need(folder / self.o.inference_model, 6)
+        return ["--train_config", folder / "config.yaml", "--model_file", folder / self.o.inference_model]
+
+    def infer(self) -> None:
+        """Stage 7."""
+        model, options = self.model(), self.inference_options(self.o.words("inference_args"))
+        if self.bundle and self.bundle.is_dir():
+            options.append("--no_tags")  # an experiment does not list its classes
+        for name in self.tests:
+            need_rendered(self.rendered(name), self.data / name / "pairs.json", "list_hash")
+            args = ["--data_dir", self.rendered(name), "--output_dir", self.outputs(name)]
+            self.step("qsep-inference", *args, *model, *options)
+        # tags of every clip, each once: a list of mixtures has some clips more often than others
+        for name in filter(self.has_tags, self.tests):
+            args = ["--bank", self.dump / name, "--output_dir", self.outputs(name, "tagging")]
+            self.step("tag-inference", *args, *model, *self.inference_options([]))
+
+    def score(self) -> None:
+        """Stage 8."""
+        for name in self.tests:
+            need(self.outputs(name), 7)
+            need_rendered(self.rendered(name), self.data / name / "pairs.json", "list_hash")
+            args = ["--data_dir", self.rendered(name), "--inference_dir", self.outputs(name), *self.jobs]
+            self.step("qsep-scoring", *args, *self.o.words("scoring_args"), one_thread=True)
+            if self.has_tags(name):
+                tags = self.outputs(name, "tagging")
+                need(tags / "about.json", 7)
+                self.step("tag-scoring", "--bank", self.dump / name, "--tags_dir", tags, one_thread=True)
+
+    def report(self) -> None:
+        """Stage 9."""
+        folders: list = []
+        for name in self.tests:
+            need(self.outputs(name) / "scores/summary.json", 8)
+            folders += ["--inference_dir", self.outputs(name)]
+        exp = ["--exp_dir", self.exp_dir]
+        if self.bundle:
+            labels = self.rendered(self.tests[-1]) / "labels.tsv"
+            self.step("qsep-describe", *exp, "--labels", labels, *self.model())
+        self.step("qsep-report", *exp, *folders)
+        if not self.bundle:
+            model = ["--model_file", self.exp_dir / self.o.inference_model]
+            bank = ["--train_bank", self.dump / self.o.train_set]
+            self.step("qsep-pack", *exp, *model, *bank, *folders, "-o", self.exp_dir / f"{self.tag}.zip")
+
+
+def check_bundle(bundle: Path, model: str) -> None:
+    """See that --bundle names a model, before anything is made for it.
+
+    Raises:
+        DataError: it names nothing, or neither a bundle nor a trained experiment.
+    """
+    if not bundle.exists():
+        raise DataError(f"--bundle: there is no {bundle}")
+    if bundle.is_dir():
+        for file in ("config.yaml", model):
+            if not (bundle / file).exists():
+                text = f"{bundle} is no trained experiment: it has no {file} (--inference_model names the weights)"
+                raise DataError(f"--bundle: {text}")
+        return
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            is_bundle = any(name.endswith("bundle.yaml") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        is_bundle = False
+    if not is_bundle:
+        raise DataError(f"--bundle: {bundle} is no bundle: give what a recipe or 'espnet2-ext pack' has written")
+
+
+def main(argv: Sequence[str]) -> None:
+    """`espnet2-ext recipe-qsep`."""
+    end(lambda: QSep(QSepOptions.parse(argv)).run())

@@ -1,0 +1,258 @@
+"""What the drivers share: numbered stages, data preparation, training once, and the commands of the steps."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import yaml
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.recipe import steps
+from espnet2_ext.recipe.options import Options
+from espnet2_ext.recipe.steps import log
+from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training
+from espnet2_ext.util.files import locked
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # of steps that run one process per core
+_SHOWN = "epoch (started|results)|best checkpoint|WARNING|ERROR|^error:|Traceback"  # lines of a training's log
+
+
+class Stage(NamedTuple):
+    """kind: data, train or eval, which `--skip_data_prep`, `--skip_train` and `--skip_eval` leave out."""
+
+    number: int
+    kind: str
+    title: str
+    work: Callable[[], None]
+
+
+class Driver(ABC):
+    """Runs the stages of one recipe in the current folder.
+
+    Raises (constructor):
+        DataError: an option's value that is wrong, by name, before anything is made.
+    """
+
+    kind: ClassVar[str]  # begins the names of its options: --KIND_config, --KIND_tag
+
+    def __init__(self, options: Options):
+        self.o = options
+        self.config_file = getattr(options, f"{self.kind}_config")
+        if not Path(self.config_file).is_file():
+            raise DataError(f"--config (--{self.kind}_config): no file {self.config_file}")
+        self.config = read_config(self.config_file)
+        self.data, self.dump, self.exp = Path(options.datadir), Path(options.dumpdir), Path(options.expdir)
+        self._locks: list[int] = []
+
+    @abstractmethod
+    def stages(self) -> list[Stage]:
+        """The stages in order."""
+
+    @abstractmethod
+    def folder(self) -> Path:
+        """The experiment's folder, which one run holds."""
+
+    def run(self) -> None:
+        """Run those stages that the options ask for.
+
+        Raises:
+            DataError: another run is at work in one of the folders, or a stage lacks what one before it makes.
+            steps.StepFailed: a step ended with an error.
+        """
+        o, begin = self.o, time.monotonic()
+        skipped = {"data": o.skip_data_prep, "train": o.skip_train, "eval": o.skip_eval}
+        chosen = [s for s in self.stages() if o.stage <= s.number <= o.stop_stage and not skipped[s.kind]]
+        kinds = {s.kind for s in chosen}
+        with ExitStack() as held:
+            if kinds:  # others may read the data too, unless this run makes them
+                held.enter_context(self._holding(self.dump, shared="data" not in kinds))
+            if kinds - {"data"}:
+                held.enter_context(self._holding(self.folder()))
+            for stage in chosen:
+                started = time.monotonic()
+                log(f"Stage {stage.number}: {stage.title}")
+                stage.work()
+                log(f"Stage {stage.number}: done in {time.monotonic() - started:.0f} s")
+        log(f"finished in {time.monotonic() - begin:.0f} s")
+
+    @contextmanager
+    def _holding(self, folder: Path, *, shared: bool = False) -> Iterator[None]:
+        """Keep other runs out of a folder; the steps inherit the lock, so that what is left of a killed run counts."""
+        with ExitStack() as held:
+            try:
+                lock = held.enter_context(locked(folder / ".lock", wait=False, shared=shared))
+            except BlockingIOError:
+                where = Path.cwd() / folder
+                raise DataError(f"another run is still working in {where}; wait for it or end it first") from None
+            self._locks.append(lock)
+            yield
+            self._locks.remove(lock)
+
+    # ---- steps -------------------------------------------------------------------------------
+
+    def step(self, command: str, *args: object, one_thread: bool = False) -> None:
+        """Run `espnet2-ext COMMAND ARGS...`."""
+        words = [self.o.python, "-m", "espnet2_ext", command, *map(str, args)]
+        steps.run(words, env=ONE_THREAD if one_thread else None, keep_open=self._locks)
+
+    @property
+    def jobs(self) -> list[str]:
+        """How steps of many processes are run."""
+        return ["--num_workers", self.o.nj, *self._scheduler]
+
+    @property
+    def _scheduler(self) -> list[str]:
+        return ["--scheduler", self.o.scheduler] if self.o.scheduler else []
+
+    def inference_options(self, args: Sequence[str]) -> list[str]:
+        """How steps that use a model are run; args: further options of the user."""
+        device = {"true": "cuda", "false": "cpu"}.get(self.o.gpu_inference, "auto")
+        return ["--device", device, "--num_workers", self.o.inference_nj, *args, *self._scheduler]
+
+    # ---- data preparation --------------------------------------------------------------------
+
+    def data_stages(self) -> list[Stage]:
+        """Stages 1 to 3."""
+        return [
+            Stage(1, "data", "the corpus's lists", self.prepare),
+            Stage(2, "data", "decode every clip, manifest", self.scan),
+            Stage(3, "data", f"archive at {self.o.fs} Hz", self.archive),
+        ]
+
+    def prepare(self) -> None:
+        """Stage 1: `local/data.sh`."""
+        words = ["local/data.sh", "--datadir", self.o.datadir, *self.o.words("local_data_opts")]
+        steps.run(words, env={**ONE_THREAD, "python": self.o.python}, keep_open=self._locks)
+
+    def scan(self) -> None:
+        """Stage 2."""
+        for name in self.o.sets:
+            need(self.data / name / "clips.tsv", 1)
+            args = ["--max_bad_share", self.o.max_bad_share, *self.jobs]
+            self.step("scan", self.data / name, *args, one_thread=True)
+
+    def archive(self) -> None:
+        """Stage 3."""
+        for name in self.o.sets:
+            need(self.data / name / "manifest.tsv", 2)
+            args = ["--labels", self.data / "labels.tsv", "--fs", self.o.fs, "--format", self.o.audio_format]
+            self.step("archive", self.data / name, self.dump / name, *args, *self.jobs, one_thread=True)
+
+    # ---- training ----------------------------------------------------------------------------
+
+    def check_once(self, training: Training, command: str, args: Sequence[object]) -> None:
+        """Check data and model, unless that was done for the same training."""
+        if training.is_checked():
+            log("checked already")
+            return
+        self.step(command, *args)
+        training.mark(CHECKED)
+
+    def train_once(self, training: Training, train: Callable[[], None]) -> None:
+        """Call `train()` unless that was done; one that was begun with something else does not go on.
+
+        Raises:
+            DataError: the folder was begun with other data, files or options, or training leaves no model.
+        """
+        exp = training.exp
+        if training.is_done():
+            log(f"{exp}: trained already")
+            return
+        with nullcontext() if exp == self.folder() else self._holding(exp):
+            if training.is_begun():
+                training.refuse_another(f"--{self.kind}_tag")
+                log("going on from the last checkpoint")
+            training.mark(BEGUN)
+            (exp / DONE).unlink(missing_ok=True)
+            train()
+            model = exp / self.o.inference_model
+            if not model.exists():
+                raise DataError(f"training ended, but there is no {model} (--inference_model); see {exp}/train.log")
+            training.mark(DONE)
+
+    def train_with_espnet(self, exp: Path, module: str, args: Sequence[object]) -> None:
+        """Train with ESPnet's trainer, here or, with --num_nodes or --host, elsewhere."""
+        o, command = self.o, [self.o.python, "-m", f"espnet2_ext.bin.{module}", *map(str, args)]
+        log(f"full log: {exp}/train.log; curves: tensorboard --logdir {exp}/tensorboard")
+        devices = ["--ngpu", str(self.gpus()), "--multiprocessing_distributed", "true"]
+        if not self.is_distributed:
+            self.follow(exp, [*command, *devices])
+            return
+        launch = [o.python, "-m", "espnet2.bin.launch", "--cmd", _launcher(), "--log", f"{exp}/train.log", *devices]
+        launch += ["--init_file_prefix", f"{exp}/.dist_init_"]
+        launch += ["--host", o.host] if o.host else ["--num_nodes", str(o.num_nodes)]
+        steps.run([*launch, "--", *command], keep_open=self._locks)
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether several machines train."""
+        return bool(self.o.host) or self.o.num_nodes > 1
+
+    def follow(self, exp: Path, command: Sequence[str]) -> None:
+        """Run a training; its output goes to a log, of which the lines of interest are shown."""
+        steps.run(command, log_file=exp / "train.log", show=_SHOWN, keep_open=self._locks)
+
+    def gpus(self) -> int:
+        """GPUs per node for training."""
+        if self.o.ngpu != "auto":
+            return int(self.o.ngpu)
+        if not shutil.which("nvidia-smi"):
+            return 0
+        code = "import torch; print(int(torch.cuda.is_available()))"
+        done = subprocess.run([self.o.python, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        return int(done.stdout)
+
+
+def read_config(path: str) -> dict:
+    """A YAML of `conf/`.
+
+    Raises:
+        DataError: not a YAML of options.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as e:
+        raise DataError(f"{path}: not YAML: {e}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a YAML of options")
+    return content
+
+
+def need(path: Path, stage: int) -> None:
+    """Refuse to go on without what an earlier stage makes."""
+    if not path.exists():
+        raise DataError(f"{path} is not there; run stage {stage} first")
+
+
+def value_of(path: Path, key: str) -> str:
+    """Value of a key in one of the small JSON files beside the data; empty where it has none."""
+    return json.loads(path.read_text(encoding="utf-8") or "{}").get(key, "") if path.is_file() else ""
+
+
+def need_rendered(folder: Path, made_from: Path, key: str) -> None:
+    """Refuse mixtures of a folder that are not those of `made_from`, where that is kept; key: of their digest."""
+    need(folder / "list.json", 4)
+    if made_from.exists() and value_of(folder / "list.json", key) != value_of(made_from, key):
+        raise DataError(f"{folder} holds other mixtures than {made_from} lists; run stage 4 again")
+
+
+def number_of_classes(bank: Path) -> int:
+    """Classes in the label table of an archive."""
+    table = bank / "labels.tsv"
+    need(table, 3)
+    return len(table.read_text(encoding="utf-8").splitlines()) - 1
+
+
+def _launcher() -> str:
+    """The command of cmd.sh that starts a training on several machines."""
+    command = os.environ.get("cuda_cmd", "")
+    if not command:
+        raise DataError("cuda_cmd is not set in cmd.sh")
+    return command

@@ -1,0 +1,159 @@
+"""Steps of a recipe: subprocesses that end with everything they started, logged and followed."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+TAIL = 20  # lines of a log that are shown after a failure
+_PATIENCE = 10.0  # seconds that a step's workers are given to end
+_LOGS = 9  # logs of earlier runs that are kept
+_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+class Stopped(BaseException):
+    """A signal asks the recipe to end."""
+
+    def __init__(self, number: int):
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
+class StepFailed(Exception):
+    """A step ended with a status other than zero."""
+
+    def __init__(self, status: int, command: Sequence[str], more: str = ""):
+        super().__init__(f"status {status} from: {' '.join(command)}{more}")
+        self.status = status
+
+
+def log(text: str) -> None:
+    """A line with the time."""
+    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, flush=True)
+
+
+def end(main: Callable[[], None]) -> None:
+    """Run `main`; a failed step ends the process with its own status, a signal with that of the signal."""
+    for number in _STATUS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, _stop)
+    try:
+        main()
+    except StepFailed as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(e.status)
+    except Stopped as e:
+        log("stopped; run again to resume")
+        sys.exit(_STATUS[signal.Signals(e.number)])
+
+
+def _stop(number: int, _) -> None:
+    raise Stopped(number)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    log_file: Path | None = None,
+    show: str = "",
+    env: Mapping[str, str] | None = None,
+    keep_open: Sequence[int] = (),
+) -> None:
+    """Run a step in a process group of its own; it also ends when this process is killed.
+
+    Args:
+        log_file: gets all output; the logs of earlier runs are kept as NAME.1.log and so on.
+        show: with a log file, the lines in which this pattern is found are printed as they come.
+        env: more variables of the environment.
+        keep_open: file descriptors that the step inherits, such as locks.
+
+    Raises:
+        StepFailed: the status is not zero.
+        Stopped: a signal came; the step and its workers have ended.
+    """
+    with contextlib.ExitStack() as opened:
+        output = None
+        if log_file:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            rotate(log_file)
+            output = opened.enter_context(open(log_file, "w"))
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            env={**os.environ, **(env or {})},
+            process_group=0,  # so that all its workers hear a signal
+            pass_fds=keep_open,
+            preexec_fn=_end_with_parent,
+        )
+        try:
+            if log_file:
+                for line in _follow(log_file, process):
+                    if re.search(show, line):
+                        print(line, flush=True)
+            status = process.wait()
+        except BaseException as e:
+            _end_group(process, e.number if isinstance(e, Stopped) else signal.SIGTERM)
+            raise
+    if status:
+        more = ""
+        if log_file:
+            lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+            more = "\n".join([f"\nThe last lines of {log_file}:", *lines])
+        raise StepFailed(status if status > 0 else 128 - status, command, more)
+
+
+def rotate(path: Path) -> None:
+    """Keep the log of the run before as NAME.1.log, that as NAME.2.log and so on."""
+    names = [path, *(path.with_suffix(f".{n}.log") for n in range(1, _LOGS + 1))]
+    for older, newer in reversed(list(zip(names[1:], names))):
+        if newer.exists():
+            os.replace(newer, older)
+
+
+def _follow(path: Path, process: subprocess.Popen) -> Iterator[str]:
+    """Whole lines of a growing file until the process has ended."""
+    begun = ""
+    with open(path, encoding="utf-8", errors="replace") as f:
+        while True:
+            ended = process.poll() is not None
+            for text in f:
+                begun += text
+                if begun.endswith("\n"):
+                    yield begun[:-1]
+                    begun = ""
+            if ended:
+                break
+            time.sleep(0.2)
+    if begun:
+        yield begun
+
+
+def _end_group(process: subprocess.Popen, number: int) -> None:
+    """Send a signal to a step and its workers; kill those that have not ended in time."""
+    for other in _STATUS:
+        signal.signal(other, signal.SIG_IGN)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM if number == signal.SIGHUP else number)
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            process.poll()
+            os.killpg(process.pid, 0)  # raises once the last one has ended
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end_with_parent() -> None:
+    if _PRCTL:
+        _PRCTL(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+# looked up before a fork, where nothing may be loaded any more
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None

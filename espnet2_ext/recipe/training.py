@@ -1,0 +1,207 @@
+"""What a training is made of: it is not done twice, and one that was begun with other options does not go on.
+
+An experiment's folder holds two records of it in YAML: `.begun_with`, what a training begins with and keeps, and
+`.done`, all that it was made of. Folders of earlier versions hold checksums instead; there the options are compared
+with those in the trainer's own `config.yaml`.
+"""
+
+import contextlib
+import math
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import write_text
+from espnet2_ext.util.once import file_digest
+
+BEGUN, DONE, CHECKED = ".begun_with", ".done", ".checked"
+_CHECKPOINTS = ("checkpoint.pth", "lightning/last.ckpt")
+# options that may change while a training goes on, besides use_*
+_FREE = {"patience", "keep_nbest_models", "num_workers", "num_att_plot", "log_level", "log_interval"}
+_FILES = {"init_param", "classifier_file", "anchor_file", "config"}  # options that name files
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training with its folder and all that it is made of.
+
+    Args:
+        exp: the experiment's folder.
+        data: what it is trained on, such as `clips in dump/train`. data_digest: theirs. valid_digest: of the
+            validation data.
+        config: content of the YAML. args: further options, as words.
+    """
+
+    exp: Path
+    data: str
+    data_digest: str
+    valid_digest: str
+    config: dict
+    args: Sequence[str]
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """All options that the YAML and the further options set, by dotted names; files are in `files`."""
+        given = flatten(self.config) | flatten(parse_args(self.args))
+        return {k: v for k, v in given.items() if k not in _FILES}
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Digests of the weights, anchors and further YAMLs that the options name."""
+        return {path: file_digest(path) for path in _named_files(self.args)}
+
+    @property
+    def begins_with(self) -> dict:
+        """What the training begins with and keeps."""
+        free = _FREE if "onecyclelr" in self.options.values() else _FREE | {"max_epoch"}  # as long as the training
+        kept = {k: v for k, v in self.options.items() if k not in free and not k.startswith("use_")}
+        return {self.data: self.data_digest, "files": self.files, "options": kept}
+
+    @property
+    def made_of(self) -> dict:
+        """All that the training is made of."""
+        facts = {self.data: self.data_digest, "files": self.files, "options": self.options}
+        return facts | {"valid": self.valid_digest}
+
+    def is_done(self) -> bool:
+        """Whether the folder holds the result of this training."""
+        if not (self.exp / DONE).is_file():
+            return False
+        done = _read(self.exp / DONE)
+        now = self.made_of
+        if not done:  # of an earlier version
+            done = self._begun(self.options) | {"valid": self.valid_digest}
+        return done == now
+
+    def is_checked(self) -> bool:
+        """Whether data and model of this training were checked."""
+        return _read(self.exp / CHECKED) == self.made_of or self.is_done()
+
+    def is_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any((self.exp / file).exists() for file in _CHECKPOINTS)
+
+    def mark(self, name: str) -> None:
+        """Write the record `BEGUN`, `DONE` or `CHECKED`."""
+        content = self.begins_with if name == BEGUN else self.made_of
+        write_text(self.exp / name, yaml.safe_dump(content, sort_keys=False, width=2**31, allow_unicode=True))
+
+    def refuse_another(self, tag_option: str) -> None:
+        """Refuse a folder whose training was begun with something else.
+
+        Raises:
+            DataError: says what differs, each option with both values, and that `tag_option` names another folder.
+        """
+        now = self.begins_with
+        then = self._begun(now["options"])
+        other = [part for part in now if then.get(part) != now[part]]
+        if other:
+            lines = [line for part in other if part != self.data for line in _changes(then.get(part), now[part])]
+            raise DataError(
+                f"{self.exp} was begun with other {', '.join(other)}: give another {tag_option}, or remove that folder"
+                + "".join(f"\n  {line}" for line in lines)
+            )
+
+    def _begun(self, options: dict) -> dict:
+        """What the training in the folder was begun with; of an earlier version's, those options that are known."""
+        begun = _read(self.exp / BEGUN)
+        if begun or not (self.exp / BEGUN).is_file():
+            return begun
+        lines = (self.exp / BEGUN).read_text(encoding="utf-8").splitlines()
+        sums = dict(line.rpartition(": ")[::2] for line in lines)
+        trained = flatten(_read(self.exp / "config.yaml"))
+        same = sums.get("files") == " ".join(_checksum(path) for path in self.files)
+        then = {"files": self.files if same else {}, "options": {k: trained.get(k, v) for k, v in options.items()}}
+        return {k: v for k, v in sums.items() if k == self.data} | then
+
+
+def parse_args(words: Sequence[str]) -> dict[str, Any]:
+    """Options for ESPnet's trainer as a dictionary: `--a 1 --b=2 --c_conf d=3 e.f=4`; values are read as YAML.
+
+    An option with several words is a list; one without any is true.
+    """
+    given: dict[str, Any] = {}
+    for name, values in _options(words):
+        if name.endswith("_conf"):
+            conf = given.setdefault(name, {})
+            for value in values:
+                _set(conf, *value.partition("=")[::2]) if "=" in value else conf.update(yaml.safe_load(value) or {})
+        else:
+            found = [yaml.safe_load(value) for value in values]
+            given[name] = True if not found else found[0] if len(found) == 1 else found
+    return given
+
+
+def flatten(content: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names; text that is a number (`1e-3`) is one."""
+    flat = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = _number(value)
+    return flat
+
+
+def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    name, values = "", []
+    for word in [*words, "--"]:
+        if word.startswith("--"):
+            if name:
+                yield name, values
+            name, equals, value = word[2:].partition("=")
+            name, values = name.replace("-", "_"), [value] if equals else []
+        else:
+            values.append(word)
+
+
+def _named_files(words: Sequence[str]) -> list[str]:
+    """Files that options name; `FILE:from:to` names the file."""
+    paths = [value.partition(":")[0] for name, values in _options(words) if name in _FILES for value in values]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def _set(conf: dict, name: str, value: str) -> None:
+    *parents, last = name.split(".")
+    for parent in parents:
+        conf = conf.setdefault(parent, {})
+    conf[last] = yaml.safe_load(value)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_number(v) for v in value]
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value) if math.isfinite(float(value)) else value
+    return value
+
+
+def _changes(then: dict | None, now: dict) -> list[str]:
+    """Lines on the items that differ, with both values."""
+    then, none = then or {}, "not given"
+    names = [name for name in [*now, *then.keys() - now.keys()] if then.get(name, none) != now.get(name, none)]
+    return [f"{name}: {then.get(name, none)} then, {now.get(name, none)} now" for name in names]
+
+
+def _read(path: Path) -> dict:
+    """A record in YAML; empty where there is none or an earlier version's."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    if path.name == BEGUN and isinstance(content, dict) and not isinstance(content.get("options"), dict):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _checksum(path: str) -> str:
+    with open(path, "rb") as f:
+        return subprocess.run(["cksum"], stdin=f, capture_output=True, text=True, check=True).stdout.strip()
