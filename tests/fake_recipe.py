@@ -38,6 +38,7 @@ def put(path, text=""):
         f.write(text)
 if name == os.environ.get("SLEEP_IN"):
     import signal, time
+    put(os.environ["CALLS"] + ".step", str(os.getpid()))
     if os.fork() == 0:
         put(os.environ["CALLS"] + ".worker", str(os.getpid()))
         time.sleep(60)
@@ -122,7 +123,7 @@ class Recipe:
         (self.folder / name).write_text(text)
         (self.folder / name).chmod(0o755)
 
-    def start(self, *args: str, cwd: Path | None = None, **env: str) -> subprocess.Popen:
+    def start(self, *args: str, cwd: Path | None = None, preexec_fn=None, **env: str) -> subprocess.Popen:
         command = [str(self.folder / f"{self.name}.sh"), "--python", self.python]
         command += [f"--{self.name}_config", "conf/train_x.yaml", *args]
         return subprocess.Popen(
@@ -130,6 +131,7 @@ class Recipe:
             cwd=cwd or self.folder,
             env={**os.environ, "CALLS": str(self.calls), "PYTHONPATH": str(ROOT), **env},
             text=True,
+            preexec_fn=preexec_fn,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -150,3 +152,11 @@ class Recipe:
 def options_of(options: type[Options]) -> list[str]:
     """Names of the options of a driver: its own, and those of all drivers."""
     return [field.name for field in dataclasses.fields(options)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

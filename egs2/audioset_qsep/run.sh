@@ -40,4 +40,4 @@ exec "./${driver}.sh" \
     --train_set train --valid_set valid --test_sets test \
     --datadir "data/${corpus}" --dumpdir "dump/${corpus}" --expdir "exp/${corpus}" \
     --local_data_opts "--corpus ${corpus}" \
-    "${options[@]}" ${rest[@]+"${rest[@]}"}
+    "${options[@]}" "${rest[@]}"

@@ -31,7 +31,7 @@ fi
 if [ -n "${zero_shot}" ] && ! wants_help; then # every clip of every fold; folders of its own
     test_folds=$(column "${ESC50}/meta/esc50.csv" fold)
     rest=(--bundle "$(find_path "the model (--zero_shot)" "${zero_shot}")" --datadir data/zero_shot
-        --dumpdir dump/zero_shot --expdir exp/zero_shot ${rest[@]+"${rest[@]}"})
+        --dumpdir dump/zero_shot --expdir exp/zero_shot "${rest[@]}")
     train_folds=${test_folds} valid_folds=''
 fi
 # The sets are named after their folds, so the results show them.
@@ -42,4 +42,4 @@ valid_folds=${valid_folds:-${train_folds}}
 exec "./${driver}.sh" \
     --train_set "$(name "${train_folds}")" --valid_set "$(name "${valid_folds}")" \
     --test_sets "$(name "${test_folds}")" --local_data_opts "${train_folds}/${valid_folds}/${test_folds}" \
-    ${options} ${rest[@]+"${rest[@]}"}
+    ${options} "${rest[@]}"

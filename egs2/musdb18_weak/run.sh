@@ -38,4 +38,4 @@ exec ./weak.sh \
     --train_set train --valid_set valid --test_sets test --mixtures_from songs --max_bad_share 0.3 \
     --audio_format pcm16 --datadir "data/${corpus}" --dumpdir "dump/${corpus}" --expdir "exp/${corpus}" \
     --local_data_opts "--corpus ${corpus} --decoded dump/${corpus}/stems --other ${other}" \
-    "${options[@]}" ${rest[@]+"${rest[@]}"}
+    "${options[@]}" "${rest[@]}"

@@ -21,4 +21,4 @@ fi
 exec ./qsep.sh \
     --train_set train --valid_set valid --test_sets test \
     --qsep_config conf/train_qsep_care_sep_small.yaml \
-    ${rest[@]+"${rest[@]}"}
+    "${rest[@]}"

@@ -35,4 +35,4 @@ export RECORDINGS allow_unlabelled classes valid_share test_share
 exec ./weak.sh \
     --train_set train --valid_set valid --test_sets test --mixtures_from recordings \
     --weak_config conf/train_weak_small.yaml --label_types "${label_types}" \
-    ${rest[@]+"${rest[@]}"}
+    "${rest[@]}"

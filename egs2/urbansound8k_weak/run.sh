@@ -55,4 +55,4 @@ exec ./weak.sh --max_bad_share 0.3 \
     --train_set "${sets[0]}" --valid_set "${sets[1]}" --test_sets "${sets[2]}" \
     --audio_format pcm16 --datadir "data/${corpus}" --dumpdir "dump/${corpus}" --expdir "exp/${corpus}" \
     --background_classes "${background_classes}" --local_data_opts "${data_options[*]}" \
-    "${options[@]}" ${rest[@]+"${rest[@]}"}
+    "${options[@]}" "${rest[@]}"

@@ -11,13 +11,12 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import yaml
-
 from espnet2_ext.errors import DataError
 from espnet2_ext.recipe import steps
 from espnet2_ext.recipe.options import Options
 from espnet2_ext.recipe.steps import log
 from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training
+from espnet2_ext.util.config import read_config
 from espnet2_ext.util.files import locked
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # of steps that run one process per core
@@ -208,21 +207,6 @@ class Driver(ABC):
         code = "import torch; print(int(torch.cuda.is_available()))"
         done = subprocess.run([self.o.python, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
         return int(done.stdout)
-
-
-def read_config(path: str) -> dict:
-    """A YAML of `conf/`.
-
-    Raises:
-        DataError: not a YAML of options.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as e:
-        raise DataError(f"{path}: not YAML: {e}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a YAML of options")
-    return content
 
 
 def need(path: Path, stage: int) -> None:

@@ -24,6 +24,13 @@ find_path() {
     die "$1: there is no $2 (looked in ${caller} and in the project's top folder)"
 }
 
+# column FILE.csv NAME: the values of a column, each once, in one line
+column() {
+    [ -f "$1" ] || die "$1 is not there; is this the corpus's folder?"
+    awk -F, -v name="$2" 'NR == 1 { while ($++at != name && at < NF) continue; next } { print $at }' "$1" |
+        sort -u | xargs
+}
+
 # split_options "NAMES" ARGS...: options of the recipe itself (`--name VALUE`, name in NAMES) set the
 # variable of that name; all others go into the array `rest`, after `--caller`, which the driver takes.
 split_options() {

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from fake_recipe import ROOT, Recipe, fake_driver, options_of
@@ -155,7 +156,8 @@ def test_folds_of_esc50_end_in_their_mean(tmp_path):
     meta.mkdir(parents=True)
     (meta / "esc50.csv").write_text("filename,fold\na,1\nb,2\n")
     python = tmp_path / "python"
-    python.write_text('#!/usr/bin/env bash\nprintf "%s|" "$@"\n')
+    real = f'case $3 in recipe-*) exec "{sys.executable}" "$@" ;; esac'
+    python.write_text(f'#!/usr/bin/env bash\n{real}\nprintf "%s|" "$@"\n')
     python.chmod(0o755)
     for given, tag in (([], ""), (["--inference_tag", "last"], "last_")):
         for fold in (1, 2):
@@ -177,6 +179,6 @@ def test_folds_of_esc50_end_in_their_mean(tmp_path):
         exp = tmp_path / "exp/tag_care_cls"
         assert f"|--inference_tag|{tag[:-1]}|" in told
         assert told.endswith(
-            f"-m|espnet2_ext.bin.tag_scoring|--folds|{exp}_fold1/tagging_{tag}folds1|"
+            f"-m|espnet2_ext|tag-scoring|--folds|{exp}_fold1/tagging_{tag}folds1|"
             f"{exp}_fold2/tagging_{tag}folds2|--out|{exp}_folds/{tag}scores.json|"
         )

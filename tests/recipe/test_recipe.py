@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_recipe import DATA, ROOT, Recipe, fake_driver
+from fake_recipe import DATA, ROOT, Recipe, alive, fake_driver
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3 + ["draw_lists"] * 2 + ["render_lists"]
 TRAINING = ["qsep_check", "qsep_train"]
@@ -191,14 +191,6 @@ def test_other_options_under_an_old_checkpoint_are_refused(recipe):
     (recipe.folder / "exp/qsep_x/.begun_with").unlink()
     status, _, err = recipe(*options)
     assert status == 1 and "other clips in dump/train, files, options:" in err
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.parametrize("step, sent, status", [("scan", signal.SIGINT, 130), ("qsep_train", signal.SIGTERM, 143)])
