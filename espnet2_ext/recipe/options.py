@@ -45,9 +45,7 @@ class Options:
     nj: str = option("General", str(os.cpu_count() or 1), "processes of data preparation and scoring")
     inference_nj: str = option("General", "1", "inference processes; each loads the model")
     gpu_inference: str = option("General", "auto", "inference on a GPU: true, false, or auto: if available")
-    scheduler: str = option(
-        "General", "", "address of a Dask scheduler: data, inference and scoring run on its cluster"
-    )
+    scheduler: str = option("General", "", "address of a Dask scheduler, whose cluster does all but training")
     python: str = option("General", "python", "Python that runs the steps")
     datadir: str = option("Folders", "data", "lists, manifests and tables", path=True)
     dumpdir: str = option("Folders", "dump", "archives of sound", path=True)
@@ -60,6 +58,7 @@ class Options:
     valid_set: str = option("Data", "valid", "name of the validation set; may be the training set")
     test_sets: str = option("Data", "test", "names of the test sets")
     inference_model: str = option("Use of the model", "valid.loss.best.pth", "which checkpoint to use")
+    inference_tag: str = option("Use of the model", "", "prefix of the names of outputs and scores")
     inference_args: str = option("Use of the model", "", "more options for inference")
 
     @classmethod

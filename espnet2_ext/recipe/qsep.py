@@ -3,13 +3,12 @@
 import dataclasses
 import zipfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.recipe import names
 from espnet2_ext.recipe.options import Options, option
-from espnet2_ext.recipe.stages import Driver, Stage, need, need_rendered, number_of_classes, value_of
+from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end
 from espnet2_ext.recipe.training import Training
 
@@ -39,33 +38,28 @@ Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8
     bundle: str = option(
         "Model", "", "score this model instead of training one: a bundle, or an experiment's folder", path=True
     )
-    inference_tag: str = option("Model", "", "prefix of the names of outputs and scores")
     scoring_args: str = option("Model", "", "more options for scoring")
 
 
-class QSep(Driver):
+class QSep(ClipDriver):
     """Query-based separation: stages 1 to 9."""
 
     o: QSepOptions
     kind = "qsep"
 
     def __init__(self, options: QSepOptions):
-        super().__init__(options)
-        o = self.o
+        o = options
         self.bundle = Path(o.bundle) if o.bundle else None
         if self.bundle:  # the test sets alone, and a folder of its own for the outputs
-            check_bundle(self.bundle, o.inference_model)
             o.train_set = o.valid_set = ""
             o.skip_train = True
-            self.tag = names.bundle_tag(o.qsep_tag or o.bundle)
+            tag = names.bundle_tag(o.qsep_tag or o.bundle)
         else:
-            self.tag = o.qsep_tag or names.query_tag(o.qsep_config, o.qsep_args)
-        self.exp_dir = Path(o.qsep_exp or self.exp / f"qsep_{self.tag}")
-        self.tests = o.test_sets.split()
+            tag = o.qsep_tag or names.query_tag(o.qsep_config, o.qsep_args)
+        super().__init__(options, tag)
+        if self.bundle:
+            check_bundle(self.bundle, o.inference_model)
         self.valid_list = self.data / o.valid_set / "valid_pairs.tsv"
-
-    def folder(self) -> Path:
-        return self.exp_dir
 
     def stages(self) -> list[Stage]:
         return [
@@ -85,7 +79,7 @@ class QSep(Driver):
             need(self.dump / name / "bank.json", 3)
         if not self.bundle:
             self._draw(o.valid_set, self.valid_list, o.valid_pairs, o.valid_seconds)
-        for name in self.tests:
+        for name in self.test_sets:
             pairs = self.data / name / "pairs.tsv"
             self._draw(name, pairs, o.test_pairs, o.test_seconds)
             args = ["--list", pairs, "--bank", self.dump / name, "--out", self.rendered(name), *self.jobs]
@@ -97,58 +91,33 @@ class QSep(Driver):
             args += ["--anchor_file", f"{self.o.list_anchors}/anchors_{name}.npz"]
         self.step("draw-lists", "--bank", self.dump / name, "--out", out, *args)
 
-    # ---- training ----------------------------------------------------------------------------
-
     def training(self) -> tuple[Training, list]:
-        """The training, and its options."""
-        o = self.o
-        need(self.dump / o.train_set / "bank.json", 3)
+        need(self.dump / self.o.train_set / "bank.json", 3)
         need(self.valid_list, 4)
         # a network that tags has one output per class of the label table, unless --qsep_args says otherwise
         parts = [part for part, conf in self.config.items() if isinstance(conf, dict) and conf.get("num_classes")]
-        classes = number_of_classes(self.dump / o.train_set)
-        more = [word for part in parts for word in (f"--{part}", f"num_classes={classes}")] + o.words("qsep_args")
-        banks = ["--train_bank", self.dump / o.train_set, "--valid_bank", self.dump / o.valid_set]
-        args = ["--config", o.qsep_config, "--output_dir", self.exp_dir, "--resume", "true", *banks]
-        training = Training(
-            exp=self.exp_dir,
-            data=f"clips in {self.dump / o.train_set}",
-            data_digest=value_of(self.dump / o.train_set / "bank.json", "manifest_hash"),
-            valid_digest=value_of(self.valid_list.with_suffix(".json"), "list_hash"),
-            config=self.config,
-            args=more,
-        )
-        return training, [*args, "--valid_pairs", self.valid_list, *more]
-
-    def check(self) -> None:
-        """Stage 5."""
-        training, args = self.training()
-        self.check_once(training, "qsep-check", args)
-
-    def train(self) -> None:
-        """Stage 6."""
-        training, args = self.training()
-        self.train_once(training, partial(self.train_with_espnet, self.exp_dir, "qsep_train", args))
-
-    # ---- use ---------------------------------------------------------------------------------
+        classes = number_of_classes(self.dump / self.o.train_set)
+        more = [word for part in parts for word in (f"--{part}", f"num_classes={classes}")]
+        valid = value_of(self.valid_list.with_suffix(".json"), "list_hash")
+        return self.clip_training(valid, more + self.o.words("qsep_args"), "--valid_pairs", self.valid_list)
 
     def rendered(self, name: str) -> Path:
         """Folder of a test set's mixtures."""
         return self.dump / f"{name}_pairs"
 
-    def outputs(self, name: str, what: str = "inference") -> Path:
-        """Folder of a test set's outputs; what: inference, or tagging."""
-        return self.exp_dir / "_".join(filter(None, [what, self.o.inference_tag, name]))
+    def inference_dir(self, name: str) -> Path:
+        """Folder of a test set's outputs."""
+        return self.folder / self.outputs(name)
 
     def has_tags(self, name: str) -> bool:
         """Whether the model has tagged the queries of a test set."""
-        return (self.outputs(name) / "self/tags.npz").exists()
+        return (self.inference_dir(name) / "self/tags.npz").exists()
 
     def model(self) -> Sequence[object]:
         """Options that name the model: the experiment's own, or that of --bundle."""
         if self.bundle and self.bundle.is_file():
             return ["--bundle", self.bundle]
-        folder = self.bundle or self.exp_dir
+        folder = self.bundle or self.folder
         need(folder / self.o.inference_model, 6)
         return ["--train_config", folder / "config.yaml", "--model_file", folder / self.o.inference_model]
 
@@ -157,42 +126,39 @@ class QSep(Driver):
         model, options = self.model(), self.inference_options(self.o.words("inference_args"))
         if self.bundle and self.bundle.is_dir():
             options.append("--no_tags")  # an experiment does not list its classes
-        for name in self.tests:
+        for name in self.test_sets:
             need_rendered(self.rendered(name), self.data / name / "pairs.json", "list_hash")
-            args = ["--data_dir", self.rendered(name), "--output_dir", self.outputs(name)]
+            args = ["--data_dir", self.rendered(name), "--output_dir", self.inference_dir(name)]
             self.step("qsep-inference", *args, *model, *options)
         # tags of every clip, each once: a list of mixtures has some clips more often than others
-        for name in filter(self.has_tags, self.tests):
-            args = ["--bank", self.dump / name, "--output_dir", self.outputs(name, "tagging")]
-            self.step("tag-inference", *args, *model, *self.inference_options([]))
+        for name in filter(self.has_tags, self.test_sets):
+            self.tag_clips(name, self.folder / self.outputs(name, "tagging"), model, self.inference_options([]))
 
     def score(self) -> None:
         """Stage 8."""
-        for name in self.tests:
-            need(self.outputs(name), 7)
+        for name in self.test_sets:
+            need(self.inference_dir(name), 7)
             need_rendered(self.rendered(name), self.data / name / "pairs.json", "list_hash")
-            args = ["--data_dir", self.rendered(name), "--inference_dir", self.outputs(name), *self.jobs]
+            args = ["--data_dir", self.rendered(name), "--inference_dir", self.inference_dir(name), *self.jobs]
             self.step("qsep-scoring", *args, *self.o.words("scoring_args"), one_thread=True)
             if self.has_tags(name):
-                tags = self.outputs(name, "tagging")
-                need(tags / "about.json", 7)
-                self.step("tag-scoring", "--bank", self.dump / name, "--tags_dir", tags, one_thread=True)
+                self.score_tags(name, self.folder / self.outputs(name, "tagging"))
 
     def report(self) -> None:
         """Stage 9."""
         folders: list = []
-        for name in self.tests:
-            need(self.outputs(name) / "scores/summary.json", 8)
-            folders += ["--inference_dir", self.outputs(name)]
-        exp = ["--exp_dir", self.exp_dir]
+        for name in self.test_sets:
+            need(self.inference_dir(name) / "scores/summary.json", 8)
+            folders += ["--inference_dir", self.inference_dir(name)]
+        exp = ["--exp_dir", self.folder]
         if self.bundle:
-            labels = self.rendered(self.tests[-1]) / "labels.tsv"
+            labels = self.rendered(self.test_sets[-1]) / "labels.tsv"
             self.step("qsep-describe", *exp, "--labels", labels, *self.model())
         self.step("qsep-report", *exp, *folders)
         if not self.bundle:
-            model = ["--model_file", self.exp_dir / self.o.inference_model]
+            model = ["--model_file", self.folder / self.o.inference_model]
             bank = ["--train_bank", self.dump / self.o.train_set]
-            self.step("qsep-pack", *exp, *model, *bank, *folders, "-o", self.exp_dir / f"{self.tag}.zip")
+            self.step("qsep-pack", *exp, *model, *bank, *folders, "-o", self.folder / f"{self.tag}.zip")
 
 
 def check_bundle(bundle: Path, model: str) -> None:

@@ -40,6 +40,7 @@ class Driver(ABC):
     """
 
     kind: ClassVar[str]  # begins the names of its options: --KIND_config, --KIND_tag
+    folder: Path  # the experiment's, which one run holds
 
     def __init__(self, options: Options):
         self.o = options
@@ -48,15 +49,12 @@ class Driver(ABC):
             raise DataError(f"--config (--{self.kind}_config): no file {self.config_file}")
         self.config = read_config(self.config_file)
         self.data, self.dump, self.exp = Path(options.datadir), Path(options.dumpdir), Path(options.expdir)
+        self.test_sets = options.test_sets.split()
         self._locks: list[int] = []
 
     @abstractmethod
     def stages(self) -> list[Stage]:
         """The stages in order."""
-
-    @abstractmethod
-    def folder(self) -> Path:
-        """The experiment's folder, which one run holds."""
 
     def run(self) -> None:
         """Run those stages that the options ask for.
@@ -73,7 +71,7 @@ class Driver(ABC):
             if kinds:  # others may read the data too, unless this run makes them
                 held.enter_context(self._holding(self.dump, shared="data" not in kinds))
             if kinds - {"data"}:
-                held.enter_context(self._holding(self.folder()))
+                held.enter_context(self._holding(self.folder))
             for stage in chosen:
                 started = time.monotonic()
                 log(f"Stage {stage.number}: {stage.title}")
@@ -115,6 +113,10 @@ class Driver(ABC):
         device = {"true": "cuda", "false": "cpu"}.get(self.o.gpu_inference, "auto")
         return ["--device", device, "--num_workers", self.o.inference_nj, *args, *self._scheduler]
 
+    def outputs(self, test: str, what: str = "inference") -> str:
+        """Name of the folder of a test's outputs in an experiment; what: inference, or tagging."""
+        return "_".join(filter(None, [what, self.o.inference_tag, test]))
+
     # ---- data preparation --------------------------------------------------------------------
 
     def data_stages(self) -> list[Stage]:
@@ -146,14 +148,6 @@ class Driver(ABC):
 
     # ---- training ----------------------------------------------------------------------------
 
-    def check_once(self, training: Training, command: str, args: Sequence[object]) -> None:
-        """Check data and model, unless that was done for the same training."""
-        if training.is_checked():
-            log("checked already")
-            return
-        self.step(command, *args)
-        training.mark(CHECKED)
-
     def train_once(self, training: Training, train: Callable[[], None]) -> None:
         """Call `train()` unless that was done; one that was begun with something else does not go on.
 
@@ -164,7 +158,7 @@ class Driver(ABC):
         if training.is_done():
             log(f"{exp}: trained already")
             return
-        with nullcontext() if exp == self.folder() else self._holding(exp):
+        with nullcontext() if exp == self.folder else self._holding(exp):
             if training.is_begun():
                 training.refuse_another(f"--{self.kind}_tag")
                 log("going on from the last checkpoint")
@@ -207,6 +201,55 @@ class Driver(ABC):
         code = "import torch; print(int(torch.cuda.is_available()))"
         done = subprocess.run([self.o.python, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
         return int(done.stdout)
+
+
+class ClipDriver(Driver):
+    """A driver with one experiment, which is trained on the clips of an archive."""
+
+    def __init__(self, options: Options, tag: str):
+        super().__init__(options)
+        self.tag = tag
+        self.folder = Path(getattr(options, f"{self.kind}_exp") or self.exp / f"{self.kind}_{tag}")
+
+    @abstractmethod
+    def training(self) -> tuple[Training, list]:
+        """The training, and the options of its command; see `clip_training`."""
+
+    def clip_training(self, valid_digest: str, more: Sequence[str], *args: object) -> tuple[Training, list]:
+        """The training on the clips of the training set.
+
+        Args:
+            more: options that decide what it is. args: others of the command.
+        """
+        o, bank = self.o, self.dump / self.o.train_set
+        digest = value_of(bank / "bank.json", "manifest_hash")
+        training = Training(self.folder, f"clips in {bank}", digest, valid_digest, self.config, more)
+        options = ["--config", self.config_file, "--output_dir", self.folder, "--resume", "true"]
+        options += ["--train_bank", bank, "--valid_bank", self.dump / o.valid_set]
+        return training, [*options, *args, *more]
+
+    def check(self) -> None:
+        """Stage 5: check data and model, unless that was done for the same training."""
+        training, options = self.training()
+        if training.is_checked():
+            log("checked already")
+            return
+        self.step(f"{self.kind}-check", *options)
+        training.mark(CHECKED)
+
+    def train(self) -> None:
+        """Stage 6."""
+        training, options = self.training()
+        self.train_once(training, lambda: self.train_with_espnet(self.folder, f"{self.kind}_train", options))
+
+    def tag_clips(self, name: str, out: Path, model: Sequence[object], options: Sequence[str]) -> None:
+        """Tags of every clip of a test set, each once."""
+        self.step("tag-inference", "--bank", self.dump / name, "--output_dir", out, *model, *options)
+
+    def score_tags(self, name: str, tags: Path) -> None:
+        """Scores of a test set's tags."""
+        need(tags / "about.json", 7)
+        self.step("tag-scoring", "--bank", self.dump / name, "--tags_dir", tags, one_thread=True)
 
 
 def need(path: Path, stage: int) -> None:

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from espnet2_ext.recipe import names
 from espnet2_ext.recipe.options import Options, option
-from espnet2_ext.recipe.stages import Driver, Stage, need, number_of_classes, value_of
+from espnet2_ext.recipe.stages import ClipDriver, Stage, need, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end
 from espnet2_ext.recipe.training import Training
 
@@ -24,27 +23,18 @@ Stages: 1 data, 2 scan, 3 archive, 5 checks, 6 training, 7 tagging, 8 scoring, 9
     tag_tag: str = option("Model", "", "name of the experiment; empty: from the YAML's name")
     tag_exp: str = option("Model", "", "its folder; empty: EXPDIR/tag_TAG")
     tag_args: str = option("Model", "", "more options for training, as ESPnet takes them")
-    inference_tag: str = option("Model", "", "prefix of the names of tags and scores")
-    anchor_seconds: str = option(
-        "Model", "2.0", "length of the anchors in seconds, as the separator's pair_conf: segment"
-    )
+    anchor_seconds: str = option("Model", "2.0", "seconds of an anchor, as the separator's pair_conf: segment")
     anchor_sets: str = option("Model", "", "sets to find anchors in; empty: the training set")
 
 
-class Tag(Driver):
+class Tag(ClipDriver):
     """Taggers: stages 1 to 3 and 5 to 10; there are no lists to draw in stage 4."""
 
     o: TagOptions
     kind = "tag"
 
     def __init__(self, options: TagOptions):
-        super().__init__(options)
-        tag = self.o.tag_tag or names.tagger_tag(self.o.tag_config, self.o.tag_args)
-        self.exp_dir = Path(self.o.tag_exp or self.exp / f"tag_{tag}")
-        self.tests = self.o.test_sets.split()
-
-    def folder(self) -> Path:
-        return self.exp_dir
+        super().__init__(options, options.tag_tag or names.tagger_tag(options.tag_config, options.tag_args))
 
     def stages(self) -> list[Stage]:
         return [
@@ -58,72 +48,50 @@ class Tag(Driver):
         ]
 
     def training(self) -> tuple[Training, list]:
-        """The training, and its options; a tagger has one output per class of the label table."""
         o = self.o
         for name in (o.train_set, o.valid_set):
             need(self.dump / name / "bank.json", 3)
-        classes = number_of_classes(self.dump / o.train_set)
+        classes = number_of_classes(self.dump / o.train_set)  # a tagger has one output per class of the label table
         more = ["--query_net_conf", f"num_classes={classes}", *o.words("tag_args")]
-        training = Training(
-            exp=self.exp_dir,
-            data=f"clips in {self.dump / o.train_set}",
-            data_digest=value_of(self.dump / o.train_set / "bank.json", "manifest_hash"),
-            valid_digest=value_of(self.dump / o.valid_set / "bank.json", "manifest_hash"),
-            config=self.config,
-            args=more,
-        )
-        banks = ["--train_bank", self.dump / o.train_set, "--valid_bank", self.dump / o.valid_set]
-        args = ["--config", o.tag_config, "--output_dir", self.exp_dir, "--resume", "true", *banks]
-        return training, [*args, *more]
-
-    def check(self) -> None:
-        """Stage 5."""
-        training, args = self.training()
-        self.check_once(training, "tag-check", args)
-
-    def train(self) -> None:
-        """Stage 6."""
-        training, args = self.training()
-        self.train_once(training, partial(self.train_with_espnet, self.exp_dir, "tag_train", args))
+        return self.clip_training(value_of(self.dump / o.valid_set / "bank.json", "manifest_hash"), more)
 
     def tags(self, name: str) -> Path:
         """Folder of a test set's tags."""
-        return self.exp_dir / "_".join(filter(None, ["tagging", self.o.inference_tag, name]))
+        return self.folder / self.outputs(name, "tagging")
 
-    def _use(self, command: str, args: list, options: list[str]) -> None:
-        """A step with the trained model."""
-        model = self.exp_dir / self.o.inference_model
+    def model(self) -> list:
+        """Options that name the trained model."""
+        model = self.folder / self.o.inference_model
         need(model, 6)
-        args += ["--train_config", self.exp_dir / "config.yaml", "--model_file", model]
-        self.step(command, *args, *self.inference_options(options))
+        return ["--train_config", self.folder / "config.yaml", "--model_file", model]
 
     def infer(self) -> None:
         """Stage 7."""
-        for name in self.tests:
+        options = self.inference_options(self.o.words("inference_args"))
+        for name in self.test_sets:
             need(self.dump / name / "bank.json", 3)
-            args = ["--bank", self.dump / name, "--output_dir", self.tags(name)]
-            self._use("tag-inference", args, self.o.words("inference_args"))
+            self.tag_clips(name, self.tags(name), self.model(), options)
 
     def score(self) -> None:
         """Stage 8."""
-        for name in self.tests:
-            need(self.tags(name) / "about.json", 7)
-            self.step("tag-scoring", "--bank", self.dump / name, "--tags_dir", self.tags(name), one_thread=True)
+        for name in self.test_sets:
+            self.score_tags(name, self.tags(name))
 
     def report(self) -> None:
         """Stage 9."""
-        for name in self.tests:
+        for name in self.test_sets:
             need(self.tags(name) / "scores.json", 8)
-        folders = [word for name in self.tests for word in ("--tags_dir", self.tags(name))]
-        self.step("tag-report", "--exp_dir", self.exp_dir, *folders, one_thread=True)
+        folders = [word for name in self.test_sets for word in ("--tags_dir", self.tags(name))]
+        self.step("tag-report", "--exp_dir", self.folder, *folders, one_thread=True)
 
     def anchors(self) -> None:
         """Stage 10: anchors for a separator's training (--qsep_args "--anchor_file FILE")."""
-        options = [word for word in self.o.words("inference_args") if word != "--frames"]  # made of frames anyway
+        words = [word for word in self.o.words("inference_args") if word != "--frames"]  # made of frames anyway
         for name in self.o.anchor_sets.split() or [self.o.train_set]:
             need(self.dump / name / "bank.json", 3)
-            args = ["--bank", self.dump / name, "--out", self.exp_dir / f"anchors_{name}.npz"]
-            self._use("tag-anchors", [*args, "--segment", self.o.anchor_seconds], options)
+            args = ["--bank", self.dump / name, "--out", self.folder / f"anchors_{name}.npz"]
+            args += ["--segment", self.o.anchor_seconds, *self.model()]
+            self.step("tag-anchors", *args, *self.inference_options(words))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -29,10 +29,7 @@ Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 in
 
     fs: str = option("Data", "16000", "sample rate")
     mixtures_from: str = option(
-        "Mixtures",
-        "drawn",
-        "drawn: from a bank of events; songs: chunks of songs, whole ones for the test; recordings: chunks of "
-        "labelled recordings",
+        "Mixtures", "drawn", "drawn from a bank of events; songs: their chunks, whole for the test; or recordings"
     )
     train_mixtures: str = option("Mixtures", "20000", "number of training mixtures")
     valid_mixtures: str = option("Mixtures", "5000", "number of validation mixtures")
@@ -52,16 +49,11 @@ Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 in
     weak_tag: str = option("Model", "", "name of the experiments; empty: from the YAML's name")
     label_types: str = option("Model", "strong frame clip", "separators to train: any of strong, frame, clip, mixed")
     strategy: str = option("Model", "", "of the classifier: joint, finetune, fixed; empty: as the YAML says")
-    trials: str = option(
-        "Model",
-        "1",
-        "number of seeds to try (0, 1, ...) for each classifier and separator; the lowest validation loss is kept",
-    )
+    trials: str = option("Model", "1", "seeds to try (0, 1, ...) for each training; the lowest validation loss is kept")
     trainer: str = option("Model", "espnet", "espnet, or asteroid: Asteroid's System with Lightning")
     weak_args: str = option("Model", "", "more options for both trainings, as ESPnet takes them")
     classifier_args: str = option("Model", "", "more options for the classifiers' training")
     separator_args: str = option("Model", "", "more options for the separators' training")
-    inference_tag: str = option("Model", "", "prefix of the names of outputs and scores")
     scoring_args: str = option("Model", "", "more options for scoring")
 
     def check(self) -> None:
@@ -119,14 +111,12 @@ class Weak(Driver):
             o.weak_config, **shared, trainer=o.trainer, strategy=self.strategy, trials=self.trials
         )
         lambdas = (o.test_mean_events or o.mean_events).split()
-        self.tests = [self._test(name, value, len(lambdas) > 1) for name in o.test_sets.split() for value in lambdas]
+        self.folder = self.experiment("report")
+        self.tests = [self._test(name, value, len(lambdas) > 1) for name in self.test_sets for value in lambdas]
 
     def _test(self, name: str, lambda_: str, several: bool) -> Test:
         end = f"_lambda{lambda_}" if several else ""  # with several lambdas they are part of a test's name
         return Test(name + end, name, self.data / name / f"mixtures{end}", lambda_)
-
-    def folder(self) -> Path:
-        return self.experiment("report")
 
     def experiment(self, label: str) -> Path:
         """Folder of the separator of a label type."""
@@ -261,9 +251,9 @@ class Weak(Driver):
 
     # ---- use ---------------------------------------------------------------------------------
 
-    def outputs(self, label: str, test: Test) -> Path:
+    def inference_dir(self, label: str, test: Test) -> Path:
         """Folder of a separator's outputs for a test."""
-        return self.experiment(label) / "_".join(filter(None, ["inference", self.o.inference_tag, test.name]))
+        return self.experiment(label) / self.outputs(test.name)
 
     def _need_rendered(self) -> None:
         for test in self.tests:
@@ -278,7 +268,7 @@ class Weak(Driver):
                 exp = self.experiment(label)
                 model = exp / self.o.inference_model
                 need(model, 6)
-                models += ["--output_dir", self.outputs(label, test)]
+                models += ["--output_dir", self.inference_dir(label, test)]
                 models += ["--train_config", exp / "config.yaml", "--model_file", model]
             options = self.inference_options(self.o.words("inference_args"))
             self.step("weak-inference", "--data_dir", self.rendered(test), *models, *options)
@@ -289,8 +279,8 @@ class Weak(Driver):
         for test in self.tests:
             folders: list = []
             for label in self.labels:
-                need(self.outputs(label, test) / "about.json", 7)
-                folders += ["--inference_dir", self.outputs(label, test)]
+                need(self.inference_dir(label, test) / "about.json", 7)
+                folders += ["--inference_dir", self.inference_dir(label, test)]
             args = ["--data_dir", self.rendered(test), *folders, *self.jobs, *self.o.words("scoring_args")]
             self.step("weak-scoring", *args, one_thread=True)
 
@@ -298,11 +288,10 @@ class Weak(Driver):
         """Stage 9."""
         for label in self.labels:
             for test in self.tests:
-                need(self.outputs(label, test) / "scores/summary.json", 8)
+                need(self.inference_dir(label, test) / "scores/summary.json", 8)
         experiments = [w for label in self.labels for w in ("--experiment", f"{label}={self.experiment(label)}")]
-        tag = self.o.inference_tag
-        tests = [w for test in self.tests for w in ("--test_set", f"{tag}_{test.name}" if tag else test.name)]
-        self.step("weak-report", "--output_dir", self.folder(), *experiments, *tests, one_thread=True)
+        tests = [w for test in self.tests for w in ("--test_set", self.outputs(test.name).removeprefix("inference_"))]
+        self.step("weak-report", "--output_dir", self.folder, *experiments, *tests, one_thread=True)
         models = [self.experiment(label) for label in self.labels]
         self.step("weak-pack", *models, "--model_file", self.o.inference_model, *tests)
 
