@@ -31,9 +31,9 @@ ARROWS = {
     "infer": ({"core", "audio", "data", "registry", "build", "infer"}, {"espnet2"}),
     "scores": ({"core", "audio", "data", "scores"}, {"espnet2"}),
     "report": ({"core", "audio", "data", "train", "scores", "report"}, set()),
-    "papers": ({"data", "train", "scores", "report", "papers"}, set()),
+    "papers": ({"data", "train", "scores", "report", "recipe", "papers"}, set()),  # recipe: experiments' names
     "bench": ({"core", "audio", "data", "build", "train", "tasks", "infer", "bench"}, {"espnet2"}),
-    "recipe": ({"data", "recipe"}, set()),
+    "recipe": ({"recipe"}, set()),
 }
 TOP = {"__main__": {"cli"}, "cli": set(ARROWS) | {"cli"}, "bin": set(ARROWS) | {"cli", "bin"}}
 ARROWS |= {name: (ours, {"espnet2"}) for name, ours in TOP.items()}

@@ -140,6 +140,7 @@ def trained_on(exp_dir: Path) -> str | None:
     if not path.is_file():
         return None
     what, _, digest = path.read_text(encoding="utf-8").partition("\n")[0].rpartition(": ")
+    digest = digest.strip("'")  # in YAML, one of digits alone
     folder = what.partition(" in ")[2]
     for recipe in exp_dir.absolute().parents:
         for name, unit, key in (("bank.json", "clips", "manifest_hash"), ("table.json", "mixtures", "table_hash")):

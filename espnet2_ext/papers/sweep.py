@@ -17,6 +17,7 @@ import yaml
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep_configs import Configs
 from espnet2_ext.papers.tables import check_keys, check_mapping
+from espnet2_ext.recipe.names import weak_tags
 from espnet2_ext.util.config import read_config, read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
@@ -248,7 +249,7 @@ class Sweep:
             return {"": f"{self.expdir}/{run.cell.kind}_{run.name}"}
         options = self.options(run) | self.run_options
         labels = options.get("label_types", _LABELS).split()
-        return {label: f"{self.expdir}/weak_{weak_tag(options)}_{label}" for label in labels}
+        return {label: f"{self.expdir}/weak_{_weak_tag(options)}_{label}" for label in labels}
 
     def identity(self, run: Run) -> str:
         """A digest of what a run is made of: its command, the YAMLs in it, and what it needs."""
@@ -276,17 +277,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def weak_tag(options: dict[str, str]) -> str:
-    """How weak.sh names the experiments of its options; see there."""
-    if options.get("weak_tag"):
-        return options["weak_tag"]
-    both = options.get("weak_args", "") + options.get("classifier_args", "")
-    name = Path(options["weak_config"]).name.removesuffix(".yaml") + _tag(both)
-    name += _tag(options.get("separator_args", ""))
-    name += "_asteroid" if options.get("trainer", "espnet") == "asteroid" else ""
-    strategy = options.get("strategy", "fixed")
-    return name if strategy == "fixed" else f"{name}_{strategy}"
-
-
-def _tag(text: str) -> str:
-    return re.sub("[ |=/]", "", text.replace("--", "_"))
+def _weak_tag(options: dict[str, str]) -> str:
+    """Name of the separators of a recipe's options."""
+    names = ("weak_tag", "weak_args", "classifier_args", "separator_args", "trainer", "strategy")
+    return weak_tags(options["weak_config"], **{name: options[name] for name in names if name in options}).separator
