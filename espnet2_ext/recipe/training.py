@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,14 +48,15 @@ class Training:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """All options that the YAML and the further options set, by dotted names; files are in `files`."""
-        given = flatten(self.config) | flatten(parse_args(self.args))
-        return {k: v for k, v in given.items() if k not in _FILES}
+        """All options that the YAML and the further options set, by dotted names; without those that name files."""
+        flat = flatten(self.config) | _flatten_given(given_options(self.args))
+        return {k: v for k, v in flat.items() if k not in _FILES}
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """Digests of the weights, anchors and further YAMLs that the options name."""
-        return {path: file_digest(path) for path in _named_files(self.args)}
+        """Digests of the weights, anchors and further YAMLs that the options name (`FILE:from:to` names FILE)."""
+        named = [w.partition(":")[0] for k, words in given_options(self.args).items() if k in _FILES for w in words]
+        return {path: file_digest(path) for path in named if os.path.isfile(path)}
 
     @property
     def begins_with(self) -> dict:
@@ -122,20 +123,21 @@ class Training:
         return {k: v for k, v in sums.items() if k == self.data} | then
 
 
-def parse_args(words: Sequence[str]) -> dict[str, Any]:
-    """Options for ESPnet's trainer as a dictionary: `--a 1 --b=2 --c_conf d=3 e.f=4`; values are read as YAML.
+def given_options(words: Sequence[str]) -> dict[str, list[str]]:
+    """Words of ESPnet's options, `--a 1 --b=2 --c_conf d=3 e.f=4`, by the options' names.
 
-    An option with several words is a list; one without any is true.
+    The last of repeated options counts, but for `*_conf`, which add up.
     """
-    given: dict[str, Any] = {}
-    for name, values in _options(words):
-        if name.endswith("_conf"):
-            conf = given.setdefault(name, {})
-            for value in values:
-                _set(conf, *value.partition("=")[::2]) if "=" in value else conf.update(yaml.safe_load(value) or {})
-        else:
-            found = [yaml.safe_load(value) for value in values]
-            given[name] = True if not found else found[0] if len(found) == 1 else found
+    given: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            name, equals, word = word[2:].partition("=")
+            name = name.replace("-", "_")
+            values = given[name] = given.get(name, []) if name.endswith("_conf") else []
+            if not equals:
+                continue
+        values.append(word)
     return given
 
 
@@ -143,40 +145,24 @@ def flatten(content: dict, prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, with dotted names; text that is a number (`1e-3`) is one."""
     flat = {}
     for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = _number(value)
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": _number(value)}
     return flat
 
 
-def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    name, values = "", []
-    for word in [*words, "--"]:
-        if word.startswith("--"):
-            if name:
-                yield name, values
-            name, equals, value = word[2:].partition("=")
-            name, values = name.replace("-", "_"), [value] if equals else []
-        else:
-            values.append(word)
-
-
-def _named_files(words: Sequence[str]) -> list[str]:
-    """Files that options name; `FILE:from:to` names the file."""
-    paths = [value.partition(":")[0] for name, values in _options(words) if name in _FILES for value in values]
-    return [path for path in paths if os.path.isfile(path)]
-
-
-def _set(conf: dict, name: str, value: str) -> None:
-    *parents, last = name.split(".")
-    for parent in parents:
-        conf = conf.setdefault(parent, {})
-    conf[last] = yaml.safe_load(value)
+def _flatten_given(given: dict[str, list[str]]) -> dict[str, Any]:
+    """Options of a command line as `flatten` gives those of a YAML; one without a value is true."""
+    flat: dict[str, Any] = {}
+    for name, values in given.items():
+        for value in values if name.endswith("_conf") else []:
+            key, equals, text = value.partition("=")
+            flat |= flatten({name: {key: yaml.safe_load(text)} if equals else yaml.safe_load(value)})
+        if not name.endswith("_conf"):
+            flat |= flatten({name: yaml.safe_load(" ".join(values)) if values else True})
+    return flat
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_number(v) for v in value]
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
@@ -197,9 +183,8 @@ def _read(path: Path) -> dict:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return {}
-    if path.name == BEGUN and isinstance(content, dict) and not isinstance(content.get("options"), dict):
-        return {}
-    return content if isinstance(content, dict) else {}
+    is_old = not isinstance(content, dict) or path.name == BEGUN and not isinstance(content.get("options"), dict)
+    return {} if is_old else content
 
 
 def _checksum(path: str) -> str:

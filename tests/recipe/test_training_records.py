@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training, flatten, parse_args
+from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training, flatten
 
 CONFIG = {"optim": "adam", "optim_conf": {"lr": "1e-3"}, "max_epoch": 3, "init": None}
 
@@ -28,11 +28,16 @@ def refusal(exp, *args, **how) -> str:
     return str(e.value)
 
 
-def test_options_for_the_trainer():
-    words = "--lr 1 --optim_conf lr=1e-2 --optim_conf a.b=[1,2] c=x --optim_conf '{d: 3}' --use_amp --fold_length 1 2"
-    given = parse_args(shlex.split(words))
-    assert given["lr"] == 1 and given["use_amp"] is True and given["fold_length"] == [1, 2]
-    assert given["optim_conf"] == {"lr": "1e-2", "a": {"b": [1, 2]}, "c": "x", "d": 3}
+def test_options_for_the_trainer(tmp_path):
+    words = "--lr 1 --optim_conf lr=1e-2 --optim_conf a.b=[1,2] c=x --optim_conf '{d: 3}' --use-amp --lr 2 --f 1 x"
+    options = training(tmp_path, *shlex.split(words)).options
+    assert options["lr"] == 2 and options["use_amp"] is True and options["f"] == "1 x" and options["optim"] == "adam"
+    assert {k: v for k, v in options.items() if k.startswith("optim_conf")} == {
+        "optim_conf.lr": 0.01,
+        "optim_conf.a.b": [1, 2],
+        "optim_conf.c": "x",
+        "optim_conf.d": 3,
+    }
     assert flatten({"a": {"b": {"c": "1e-2"}}, "d": "nan", "e": True}) == {"a.b.c": 0.01, "d": "nan", "e": True}
 
 
