@@ -14,6 +14,7 @@ from torch import nn
 from espnet2_ext import registry
 from espnet2_ext.core.models.class_separator import ClassSeparator, frame_sizes
 from espnet2_ext.core.models.query_separator import QuerySeparator
+from espnet2_ext.core.nets import contracts
 from espnet2_ext.core.nets.tagger import Tagger, TaggingModel
 from espnet2_ext.errors import DataError
 
@@ -65,11 +66,14 @@ def make(find: Find, kind: str, name: str, conf: Mapping[str, Any] | None, **giv
     cls, conf = find(kind, name), conf or {}
     check_keys(cls, conf, f"{kind}_conf of {name}", given)
     try:
-        return cls(**given, **conf)
+        made = cls(**given, **conf)
     except DataError:
         raise
     except ValueError as e:
         raise DataError(f"{kind}_conf of {name}: {e}") from e
+    if kind in contracts.CONTRACTS and not (kind in registry.TABLE and registry.is_espnets(kind, name)):
+        contracts.check(kind, made.net if kind in ("extractor", "separator") else made)
+    return made
 
 
 def check_keys(cls: Callable, conf: Mapping[str, Any], where: str, given: Mapping | tuple = ()) -> None:
