@@ -1,6 +1,6 @@
 """Query separation of a data folder.
 
-A rendered test folder (see `data.mixtures.folder`) is answered as scoring wants it: each protocol (which query) and
+A rendered test folder (see `data.mixtures.render`) is answered as scoring wants it: each protocol (which query) and
 each pass (which input) in a folder of its own, in archives of FLAC. A user's own folder with `wav.scp` and
 `enroll_spk1.scp`, ESPnet's names, gives `spk1.scp` and sound files.
 """

@@ -106,7 +106,7 @@ def _write_bank(manifest: Path, labels: Path, out_dir: Path, settings: Settings,
     )
     write_text(out_dir / "labels.tsv", labels.read_text(encoding="utf-8"))
     write_classes(out_dir, rows, num_classes)
-    info = {"clips": len(good), "classes": num_classes}
+    info = {"clips_per_shard": settings.clips_per_shard, "clips": len(good), "classes": num_classes}
     info |= write_index(out_dir, good, parts, settings.fs, settings.format)
     return info | {"manifest_hash": summarise(read_manifest(manifest))[1]}
 

@@ -1,6 +1,6 @@
 """A small corpus in AudioSet's own layout, made from a General MIDI sound font.
 
-Real sampled instruments, drums and effects play random scores (`mini_score`), so that the whole
+Real sampled instruments, drums and effects play random scores (`score`), so that the whole
 pipeline runs, and learns something, on a machine that has nothing but Python's packages. The sound
 font comes with pretty_midi, the synthesizer is midirenderer's.
 
@@ -17,8 +17,6 @@ import base64
 import functools
 import hashlib
 import json
-import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,13 +25,11 @@ import numpy as np
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.audio.read import resample
-from espnet2_ext.data.synth.mini_folder import is_same, start
+from espnet2_ext.data.synth.embedded import make_corpus, play_score, rng_of
 from espnet2_ext.data.synth.score import Score, compose
-from espnet2_ext.data.synth.sound_font import load_synthesizer, play_score
-from espnet2_ext.data.synth.voices import BRANCHES, VOICES, Voice
+from espnet2_ext.data.synth.voices import Voice, all_voices, branches
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.parallel import map_parts
 
 FS = 32000
 VERSION = 1  # of the scores and sounds; another one makes the corpus anew
@@ -41,8 +37,6 @@ SPLITS = {"train": "balanced_train_segments", "eval": "eval_segments"}
 LOUDNESS = (-30.0, -12.0)  # dB of full scale, RMS of a clip
 PEAK = 0.97
 ALSO_EVERY = 6  # of the clips of a class with a parent in use, each sixth carries both labels
-
-log = logging.getLogger(__name__)
 
 
 class Clip(NamedTuple):
@@ -61,10 +55,9 @@ def make_mini_audioset(
     clip_seconds: float = 5.0,
     classes: Sequence[str] = (),
     seed: int = 0,
-    num_workers: int | None = None,
-    scheduler: str | None = None,
+    **work,
 ) -> Path:
-    """Make the corpus in folder `out`; what is there already, made with the same settings, stays.
+    """Make the corpus in folder `out`; one of the same settings is up to date and stays.
 
     Each clip depends on the seed and its own place only, neither on the other clips nor on how
     many processes work: the same settings give the same bytes.
@@ -72,15 +65,15 @@ def make_mini_audioset(
     Args:
         train_clips, eval_clips: clips a class.
         clip_seconds: length of a clip, at least 1.
-        classes: names or mids from `VOICES`; empty: all.
-        num_workers, scheduler: as for `parallel.map_parts`.
+        classes: names or mids from `all_voices`; empty: all.
+        work: `num_workers` and `scheduler` of `map_parts`.
 
     Returns:
         `out`, as a path.
 
     Raises:
         DataError: an unknown class or impossible number, a missing package, or an `out` with
-            files that are not from here.
+            other files.
     """
     root = Path(out)
     voices = _choose(classes)
@@ -96,44 +89,19 @@ def make_mini_audioset(
         "seed": seed,
         "version": VERSION,
     }
-    same = is_same(root, settings)
-    if same and (root / "done.json").is_file():
-        log.info("%s: made already", root)
-        return root
-    load_synthesizer()
-    if not same:
-        start(root, settings, ("audio", "parts"))
-    _make(root, voices, settings, num_workers, scheduler)
-    write_text(root / "done.json", json.dumps(settings, indent=1) + "\n")
-    return root
+    clips = [Clip(s, v.mid, n) for v in voices for s in SPLITS for n in range(settings[s])]
+    fn = functools.partial(write_part, root=str(root), seconds=settings["clip_seconds"], seed=seed)
+    finish = functools.partial(_write_tables, root, voices, clips, settings)
+    return make_corpus(root, settings, ["audio"], fn, clips, 16, finish, **work)
 
 
 def _choose(classes: Sequence[str]) -> tuple[Voice, ...]:
-    known = {name for v in VOICES for name in (v.mid, v.name)}
+    known = {name for v in all_voices() for name in (v.mid, v.name)}
     for name in classes:
         if name not in known:
-            names = "; ".join(v.name for v in VOICES)
+            names = "; ".join(v.name for v in all_voices())
             raise DataError(f"unknown class {name!r}: the embedded corpus has {names}")
-    return tuple(v for v in VOICES if not classes or v.mid in classes or v.name in classes)
-
-
-def _make(root: Path, voices: Sequence[Voice], settings: dict, num_workers, scheduler) -> None:
-    """Write sounds and tables, and leave nothing else."""
-    clips = [Clip(s, v.mid, n) for v in voices for s in SPLITS for n in range(settings[s])]
-    work = functools.partial(write_part, root=str(root), seconds=settings["clip_seconds"], seed=settings["seed"])
-    map_parts(
-        work,
-        clips,
-        root / "parts",
-        part_size=16,
-        num_workers=num_workers,
-        scheduler=scheduler,
-        desc="sounds from the sound font",
-    )
-    _write_tables(root, voices, clips, settings)
-    shutil.rmtree(root / "parts")
-    for left in root.rglob(".tmp-*"):  # of a process that was killed
-        left.unlink()
+    return tuple(v for v in all_voices() if not classes or v.mid in classes or v.name in classes)
 
 
 def write_part(clips: Sequence[Clip], tmp: Path, *, root: str, seconds: float, seed: int) -> None:
@@ -170,9 +138,8 @@ def clip_labels(clip: Clip, voices: Sequence[Voice]) -> list[str]:
 
 def make_clip(clip: Clip, seconds: float, seed: int) -> np.ndarray:
     """Compose and render one clip: float32 [T], T = seconds * 32000, at its random level."""
-    voice = next(v for v in VOICES if v.mid == clip.mid)
-    key = hashlib.blake2b(repr((*clip, seed, VERSION)).encode(), digest_size=16).digest()
-    rng = np.random.default_rng(int.from_bytes(key, "little"))
+    voice = next(v for v in all_voices() if v.mid == clip.mid)
+    rng = rng_of(*clip, seed, VERSION)
     x = render(compose(voice, clip.split, seconds, rng), seconds)
     x[-FS // 100 :] *= np.linspace(1, 0, FS // 100, dtype=np.float32)
     gain = 10 ** (rng.uniform(*LOUDNESS) / 20) / np.sqrt(np.mean(x**2))
@@ -188,7 +155,7 @@ def render(score: Score, seconds: float) -> np.ndarray:
     return np.pad(x, (0, round(seconds * FS) - len(x)))
 
 
-def _write_tables(root: Path, voices: Sequence[Voice], clips: list[Clip], settings: dict) -> None:
+def _write_tables(root: Path, voices: Sequence[Voice], clips: list[Clip], settings: dict, parts: list[Path]) -> None:
     rows = "".join(f'{i},{v.mid},"{v.name}"\n' for i, v in enumerate(voices))
     write_text(root / "class_labels_indices.csv", f"index,mid,display_name\n{rows}")
     write_text(root / "ontology.json", json.dumps(ontology(voices), indent=1) + "\n")
@@ -213,10 +180,11 @@ def _segments(labels: dict[str, list[str]], seconds: float) -> str:
 def ontology(voices: Sequence[Voice]) -> list[dict]:
     """The branches of AudioSet's ontology that end in `voices`: id, name and child_ids."""
     names = {v.mid: v.name for v in voices}
-    children = {mid: below.split() for mid, _, below in BRANCHES}
+    tree = branches()
+    children = {mid: below for mid, _, below in tree}
     grown = True
     while grown:  # a branch is in when one of its children is
-        found = {m: n for m, n, _ in BRANCHES if m not in names and names.keys() & children[m]}
+        found = {m: n for m, n, _ in tree if m not in names and names.keys() & children[m]}
         names.update(found)
         grown = bool(found)
     return [{"id": m, "name": n, "child_ids": [c for c in children.get(m, []) if c in names]} for m, n in names.items()]

@@ -20,19 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.data.synth.sound_font import play_instrument
+from espnet2_ext.data.synth.embedded import play_instrument
+from espnet2_ext.data.synth.score import Note, one_of
 from espnet2_ext.errors import DataError
 
 FS = 48000  # of the synthesizer
-
-
-class Note(NamedTuple):
-    """One note: start and end in seconds, MIDI key and velocity."""
-
-    start: float
-    end: float
-    key: int
-    velocity: int
 
 
 class Take(NamedTuple):
@@ -50,10 +42,6 @@ class Take(NamedTuple):
     speed: np.ndarray
 
 
-def _any(options, rng):
-    return options[int(rng.integers(len(options)))]
-
-
 def _even(pitch: float = 1.0) -> np.ndarray:
     return np.array([pitch])
 
@@ -66,12 +54,12 @@ def _horn(rng) -> Take:
         middle = seconds * rng.uniform(0.35, 0.6)
         cuts = [0.0, middle - 0.1, middle, seconds]
     notes = [Note(a, b, key, 110) for a, b in zip(cuts[::2], cuts[1::2], strict=True) for key in (low, low + third)]
-    return Take(_any((61, 62, 63), rng), False, tuple(notes), seconds, _even())
+    return Take(one_of((61, 62, 63), rng), False, tuple(notes), seconds, _even())
 
 
 def _bark(rng) -> Take:
     count, gap = int(rng.integers(1, 7)), rng.uniform(0.22, 0.6)
-    keys, pitch = _any(((78, 79), (79, 78)), rng), 2 ** rng.uniform(-0.9, 0.1)
+    keys, pitch = one_of(((78, 79), (79, 78)), rng), 2 ** rng.uniform(-0.9, 0.1)
     starts = np.cumsum([0.05, *rng.uniform(0.8, 1.2, count - 1) * gap])
     seconds, delay = min(float(starts[-1]) + 0.4, 4.0), rng.uniform(0.02, 0.1)
     speed = pitch * 2 ** (rng.uniform(-3, 3, 4 + int(seconds * 8)) / 12)  # no two barks alike
@@ -84,7 +72,7 @@ def _bark(rng) -> Take:
 
 
 def _shot(rng) -> Take:
-    count, gap = _any((1, 1, 1, 2, 3, 4), rng), rng.uniform(0.12, 0.5)
+    count, gap = one_of((1, 1, 1, 2, 3, 4), rng), rng.uniform(0.12, 0.5)
     starts = np.arange(count) * gap
     seconds = float(starts[-1]) + rng.uniform(0.35, 1.4)
     echoes = [
@@ -96,7 +84,7 @@ def _shot(rng) -> Take:
 
 def _hammer(rng) -> Take:
     seconds, rate = rng.uniform(2.0, 5.0), rng.uniform(11.0, 20.0)
-    kit, tom = _any((0, 16, 24), rng), _any((41, 43, 45), rng)
+    kit, tom = one_of((0, 16, 24), rng), one_of((41, 43, 45), rng)
     notes = []
     for n in range(int(seconds * rate) + 1):
         start = max(n + rng.normal(0, 0.02), 0.0) / rate
@@ -106,13 +94,13 @@ def _hammer(rng) -> Take:
 
 
 def _siren(rng) -> Take:
-    seconds, kind = rng.uniform(2.0, 5.0), _any(("wail", "yelp", "steps"), rng)
+    seconds, kind = rng.uniform(2.0, 5.0), one_of(("wail", "yelp", "steps"), rng)
     period = {"wail": (2.0, 4.0), "yelp": (0.25, 0.5), "steps": (0.7, 1.4)}[kind]
     phase = np.arange(round(seconds * 200)) / 200 / rng.uniform(*period) + rng.random()
     curve = np.abs(phase % 1 * 2 - 1) * 2 - 1  # a triangle between -1 and 1
     curve = np.sign(curve) if kind == "steps" else np.sin(curve * np.pi / 2)
     speed = 2 ** (curve * rng.uniform(2.5, 6.0) / 12)
-    key, program = int(rng.integers(72, 82)), _any((79, 80, 81), rng)
+    key, program = int(rng.integers(72, 82)), one_of((79, 80, 81), rng)
     return Take(program, False, (Note(0.0, 2 * seconds, key, 100),), seconds, speed)
 
 
@@ -123,7 +111,7 @@ def _children(rng) -> Take:
         Note(s, s + rng.uniform(0.1, 0.6), int(rng.integers(72, 93)), int(rng.integers(60, 110)))
         for s in starts[starts < seconds]
     ]
-    return Take(_any((52, 53), rng), False, tuple(notes), seconds, _even())
+    return Take(one_of((52, 53), rng), False, tuple(notes), seconds, _even())
 
 
 def _music(rng) -> Take:
@@ -133,7 +121,7 @@ def _music(rng) -> Take:
         root = root if rng.random() < 0.7 else int(rng.integers(48, 60))
         for step in (0, 7, 12, 15 + int(rng.integers(2))):
             notes.append(Note(s, s + beat, root + step, int(rng.integers(60, 100))))
-    return Take(_any((24, 25, 26), rng), False, tuple(notes), seconds, _even())
+    return Take(one_of((24, 25, 26), rng), False, tuple(notes), seconds, _even())
 
 
 # name -> UrbanSound8K's class number, what makes a take

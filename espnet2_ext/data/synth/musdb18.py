@@ -1,6 +1,6 @@
 """A small corpus in MUSDB18-HQ's own layout, made from a General MIDI sound font.
 
-Songs (`mini_songs`) of sampled instruments: bass, drum kit, choir as vocals, and a fourth
+Songs (`songs`) of sampled instruments: bass, drum kit, choir as vocals, and a fourth
 instrument as other. The sound font comes with pretty_midi, the synthesizer is midirenderer's.
 
 Layout:
@@ -11,10 +11,6 @@ A mixture is the sum of its stems, sample for sample. Where a part pauses there 
 """
 
 import functools
-import hashlib
-import json
-import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +20,10 @@ import soundfile
 
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import resample
-from espnet2_ext.data.synth.mini_folder import is_same, start
+from espnet2_ext.data.synth.embedded import make_corpus, play_score, rng_of
 from espnet2_ext.data.synth.songs import STEMS, Song, compose_song
-from espnet2_ext.data.synth.sound_font import load_synthesizer, play_score
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.files import atomic_path
 
 FS = 44100
 VERSION = 1  # of the songs and sounds; another one makes the corpus anew
@@ -42,8 +36,6 @@ FADE = 0.03  # seconds, at both ends of a span
 
 _ARTISTS = ("Plain Tones", "Ada & the Loops", "Low Tide", "The O'Sines", "North Stair", "Paper Kites")
 _TITLES = ("Morning", "Two Rivers", "Hold the Line", "Salt", "Under Glass", "Late Bus", "Ember")
-
-log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -61,10 +53,9 @@ def make_mini_musdb18(
     seconds: tuple[float, float] = (24.0, 30.0),
     channels: int = 1,
     seed: int = 0,
-    num_workers: int | None = None,
-    scheduler: str | None = None,
+    **work,
 ) -> Path:
-    """Make the corpus in folder `out`; what is there already, made with the same settings, stays.
+    """Make the corpus in folder `out`; one of the same settings is up to date and stays.
 
     Each song depends on the seed and its own place only: the same settings give the same bytes,
     however many processes work.
@@ -72,14 +63,13 @@ def make_mini_musdb18(
     Args:
         seconds: lengths of the shortest and the longest song, at least 4.
         channels: 1 or 2.
-        num_workers, scheduler: as for `parallel.map_parts`.
+        work: `num_workers` and `scheduler` of `map_parts`.
 
     Returns:
         `out`, as a path.
 
     Raises:
-        DataError: an impossible number, a missing package, or an `out` with files that are not
-            from here.
+        DataError: an impossible number, a missing package, or an `out` with other files.
     """
     root = Path(out)
     if train_songs < 1 or test_songs < 1 or channels not in (1, 2):
@@ -96,29 +86,9 @@ def make_mini_musdb18(
         "seed": seed,
         "version": VERSION,
     }
-    same = is_same(root, settings)
-    if same and (root / "done.json").is_file():
-        log.info("%s: made already", root)
-        return root
-    load_synthesizer()
-    if not same:
-        start(root, settings, (*SPLITS, "parts"))
-    work = functools.partial(write_part, root=str(root), seconds=settings["seconds"], channels=channels, seed=seed)
     songs = [Place(part, n) for part in SPLITS for n in range(settings[part])]
-    map_parts(
-        work,
-        songs,
-        root / "parts",
-        part_size=1,
-        num_workers=num_workers,
-        scheduler=scheduler,
-        desc="songs from the sound font",
-    )
-    shutil.rmtree(root / "parts")
-    for left in root.rglob(".tmp-*"):  # of a process that was killed
-        left.unlink()
-    write_text(root / "done.json", json.dumps(settings, indent=1) + "\n")
-    return root
+    fn = functools.partial(write_part, root=str(root), seconds=settings["seconds"], channels=channels, seed=seed)
+    return make_corpus(root, settings, SPLITS, fn, songs, 1, **work)
 
 
 def write_part(songs: Sequence, tmp: Path, *, root: str, seconds: Sequence[float], channels: int, seed: int) -> None:
@@ -142,8 +112,7 @@ def song_name(place: Place) -> str:
 
 def draw_song(place: Place, seconds: Sequence[float], seed: int) -> tuple[Song, dict[str, float]]:
     """The song at a place, and the level of each stem in dB of full scale while it plays."""
-    key = hashlib.blake2b(repr((*place, seed, VERSION)).encode(), digest_size=16).digest()
-    rng = np.random.default_rng(int.from_bytes(key, "little"))
+    rng = rng_of(*place, seed, VERSION)
     song = compose_song(SPLITS[place.part], float(rng.uniform(*seconds)), rng)
     return song, {stem: LOUDNESS[stem] + rng.uniform(-SPREAD, SPREAD) for stem in STEMS}
 

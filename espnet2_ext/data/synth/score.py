@@ -16,7 +16,7 @@ import numpy as np
 from espnet2_ext.data.synth.voices import Voice
 
 MOTIF = 4  # beats
-_SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 7, 9))
+SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 7, 9))
 _CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 11), (0, 3, 7, 10), (0, 5, 7), (0, 3, 6), (0, 7, 12))
 LONGEST_GAP = 0.7  # seconds from one beat to the next
 
@@ -88,12 +88,16 @@ def _pick(options: Sequence, weights: np.ndarray, rng: np.random.Generator):
     return options[int(np.searchsorted(total, rng.random() * total[-1], side="right"))]
 
 
-def _any(options: Sequence, rng: np.random.Generator):
+def one_of(options: Sequence, rng: np.random.Generator):
+    """Draw one option, all alike."""
     return options[int(rng.integers(len(options)))]
 
 
-def _near(keys: np.ndarray, last: int, width: float) -> np.ndarray:
-    distance = np.abs(keys - last)
+def near(keys: Sequence[int] | np.ndarray, last: int | None, width: float) -> np.ndarray:
+    """Weights of keys [N]: those near the last one are likelier, it itself less; without one all alike."""
+    if last is None:
+        return np.ones(len(keys))
+    distance = np.abs(np.asarray(keys) - last)
     return np.exp(-distance / width) * np.where(distance == 0, 0.5, 1.0)
 
 
@@ -106,7 +110,7 @@ def _span(voice: Voice) -> range:
 
 
 def _scale(voice: Voice, rng: np.random.Generator) -> list[int]:
-    tonic, scale = int(rng.integers(12)), _any(_SCALES, rng)
+    tonic, scale = int(rng.integers(12)), one_of(SCALES, rng)
     return [k for k in _span(voice) if (k - tonic) % 12 in scale]
 
 
@@ -117,9 +121,9 @@ def _walk(keys: Sequence[int], start: int | None, width: float, steps, rng) -> P
     def propose(phrase: list[Beat]) -> tuple[list[Beat], np.ndarray]:
         last = start
         if last is None:
-            last = phrase[-1].keys[0] if phrase else _any(keys, rng)
-        step = _any(steps, rng)
-        return [Beat((k,), step) for k in keys], _near(where, last, width)
+            last = phrase[-1].keys[0] if phrase else one_of(keys, rng)
+        step = one_of(steps, rng)
+        return [Beat((k,), step) for k in keys], near(where, last, width)
 
     return propose
 
@@ -130,18 +134,18 @@ def _melody(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
 
 def _texture(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
     keys = _span(voice)
-    return _walk(keys, _any(keys, rng), 4.0, _steps(voice, grid), rng)
+    return _walk(keys, one_of(keys, rng), 4.0, _steps(voice, grid), rng)
 
 
 def _arpeggio(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
     """The keys of a chord; another chord every six beats."""
-    scale, step = _scale(voice, rng), [_any(_steps(voice, grid)[:2], rng)]
+    scale, step = _scale(voice, rng), [one_of(_steps(voice, grid)[:2], rng)]
     walk: Proposal
 
     def propose(phrase: list[Beat]) -> tuple[list[Beat], np.ndarray]:
         nonlocal walk
         if len(phrase) % 6 == 0:
-            root, shape = _any(scale, rng), _any(_CHORDS, rng)
+            root, shape = one_of(scale, rng), one_of(_CHORDS, rng)
             keys = [k for k in _span(voice) if (k - root) % 12 in {s % 12 for s in shape}]
             walk = _walk(keys, None, 6.0, step, rng)
         return walk(phrase)
@@ -156,8 +160,8 @@ def _chords(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
     beats = {n: [Beat(tuple(k + s for s in c), n) for k in roots for c in _CHORDS] for n in steps}
 
     def propose(phrase: list[Beat]) -> tuple[list[Beat], np.ndarray]:
-        last = phrase[-1].keys[0] if phrase else _any(roots, rng)
-        return beats[_any(steps, rng)], np.repeat(_near(where, last, 4.0), len(_CHORDS))
+        last = phrase[-1].keys[0] if phrase else one_of(roots, rng)
+        return beats[one_of(steps, rng)], np.repeat(near(where, last, 4.0), len(_CHORDS))
 
     return propose
 
@@ -253,7 +257,7 @@ def compose(voice: Voice, split: str, seconds: float, rng: np.random.Generator) 
         seconds: length of the clip.
     """
     grid = rng.uniform(*voice.grid)
-    propose = STYLES[_any(voice.styles, rng)](voice, grid, rng)
+    propose = STYLES[one_of(voice.styles, rng)](voice, grid, rng)
     loud, time = rng.uniform(70, 110), rng.uniform(0.0, 0.1)
     phrases, notes = [], []
     while time < seconds - 0.1:
@@ -263,7 +267,7 @@ def compose(voice: Voice, split: str, seconds: float, rng: np.random.Generator) 
         time += sum(b.steps for b in phrase) * grid + rng.uniform(0.0, 0.3)
     ends = seconds - 0.05
     return Score(
-        program=_any(voice.programs, rng),
+        program=one_of(voice.programs, rng),
         drum=voice.drum,
         phrases=tuple(phrases),
         notes=_untangle([n._replace(end=min(n.end, seconds)) for n in notes if n.start < ends]),

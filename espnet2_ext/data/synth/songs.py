@@ -2,7 +2,7 @@
 
 A song has sections of two bars. Each part pauses for some of them, so that not every part sounds
 everywhere. Chords move bar by bar; bass, vocals and the other instrument follow them, near the
-note they come from. Train and test share no motif, by the rule of `mini_score`: each motif of four
+note they come from. Train and test share no motif, by the rule of `score`: each motif of four
 beats belongs to one of the two, and parts grow out of their own side's motifs only.
 """
 
@@ -12,12 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.data.synth.score import MOTIF, Beat, Control, Note, Score, motif_code, motif_split
+from espnet2_ext.data.synth.score import (
+    MOTIF,
+    SCALES,
+    Beat,
+    Control,
+    Note,
+    Score,
+    motif_code,
+    motif_split,
+    near,
+    one_of,
+)
 
 STEMS = ("bass", "drums", "vocals", "other")
 SECTION = 16  # eighth notes
 BAR = 8
-_SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10))
 _KICK, _SNARE, _HAT, _OPEN, _CRASH, _TOMS = 36, 38, 42, 46, 49, (45, 48)
 _HITS = (
     (_KICK, _HAT),
@@ -98,11 +108,11 @@ def compose_song(split: str, seconds: float, rng: np.random.Generator) -> Song:
         split: "train" or "eval": whose motifs may be used.
         seconds: its length.
     """
-    name = _any(list(STYLES), rng)
+    name = one_of(list(STYLES), rng)
     style = STYLES[name]
     bpm = float(rng.uniform(*style.bpm))
     roots = (0, *(int(v) for v in rng.integers(7, size=3)))
-    frame = _Frame(style, int(rng.integers(12)), _any(_SCALES, rng), roots, 30 / bpm)
+    frame = _Frame(style, int(rng.integers(12)), one_of(SCALES[:3], rng), roots, 30 / bpm)
     plays = draw_plan(int(np.ceil(seconds / (SECTION * frame.grid))), rng)
     cents = float(rng.uniform(-30, 30))
     programs = {"bass": style.basses, "drums": style.kits, "vocals": (52, 53), "other": style.others}
@@ -117,7 +127,7 @@ def compose_song(split: str, seconds: float, rng: np.random.Generator) -> Song:
                 notes += _play(phrase, at, frame.grid, _HOLD[stem], rng)
         ends = seconds - 0.05
         notes = [n._replace(end=min(n.end, seconds)) for n in notes if n.start < ends]
-        program = _any(programs[stem], rng)
+        program = one_of(programs[stem], rng)
         controls = _controls(seconds, rng)
         detuned = 0.0 if drum else cents
         scores[stem] = Score(program, drum, tuple(phrases), tuple(notes), controls, detuned)
@@ -142,12 +152,8 @@ def draw_plan(sections: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     named = STEMS[:3]
     for n in range(sections):
         if not any(plan[stem][n] for stem in named):
-            plan[_any(named, rng)][n] = True
+            plan[one_of(named, rng)][n] = True
     return plan
-
-
-def _any(options: Sequence, rng: np.random.Generator):
-    return options[int(rng.integers(len(options)))]
 
 
 def _runs(plays: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -189,41 +195,34 @@ def _draw(beats: Sequence[Beat], weights, before: Sequence[Beat], drum: bool, sp
     return None
 
 
-def _near(keys: Sequence[int], last: int | None, width: float) -> np.ndarray:
-    if last is None:
-        return np.ones(len(keys))
-    distance = np.abs(np.array(keys) - last)
-    return np.exp(-distance / width) * np.where(distance == 0, 0.5, 1.0)
-
-
 def _bass(frame: _Frame, place: int, left: int, last: int | None, rng):
     keys = frame.keys(28, 48)
     root, _, fifth = frame.chord(place)
     likes = {root: 8.0 if place % 4 == 0 else 4.0, fifth: 2.0}
-    weights = _near(keys, last, 5.0) * np.array([likes.get(k % 12, 0.7) for k in keys])
-    steps = min(_any(frame.style.bass, rng), left)
+    weights = near(keys, last, 5.0) * np.array([likes.get(k % 12, 0.7) for k in keys])
+    steps = min(one_of(frame.style.bass, rng), left)
     return [Beat((k,), steps) for k in keys], weights
 
 
 def _vocals(frame: _Frame, place: int, left: int, last: int | None, rng):
     keys = frame.keys(57, 76)
     chord = frame.chord(place)
-    weights = _near(keys, last, 3.0) * np.array([3.0 if k % 12 in chord else 1.0 for k in keys])
-    steps = min(_any(frame.style.vocals, rng), left)
+    weights = near(keys, last, 3.0) * np.array([3.0 if k % 12 in chord else 1.0 for k in keys])
+    steps = min(one_of(frame.style.vocals, rng), left)
     return [Beat((k,), steps) for k in keys], weights
 
 
 def _other(frame: _Frame, place: int, left: int, last: int | None, rng):
     keys = frame.keys(50, 79)
     chord = frame.chord(place)
-    steps = min(_any(frame.style.other, rng), left)
+    steps = min(one_of(frame.style.other, rng), left)
     if not frame.style.chords:
-        weights = _near(keys, last, 6.0) * np.array([4.0 if k % 12 in chord else 0.3 for k in keys])
+        weights = near(keys, last, 6.0) * np.array([4.0 if k % 12 in chord else 0.3 for k in keys])
         return [Beat((k,), steps) for k in keys], weights
     tones = [k for k in keys if k % 12 in chord]
     shapes = [tuple(tones[n : n + 3]) for n in range(len(tones) - 2)]  # the chord's inversions
     shapes += [tuple(tones[n : n + 2]) for n in range(len(tones) - 1)]
-    return [Beat(s, steps) for s in shapes], _near([s[0] for s in shapes], last, 6.0)
+    return [Beat(s, steps) for s in shapes], near([s[0] for s in shapes], last, 6.0)
 
 
 def _drums(frame: _Frame, place: int, left: int, last: int | None, rng):

@@ -1,6 +1,6 @@
 """A small corpus in UrbanSound8K's own layout, made from a General MIDI sound font.
 
-Five effect classes (and, asked for, two of background), ten folds. `mini_effects` says what stands
+Five effect classes (and, asked for, two of background), ten folds. `effects` says what stands
 for each class. As in the original, the slices of a recording (`fsID`) lie in one fold, have any of
 several rates, one or two channels, and 0.3 to 4 s. Folds share no sound: each has its own tuning,
 within ten cents that no other fold uses, so that a test event is never a copy of a training one.
@@ -12,10 +12,6 @@ Layout:
 """
 
 import functools
-import hashlib
-import json
-import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +22,9 @@ import soundfile
 from espnet2_ext.audio.read import resample
 from espnet2_ext.data.corpora.urbansound8k import COLUMNS
 from espnet2_ext.data.synth.effects import BACKGROUND, EFFECTS, FS, play
-from espnet2_ext.data.synth.mini_folder import is_same, start
-from espnet2_ext.data.synth.sound_font import load_synthesizer
+from espnet2_ext.data.synth.embedded import make_corpus, rng_of
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1  # of the sounds; another one makes the corpus anew
 FOLDS = 10
@@ -38,8 +32,6 @@ RATES = (22050, 44100, 48000)
 LONGEST = 4.0  # seconds of a slice
 HOP = 1.0  # seconds from one slice of a long occurrence to the next
 PEAK = (0.1, 0.9)
-
-log = logging.getLogger(__name__)
 
 
 class Recording(NamedTuple):
@@ -60,58 +52,36 @@ class Slice(NamedTuple):
     rate: int
 
 
-def make_mini_urbansound8k(
-    out: Path | str,
-    *,
-    recordings: int = 5,
-    background: int = 0,
-    seed: int = 0,
-    num_workers: int | None = None,
-    scheduler: str | None = None,
-) -> Path:
-    """Make the corpus in folder `out`; what is there already, made with the same settings, stays.
+def make_mini_urbansound8k(out: Path | str, *, recordings: int = 5, background: int = 0, seed: int = 0, **work) -> Path:
+    """Make the corpus in folder `out`; one of the same settings is up to date and stays.
 
     Each recording depends on the seed and its own place only: the same settings give the same
     bytes, however many processes work.
 
     Args:
         recordings: of each effect class in each fold. background: of each background class.
-        num_workers, scheduler: as for `parallel.map_parts`.
+        work: `num_workers` and `scheduler` of `map_parts`.
 
     Returns:
         `out`, as a path.
 
     Raises:
-        DataError: an impossible number, a missing package, or an `out` with files that are not
-            from here.
+        DataError: an impossible number, a missing package, or an `out` with other files.
     """
     root = Path(out)
     if recordings < 1 or background < 0:
         raise DataError(f"recordings {recordings} must be 1 or more, background {background} not negative")
     settings = {"recordings": recordings, "background": background, "seed": seed, "version": VERSION}
-    same = is_same(root, settings)
-    if same and (root / "done.json").is_file():
-        log.info("%s: made already", root)
-        return root
-    load_synthesizer()
-    if not same:
-        start(root, settings, ("audio", "metadata", "parts"))
-    parts = map_parts(
-        functools.partial(write_part, root=str(root), seed=seed),
-        _recordings(recordings, background),
-        root / "parts",
-        part_size=8,
-        num_workers=num_workers,
-        scheduler=scheduler,
-        desc="sounds from the sound font",
+    items = _recordings(recordings, background)
+    fn = functools.partial(write_part, root=str(root), seed=seed)
+    return make_corpus(
+        root, settings, ["audio", "metadata"], fn, items, 8, functools.partial(_write_list, root), **work
     )
-    lines = [",".join(COLUMNS)] + [v for p in parts for v in p.read_text("utf-8").splitlines()]
+
+
+def _write_list(root: Path, parts: list[Path]) -> None:
+    lines = [",".join(COLUMNS)] + [line for part in parts for line in part.read_text("utf-8").splitlines()]
     write_text(root / "metadata" / "UrbanSound8K.csv", "".join(f"{line}\n" for line in lines))
-    shutil.rmtree(root / "parts")
-    for left in root.rglob(".tmp-*"):  # of a process that was killed
-        left.unlink()
-    write_text(root / "done.json", json.dumps(settings, indent=1) + "\n")
-    return root
 
 
 def _recordings(effects: int, background: int) -> list[Recording]:
@@ -134,8 +104,7 @@ def write_part(recordings: Sequence, tmp: Path, *, root: str, seed: int) -> None
 
 def make_slices(recording: Recording, seed: int) -> Iterator[Slice]:
     """Play a recording's occurrences and cut them into slices of at most 4 s."""
-    key = hashlib.blake2b(repr((*recording, seed, VERSION)).encode(), digest_size=16).digest()
-    rng = np.random.default_rng(int.from_bytes(key, "little"))
+    rng = rng_of(*recording, seed, VERSION)
     number, take_of = (EFFECTS | BACKGROUND)[recording.name]
     rate, channels = RATES[rng.integers(len(RATES))], int(rng.integers(1, 3))
     tuning = 10 * (recording.fold - 1 + rng.uniform(0.05, 0.95)) - 50  # cents

@@ -10,11 +10,12 @@ import soundfile
 from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.audioset import prepare_audioset
 from espnet2_ext.data.synth import audioset as mini
-from espnet2_ext.data.synth import score, sound_font
-from espnet2_ext.data.synth.voices import BRANCHES, VOICES
+from espnet2_ext.data.synth import embedded, score
+from espnet2_ext.data.synth.voices import all_voices, branches
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 
+VOICES, BRANCHES = all_voices(), branches()
 CLASSES = ["Piano", "/m/01qbl", "Hi-hat", "Gunshot, gunfire"]
 SMALL = {"train_clips": 2, "eval_clips": 1, "clip_seconds": 1.5, "classes": CLASSES}
 
@@ -81,7 +82,7 @@ def test_scores_stay_in_range_keep_sounding_and_differ(voice):
 def test_voices_are_distinct_and_under_one_tree():
     mids = [v.mid for v in VOICES]
     assert len(VOICES) >= 20 and len(set(mids)) == len({v.name for v in VOICES}) == len(mids)
-    assert all(v.mid in {m for _, _, below in BRANCHES for m in below.split()} for v in VOICES)
+    assert all(v.mid in {m for _, _, below in BRANCHES for m in below} for v in VOICES)
     assert {v.also for v in VOICES} - {""} <= set(mids)
     known = {"/m/05r5c": "Piano", "/m/03qtq": "Hi-hat", "/m/032s66": "Gunshot, gunfire"}
     assert known.items() <= {v.mid: v.name for v in VOICES}.items()
@@ -168,7 +169,7 @@ def test_second_run_does_nothing_and_other_settings_make_it_anew(corpus, tmp_pat
     root = mini.make_mini_audioset(tmp_path / "c", **SMALL, num_workers=2)
     made = contents(root)
     assert made == contents(corpus)  # however many workers
-    monkeypatch.setattr(mini, "map_parts", None)  # nobody asks for it
+    monkeypatch.setattr(embedded, "map_parts", None)  # nobody asks for it
     mini.make_mini_audioset(root, **SMALL)
     assert contents(root) == made
     monkeypatch.undo()
@@ -224,7 +225,7 @@ def test_refuses_impossible_options(tmp_path, option, text):
 @pytest.mark.parametrize("package", ["midirenderer", "pretty_midi"])
 def test_names_the_package_that_is_missing(tmp_path, monkeypatch, package):
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    sound_font.load_synthesizer.cache_clear()
+    embedded.load_synthesizer.cache_clear()
     with pytest.raises(DataError, match=f"pip install {package}"):
         mini.make_mini_audioset(tmp_path / "c", **SMALL)
     assert not (tmp_path / "c").exists()
@@ -234,9 +235,9 @@ def test_names_the_sound_font_that_is_missing(monkeypatch, tmp_path):
     import pretty_midi
 
     monkeypatch.setattr(pretty_midi, "__file__", str(tmp_path / "__init__.py"))
-    sound_font.load_synthesizer.cache_clear()
+    embedded.load_synthesizer.cache_clear()
     with pytest.raises(DataError, match="TimGM6mb.sf2: no sound font; pip install"):
-        sound_font.load_synthesizer()
+        embedded.load_synthesizer()
 
 
 def test_broken_settings_file_is_named(tmp_path):

@@ -56,7 +56,7 @@ def test_parts_keep_to_key_tempo_and_their_spans(drawn):
                 assert any(a <= note.start < note.end <= b + 1e-9 for a, b in song.spans[stem])
                 assert note.start / grid % 1 < 0.013 / grid  # at most 12 ms behind the beat
             keys = {(n.key - song.tonic) % 12 for n in score.notes}
-            scale = next(s for s in songs._SCALES if keys <= set(s)) if not score.drum else ()
+            scale = next(s for s in songs.SCALES[:3] if keys <= set(s)) if not score.drum else ()
             assert score.drum or len(keys) <= len(scale)
             times = {n.key: [] for n in score.notes}
             for n in score.notes:
