@@ -70,9 +70,9 @@ def keep_best(argv: list[str] | None = None) -> None:
         "--model_file", default="valid.loss.best.pth", help="the weights whose loss counts, or latest.pth (%(default)s)"
     )
     args = p.parse_args(argv)
-    from espnet2_ext.train import trials
+    from espnet2_ext.train import experiment
 
-    print(trials.keep_best(args.exp_dir, args.trials, args.model_file))
+    print(experiment.keep_best(args.exp_dir, args.trials, args.model_file))
 
 
 def weak_train_asteroid(argv: list[str] | None = None) -> None:

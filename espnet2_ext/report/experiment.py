@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.experiment import config_of, facts
-from espnet2_ext.train.trials import told_trials
+from espnet2_ext.train.experiment import config_of, describe_trials, facts
 
 PAPER_ORDER = ("strong", "frame", "clip")  # from the most that is known to the least
 
@@ -101,7 +100,7 @@ def model_facts(experiment: Experiment) -> dict[str, str]:
         names += ["strategy", "classifier"]
     found |= {name.replace("_", " "): str(config[name]) for name in names if config.get(name) is not None}
     found |= facts(experiment.folder)
-    if trials := told_trials(experiment.folder):
+    if trials := describe_trials(experiment.folder):
         found["trials by validation loss"] = trials
     if (table := config.get("train_table")) and (Path(table) / "table.json").is_file():
         info = json.loads((Path(table) / "table.json").read_text(encoding="utf-8"))

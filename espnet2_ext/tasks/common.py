@@ -17,8 +17,7 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.choices import PluginChoices, table
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.checkpoints import whole_checkpoints
-from espnet2_ext.train.initial_weights import goes_on
+from espnet2_ext.train.checkpoints import goes_on, whole_checkpoints
 
 find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
 

@@ -20,10 +20,9 @@ from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build_criterion, choices, find, keep_classes, require, training
+from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.config_parser import ConfigParser
-from espnet2_ext.train.initial_weights import Entry, goes_on, initial_weights, load_all
-from espnet2_ext.train.qsep_data import QSepPreprocessor
-from espnet2_ext.train.row_iter_factory import NOT_SEQUENCE, PairIterFactory
+from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
@@ -118,7 +117,7 @@ class QSepTask(TargetSpeakerExtractionTask):
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool):
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=0, not_sequence=NOT_SEQUENCE)
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=0, not_sequence=PairIterFactory.not_sequence)
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
@@ -139,7 +138,7 @@ class QSepTask(TargetSpeakerExtractionTask):
             }
         else:
             require(args, "valid_pairs")
-            source = {"pairs": read_list(args.valid_pairs, preprocess.bank)}
+            source = {"rows": read_list(args.valid_pairs, preprocess.bank)}
         return PairIterFactory.of_task(args, iter_options, **source)
 
     @classmethod

@@ -17,8 +17,8 @@ from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import choices, find, keep_classes, require, training
+from espnet2_ext.train.checkpoints import initial_weights, load_all
 from espnet2_ext.train.config_parser import ConfigParser
-from espnet2_ext.train.initial_weights import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
 
@@ -96,7 +96,7 @@ class TaggingTask(AbsTask):
                 "num_iters_per_epoch": iter_options.num_iters_per_epoch,
             }
         else:
-            source = {"excerpts": whole_clips(bank)}
+            source = {"rows": whole_clips(bank)}
         return TagIterFactory.of_task(args, iter_options, **source)
 
     # ---- model -------------------------------------------------------------------------------

@@ -1,12 +1,234 @@
-"""Checkpoints that a kill cannot cut off."""
+"""Weights of a training: ESPnet's `--init_param`, checked and reported in the log; checkpoints written whole."""
 
+import argparse
 import contextlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from espnet2.tasks import abs_task
+from torch import Tensor, nn
 
+from espnet2_ext.core.public.weight_files import UNREADABLE, reason
+from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
+
+SHOWN = 3  # names of a kind that an error lists
+
+
+class Entry(NamedTuple):
+    """`FILE:SRC:DST:EXCLUDE`: weights of a file under SRC become those of the model's part DST.
+
+    Parts left empty: the whole. `excludes`: beginnings of names in the file that are not taken.
+    """
+
+    path: str
+    src: str
+    dst: str
+    excludes: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Entry":
+        """Raises a DataError for more than four parts."""
+        path, *rest = text.split(":")
+        if len(rest) > 3:
+            raise DataError(f"--init_param {text}: must be FILE:SRC:DST:EXCLUDE")
+        src, dst, excludes = (*rest, "", "", "")[:3]
+        return cls(path, src, dst, tuple(e for e in excludes.split(",") if e))
+
+    def reaches(self, part: str) -> bool:
+        """Whether weights come into the model's `part`, at least into something of it."""
+        return not self.dst or f"{self.dst}.".startswith(f"{part}.") or part.startswith(f"{self.dst}.")
+
+    def read(self) -> dict[str, Tensor]:
+        """The file's weights under SRC, named as they are there.
+
+        Raises:
+            DataError: no such file, not a file of weights, nothing under SRC.
+        """
+        state = read_weights(self.path)
+        if self.excludes:
+            state = {k: v for k, v in state.items() if not k.startswith(self.excludes)}
+        if not self.src:
+            return state
+        found = {k.removeprefix(f"{self.src}."): v for k, v in state.items() if k.startswith(f"{self.src}.")}
+        if not found:
+            raise DataError(
+                f"--init_param: {self.path} has no weights under {self.src!r}; there "
+                f"is: {', '.join(_tops(state)) or 'nothing'}"
+            )
+        return found
+
+
+def read_weights(path: str | Path, option: str = "--init_param") -> dict[str, Tensor]:
+    """Weights by name, on the CPU; a DataError names a file that is not there or holds others."""
+    if not Path(path).is_file():
+        raise DataError(f"{option}: no such file: {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as e:
+        raise DataError(f"{option}: {path} is not a whole file of weights ({reason(e)})") from e
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(
+            f"{option}: {path} holds something else than named tensors; give weights alone, such as valid.loss.best.pth"
+        )
+    return state
+
+
+def goes_on(args: argparse.Namespace) -> bool:
+    """Whether a training is resumed, so that its weights come from its own checkpoint."""
+    return bool(args.resume) and (Path(args.output_dir) / "checkpoint.pth").exists()
+
+
+@contextlib.contextmanager
+def initial_weights(args: argparse.Namespace) -> Iterator[None]:
+    """Around ESPnet's `main_worker`: its `--init_param` is checked first, and loaded by `load_all`.
+
+    A training that goes on reads no initial weights.
+
+    Raises:
+        DataError: see `Entry.read` and `load_all`.
+    """
+    for text in [] if goes_on(args) else args.init_param:
+        Entry.parse(text).read()
+
+    def load_one(init_param: str, model: nn.Module, ignore_init_mismatch: bool, map_location: str = "cpu") -> None:
+        if init_param == args.init_param[-1]:  # called once an entry; what is frozen needs all
+            load_all(model, args)
+
+    espnets = abs_task.load_pretrained_model
+    abs_task.load_pretrained_model = load_one
+    try:
+        yield
+    finally:
+        abs_task.load_pretrained_model = espnets
+
+
+def load_all(model: nn.Module, args: argparse.Namespace) -> None:
+    """Give a new model what `--init_param` names, as a training begins with it.
+
+    Raises:
+        DataError: see `load` and `check_frozen`.
+    """
+    entries = args.init_param
+    if entries and goes_on(args):
+        logging.info("going on from a checkpoint: %s is not read", " ".join(entries))
+        return
+    came = [load(model, text, args.ignore_init_mismatch) for text in entries]
+    check_frozen(model, entries, set().union(*came), args.ignore_init_mismatch)
+
+
+def check_frozen(model: nn.Module, entries: Iterable[str], came: set[str], ignore_mismatch: bool = False) -> None:
+    """Refuse frozen weights that no entry holds, as they would stay random.
+
+    Args:
+        entries: of `--init_param`; parts of the model that none of them reaches are not looked at.
+        came: names of the tensors that they gave.
+
+    Raises:
+        DataError: weights or running statistics of frozen layers are missing.
+    """
+    tops = {Entry.parse(text).dst.partition(".")[0] for text in entries}
+    missing = [name for name in _frozen(model) if name not in came and ("" in tops or name.partition(".")[0] in tops)]
+    if missing and not ignore_mismatch:
+        raise DataError(
+            f"--init_param {' '.join(entries)}: tensors "
+            f"{_few(missing, 'frozen and not in the file')}. To go on without them: "
+            "--ignore_init_mismatch true"
+        )
+
+
+def _frozen(model: nn.Module) -> Iterator[str]:
+    """Weights that are not trained, and the running statistics of their layers."""
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(prefix=name, recurse=False))
+        if own and not any(p.requires_grad for p in own.values()):
+            yield from own
+            for kind in ("running_mean", "running_var"):
+                if getattr(module, kind, None) is not None:
+                    yield f"{name}.{kind}"
+
+
+def load(model: nn.Module, init_param: str, ignore_mismatch: bool = False) -> set[str]:
+    """Load an entry of `--init_param` and log what came, part by part, and what did not.
+
+    What the file has and the model has not is left out, as are, with `ignore_mismatch`, tensors of
+    another shape.
+
+    Returns:
+        The names, in the model, of what the file holds.
+
+    Raises:
+        DataError: a part that the model does not have; a file none of whose weights fit; without
+            `ignore_mismatch` also another shape.
+    """
+    entry = Entry.parse(init_param)
+    given, part = entry.read(), _part(model, entry)
+    own = part.state_dict()
+    fits = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    where = f"--init_param: {entry.path}{f' ({entry.src})' if entry.src else ''} into {entry.dst or 'the model'}"
+    if not fits:
+        raise DataError(f"{where}: none of its tensors fit; are these the right parts?")
+    shapes = [
+        f"{k} {list(given[k].shape)} in the file, {list(own[k].shape)} here"
+        for k in given
+        if k in own and k not in fits
+    ]
+    if shapes and not ignore_mismatch:
+        raise DataError(
+            f"{where}: tensors {_few(shapes, 'of another shape')}. To go on without them: --ignore_init_mismatch true"
+        )
+    part.load_state_dict({**own, **fits})
+    logging.info(
+        "%s: %d of %d tensors initialised: %s",
+        where,
+        len(fits),
+        len(own),
+        ", ".join(f"{top} {sum(k in fits for k in names)} of {len(names)}" for top, names in _tops(own).items()),
+    )
+    missing, unknown = [k for k in own if k not in given], [k for k in given if k not in own]
+    for what, names in (
+        ("of another shape", shapes),
+        ("not in the file", _in_short(missing, own)),
+        ("in the file alone", _in_short(unknown, given)),
+    ):
+        if names:
+            logging.warning("--init_param: left out, %s: %s", what, ", ".join(names))
+    return {f"{entry.dst}.{k}" if entry.dst else k for k in given}
+
+
+def _part(model: nn.Module, entry: Entry) -> nn.Module:
+    try:
+        return model.get_submodule(entry.dst)
+    except AttributeError as e:
+        names = [name for name, _ in model.named_children()]
+        raise DataError(
+            f"--init_param: the model has no part {entry.dst!r}; there is: {', '.join(names)} and what is in them"
+        ) from e
+
+
+def _few(names: list[str], what: str) -> str:
+    return f"{what}: {', '.join(names[:SHOWN])}" + f" and {len(names) - SHOWN} more" * bool(names[SHOWN:])
+
+
+def _tops(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by their first part."""
+    tops: dict[str, list[str]] = {}
+    for name in names:
+        tops.setdefault(name.partition(".")[0], []).append(name)
+    return tops
+
+
+def _in_short(names: list[str], among: Iterable[str]) -> list[str]:
+    """The names, those of a part that are all there as `PART.* (COUNT)`."""
+    every, short = _tops(among), []
+    for top, those in _tops(names).items():
+        whole = len(those) == len(every[top]) > 1
+        short += [f"{top}.* ({len(those)})"] if whole else those
+    return short
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.build import plain_class
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.initial_weights import read_weights
+from espnet2_ext.train.checkpoints import read_weights
 
 HOW = "train one first: the same command with --part classifier and another --output_dir"
 PREFIX = "classifier."

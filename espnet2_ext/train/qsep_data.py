@@ -1,14 +1,16 @@
-"""Rows of pairs into the names that ESPnet's extraction model takes."""
+"""Pairs of clips for the training of separation by query: drawn as rows, mixed from the bank."""
 
 import os
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from espnet2.train.preprocessor import AbsPreprocessor
 
-from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, render
+from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, holds, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
+from espnet2_ext.train.row_iter_factory import ClassCounts, RowIterFactory, multi_hot
 
 
 class QSepPreprocessor(AbsPreprocessor):
@@ -82,7 +84,33 @@ class QSepPreprocessor(AbsPreprocessor):
         return np.float32(10 ** (rng.uniform(*self.gain_db) / 20))
 
     def _label(self, clip: int | str) -> np.ndarray:
-        row = self.bank.index_of(clip) if isinstance(clip, str) else clip
-        label = np.zeros(self.bank.num_classes, dtype=np.float32)
-        label[self.bank.labels(row)] = 1.0
-        return label
+        return multi_hot(self.bank, self.bank.index_of(clip) if isinstance(clip, str) else clip)
+
+
+class QueryCounts(ClassCounts):
+    """How often each class was asked for, and how often what was asked for was not there."""
+
+    what = "queries"
+
+    def __init__(self, bank):
+        super().__init__(bank)
+        self.absent = 0
+
+    def add(self, rows: Sequence[Pair]) -> None:
+        """Count pairs that hold rows of the bank."""
+        for pair in rows:
+            for clip, k in ((pair.clip1, pair.class1), (pair.clip2, pair.class2)):
+                self.drawn[k] += 1
+                self.absent += not holds(self.bank, clip, k)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {self.absent} asked for silence"
+
+
+class PairIterFactory(RowIterFactory):
+    """Draws pairs with a `PairDrawer`; `preprocess` is a `QSepPreprocessor`.
+
+    Rows for validation hold clip ids or rows of the bank.
+    """
+
+    name, clips, not_sequence, counts = "pair", 2, ("label1", "label2"), QueryCounts

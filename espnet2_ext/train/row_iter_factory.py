@@ -1,6 +1,6 @@
 """Mini-batches of rows that are drawn, for ESPnet's trainer (`iterator_type: task`).
 
-`RowIterFactory` is what the tasks share; `PairIterFactory` draws mixtures of two clips.
+`RowIterFactory` is what the tasks share; pairs for separation are in `qsep_data`, excerpts for taggers in `tag_data`.
 """
 
 import logging
@@ -12,10 +12,8 @@ import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.train.collate_fn import CommonCollateFn
 
-from espnet2_ext.core.mixing.pair_drawer import Pair, holds
+from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
-
-NOT_SEQUENCE = ("label1", "label2")
 
 
 def batch_bounds(n: int, batch_size: int, world_size: int, what: str = "pairs") -> list[tuple[int, int]]:
@@ -51,7 +49,8 @@ class RowIterFactory(AbsIterFactory):
     drawn from the global random state.
 
     A subclass says what a row is: `name`, its key in the data that `preprocess` gets; `clips`, how
-    many clips of the bank are in one; `not_sequence`, the arrays that have no length.
+    many clips of the bank are in one; `not_sequence`, the arrays that have no length; `counts`, what
+    counts the classes that an epoch draws.
 
     Args:
         preprocess: called with (key, {name: row}).
@@ -71,6 +70,7 @@ class RowIterFactory(AbsIterFactory):
     name: str
     clips: int
     not_sequence: tuple[str, ...]
+    counts: type["ClassCounts"]
 
     def __init__(
         self,
@@ -135,32 +135,11 @@ class RowIterFactory(AbsIterFactory):
         """Batches of an epoch (counted from 1, as in ESPnet). `shuffle` has no meaning here."""
         return EpochBatches(self, epoch)
 
-    def counts(self) -> "ClassCounts":
-        """An empty count of what an epoch draws."""
-        raise NotImplementedError
-
-
-class PairIterFactory(RowIterFactory):
-    """Draws pairs with a `PairDrawer`; `preprocess` is a `QSepPreprocessor`.
-
-    Args:
-        pairs: rows for validation, with clip ids or rows of the bank.
-        The rest as in `RowIterFactory`.
-    """
-
-    name, clips, not_sequence = "pair", 2, NOT_SEQUENCE
-
-    def __init__(self, preprocess: Callable, *, pairs: Sequence[Pair] | None = None, **options):
-        super().__init__(preprocess, rows=pairs, **options)
-
-    def counts(self) -> "QueryCounts":
-        return QueryCounts(self.drawer.bank)
-
 
 class EpochBatches:
     """(keys, batch) of one epoch; says in the log which classes were drawn when all are out."""
 
-    def __init__(self, factory: PairIterFactory, epoch: int):
+    def __init__(self, factory: RowIterFactory, epoch: int):
         self.factory, self.epoch = factory, epoch
 
     def __len__(self) -> int:
@@ -169,7 +148,7 @@ class EpochBatches:
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
         self.factory.batches.epoch = self.epoch
         f = self.factory
-        counts = None if f.drawer is None else f.counts()
+        counts = None if f.drawer is None else f.counts(f.drawer.bank)
         for rows, keys, batch in f.loader:
             if counts is not None:
                 counts.add(rows)
@@ -207,24 +186,11 @@ class ClassCounts:
         )
 
 
-class QueryCounts(ClassCounts):
-    """How often each class was asked for, and how often what was asked for was not there."""
-
-    what = "queries"
-
-    def __init__(self, bank):
-        super().__init__(bank)
-        self.absent = 0
-
-    def add(self, rows: Sequence[Pair]) -> None:
-        """Count pairs that hold rows of the bank."""
-        for pair in rows:
-            for clip, k in ((pair.clip1, pair.class1), (pair.clip2, pair.class2)):
-                self.drawn[k] += 1
-                self.absent += not holds(self.bank, clip, k)
-
-    def __str__(self) -> str:
-        return f"{super().__str__()}; {self.absent} asked for silence"
+def multi_hot(bank: ClipBank, row: int) -> np.ndarray:
+    """float32 [K], 1 at the classes of a clip of the bank."""
+    label = np.zeros(bank.num_classes, np.float32)
+    label[bank.labels(row)] = 1.0
+    return label
 
 
 class _Batches:

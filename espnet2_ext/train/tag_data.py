@@ -1,13 +1,12 @@
 """Excerpts of single clips for the training of taggers: drawn as rows, read from the bank."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.row_iter_factory import ClassCounts, RowIterFactory
+from espnet2_ext.train.row_iter_factory import ClassCounts, RowIterFactory, multi_hot
 
 BALANCES = ("class", "clip")
 
@@ -102,10 +101,8 @@ class ExcerptReader:
         """`speech` float32 [T]; `label` float32 [K], 1 at the clip's classes; `mixup` float32 [1],
         where the row has a weight."""
         row = data["excerpt"]
-        label = np.zeros(self.bank.num_classes, np.float32)
-        label[self.bank.labels(row.clip)] = 1.0
         speech = np.float32(row.gain) * self.bank.read(row.clip, row.start, row.num)
-        item = {"speech": speech, "label": label}
+        item = {"speech": speech, "label": multi_hot(self.bank, row.clip)}
         if row.mixup is not None:
             item["mixup"] = np.array([row.mixup], np.float32)
         return item
@@ -116,16 +113,6 @@ class TagIterFactory(RowIterFactory):
 
     An item is mixed with the one at the mirrored place of its process's part of the batch, so what
     is mixed with what, but not what is drawn, depends on the number of processes.
-
-    Args:
-        excerpts: rows for validation.
-        The rest as in `RowIterFactory`.
     """
 
-    name, clips, not_sequence = "excerpt", 1, ("label", "mixup")
-
-    def __init__(self, preprocess: ExcerptReader, *, excerpts: Sequence[Excerpt] | None = None, **options):
-        super().__init__(preprocess, rows=excerpts, **options)
-
-    def counts(self) -> ClassCounts:
-        return ClassCounts(self.drawer.bank)
+    name, clips, not_sequence, counts = "excerpt", 1, ("label", "mixup"), ClassCounts

@@ -6,13 +6,11 @@ import zlib
 import numpy as np
 from espnet2.train.preprocessor import AbsPreprocessor
 
+from espnet2_ext.core.losses.weak_label import CLIP, FRAME, LABEL_TYPES, STRONG
 from espnet2_ext.core.mixing.events import KNOWN, Mixture, clip_activity, crop, frame_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.errors import DataError
-
-LABEL_TYPES = (*KNOWN, "mixed")
-STRONG, FRAME, CLIP = range(3)
 
 
 class WeakPreprocessor(AbsPreprocessor):

@@ -10,8 +10,8 @@ import torch
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.data.mixtures.pair_list import draw_list
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.qsep_data import QSepPreprocessor
-from espnet2_ext.train.row_iter_factory import PairIterFactory, batch_bounds
+from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
+from espnet2_ext.train.row_iter_factory import batch_bounds
 
 
 def training(bank, **options):
@@ -21,7 +21,7 @@ def training(bank, **options):
 
 
 def validation(bank, pairs, **options):
-    return PairIterFactory(QSepPreprocessor(False, bank), pairs=pairs, **options)
+    return PairIterFactory(QSepPreprocessor(False, bank), rows=pairs, **options)
 
 
 def items(factory, epoch=1):

@@ -151,7 +151,7 @@ def test_processes_share_an_epoch(bank):
 
 
 def test_validation_takes_each_clip_once_and_whole(bank):
-    factory = TagIterFactory(ExcerptReader(bank), excerpts=whole_clips(bank), batch_size=8)
+    factory = TagIterFactory(ExcerptReader(bank), rows=whole_clips(bank), batch_size=8)
     batches = list(factory.build_iter(1))
     assert sum((keys for keys, _ in batches), []) == [bank.id(i) for i in range(20)]
     lengths = torch.cat([batch["speech_lengths"] for _, batch in batches]).tolist()
@@ -169,7 +169,7 @@ def test_the_classes_drawn_are_logged(bank, caplog):
 
 def test_too_few_excerpts_are_said_so(bank):
     with pytest.raises(DataError, match="1 excerpts in batches of 4 are too few for 2 processes"):
-        TagIterFactory(None, excerpts=whole_clips(bank)[:1], batch_size=4, world_size=2)
+        TagIterFactory(None, rows=whole_clips(bank)[:1], batch_size=4, world_size=2)
     with pytest.raises(ValueError, match="either a drawer"):
         TagIterFactory(None, batch_size=1)
 
@@ -180,7 +180,7 @@ def test_a_task_gives_each_process_its_share(monkeypatch, bank):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     args = SimpleNamespace(seed=7, num_workers=0, ngpu=0)
     options = SimpleNamespace(distributed=True, preprocess_fn=ExcerptReader(bank), batch_size=4, collate_fn=None)
-    factory = TagIterFactory.of_task(args, options, excerpts=whole_clips(bank))
+    factory = TagIterFactory.of_task(args, options, rows=whole_clips(bank))
     assert [keys[0] for keys, _ in factory.build_iter(1)][:2] == [bank.id(1), bank.id(5)]
     options.distributed = False
-    assert TagIterFactory.of_task(args, options, excerpts=whole_clips(bank)).world_size == 1
+    assert TagIterFactory.of_task(args, options, rows=whole_clips(bank)).world_size == 1

@@ -6,7 +6,7 @@ import pytest
 
 from espnet2_ext.cli.train import keep_best as main
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.trials import keep_best, told_trials, validation_loss
+from espnet2_ext.train.experiment import describe_trials, keep_best, validation_loss
 
 
 def line(epoch: int, loss: str) -> str:
@@ -41,12 +41,12 @@ def test_the_lowest_is_linked_to_and_may_change(trial, tmp_path, capsys):
     main([*trials, "--exp_dir", str(exp)])
     told = "x_seed0 1, x_seed1 1.5; kept: x_seed0"
     assert capsys.readouterr().out == told + "\n"
-    assert exp.is_symlink() and exp.readlink().name == "x_seed0" and told_trials(exp) == told
+    assert exp.is_symlink() and exp.readlink().name == "x_seed0" and describe_trials(exp) == told
     trials.append(str(trial("x_seed2", "5.0", "0.25")))
     main([*trials, "--exp_dir", str(exp), "--model_file", "latest.pth"])
     assert exp.readlink().name == "x_seed2"
     assert json.loads((exp / "trials.json").read_text())["model_file"] == "latest.pth"
-    assert told_trials(trial("other", "1.0")) == ""
+    assert describe_trials(trial("other", "1.0")) == ""
 
 
 def test_of_equal_ones_the_first_and_never_one_that_diverged(trial, tmp_path):

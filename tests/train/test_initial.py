@@ -11,7 +11,7 @@ from torch import nn
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qsep import QSepTask
-from espnet2_ext.train.initial_weights import Entry, initial_weights, load, load_all
+from espnet2_ext.train.checkpoints import Entry, initial_weights, load, load_all
 
 CARE, UNET = "mini/care_sep.yaml", "mini/st_sed_sep.yaml"
 
