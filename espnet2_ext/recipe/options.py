@@ -5,10 +5,11 @@ Needs nothing but Python, so that `./run.sh --help` works before anything is ins
 
 import dataclasses
 import difflib
+import functools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from espnet2_ext.errors import DataError
@@ -17,14 +18,22 @@ CALLER = "caller"  # `--caller DIR`: paths in the options after it are relative 
 _WIDTH = 18  # of an option's name in the help
 
 
-def option(group: str, default: Any, text: str, *, path: bool = False) -> Any:
+def option(group: str, default: Any, text: str, *, path: bool = False, choices: Sequence[str] = ()) -> Any:
     """A field of an options class.
 
     Args:
         group: headline in the help. default: its type is what the option takes: true or false, a whole number, text.
-        text: help. path: the value is a path, which a user means from where they stand.
+        text: help. path: the value is a path, which a user means from where they stand. choices: the values it takes.
     """
-    return dataclasses.field(default=default, metadata={"group": group, "text": text, "path": path})
+    return dataclasses.field(default=default, metadata={"group": group, "text": text, "path": path, "choices": choices})
+
+
+def group(name: str) -> Callable[..., Any]:
+    """`option` with the headline `name`."""
+    return functools.partial(option, name)
+
+
+_general, _folders, _data, _use = map(group, ("General", "Folders", "Data", "Use of the model"))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -34,32 +43,32 @@ class Options:
     CONFIG: ClassVar[str] = ""  # name of the option that `--config` stands for
     USAGE: ClassVar[str] = ""  # first lines of the help
 
-    stage: int = option("General", 1, "first stage")
-    stop_stage: int = option("General", 100, "last stage")
-    skip_data_prep: bool = option("General", False, "skip the data stages")
-    skip_train: bool = option("General", False, "skip the training stages")
-    skip_eval: bool = option("General", False, "skip everything after training")
-    ngpu: str = option("General", "auto", "GPUs per node for training; 0: CPU; auto: one if available")
-    num_nodes: int = option("General", 1, "machines for training, started through cmd.sh")
-    host: str = option("General", "", "machines by name, reached by ssh: host1,host2")
-    nj: str = option("General", str(os.cpu_count() or 1), "processes of data preparation and scoring")
-    inference_nj: str = option("General", "1", "inference processes; each loads the model")
-    gpu_inference: str = option("General", "auto", "inference on a GPU: true, false, or auto: if available")
-    scheduler: str = option("General", "", "address of a Dask scheduler, whose cluster does all but training")
-    python: str = option("General", "python", "Python that runs the steps")
-    datadir: str = option("Folders", "data", "lists, manifests and tables", path=True)
-    dumpdir: str = option("Folders", "dump", "archives of sound", path=True)
-    expdir: str = option("Folders", "exp", "models, outputs, results", path=True)
-    local_data_opts: str = option("Data", "", "options of local/data.sh")
-    fs: str = option("Data", "32000", "sample rate")
-    audio_format: str = option("Data", "flac", "archive format: flac, or the faster pcm16")
-    max_bad_share: str = option("Data", "0.1", "stop when more than this share of a set's clips cannot be used")
-    train_set: str = option("Data", "train", "name of the training set")
-    valid_set: str = option("Data", "valid", "name of the validation set; may be the training set")
-    test_sets: str = option("Data", "test", "names of the test sets")
-    inference_model: str = option("Use of the model", "valid.loss.best.pth", "which checkpoint to use")
-    inference_tag: str = option("Use of the model", "", "prefix of the names of outputs and scores")
-    inference_args: str = option("Use of the model", "", "more options for inference")
+    stage: int = _general(1, "first stage")
+    stop_stage: int = _general(100, "last stage")
+    skip_data_prep: bool = _general(False, "skip the data stages")
+    skip_train: bool = _general(False, "skip the training stages")
+    skip_eval: bool = _general(False, "skip everything after training")
+    ngpu: str = _general("auto", "GPUs per node for training; 0: CPU; auto: one if available")
+    num_nodes: int = _general(1, "machines for training, started through cmd.sh")
+    host: str = _general("", "machines by name, reached by ssh: host1,host2")
+    nj: str = _general(str(os.cpu_count() or 1), "processes of data preparation and scoring")
+    inference_nj: str = _general("1", "inference processes; each loads the model")
+    gpu_inference: str = _general("auto", "inference on a GPU: true, false, or auto: if available")
+    scheduler: str = _general("", "address of a Dask scheduler, whose cluster does all but training")
+    python: str = _general("python", "Python that runs the steps")
+    datadir: str = _folders("data", "lists, manifests and tables", path=True)
+    dumpdir: str = _folders("dump", "archives of sound", path=True)
+    expdir: str = _folders("exp", "models, outputs, results", path=True)
+    local_data_opts: str = _data("", "options of local/data.sh")
+    fs: str = _data("32000", "sample rate")
+    audio_format: str = _data("flac", "archive format: flac, or the faster pcm16")
+    max_bad_share: str = _data("0.1", "stop when more than this share of a set's clips cannot be used")
+    train_set: str = _data("train", "name of the training set")
+    valid_set: str = _data("valid", "name of the validation set; may be the training set")
+    test_sets: str = _data("test", "names of the test sets")
+    inference_model: str = _use("valid.loss.best.pth", "which checkpoint to use")
+    inference_tag: str = _use("", "prefix of the names of outputs and scores")
+    inference_args: str = _use("", "more options for inference")
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> Self:
@@ -83,7 +92,7 @@ class Options:
                 raise DataError(f"unknown option {given}; {hint}")
             if value is None:
                 raise DataError(f"option {given} needs a value")
-            setattr(options, name, _typed(given, value, fields[name].type))
+            setattr(options, name, _typed(given, value, fields[name]))
         if options.fs.endswith("k"):
             options.fs = options.fs[:-1] + "000"
         return options
@@ -143,13 +152,11 @@ def pairs(argv: Sequence[str], paths: Sequence[str] = ()) -> list[tuple[str, str
     return found
 
 
-def _typed(given: str, value: str, kind: type) -> str | int | bool:
-    if kind is bool:
-        if value not in ("true", "false"):
-            raise DataError(f"option {given} takes true or false, not '{value}'")
-        return value == "true"
-    if kind is int:
-        if not value.isdecimal():
-            raise DataError(f"option {given} takes a number, not '{value}'")
-        return int(value)
-    return value
+def _typed(given: str, value: str, field: dataclasses.Field) -> str | int | bool:
+    choices = ("true", "false") if field.type is bool else field.metadata["choices"]
+    if choices and value not in choices:
+        *others, last = choices
+        raise DataError(f"option {given} takes {', '.join(others)} or {last}, not '{value}'")
+    if field.type is int and not value.isdecimal():
+        raise DataError(f"option {given} takes a number, not '{value}'")
+    return int(value) if field.type is int else value == "true" if field.type is bool else value

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.recipe import names
-from espnet2_ext.recipe.options import Options, option
+from espnet2_ext.recipe.options import Options, group
 from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end
 from espnet2_ext.recipe.training import Training
+
+_mix, _model = group("Mixtures"), group("Model")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -21,24 +23,20 @@ class QSepOptions(Options):
     USAGE = """Usage: ./run.sh [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8 scoring, 9 report."""
 
-    valid_pairs: str = option("Mixtures", "500", "number of validation mixtures")
-    valid_seconds: str = option("Mixtures", "2.0", "their length in seconds; 0: whole clips")
-    test_pairs: str = option("Mixtures", "0", "mixtures of each test set; 0: each clip once as first target")
-    test_seconds: str = option("Mixtures", "0", "their length in seconds; 0: whole clips")
-    list_anchors: str = option(
-        "Mixtures", "", "a tagger's folder: its anchors_SET.npz place the lists' segments; empty: by energy", path=True
+    valid_pairs: str = _mix("500", "number of validation mixtures")
+    valid_seconds: str = _mix("2.0", "their length in seconds; 0: whole clips")
+    test_pairs: str = _mix("0", "mixtures of each test set; 0: each clip once as first target")
+    test_seconds: str = _mix("0", "their length in seconds; 0: whole clips")
+    list_anchors: str = _mix(
+        "", "a tagger's folder: its anchors_SET.npz place the lists' segments; empty: by energy", path=True
     )
-    pairs_seed: str = option("Mixtures", "0", "seed of the lists")
-    qsep_config: str = option(
-        "Model", "conf/train_qsep_care_sep_small.yaml", "YAML of the model and its training", path=True
-    )
-    qsep_tag: str = option("Model", "", "name of the experiment; empty: from the YAML's name")
-    qsep_exp: str = option("Model", "", "its folder; empty: EXPDIR/qsep_TAG")
-    qsep_args: str = option("Model", "", "more options for training, as ESPnet takes them")
-    bundle: str = option(
-        "Model", "", "score this model instead of training one: a bundle, or an experiment's folder", path=True
-    )
-    scoring_args: str = option("Model", "", "more options for scoring")
+    pairs_seed: str = _mix("0", "seed of the lists")
+    qsep_config: str = _model("conf/train_qsep_care_sep_small.yaml", "YAML of the model and its training", path=True)
+    qsep_tag: str = _model("", "name of the experiment; empty: from the YAML's name")
+    qsep_exp: str = _model("", "its folder; empty: EXPDIR/qsep_TAG")
+    qsep_args: str = _model("", "more options for training, as ESPnet takes them")
+    bundle: str = _model("", "score this model instead of training one: a bundle, or an experiment's folder", path=True)
+    scoring_args: str = _model("", "more options for scoring")
 
 
 class QSep(ClipDriver):

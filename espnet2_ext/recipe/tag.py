@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.recipe import names
-from espnet2_ext.recipe.options import Options, option
+from espnet2_ext.recipe.options import Options, group
 from espnet2_ext.recipe.stages import ClipDriver, Stage, need, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end
 from espnet2_ext.recipe.training import Training
+
+_model = group("Model")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -19,12 +21,12 @@ class TagOptions(Options):
     USAGE = """Usage: ./run.sh --task tagging [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 5 checks, 6 training, 7 tagging, 8 scoring, 9 report, 10 anchors."""
 
-    tag_config: str = option("Model", "conf/mini/tag_care_cls.yaml", "YAML of the tagger and its training", path=True)
-    tag_tag: str = option("Model", "", "name of the experiment; empty: from the YAML's name")
-    tag_exp: str = option("Model", "", "its folder; empty: EXPDIR/tag_TAG")
-    tag_args: str = option("Model", "", "more options for training, as ESPnet takes them")
-    anchor_seconds: str = option("Model", "2.0", "seconds of an anchor, as the separator's pair_conf: segment")
-    anchor_sets: str = option("Model", "", "sets to find anchors in; empty: the training set")
+    tag_config: str = _model("conf/mini/tag_care_cls.yaml", "YAML of the tagger and its training", path=True)
+    tag_tag: str = _model("", "name of the experiment; empty: from the YAML's name")
+    tag_exp: str = _model("", "its folder; empty: EXPDIR/tag_TAG")
+    tag_args: str = _model("", "more options for training, as ESPnet takes them")
+    anchor_seconds: str = _model("2.0", "seconds of an anchor, as the separator's pair_conf: segment")
+    anchor_sets: str = _model("", "sets to find anchors in; empty: the training set")
 
 
 class Tag(ClipDriver):

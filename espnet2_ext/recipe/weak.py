@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.recipe import names
-from espnet2_ext.recipe.options import Options, option
+from espnet2_ext.recipe.options import Options, group, option
 from espnet2_ext.recipe.stages import Driver, Stage, need, need_rendered, value_of
 from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
 
 LABEL_TYPES = ("strong", "frame", "clip", "mixed")
+_mix, _model = group("Mixtures"), group("Model")
 # checkpoints whose validation loss is known, so that trials can be compared
 _COMPARABLE = re.compile(r"latest\.pth|valid\.loss\.best\.pth|\d.*epoch\.pth")
 
@@ -28,33 +29,35 @@ class WeakOptions(Options):
 Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 inference, 8 scoring, 9 report."""
 
     fs: str = option("Data", "16000", "sample rate")
-    mixtures_from: str = option(
-        "Mixtures", "drawn", "drawn from a bank of events; songs: their chunks, whole for the test; or recordings"
+    mixtures_from: str = _mix(
+        "drawn",
+        "drawn from a bank of events; songs: their chunks, whole for the test; or recordings",
+        choices=("drawn", "songs", "recordings"),
     )
-    train_mixtures: str = option("Mixtures", "20000", "number of training mixtures")
-    valid_mixtures: str = option("Mixtures", "5000", "number of validation mixtures")
-    test_mixtures: str = option("Mixtures", "5000", "number of mixtures of each test set")
-    mean_events: str = option("Mixtures", "5", "the paper's lambda, events in a mixture")
-    test_mean_events: str = option(
-        "Mixtures", "", "lambda of the test mixtures; several: each test set once per lambda; empty: --mean_events"
+    train_mixtures: str = _mix("20000", "number of training mixtures")
+    valid_mixtures: str = _mix("5000", "number of validation mixtures")
+    test_mixtures: str = _mix("5000", "number of mixtures of each test set")
+    mean_events: str = _mix("5", "the paper's lambda, events in a mixture")
+    test_mean_events: str = _mix(
+        "", "lambda of the test mixtures; several: each test set once per lambda; empty: --mean_events"
     )
-    background_classes: str = option("Mixtures", "", "comma-separated classes used as unlabelled background")
-    train_known: str = option(
-        "Mixtures", "strong", "labels known in training: strong, or shares such as strong:0.1,frame:0.3,clip:0.6"
+    background_classes: str = _mix("", "comma-separated classes used as unlabelled background")
+    train_known: str = _mix(
+        "strong", "labels known in training: strong, or shares such as strong:0.1,frame:0.3,clip:0.6"
     )
-    mixture_args: str = option("Mixtures", "", "more options for making the mixtures")
-    test_mixture_args: str = option("Mixtures", "", "more options for making the test mixtures")
-    mixtures_seed: int = option("Mixtures", 0, "seed of the tables; validation and test use the next two")
-    weak_config: str = option("Model", "conf/train_weak_small.yaml", "YAML of the model and its training", path=True)
-    weak_tag: str = option("Model", "", "name of the experiments; empty: from the YAML's name")
-    label_types: str = option("Model", "strong frame clip", "separators to train: any of strong, frame, clip, mixed")
-    strategy: str = option("Model", "", "of the classifier: joint, finetune, fixed; empty: as the YAML says")
-    trials: str = option("Model", "1", "seeds to try (0, 1, ...) for each training; the lowest validation loss is kept")
-    trainer: str = option("Model", "espnet", "espnet, or asteroid: Asteroid's System with Lightning")
-    weak_args: str = option("Model", "", "more options for both trainings, as ESPnet takes them")
-    classifier_args: str = option("Model", "", "more options for the classifiers' training")
-    separator_args: str = option("Model", "", "more options for the separators' training")
-    scoring_args: str = option("Model", "", "more options for scoring")
+    mixture_args: str = _mix("", "more options for making the mixtures")
+    test_mixture_args: str = _mix("", "more options for making the test mixtures")
+    mixtures_seed: int = _mix(0, "seed of the tables; validation and test use the next two")
+    weak_config: str = _model("conf/train_weak_small.yaml", "YAML of the model and its training", path=True)
+    weak_tag: str = _model("", "name of the experiments; empty: from the YAML's name")
+    label_types: str = _model("strong frame clip", "separators to train: any of strong, frame, clip, mixed")
+    strategy: str = _model("", "of the classifier: joint, finetune, fixed; empty: as the YAML says")
+    trials: str = _model("1", "seeds to try (0, 1, ...) for each training; the lowest validation loss is kept")
+    trainer: str = _model("espnet", "espnet, or asteroid: its System with Lightning", choices=("espnet", "asteroid"))
+    weak_args: str = _model("", "more options for both trainings, as ESPnet takes them")
+    classifier_args: str = _model("", "more options for the classifiers' training")
+    separator_args: str = _model("", "more options for the separators' training")
+    scoring_args: str = _model("", "more options for scoring")
 
     def check(self) -> None:
         """Refuse values that no stage could use.
@@ -67,10 +70,6 @@ Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 in
                 raise DataError(f"--label_types: {label} is none of {' '.join(LABEL_TYPES)}")
         if not self.label_types.split():
             raise DataError(f"--label_types: name at least one of {' '.join(LABEL_TYPES)}")
-        if self.trainer not in ("espnet", "asteroid"):
-            raise DataError(f"--trainer takes espnet or asteroid, not '{self.trainer}'")
-        if self.mixtures_from not in ("drawn", "songs", "recordings"):
-            raise DataError(f"--mixtures_from takes drawn, songs or recordings, not '{self.mixtures_from}'")
         if not re.fullmatch("[1-9][0-9]*", self.trials):
             raise DataError(f"--trials takes a whole number from 1, not '{self.trials}'")
         if self.trials == "1":
