@@ -1,14 +1,15 @@
-"""Where sound comes from and goes to, a block at a time: memory does not depend on the length."""
+"""Where sound comes from and goes to, and another rate, a block at a time: memory does not depend on the length."""
 
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import soundfile
+import soxr
 
 from espnet2_ext.audio.flac import Stream
 from espnet2_ext.errors import DataError
@@ -51,8 +52,8 @@ class FileSource:
     """A sound file that libsndfile reads.
 
     Raises:
-        DataError: no such file, a folder, a file without samples, one that cannot be decoded (at
-            once, or from `blocks` at the place of the damage). OSError: not readable.
+        DataError: no such file, a folder, no samples, not decodable (at once, or from `blocks` at the damage).
+        OSError: not readable.
     """
 
     def __init__(self, path: str | Path):
@@ -65,15 +66,13 @@ class FileSource:
             self.fs, self.channels, self.frames = f.samplerate, f.channels, f.frames
             self.subtype = f.subtype
             odd = "(should be" in f.extra_info
-        if self.frames > ENDLESS:  # a stream whose header does not tell its length: count
+        if self.frames > ENDLESS:  # a stream whose header gives no length: count
             self.frames = sum(map(len, self.blocks()))
         if self.frames == 0:
             raise DataError(f"{path}: holds no sound (0 samples)")
         if odd:
             logging.warning(
-                "%s: its header tells another size than the file has, it may be cut off; %.2f s are there",
-                path,
-                self.frames / self.fs,
+                "%s: header and file size disagree, it may be truncated; it holds %.2f s", path, self.frames / self.fs
             )
 
     def _open(self) -> Stream:
@@ -119,6 +118,23 @@ def open_source(ref: str | Path) -> Source:
             raise DataError(f"{ref}: holds no sound (0 samples)")
         return ArraySource(x, fs, str(ref))
     return FileSource(ref)
+
+
+class Resampler:
+    """`soxr` HQ over a stream `[T, C]`; equal to resampling the whole at once, delay removed."""
+
+    def __init__(self, fs_in: int, fs_out: int, channels: int):
+        self.soxr = None if fs_in == fs_out else soxr.ResampleStream(fs_in, fs_out, channels)
+        self.channels = channels
+
+    def run(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield `blocks` at the other rate, the last samples in a block of their own."""
+        if self.soxr is None:
+            yield from blocks
+            return
+        for x in blocks:
+            yield self.soxr.resample_chunk(np.ascontiguousarray(x))
+        yield self.soxr.resample_chunk(np.zeros((0, self.channels), np.float32), last=True)
 
 
 def _reason(error: Exception) -> str:
@@ -185,10 +201,9 @@ class OutputType(NamedTuple):
 def output_type(path: str | Path, source: Source, subtype: str | None = None) -> OutputType:
     """How `path` is written.
 
-    The suffix gives the format (.wav, .w64, .flac). Sample type: `subtype` where given, else the
-    input's own when it is one of PCM_16, PCM_24, PCM_32, FLOAT and DOUBLE, else PCM_16 (FLAC holds
-    integers up to 24 bits: PCM_24 in place of the wider ones). A WAV of more than 4 GB, which its
-    32-bit sizes cannot say, is written as RF64, its standard extension.
+    The suffix gives the format (.wav, .w64, .flac). Sample type: `subtype` where given, else the input's own when it is
+    one of PCM_16, PCM_24, PCM_32, FLOAT and DOUBLE, else PCM_16 (FLAC holds integers up to 24 bits: PCM_24 in place of
+    the wider ones). A WAV of more than 4 GB is written as RF64, its standard extension.
 
     Raises:
         DataError: a suffix or sample type that cannot be written.

@@ -175,10 +175,16 @@ def qsep_describe(argv: list[str] | None = None) -> None:
     add_model(p)
     a = p.parse_args(argv)
     from espnet2_ext.data.tables import read_labels
-    from espnet2_ext.infer.describe import describe_model
+    from espnet2_ext.infer.bundle import read_bundle, read_config
     from espnet2_ext.infer.folder import ModelFiles
+    from espnet2_ext.train.experiment import describe_model
 
-    about = describe_model(a.exp_dir, ModelFiles(a.bundle, a.train_config, a.model_file), read_labels(a.labels))
+    ModelFiles(a.bundle, a.train_config, a.model_file).digest()  # says which file is missing
+    if a.bundle:
+        config, _, classes, info = read_bundle(a.bundle, weights=False)
+    else:
+        config, classes, info = read_config(a.train_config), [], {}
+    about = describe_model(a.exp_dir, a.bundle or a.model_file, config, classes, info, read_labels(a.labels))
     print(f"zero-shot: {about['facts']['zero-shot']}")
 
 

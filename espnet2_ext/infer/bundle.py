@@ -52,8 +52,6 @@ class OpenBundle:
 
     def state(self) -> dict:
         """Weights by name. Raises a BundleError for damaged ones."""
-        from espnet2_ext.infer.weights import load_state
-
         with _damage(self.path), open_member(self.archive, self.model_file) as f:
             return load_state(f, f"{self.path}: {self.model_file}")
 
@@ -64,11 +62,6 @@ class OpenBundle:
                 [name] = [n for n in inner.namelist() if n.endswith("/data.pkl")]
                 return list(_Sizes(io.BytesIO(inner.read(name))).load().values())
         return [(t.numel(), t.numel() * t.element_size()) for t in self.state().values()]
-
-    def require(self, task: str) -> None:
-        """Raise a BundleError unless the model is one for `task`."""
-        if self.info["task"] != task:
-            raise BundleError(f"{self.path}: {KINDS[self.info['task']]}")
 
 
 def read_bundle(path: str | Path, weights: bool = True) -> Bundle:
@@ -131,8 +124,6 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     if "meta.yaml" not in names:
         archive.close()
         if any(n.endswith("/data.pkl") for n in names):
-            from espnet2_ext.infer.weights import load_state
-
             with open(path, "rb") as f:
                 load_state(f, str(path))  # says so when it is a training checkpoint
             raise BundleError(f"{path}: is a file of weights alone, not a bundle; make one with `espnet2-ext pack`")
@@ -260,3 +251,29 @@ def open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
     lengths = archive.fp.read(4)
     start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     return io.BufferedReader(_Part(archive.fp, start, info.file_size), 1 << 20)
+
+
+def load_state(file: BinaryIO, where: str) -> dict:
+    """Weights by name, loaded with `weights_only`, on the CPU.
+
+    Raises:
+        BundleError: not a file of weights, truncated, ESPnet's or Lightning's training checkpoint.
+    """
+    import torch
+
+    from espnet2_ext.core.public.weight_files import UNREADABLE, reason
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as e:
+        raise BundleError(f"{where}: is not a whole file of weights ({reason(e)})") from e
+    if isinstance(state, dict) and "optimizers" in state:
+        raise BundleError(
+            f"{where}: is ESPnet's training checkpoint (weights with the optimiser's state, for "
+            "resuming); give the weights alone, for example valid.loss.ave.pth or 10epoch.pth"
+        )
+    if isinstance(state, dict) and "optimizer_states" in state:
+        raise BundleError(f"{where}: is a Lightning training checkpoint, not weights alone")
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise BundleError(f"{where}: holds something else than named tensors")
+    return state

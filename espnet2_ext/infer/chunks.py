@@ -7,7 +7,7 @@ do on the whole signal.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,6 +77,12 @@ class Chunker:
         self.at = 0  # first sample of the next core
         self.tail: np.ndarray | None = None  # previous chunk over the next cross-fade
         self.calls = 0
+
+    def run(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Estimates `[Q, T', C]` of a signal that comes in `pieces` `[T, C]`."""
+        for x in pieces:
+            yield from self.feed(x)
+        yield from self.finish()
 
     def feed(self, x: np.ndarray) -> Iterator[np.ndarray]:
         """Add `x` `[T, C]`; yield estimates `[Q, T', C]` as they become ready."""
@@ -153,3 +159,11 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text
+
+
+def equal_lengths(waves: Sequence[np.ndarray], batch_size: int) -> list[list[int]]:
+    """Rows of `waves` in groups of one shape, at most `batch_size` each, so that nothing is padded."""
+    by_shape: dict[tuple, list[int]] = {}
+    for i, wave in enumerate(waves):
+        by_shape.setdefault(wave.shape, []).append(i)
+    return [rows[i : i + batch_size] for rows in by_shape.values() for i in range(0, len(rows), batch_size)]

@@ -14,37 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.audio.streams import ArraySource, Source, measure, open_source
-from espnet2_ext.data.outputs import (
-    ARCHIVES,
-    Activity,
-    EstimateWriter,
-    Part,
-    Tags,
-    archive_sizes,
-    frames_of,
-    join_estimates,
-    joined,
-    remove_old,
-    tag_arrays,
-    write_activity,
-)
+from espnet2_ext.data import outputs
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer import folder
+from espnet2_ext.infer.chunks import Plan, equal_lengths
 from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, WeakSeparator
-from espnet2_ext.infer.folder import (
-    HERE,
-    VERSION,
-    ModelFiles,
-    Workers,
-    check_batch_size,
-    end_job,
-    equal_lengths,
-    folder_digest,
-    part_size,
-    read_table,
-    run_job,
-    up_to_date,
-)
 from espnet2_ext.util.once import digest, write_record
 
 # A quiet class must not be rounded to silence, which has no SI-SDR and would leave the means.
@@ -55,12 +29,12 @@ SHORT = 30.0  # seconds; longer recordings are handed out one by one
 def infer_class_folder(
     data_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
-    model: ModelFiles,
+    model: folder.ModelFiles,
     *,
     batch_size: int = 8,
     chunk: float = CHUNK,
     context: float = CONTEXT,
-    workers: Workers = HERE,
+    workers: folder.Workers = folder.HERE,
 ) -> None:
     """Separate every recording of a folder; outputs of the same model and data are kept.
 
@@ -76,25 +50,26 @@ def infer_class_folder(
     Raises:
         DataError: no table, a recording that cannot be read; keys are named.
     """
-    check_batch_size(batch_size)
+    folder.check_batch_size(batch_size)
     data_dir, output_dir = Path(data_dir), Path(output_dir)
-    table = read_table(data_dir / "wav.scp")
-    key = {"digest": digest(VERSION, model.digest(), folder_digest(data_dir), table, chunk, context)}
+    table = folder.read_table(data_dir / "wav.scp")
+    key = {"digest": digest(folder.VERSION, model.digest(), folder.folder_digest(data_dir), table, chunk, context)}
     about, parts_dir = output_dir / "about.json", output_dir / "parts"
-    if up_to_date(about, key, output_dir / "spk1.scp"):
+    if folder.up_to_date(about, key, output_dir / "spk1.scp"):
         return
-    remove_old(output_dir, r"about\.json|activity\.npz|spk\d+\.scp")
+    outputs.remove_old(output_dir, r"about\.json|activity\.npz|spk\d+\.scp")
     job = SeparateClasses(batch_size, chunk, context, str(output_dir))
     items = archives_of(table)
-    parts = run_job(job, model, items, parts_dir, part_size=1, stamp=key, workers=workers, desc="separation")
+    parts = folder.run_job(job, items, parts_dir, size=1, model=model, stamp=key, workers=workers)
     facts = {k: v for k, v in parts[0].facts.items() if k != "archives"}
     facts["clipped"] = sum(p.facts["clipped"] for p in parts)
     if "frame" in parts[0].arrays:
-        write_activity(output_dir / "activity.npz", activity_of(parts, [key for _, rows in items for key, _ in rows]))
-    join_estimates(output_dir, list(table), parts, len(facts["outputs"]))
+        keys = [key for _, rows in items for key, _ in rows]
+        outputs.write_activity(output_dir / "activity.npz", activity_of(parts, keys))
+    outputs.join_estimates(output_dir, list(table), parts, len(facts["outputs"]))
     write_record(about, key, {"keys": len(table), **facts})
-    remove_old(output_dir, ARCHIVES, keep=parts)
-    end_job(parts_dir)
+    outputs.remove_old(output_dir, outputs.ARCHIVES, keep=parts)
+    folder.end_job(parts_dir)
 
 
 def archives_of(table: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -105,22 +80,23 @@ def archives_of(table: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]
     items = list(table.items())
     first = _open(*items[0])
     limits = (8, 64) if first.frames <= SHORT * first.fs else (1, 4)
-    size = part_size(len(items), *limits)
+    size = folder.part_size(len(items), *limits)
     return [(f"{n // size:05d}", items[n : n + size]) for n in range(0, len(items), size)]
 
 
-def activity_of(parts: Sequence[Part], keys: Sequence[str]) -> Activity:
-    """Activity of all parts; `keys` in the order of their recordings."""
-    facts, clip = parts[0].facts, joined(parts, "clip")
+def activity_of(parts: Sequence[outputs.Part], keys: Sequence[str]) -> outputs.Activity:
+    """outputs.Activity of all parts; `keys` in the order of their recordings."""
+    facts, clip = parts[0].facts, outputs.joined(parts, "clip")
     sizes = {name: facts[name] for name in ("time_pool", "n_fft", "hop", "fs")}
     classes = np.array(facts["outputs"][: clip.shape[1]])
-    return Activity(keys=np.array(keys), clip=clip, classes=classes, **frames_of(parts), **sizes)
+    return outputs.Activity(keys=np.array(keys), clip=clip, classes=classes, **outputs.frames_of(parts), **sizes)
 
 
 @dataclass(frozen=True)
 class SeparateClasses:
     """Separate the recordings of one archive. The one item: number of the archive, (key, reference) of each."""
 
+    desc = "separation"
     batch_size: int
     chunk: float
     context: float
@@ -135,7 +111,7 @@ class SeparateClasses:
         tags: list = [None] * len(rows)
         with contextlib.ExitStack() as files:
             writers = [
-                files.enter_context(EstimateWriter(self.out_dir, f"spk{s}.{number}", separator.fs, BITS))
+                files.enter_context(outputs.EstimateWriter(self.out_dir, f"spk{s}.{number}", separator.fs, BITS))
                 for s in range(1, len(separator.outputs) + 1)
             ]
             waves = [_whole(source, separator, plan) for source in sources]
@@ -154,9 +130,9 @@ class SeparateClasses:
             "n_fft": separator.n_fft,
             "time_pool": separator.time_pool,
             "clipped": sum(w.clipped for w in writers),
-            "archives": archive_sizes(writers),
+            "archives": outputs.archive_sizes(writers),
         }
-        return facts, tag_arrays(tags) if separator.tags else {}
+        return facts, outputs.tag_arrays(tags) if separator.tags else {}
 
 
 def _whole(source: Source, separator: WeakSeparator, plan: Plan) -> np.ndarray:
@@ -178,7 +154,7 @@ def _open(key: str, ref: str) -> Source:
     return source
 
 
-def _batch(separator: WeakSeparator, waves: np.ndarray, writers: list, keys: list) -> list[Tags | None]:
+def _batch(separator: WeakSeparator, waves: np.ndarray, writers: list, keys: list) -> list[outputs.Tags | None]:
     """Separate whole recordings of one length `[B, T]`; a silent one gives silence."""
     estimates = separator.separate_batch(waves)
     estimates[~waves.any(1)] = 0
@@ -188,10 +164,10 @@ def _batch(separator: WeakSeparator, waves: np.ndarray, writers: list, keys: lis
     return separator.classify_batch(waves) if separator.tags else [None] * len(keys)
 
 
-def _stream(separator: WeakSeparator, source: Source, plan: Plan, writers: list, key: str) -> Tags | None:
+def _stream(separator: WeakSeparator, source: Source, plan: Plan, writers: list, key: str) -> outputs.Tags | None:
     """Separate one recording chunk by chunk, through files beside the archives."""
-    with tempfile.TemporaryDirectory(dir=writers[0].ark.parent, prefix=".tmp-") as folder:
-        files = [Path(folder) / f"{s}.flac" for s in range(len(writers))]
+    with tempfile.TemporaryDirectory(dir=writers[0].ark.parent, prefix=".tmp-") as tmp:
+        files = [Path(tmp) / f"{s}.flac" for s in range(len(writers))]
         try:
             done = separator.separate_to(source, files, plan=plan, subtype=f"PCM_{BITS}")
             tags = separator.classify(source, plan) if separator.tags else None

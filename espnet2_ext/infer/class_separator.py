@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from espnet2_ext.audio.streams import Source
+from espnet2_ext.audio.streams import Resampler, Source
 from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import OpenBundle, open_bundle
 from espnet2_ext.infer.chunks import Plan
-from espnet2_ext.infer.stream import Done, Resampler, separate_array, separate_file
+from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.weights import finite, model_of_bundle, model_of_exp, pick_device
 
 CHUNK, CONTEXT = 60.0, 5.0  # seconds
@@ -149,18 +149,12 @@ def windows(source: Source, fs: int, plan: Plan) -> Iterator[tuple[np.ndarray, i
         samples `[T']` with their context, how many of them lie before the core, and the length of
         the core (None: up to the end).
     """
-    down = Resampler(source.fs, fs, 1)
     held, start, at = np.zeros(0, np.float32), 0, 0  # `held` begins at sample `start`
-
-    def pieces() -> Iterator[np.ndarray]:
-        for x in source.blocks():
-            yield down.feed(x.mean(1, keepdims=True))[:, 0]
-        yield down.finish()[:, 0]
-
     waiting = [held]
     have = 0
-    for piece in pieces():
-        waiting.append(piece)
+    mono = (x.mean(1, keepdims=True) for x in source.blocks())
+    for piece in Resampler(source.fs, fs, 1).run(mono):
+        waiting.append(piece[:, 0])
         have += len(piece)
         while have > at + plan.core + plan.after:
             held = np.concatenate(waiting)

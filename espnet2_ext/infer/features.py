@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from espnet2_ext.errors import BundleError
-from espnet2_ext.infer.folder import equal_lengths
+from espnet2_ext.infer.chunks import equal_lengths
 from espnet2_ext.infer.query_separator import Separator
 
 

@@ -88,7 +88,12 @@ HERE = Workers()  # this process, on all cores
 
 
 class Job(Protocol):
-    """What is done with a part's sounds: a frozen dataclass of plain values, as it is sent to worker processes."""
+    """What is done with a part's sounds: a frozen dataclass of plain values, as it is sent to worker processes.
+
+    desc: name for the progress bar.
+    """
+
+    desc: str
 
     def answer(self, model, items: Sequence) -> tuple[dict, dict[str, np.ndarray]]:
         """Run `model` on `items`; returns facts (plain values) and arrays of the part, and may write archives."""
@@ -96,18 +101,18 @@ class Job(Protocol):
 
 def run_job(
     job: Job,
-    model: ModelFiles,
     items: Sequence,
     parts_dir: Path,
     *,
-    part_size: int,
-    stamp: Sequence | str,
+    size: int,
+    model: ModelFiles,
+    stamp: Sequence | dict,
     workers: Workers,
-    desc: str,
 ) -> list[Part]:
     """Do `job` for all `items`; the parts in their order. Parts of the same job, items and `stamp` are reused.
 
     Args:
+        size: items of a part.
         stamp: what the job and the items do not say of model and data, such as digests of files.
 
     Raises:
@@ -115,11 +120,11 @@ def run_job(
     """
     fn = functools.partial(_answer_part, job=job, model=model, stamp=stamp)
     return [
-        read_part(path) for path in map_parts(fn, items, parts_dir, part_size=part_size, desc=desc, **asdict(workers))
+        read_part(path) for path in map_parts(fn, items, parts_dir, part_size=size, desc=job.desc, **asdict(workers))
     ]
 
 
-def _answer_part(items: Sequence, path: Path, *, job: Job, model: ModelFiles, stamp: Sequence | str) -> None:
+def _answer_part(items: Sequence, path: Path, *, job: Job, model: ModelFiles, stamp: Sequence | dict) -> None:
     write_part(path, *job.answer(model.load(), items))
 
 
@@ -134,14 +139,6 @@ def end_job(parts_dir: Path) -> None:
 def part_size(n: int, least: int = 8, most: int = 64) -> int:
     """Items of a part: a 32nd of all `n`, within limits; a function of `n` alone, so that parts stay the same."""
     return min(max(-(-n // 32), least), most)
-
-
-def equal_lengths(waves: Sequence[np.ndarray], batch_size: int) -> list[list[int]]:
-    """Rows of `waves` in groups of one shape, at most `batch_size` each, so that nothing is padded."""
-    by_shape: dict[tuple, list[int]] = {}
-    for i, wave in enumerate(waves):
-        by_shape.setdefault(wave.shape, []).append(i)
-    return [rows[i : i + batch_size] for rows in by_shape.values() for i in range(0, len(rows), batch_size)]
 
 
 def check_batch_size(batch_size: int) -> None:

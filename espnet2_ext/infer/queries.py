@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.audio.streams import ArraySource, open_source
+from espnet2_ext.audio.streams import ArraySource, Resampler, open_source
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.stream import Resampler
 
 SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64".split())
 WINDOW = 10.0  # seconds of a query that the network sees at once
@@ -62,9 +61,8 @@ def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = N
         source = ArraySource(query.reshape(len(query), -1), fs, "the query array")
     else:
         source = open_source(query)
-    down = Resampler(source.fs, fs_model, 1)
-    parts = [down.feed(x.mean(1, keepdims=True)) for x in source.blocks()] + [down.finish()]
-    x = np.concatenate(parts)[:, 0]
+    mono = (x.mean(1, keepdims=True) for x in source.blocks())
+    x = np.concatenate([*Resampler(source.fs, fs_model, 1).run(mono)])[:, 0]
     if not np.isfinite(x).all():
         raise DataError(f"{source.name}: holds samples that are not numbers or infinite")
     cut = trim_silence(x, fs_model)

@@ -5,9 +5,11 @@ each pass (which input) in a folder of its own, in archives of FLAC. A user's ow
 `enroll_spk1.scp`, ESPnet's names, gives `spk1.scp` and sound files.
 """
 
+import functools
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,54 +17,30 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
-from espnet2_ext.data.outputs import (
-    ARCHIVES,
-    INPUTS,
-    PROTOCOLS,
-    archive_sizes,
-    join_estimates,
-    joined,
-    read_queries,
-    remove_old,
-    write_queries,
-    write_tags,
-)
+from espnet2_ext.data import outputs
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.folder import (
-    HERE,
-    VERSION,
-    ModelFiles,
-    Workers,
-    check_batch_size,
-    end_job,
-    equal_lengths,
-    folder_digest,
-    part_size,
-    read_table,
-    run_job,
-    up_to_date,
-)
-from espnet2_ext.infer.own_folder import infer_own_folder
+from espnet2_ext.infer import folder
+from espnet2_ext.infer.chunks import equal_lengths
 from espnet2_ext.util.once import digest, made, write_record
 
 
 def infer_folder(
     data_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
-    model: ModelFiles,
+    model: folder.ModelFiles,
     *,
-    protocols: Sequence[str] = PROTOCOLS,
-    passes: Sequence[str] = tuple(INPUTS),
+    protocols: Sequence[str] = outputs.PROTOCOLS,
+    passes: Sequence[str] = tuple(outputs.INPUTS),
     batch_size: int = 8,
     tags: bool = True,
-    workers: Workers = HERE,
+    workers: folder.Workers = folder.HERE,
 ) -> None:
     """Answer every key of a data folder; outputs of the same model and data are kept.
 
     Args:
         data_dir: a rendered folder, or one with `wav.scp` and `enroll_spk1.scp`.
-        protocols, passes: for a rendered folder: names of PROTOCOLS and INPUTS.
+        protocols, passes: for a rendered folder: names of `outputs.PROTOCOLS` and `outputs.INPUTS`.
         batch_size: clips of one length that go through the network together.
         tags: write tags, unless the model's own list of classes differs from the folder's.
 
@@ -76,20 +54,23 @@ def infer_folder(
     data_dir, output_dir = Path(data_dir), Path(output_dir)
     if not data_dir.is_dir():
         raise DataError(f"{data_dir}: no such folder")
-    if not any((data_dir / f"enroll_{p}.scp").exists() for p in PROTOCOLS):
-        infer_own_folder(data_dir, output_dir, model, workers)
+    if not any((data_dir / f"enroll_{p}.scp").exists() for p in outputs.PROTOCOLS):
+        _infer_own(data_dir, output_dir, model, workers)
         return
-    for what, names, known in (("protocol", protocols, PROTOCOLS), ("pass", passes, INPUTS)):
+    for what, names, known in (("protocol", protocols, outputs.PROTOCOLS), ("pass", passes, outputs.INPUTS)):
         for name in names:
             if name not in known:
                 raise DataError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-    check_batch_size(batch_size)
-    stamp = [VERSION, model.digest(), folder_digest(data_dir)]
-    inputs = {p: read_table(data_dir / INPUTS[p]) for p in passes}
+    folder.check_batch_size(batch_size)
+    stamp = [folder.VERSION, model.digest(), folder.folder_digest(data_dir)]
+    inputs = {p: folder.read_table(data_dir / outputs.INPUTS[p]) for p in passes}
     enrolls = _queries_of(data_dir, protocols)
-    embed = EmbedQueries(batch_size, _classes_of(data_dir) if tags else None, bool(model.bundle))
-    _embed_protocols(output_dir, enrolls, stamp, embed, model, workers)
-    _separate_passes(output_dir, enrolls, inputs, stamp, AnswerQueries(batch_size), model, workers)
+    run = functools.partial(folder.run_job, model=model, workers=workers, stamp=stamp)
+    table = data_dir / "labels.tsv"
+    classes = [label.mid for label in read_labels(table)] if table.exists() else []
+    embed = EmbedQueries(batch_size, classes if tags else None, bool(model.bundle))
+    _embed_protocols(output_dir, enrolls, stamp, functools.partial(run, embed), tags)
+    _separate_passes(output_dir, enrolls, inputs, stamp, functools.partial(run, AnswerQueries(batch_size)))
 
 
 def _queries_of(data_dir: Path, protocols: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -101,12 +82,6 @@ def _queries_of(data_dir: Path, protocols: Sequence[str]) -> dict[str, dict[str,
     if not tables:
         raise DataError(f"{data_dir}: holds no query for any of the protocols asked for")
     return tables
-
-
-def _classes_of(data_dir: Path) -> list[str]:
-    """Identifiers of the classes of a rendered folder; empty where it has no table of them."""
-    table = data_dir / "labels.tsv"
-    return [label.mid for label in read_labels(table)] if table.exists() else []
 
 
 # ---- queries -------------------------------------------------------------------------------------
@@ -121,6 +96,7 @@ class EmbedQueries:
     nor does a bundle that names none: of what would its tags be?
     """
 
+    desc = "queries"
     batch_size: int
     classes: list[str] | None
     from_bundle: bool
@@ -146,20 +122,22 @@ class EmbedQueries:
 
 def _read_query(key: str, ref: str, fs: int) -> np.ndarray:
     """Mono sound `[T]` at the model's rate."""
-    try:
-        x = read_mono(ref, fs)
-    except DataError as e:
-        raise DataError(f"key {key}: {e}") from e
+    x = _read(key, ref, functools.partial(read_mono, fs=fs))
     if not len(x):
         raise DataError(f"key {key}: {ref}: holds no sound (0 samples)")
     return x
 
 
-def _embed_protocols(
-    output_dir: Path, enrolls: dict[str, dict], stamp: list, job: EmbedQueries, model: ModelFiles, workers: Workers
-) -> None:
+def _read(key: str, ref: str, read: Callable):
+    try:
+        return read(ref)
+    except DataError as e:
+        raise DataError(f"key {key}: {e}") from e
+
+
+def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, run: Callable, tags: bool) -> None:
     """Make `PROTOCOL/queries.npz` and `self/tags.npz` where they are missing, in one run for all protocols."""
-    what = "queries" if job.classes is not None else "queries alone"
+    what = "queries" if tags else "queries alone"
     keys = {p: {"digest": digest(what, *stamp, table)} for p, table in enrolls.items()}
     marks = {p: output_dir / p / "queries.json" for p in enrolls}
     todo = [p for p in enrolls if not made(marks[p], keys[p], [marks[p].with_suffix(".npz")])]
@@ -169,19 +147,18 @@ def _embed_protocols(
     for protocol in todo:
         marks[protocol].unlink(missing_ok=True)
     parts_dir = output_dir / "queries.parts"
-    size = part_size(len(items))
-    parts = run_job(job, model, items, parts_dir, part_size=size, stamp=stamp, workers=workers, desc="queries")
-    arrays = {name: joined(parts, name) for name in parts[0].arrays}
+    parts = run(items, parts_dir, size=folder.part_size(len(items)))
+    arrays = {name: outputs.joined(parts, name) for name in parts[0].arrays}
     for protocol in todo:
         names, n = list(enrolls[protocol]), len(enrolls[protocol])
         own, arrays = ({k: v[s] for k, v in arrays.items()} for s in (slice(n), slice(n, None)))
-        write_queries(marks[protocol].with_suffix(".npz"), names, own["embedding"])
+        outputs.write_queries(marks[protocol].with_suffix(".npz"), names, own["embedding"])
         tags = output_dir / protocol / "tags.npz"
         tags.unlink(missing_ok=True)
         if protocol == "self" and "clipwise" in own:  # where the query is the target itself
-            write_tags(tags, names, own["clipwise"])
+            outputs.write_tags(tags, names, own["clipwise"])
         write_record(marks[protocol], keys[protocol])
-    end_job(parts_dir)
+    folder.end_job(parts_dir)
 
 
 # ---- passes --------------------------------------------------------------------------------------
@@ -195,68 +172,44 @@ class AnswerQueries:
     each clip.
     """
 
+    desc = "separation"
     batch_size: int
 
     def answer(self, separator, items: Sequence[tuple[str, str, str, list]]) -> tuple[dict, dict]:
         """See `folder.Job`."""
         [(out_dir, name, queries, clips)] = items
-        vectors = read_queries(Path(queries))[1][[row for *_, row in clips]]
+        vectors = outputs.read_queries(Path(queries))[1][[row for *_, row in clips]]
         mixes = [_read_mix(key, ref) for key, ref, _ in clips]
         fs = mixes[0][1]
         for (key, ref, _), (_, other) in zip(clips, mixes):
             if other != fs:
                 raise DataError(f"key {key}: {ref}: has {other} Hz, the clips before it {fs} Hz")
-        outs = self._separate(separator, [x for x, _ in mixes], fs, vectors)
+        outs = separator.separate_clips([x for x, _ in mixes], fs, vectors, self.batch_size)
         # A clean input comes back so nearly unchanged that 16 bits would round the difference away.
         bits = 24 if Path(out_dir).name == "clean" else 16
         with FlacArkWriter(out_dir, name, fs, bits) as archive:
             for (key, _, _), est in zip(clips, outs):
                 archive.write(key, est)
-        facts = {"keys": len(clips), "fs": fs, "clipped": archive.clipped, "archives": archive_sizes([archive])}
+        facts = {"keys": len(clips), "fs": fs, "clipped": archive.clipped, "archives": outputs.archive_sizes([archive])}
         return facts, {}
-
-    def _separate(self, separator, waves: list[np.ndarray], fs: int, vectors: np.ndarray) -> list[np.ndarray]:
-        """Estimates of `waves`, each with its row of `vectors`, in their order."""
-        longest = separator.plan().core
-        outs: list = [None] * len(waves)
-        for group in equal_lengths(waves, self.batch_size):
-            shape = waves[group[0]].shape
-            if fs == separator.fs and len(shape) == 1 and shape[0] <= longest:
-                est = separator.separate_batch(np.stack([waves[i] for i in group]), vectors[group])
-            else:  # another rate, several channels, or long: one by one, in chunks
-                est = [separator.separate(waves[i], fs, vectors[[i]])[0] for i in group]
-            for i, e in zip(group, est):
-                outs[i] = e
-        return outs
 
 
 def _read_mix(key: str, ref: str) -> tuple[np.ndarray, int]:
-    try:
-        x, fs = read_audio(ref)
-    except DataError as e:
-        raise DataError(f"key {key}: {e}") from e
+    x, fs = _read(key, ref, read_audio)
     if not len(x) or not np.isfinite(x).all():
         raise DataError(f"key {key}: {ref}: " + ("holds NaN or infinity" if len(x) else "holds no sound (0 samples)"))
     return (x[:, 0] if x.shape[1] == 1 else x), fs
 
 
-def _separate_passes(
-    output_dir: Path,
-    enrolls: dict[str, dict],
-    inputs: dict[str, dict],
-    stamp: list,
-    job: AnswerQueries,
-    model: ModelFiles,
-    workers: Workers,
-) -> None:
+def _separate_passes(output_dir: Path, enrolls: dict, inputs: dict[str, dict], stamp: list, run: Callable) -> None:
     """Make `PROTOCOL/PASS/spk1.scp` where it is missing, in one run for all."""
     items, todo = [], []
     for (protocol, enroll), (name, table) in product(enrolls.items(), inputs.items()):
         out = output_dir / protocol / name
         key = {"digest": digest("pass", *stamp, enroll, table)}
-        if up_to_date(out / "about.json", key, out / "spk1.scp"):
+        if folder.up_to_date(out / "about.json", key, out / "spk1.scp"):
             continue
-        remove_old(out, r"about\.json|spk1\.scp")
+        outputs.remove_old(out, r"about\.json|spk1\.scp")
         archives = _archives(out, table, enroll)
         todo.append((out, key, len(items), archives))
         queries = str(out.parent / "queries.npz")
@@ -264,15 +217,14 @@ def _separate_passes(
     if not items:
         return
     parts_dir = output_dir / "parts"
-    every = run_job(job, model, items, parts_dir, part_size=1, stamp=stamp, workers=workers, desc="separation")
+    every = run(items, parts_dir, size=1)
     for out, key, first, archives in todo:
         parts = every[first : first + len(archives)]
-        join_estimates(out, [key for rows in archives for key, *_ in rows], parts)
+        outputs.join_estimates(out, [key for rows in archives for key, *_ in rows], parts)
         total = {name: sum(p.facts[name] for p in parts) for name in ("keys", "clipped")}
         write_record(out / "about.json", key, {"fs": parts[0].facts["fs"], **total})
-    for out, _, first, archives in todo:
-        remove_old(out, ARCHIVES, keep=every[first : first + len(archives)])
-    end_job(parts_dir)
+        outputs.remove_old(out, outputs.ARCHIVES, keep=parts)
+    folder.end_job(parts_dir)
 
 
 def _archives(out: Path, table: dict[str, str], enroll: dict[str, str]) -> list[list[tuple]]:
@@ -283,5 +235,66 @@ def _archives(out: Path, table: dict[str, str], enroll: dict[str, str]) -> list[
         raise DataError(f"{out}: no key of the inputs has a query")
     if len(rows) < len(table):
         logging.warning("%s: %d of %d keys have no query and are left out", out, len(table) - len(rows), len(table))
-    size = part_size(len(rows))
+    size = folder.part_size(len(rows))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+# ---- a user's own folder ------------------------------------------------------------------------
+
+
+def _infer_own(data_dir: Path, output_dir: Path, model: folder.ModelFiles, workers: folder.Workers) -> None:
+    """`wav.scp` and `enroll_spk1.scp` to `spk1.scp` and `wavs/KEY.wav`, in the format of the inputs."""
+    model_digest, items = model.digest(), _own_items(data_dir)
+    key = {"digest": digest(folder.VERSION, model_digest, items)}
+    about, scp, parts_dir = output_dir / "about.json", output_dir / "spk1.scp", output_dir / "parts"
+    if folder.up_to_date(about, key, scp):
+        return
+    outputs.remove_old(output_dir, r"about\.json|spk1\.scp")
+    job = SeparateOwn(str(output_dir / "wavs"))
+    parts = folder.run_job(job, items, parts_dir, size=8, model=model, stamp=key, workers=workers)
+    outputs.write_scp(scp, {key: output_dir / "wavs" / name for key, _, _, name in items})
+    write_record(about, key, {"keys": len(items), "clipped": sum(p.facts["clipped"] for p in parts)})
+    folder.end_job(parts_dir)
+
+
+def _own_items(data_dir: Path) -> list[tuple[str, str, str, str]]:
+    """(key, mixture, query, file name) of a user's folder.
+
+    Raises:
+        DataError: a missing table, a key without a query, two keys that need one file name.
+    """
+    files = [data_dir / name for name in ("wav.scp", "enroll_spk1.scp")]
+    for file in files:
+        if not file.is_file():
+            raise DataError(
+                f"{file}: no such file; a data folder needs wav.scp and enroll_spk1.scp (or the enroll_self.scp, "
+                "enroll_other.scp of a rendered test set)"
+            )
+    mixes, queries = map(folder.read_table, files)
+    if lacking := [key for key in mixes if key not in queries]:
+        raise DataError(f"{files[1]}: has no query for {len(lacking)} keys of wav.scp, the first is {lacking[0]}")
+    items = [(key, mix, queries[key], re.sub(r"[^\w.+-]", "_", key) + ".wav") for key, mix in mixes.items()]
+    if len({item[3] for item in items}) < len(items):
+        raise DataError(f"{files[0]}: two keys differ only in characters that a file name cannot hold")
+    return items
+
+
+@dataclass(frozen=True)
+class SeparateOwn:
+    """Separate (key, mixture, query, file name) into files; any rate, length and number of channels."""
+
+    desc = "separation"
+    out_dir: str
+
+    def answer(self, separator, items: Sequence[tuple[str, str, str, str]]) -> tuple[dict, dict]:
+        """See `folder.Job`."""
+        vectors, clipped = {}, 0
+        for key, mix, query, name in items:
+            try:
+                if query not in vectors:
+                    vectors[query] = separator.embed_one(query)
+                done = separator.separate_to(mix, [Path(self.out_dir) / name], vectors[query][None])
+            except DataError as e:
+                raise DataError(f"key {key}: {e}") from e
+            clipped += done.clipped
+        return {"clipped": clipped}, {}

@@ -14,7 +14,7 @@ from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, open_bundle
-from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer.chunks import Plan, equal_lengths
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.weights import check_classes, finite, labels_beside, model_of_bundle, model_of_exp, pick_device
 
@@ -170,6 +170,22 @@ class Separator:
             est = self.model.separate(wave, query=query[:, None])
             out[rows] = finite(est[:, 0].float().cpu().numpy(), self.info["path"])
         return out
+
+    def separate_clips(
+        self, waves: Sequence[np.ndarray], fs: int, queries: np.ndarray, batch_size: int
+    ) -> list[np.ndarray]:
+        """Estimates of clips `[T]` or `[T, C]` at `fs` Hz, each with its row of `queries` `[N, E]`."""
+        longest = self.plan().core
+        outs: list = [None] * len(waves)
+        for group in equal_lengths(waves, batch_size):
+            shape = waves[group[0]].shape
+            if fs == self.fs and len(shape) == 1 and shape[0] <= longest:
+                est = self.separate_batch(np.stack([waves[i] for i in group]), queries[group])
+            else:  # another rate, several channels, or long: one by one, in chunks
+                est = [self.separate(waves[i], fs, queries[[i]])[0] for i in group]
+            for i, e in zip(group, est):
+                outs[i] = e
+        return outs
 
     def network(self, queries: np.ndarray):
         """`separate`'s inner call for `queries` `[Q, E]`: `([T, C], level) -> [Q, T, C]`."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soxr
 
 from espnet2_ext.audio.streams import (
     ArraySink,
     ArraySource,
     FileSink,
+    Measured,
+    Resampler,
     Sink,
     Source,
     check_space,
@@ -31,22 +32,6 @@ from espnet2_ext.util.files import atomic_path
 
 Network = Callable[[np.ndarray, float], np.ndarray]  # [T, C] and a level to [Q, T, C]
 FEW_CHUNKS = 3  # no progress bar up to here
-
-
-class Resampler:
-    """`soxr` HQ over a stream `[T, C]`; equal to resampling the whole at once, delay removed."""
-
-    def __init__(self, fs_in: int, fs_out: int, channels: int):
-        self.soxr = None if fs_in == fs_out else soxr.ResampleStream(fs_in, fs_out, channels)
-        self.channels = channels
-
-    def feed(self, x: np.ndarray) -> np.ndarray:
-        return x if self.soxr is None else self.soxr.resample_chunk(np.ascontiguousarray(x))
-
-    def finish(self) -> np.ndarray:
-        """The last samples."""
-        rest = np.zeros((0, self.channels), np.float32)
-        return rest if self.soxr is None else self.soxr.resample_chunk(rest, last=True)
 
 
 class Done(NamedTuple):
@@ -72,32 +57,16 @@ def estimate_blocks(
     chunker = Chunker(lambda x: network(x, level), plan)
     down = Resampler(source.fs, fs, channels)
     up = Resampler(fs, source.fs, num_queries * channels)
+    found = chunker.run(down.run(source.blocks()))  # [Q, T', C] at the model's rate
+    flat = (est.transpose(1, 0, 2).reshape(est.shape[1], num_queries * channels) for est in found)
     left = source.frames
-
-    def back(est: np.ndarray | None) -> np.ndarray:  # [Q, T, C] at fs to the source's rate
-        flat = (
-            up.finish()
-            if est is None
-            else up.feed(est.transpose(1, 0, 2).reshape(est.shape[1], num_queries * channels))
-        )
-        return flat.reshape(-1, num_queries, channels).transpose(1, 0, 2)
-
-    def chunks() -> Iterator[np.ndarray]:
-        for x in source.blocks():
-            yield from chunker.feed(down.feed(x))
-        yield from chunker.feed(down.finish())
-        yield from chunker.finish()
-
-    for est in chunks():
-        est = back(est)[:, :left]
+    for x in up.run(flat):
+        est = x.reshape(-1, num_queries, channels).transpose(1, 0, 2)[:, :left]
         left -= est.shape[1]
         if est.shape[1]:
             yield est, chunker.calls
-    est = back(None)[:, :left]
-    if short := left - est.shape[1]:  # two rates may round to a sample or two less
-        est = np.pad(est, ((0, 0), (0, short), (0, 0)))
-    if est.shape[1]:
-        yield est, chunker.calls
+    if left:  # two rates may round to a sample or two less
+        yield np.zeros((num_queries, left, channels), np.float32), chunker.calls
 
 
 class _Taker:
@@ -128,29 +97,28 @@ def _progress(source: Source, long: bool):
 
 
 def separate_stream(
-    network: Network, source: Source, num_queries: int, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
+    network: Network, source: Source, level: Measured, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
 ) -> Done:
-    """Separate `source`; sink q takes the estimate of query q, `rest` what is left of the mixture.
+    """Separate `source`, whose level was measured; sink q takes the estimate of query q, `rest` the residual.
 
     The residual is the mixture minus the sum of the estimates as they were written (rounded to
     the output's sample type), sample for sample.
 
     Raises:
-        DataError: NaN in the source, damage, no memory. OSError: writing failed.
+        DataError: damage, no memory. OSError: writing failed.
     """
-    level = measure(source)
     if level.rms == 0:
         logging.warning(
             "%s: %s; every estimate is silence",
             source.name,
-            "is silent" if level.peak == 0 else "its channels cancel each other in their mean, which the network hears",
+            "is silent" if level.peak == 0 else "its channels cancel each other in their mean, the network's input",
         )
     mix = _Taker(source.blocks("float64"))
     at_model = source.frames * fs / source.fs
     chunks = 0
     with _progress(source, at_model > FEW_CHUNKS * plan.core) as bar:
         for est, chunks in estimate_blocks(  # noqa: B007, the last count is reported at the end
-            network, source, level.rms, fs, plan, num_queries
+            network, source, level.rms, fs, plan, len(sinks)
         ):
             kept = [s.write(e.astype(np.float64)) for s, e in zip(sinks, est, strict=True)]
             if rest is not None:
@@ -172,7 +140,7 @@ def separate_array(network: Network, mix: np.ndarray, fs: int, num: int, model_f
         raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
     source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
     out = np.empty((num, *source.x.shape), np.float32)
-    separate_stream(network, source, num, [ArraySink(o) for o in out], None, model_fs, plan)
+    separate_stream(network, source, measure(source), [ArraySink(o) for o in out], None, model_fs, plan)
     return out.reshape(num, *mix.shape)
 
 
@@ -204,6 +172,7 @@ def separate_file(
     kinds = [output_type(p, source, subtype) for p in paths]
     for path, kind in zip(paths, kinds):
         check_space(path, source, kind.subtype, len(paths))
+    level = measure(source)
     with contextlib.ExitStack() as files:
         sinks = []
         for path, kind in zip(paths, kinds):
@@ -211,7 +180,7 @@ def separate_file(
             sinks.append(FileSink(part, str(path), source.fs, source.channels, kind))
             files.callback(sinks[-1].abandon)
         n = len(outs)
-        done = separate_stream(network, source, n, sinks[:n], sinks[n] if rest is not None else None, fs, plan)
+        done = separate_stream(network, source, level, sinks[:n], sinks[n] if rest is not None else None, fs, plan)
         for sink in sinks:  # all whole before the first gets its name
             sink.close()
     return done

@@ -14,32 +14,13 @@ import numpy as np
 import torch
 
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
+from espnet2_ext.data import outputs
 from espnet2_ext.data.bank.anchors import AnchorTable, best_starts, write_anchors
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
-from espnet2_ext.data.outputs import (
-    Activity,
-    Tags,
-    frames_of,
-    joined,
-    remove_old,
-    tag_arrays,
-    write_activity,
-    write_tags,
-)
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer import folder
 from espnet2_ext.infer.bundle import open_bundle, read_config
-from espnet2_ext.infer.folder import (
-    HERE,
-    VERSION,
-    ModelFiles,
-    Workers,
-    check_batch_size,
-    end_job,
-    part_size,
-    run_job,
-    up_to_date,
-)
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
 from espnet2_ext.util.once import digest, write_record
 
@@ -118,15 +99,15 @@ class TaggerInference:
             raise DataError(f"{bank.path}: its classes are not those that the tagger was trained on")
 
     @torch.inference_mode()
-    def tag(self, waves: np.ndarray) -> list[Tags]:
+    def tag(self, waves: np.ndarray) -> list[outputs.Tags]:
         """Tags of each of `waves` `[B, T]` float32, all of one length."""
         out = self.net(torch.from_numpy(waves).to(self.device))
         clip = out.clipwise.float().sigmoid().cpu().numpy()
         if out.framewise is None:
-            return [Tags(c) for c in clip]
+            return [outputs.Tags(c) for c in clip]
         edges = self.net.edges(waves.shape[1]).cpu().numpy()
         frame = out.framewise.float().sigmoid().cpu().numpy()[:, : len(edges) - 1]
-        return [Tags(c, f, edges) for c, f in zip(clip, frame)]
+        return [outputs.Tags(c, f, edges) for c, f in zip(clip, frame)]
 
 
 # ---- clips ---------------------------------------------------------------------------------------
@@ -134,7 +115,7 @@ class TaggerInference:
 
 def tag_clips(
     tagger: TaggerInference, bank: ClipBank, rows: Sequence[int], batch_size: int
-) -> Iterator[tuple[int, Tags]]:
+) -> Iterator[tuple[int, outputs.Tags]]:
     """(position in `rows`, tags of that clip alone) in some order; clips of one length go through together.
 
     Raises:
@@ -157,11 +138,11 @@ def tag_clips(
 def tag_bank(
     bank_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
-    model: ModelFiles,
+    model: folder.ModelFiles,
     *,
     frames: bool = False,
     batch_size: int = 16,
-    workers: Workers = HERE,
+    workers: folder.Workers = folder.HERE,
 ) -> None:
     """Tag every clip of a bank; outputs of the same model and clips are kept.
 
@@ -175,34 +156,33 @@ def tag_bank(
     Raises:
         DataError: files of the model that are missing or do not fit the bank; frames asked of a network that has none.
     """
-    check_batch_size(batch_size)
+    folder.check_batch_size(batch_size)
     bank, out = ClipBank(bank_dir), Path(output_dir)
     if not len(bank):
         raise DataError(f"{bank.path}: holds no clips, there is nothing to tag")
-    key = {"digest": digest(VERSION, model.digest(), bank_key(bank), frames)}
+    key = {"digest": digest(folder.VERSION, model.digest(), bank_key(bank), frames)}
     files = [out / "tags.npz"] + [out / "activity.npz"] * frames
-    if up_to_date(out / "about.json", key, *files):
+    if folder.up_to_date(out / "about.json", key, *files):
         return
-    remove_old(out, r"about\.json|activity\.npz")
+    outputs.remove_old(out, r"about\.json|activity\.npz")
     job = TagClips(str(bank_dir), frames, batch_size, str(model.bundle or model.model_file))
-    size = part_size(len(bank), most=MOST)
-    parts = run_job(
-        job, model, range(len(bank)), out / "parts", part_size=size, stamp=key, workers=workers, desc="tagging"
-    )
+    size = folder.part_size(len(bank), most=MOST)
+    parts = folder.run_job(job, range(len(bank)), out / "parts", size=size, model=model, stamp=key, workers=workers)
     keys = [bank.id(i) for i in range(len(bank))]
-    write_tags(files[0], keys, joined(parts, "clip"))
+    outputs.write_tags(files[0], keys, outputs.joined(parts, "clip"))
     if frames:
-        edges = joined(parts, "edges")
-        write_activity(files[1], Activity(np.array(keys), **frames_of(parts), fs=int(bank.fs), edges=edges))
+        times = {"fs": int(bank.fs), "edges": outputs.joined(parts, "edges")}
+        outputs.write_activity(files[1], outputs.Activity(np.array(keys), **outputs.frames_of(parts), **times))
     about = {"keys": len(bank), "bank": str(bank_dir), "model": model.digest(), **bank_key(bank)}
     write_record(out / "about.json", key, about)
-    end_job(out / "parts")
+    folder.end_job(out / "parts")
 
 
 @dataclass(frozen=True)
 class TagClips:
     """Tag rows of a bank. model: what messages call the tagger."""
 
+    desc = "tagging"
     bank_dir: str
     frames: bool
     batch_size: int
@@ -214,10 +194,10 @@ class TagClips:
         tagger.check(bank)
         tags: list = [None] * len(items)
         for at, one in tag_clips(tagger, bank, items, self.batch_size):
-            tags[at] = one if self.frames else Tags(one.clip)
+            tags[at] = one if self.frames else outputs.Tags(one.clip)
         if self.frames and tags[0].frame is None:
             raise DataError(f"{self.model}: this network's tags have no frames")
-        return {}, tag_arrays(tags)
+        return {}, outputs.tag_arrays(tags)
 
 
 # ---- anchors -------------------------------------------------------------------------------------
@@ -226,11 +206,11 @@ class TagClips:
 def find_anchors(
     bank_dir: str | os.PathLike,
     path: str | os.PathLike,
-    model: ModelFiles,
+    model: folder.ModelFiles,
     *,
     segment: float,
     batch_size: int = 16,
-    workers: Workers = HERE,
+    workers: folder.Workers = folder.HERE,
 ) -> None:
     """Write the table of a bank's anchors; one of the same model, clips and length is kept.
 
@@ -248,18 +228,16 @@ def find_anchors(
         raise DataError(
             f"segment must be longer than one sample and batch_size 1 or more; got {segment} s and {batch_size}"
         )
-    made_by = digest(VERSION, model.digest())
+    made_by = digest(folder.VERSION, model.digest())
     if _is_there(path, bank, num, made_by):
         logging.info("%s: up to date, skipped", path)
         return
     parts_dir = path.with_name(f"{path.name}.parts")
     job, stamp = FindAnchors(str(bank_dir), num, batch_size), [made_by, bank_key(bank)]
-    size = part_size(len(bank), most=MOST)
-    parts = run_job(
-        job, model, range(len(bank)), parts_dir, part_size=size, stamp=stamp, workers=workers, desc="anchors"
-    )
-    write_anchors(path, bank, joined(parts, "starts"), num, made_by)
-    end_job(parts_dir)
+    size = folder.part_size(len(bank), most=MOST)
+    parts = folder.run_job(job, range(len(bank)), parts_dir, size=size, model=model, stamp=stamp, workers=workers)
+    write_anchors(path, bank, outputs.joined(parts, "starts"), num, made_by)
+    folder.end_job(parts_dir)
 
 
 def _is_there(path: Path, bank: ClipBank, num: int, model: str) -> bool:
@@ -277,6 +255,7 @@ def _is_there(path: Path, bank: ClipBank, num: int, model: str) -> bool:
 class FindAnchors:
     """Starts `[sum of labels]` of the segments of `num` samples, one for each label of each row of a bank."""
 
+    desc = "anchors"
     bank_dir: str
     num: int
     batch_size: int

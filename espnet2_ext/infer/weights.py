@@ -6,7 +6,6 @@ after the model's first, random ones were released.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from espnet2_ext.build import build_model
 from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError, PluginError
-from espnet2_ext.infer.bundle import OpenBundle, parse_labels, read_bytes, read_config
+from espnet2_ext.infer.bundle import KINDS, OpenBundle, load_state, parse_labels, read_bytes, read_config
 
 SHOWN = 3  # keys of a kind that a message lists
 PREFIX = "model."  # of the model's weights in a Lightning checkpoint
@@ -39,7 +38,8 @@ def pick_device(name: str) -> torch.device:
 
 def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
     """The model of a bundle with its weights. Raises a BundleError where they do not fit or it is for another task."""
-    bundle.require(task)
+    if bundle.info["task"] != task:
+        raise BundleError(f"{bundle.path}: {KINDS[bundle.info['task']]}")
     try:
         return filled_model(bundle.config, bundle.state, task, bundle.path)
     except PluginError as e:
@@ -114,28 +114,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return _of_lightning(path)
     with open(path, "rb") as f:
         return load_state(f, str(path))
-
-
-def load_state(file: BinaryIO, where: str) -> dict[str, Tensor]:
-    """Weights by name, loaded with `weights_only`, on the CPU.
-
-    Raises:
-        BundleError: not a file of weights, truncated, ESPnet's or Lightning's training checkpoint.
-    """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as e:
-        raise BundleError(f"{where}: is not a whole file of weights ({reason(e)})") from e
-    if isinstance(state, dict) and "optimizers" in state:
-        raise BundleError(
-            f"{where}: is ESPnet's training checkpoint (weights with the optimiser's state, for "
-            "resuming); give the weights alone, for example valid.loss.ave.pth or 10epoch.pth"
-        )
-    if isinstance(state, dict) and "optimizer_states" in state:
-        raise BundleError(f"{where}: is a Lightning training checkpoint, not weights alone")
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BundleError(f"{where}: holds something else than named tensors")
-    return state
 
 
 def _of_lightning(path: str | Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
 
@@ -59,6 +60,61 @@ def facts(exp_dir: str | Path) -> dict[str, str]:
     if model.is_file():
         found |= json.loads(model.read_text(encoding="utf-8"))["facts"]
     return found
+
+
+PROTOCOL = (
+    "mixture-SDR over both targets of each mixture, as S(c1 + c2, ej) against cj is defined; that "
+    "of the first targets alone, each clip once, stands beside it"
+)
+
+
+def describe_model(
+    exp_dir: str | Path, scored: str, config: dict, classes: Sequence[Label], info: dict, labels: Sequence[Label]
+) -> dict:
+    """Write into a folder of scores which model they are of: `config.yaml` and `model.json`, which `facts` reads.
+
+    Args:
+        scored: file of the model.
+        config, classes, info: its configuration, classes (empty where it does not list them) and bundle.yaml.
+        labels: classes of the test set.
+
+    Returns:
+        What `model.json` holds: `zero_shot` (True, False, or None where the model does not list its classes), the
+        model's `name`, `trained_on`, and all of it in words, `facts`.
+    """
+    import yaml
+
+    zero_shot, words = judge(classes, labels)
+    found = {"scored model": scored}
+    if "parameters" in info:
+        found["parameters"] = f"{info['parameters'] / 1e6:.2f} M"
+    if trained_on := info.get("trained_on"):
+        found["trained on"] = ", ".join(f"{k} {v}" for k, v in dict(trained_on).items())
+    found |= {"zero-shot": words, "scores": PROTOCOL}
+    if [v.mid for v in classes] != [v.mid for v in labels]:
+        found["mAP"] = "none: the model's tags are not the test set's classes"
+    about = {"zero_shot": zero_shot, "name": info.get("name"), "trained_on": trained_on, "facts": found}
+    write_text(Path(exp_dir) / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_text(Path(exp_dir) / "model.json", json.dumps(about, indent=1) + "\n")
+    return about
+
+
+def judge(classes: Sequence[Label], labels: Sequence[Label]) -> tuple[bool | None, str]:
+    """Whether a model of `classes` meets a test set of `labels` unprepared, and that in words.
+
+    A model whose classes hold all of the test set's was trained on that corpus, or one like it.
+    Classes are told apart by their ids; other corpora's of the same name are counted besides.
+    """
+    if not classes:
+        return None, "not known, as the model does not list its classes; nothing was trained here"
+    ids, names = {v.mid for v in classes}, {v.name.casefold() for v in classes}
+    shared = sum(v.mid in ids for v in labels)
+    told = f"{shared} of the test set's {len(labels)} classes are among the model's {len(classes)}"
+    if alike := [v.name for v in labels if v.mid not in ids and v.name.casefold() in names]:
+        told += f", {len(alike)} more by name ({', '.join(alike)})"
+    if shared == len(labels):
+        return False, f"no, {told}: it was trained on this corpus or on one of the same classes"
+    return True, f"yes, {told}, and nothing was trained here"
 
 
 def training_curves(exp_dir: str | Path) -> dict[str, dict[str, dict[int, float]]]:

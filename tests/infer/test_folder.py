@@ -10,9 +10,9 @@ from standin import StandIn, noise
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
 from espnet2_ext.bin.qsep_inference import main
+from espnet2_ext.data.outputs import INPUTS
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder as work
-from espnet2_ext.infer import query_folder as folder
 
 KEYS = [f"p{i}-{j}" for i in range(5) for j in (1, 2)]
 
@@ -78,7 +78,7 @@ def test_every_protocol_and_pass(rendered, infer, exp):
     separator = work.ModelFiles(bundle=str(exp.parents[1] / "toy.zip"), device="cpu").load()
     for protocol, keys in (("self", KEYS), ("other", KEYS[:-1])):
         enroll = read_scp(rendered / f"enroll_{protocol}.scp")
-        for name, table in folder.INPUTS.items():
+        for name, table in INPUTS.items():
             inputs = read_scp(rendered / table)
             outputs = read_scp(out / protocol / name / "spk1.scp")
             assert list(outputs) == keys
@@ -120,7 +120,7 @@ def test_other_data_or_model_starts_anew(rendered, infer, toy_bundle, exp):
 
 def test_goes_on_where_it_was_stopped(rendered, infer, monkeypatch):
     """The model fails on the last clips: what is done stays and is not made again."""
-    real = folder.FlacArkWriter.write
+    real = FlacArkWriter.write
 
     def broken(self, key, x):
         if key == KEYS[-1]:
@@ -128,10 +128,10 @@ def test_goes_on_where_it_was_stopped(rendered, infer, monkeypatch):
         real(self, key, x)
 
     options = ("--protocols", "self", "--passes", "mixture")
-    monkeypatch.setattr(folder.FlacArkWriter, "write", broken)
+    monkeypatch.setattr(FlacArkWriter, "write", broken)
     with pytest.raises(KeyboardInterrupt):
         infer(rendered, "inf", *options)
-    monkeypatch.setattr(folder.FlacArkWriter, "write", real)
+    monkeypatch.setattr(FlacArkWriter, "write", real)
     out = rendered.parents[1] / "inf" / "self" / "mixture"
     assert not (out / "spk1.scp").exists() and not (out / "spk1.00001.ark").exists()
     first = (out / "spk1.00000.ark").stat().st_mtime_ns

@@ -12,9 +12,10 @@ from weak_standin import CLASSES, WeakStandIn, build_weak_standin
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
 from espnet2_ext.bin.weak_inference import main
+from espnet2_ext.data import outputs
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer import class_folder, weights
 from espnet2_ext.infer import folder as work
+from espnet2_ext.infer import weights
 
 KEYS = [f"m{i:02d}" for i in range(11)]
 
@@ -104,17 +105,17 @@ def test_second_run_does_nothing_and_another_model_starts_anew(data, infer, tmp_
 
 
 def test_goes_on_where_it_was_stopped(data, infer, monkeypatch):
-    real = class_folder.EstimateWriter.write
+    real = outputs.EstimateWriter.write
 
     def broken(self, key, x):
         if key == KEYS[-1]:
             raise KeyboardInterrupt
         real(self, key, x)
 
-    monkeypatch.setattr(class_folder.EstimateWriter, "write", broken)
+    monkeypatch.setattr(outputs.EstimateWriter, "write", broken)
     with pytest.raises(KeyboardInterrupt):
         infer(data)
-    monkeypatch.setattr(class_folder.EstimateWriter, "write", real)
+    monkeypatch.setattr(outputs.EstimateWriter, "write", real)
     out = data.parents[1] / "inf"
     assert not (out / "spk1.scp").exists() and not (out / "spk1.00001.ark").exists()
     first = (out / "spk1.00000.ark").stat().st_mtime_ns
@@ -181,14 +182,14 @@ def test_refusals(data, infer, tmp_path):
 
 
 def test_an_archive_that_was_taken_away_is_made_anew(data, infer, monkeypatch):
-    real = class_folder.write_activity
+    real = outputs.write_activity
 
     def loses_one(path, activity):
         (path.parent / "spk2.00001.ark").unlink()
         return real(path, activity)
 
-    monkeypatch.setattr(class_folder, "write_activity", loses_one)
+    monkeypatch.setattr(outputs, "write_activity", loses_one)
     with pytest.raises(DataError, match="spk2.00001.ark: is missing or was changed"):
         infer(data)
-    monkeypatch.setattr(class_folder, "write_activity", real)
+    monkeypatch.setattr(outputs, "write_activity", real)
     assert list(read_scp(infer(data) / "spk2.scp")) == KEYS

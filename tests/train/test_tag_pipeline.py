@@ -18,7 +18,7 @@ from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer import tagger
+from espnet2_ext.infer import folder
 from espnet2_ext.infer.tagger import TaggerInference
 
 
@@ -157,7 +157,7 @@ def test_means_go_over_the_folds(tmp_path, capsys):
 
 
 def test_tagging_goes_on_where_it_was_stopped(banks, known, tmp_path, monkeypatch):
-    monkeypatch.setattr(tagger, "part_size", lambda clips, most: 3)
+    monkeypatch.setattr(folder, "part_size", lambda clips, most: 3)
     heard, hear = [], TaggerInference.tag
 
     def stopping(self, waves):
