@@ -22,7 +22,7 @@ from espnet2_ext import __version__
 from espnet2_ext.data.tables import Label, read_labels, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import FORMAT, parse_labels, read_bytes, read_config
-from espnet2_ext.infer.weights import check_classes, filled_model, model_of_exp
+from espnet2_ext.infer.weights import built_model, check_classes, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
 from espnet2_ext.util.files import atomic_path
 from espnet2_ext.util.once import digest, file_digest
@@ -110,7 +110,8 @@ def bundle_weights(
         BundleError: a configuration of other sizes than the weights.
         DataError: labels of another number than the query network has.
     """
-    model = filled_model(config, lambda: weights, "qsep", checkpoint)
+    model = built_model(config, "qsep", checkpoint)
+    fill(model, lambda: weights, checkpoint)
     classes = read_labels(labels) if labels else []
     if not check_classes(model, classes, str(labels)) and classes:
         raise DataError(f"{labels}: its {len(classes)} classes are not as many as the model tags")

@@ -41,10 +41,12 @@ def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
     if bundle.info["task"] != task:
         raise BundleError(f"{bundle.path}: {KINDS[bundle.info['task']]}")
     try:
-        return filled_model(bundle.config, bundle.state, task, bundle.path)
+        model = built_model(bundle.config, task, bundle.path)
     except PluginError as e:
         needs = ", ".join(bundle.info.get("plugins", []))
         raise PluginError(f"{e} (the bundle needs {needs})" if needs else str(e)) from e
+    fill(model, bundle.state, bundle.path)
+    return model
 
 
 def model_of_exp(train_config: str | Path, model_file: str | Path, task: str) -> nn.Module:
@@ -56,8 +58,9 @@ def model_of_exp(train_config: str | Path, model_file: str | Path, task: str) ->
     Raises:
         BundleError: a missing or broken file; a configuration that does not build; weights of another model.
     """
-    config = read_config(train_config)
-    return filled_model(config, lambda: read_weights(model_file), task, str(model_file), trusted=True)
+    model = built_model(read_config(train_config), task, str(train_config), trusted=True)
+    fill(model, lambda: read_weights(model_file), str(model_file))
+    return model
 
 
 def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> list[Label]:
@@ -67,18 +70,15 @@ def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> l
     return [] if labels is None else parse_labels(read_bytes(labels), str(labels))
 
 
-def filled_model(
-    config: dict, load: Callable[[], dict[str, Tensor]], task: str, where: str, trusted: bool = False
-) -> nn.Module:
-    """Build the model that `config` describes and `fill` it with what `load` returns; `trusted`: see `build_model`."""
+def built_model(config: dict, task: str, where: str, trusted: bool = False) -> nn.Module:
+    """The model that `config` describes; see `build_model`, whose errors become a BundleError that names `where`."""
     try:
-        model = build_model(config, task, trusted)
+        return build_model(config, task, trusted)
     except PluginError as e:
         raise PluginError(f"{where}: {e}") from e
     except (AttributeError, TypeError, ValueError, KeyError) as e:
-        raise BundleError(f"{where}: its configuration does not build a {task} model: {e}") from e
-    fill(model, load, where)
-    return model
+        name = "tagger" if task == "tag" else f"{task} model"
+        raise BundleError(f"{where}: does not build a {name}: {e}") from e
 
 
 def check_classes(model: nn.Module, labels: list[Label], where: str) -> bool:
