@@ -20,6 +20,7 @@ from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.util.config import read_config
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_arrays_and_options_beside_the_weights_are_passed_over(public, tmp_path,
 
 def st_sed_sep_yaml(folder):
     """The YAML of the paper's size, made as small as the tiny checkpoint."""
-    conf = yaml.safe_load((CONF / "train_qsep_st_sed_sep_2048.yaml").read_text())
+    conf = read_config(CONF / "train_qsep_st_sed_sep_2048.yaml")
     conf["encoder_conf"] |= {"n_fft": 256, "hop_length": 64}
     conf["decoder_conf"] = conf["encoder_conf"]
     conf["extractor_conf"]["widths"] = [2] * 6
@@ -298,7 +299,7 @@ def test_another_file_is_refused(public, tmp_path, content):
 
 def test_the_command_ends_with_a_plain_message(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "espnet2_ext.bin.convert", "--network", "cnn14", "missing.pth", "-o", "ours.pth"],
+        [sys.executable, "-m", "espnet2_ext", "convert", "--network", "cnn14", "missing.pth", "-o", "ours.pth"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

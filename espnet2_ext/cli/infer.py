@@ -284,9 +284,9 @@ def _check_conversion(p: argparse.ArgumentParser, args: argparse.Namespace, fron
 
 def _bundle(args: argparse.Namespace, weights: dict, origin: str) -> None:
     from espnet2_ext.errors import BundleError
-    from espnet2_ext.infer.bundle import read_config
     from espnet2_ext.infer.pack import bundle_weights
     from espnet2_ext.tasks.qsep import QSepTask
+    from espnet2_ext.util.config import read_config
 
     if "extractor" not in read_config(args.config):
         raise BundleError(f"{args.config}: is not a separator's YAML (it has no extractor)")
