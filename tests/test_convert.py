@@ -210,7 +210,7 @@ def test_classes_of_a_published_separator(public, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a: [", "some.yaml: is not valid YAML"),
+        ("a: [", "some.yaml: not a YAML file"),
         ("query_net: hts_at\n", "it has no extractor"),
         ("extractor: other\n", "unknown extractor 'other'"),
     ],
