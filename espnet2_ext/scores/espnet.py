@@ -39,13 +39,14 @@ class Pair(NamedTuple):
 
 
 def score_by_espnet(
-    pairs: dict[str, list[Pair]], keys: list[str], out: Path, *, max_keys: int | None, stamp: str, **run
+    pairs: dict[str, list[Pair]], keys: list[str], out: Path, parts: Path, *, max_keys: int | None, stamp: str, **run
 ) -> None:
     """Put ESPnet's scores into the rows that the pairs belong to, and its text files into `out`/espnet/FOLDER.
 
     Args:
         pairs: folder of the text files (a system or a class) -> pairs.
         keys: of the test set.
+        parts: folder of unfinished work.
         max_keys: at most so many of them, drawn at random; None: all.
         run: num_workers and scheduler of `util.parallel.map_parts`.
     """
@@ -54,7 +55,7 @@ def score_by_espnet(
     if chosen:
         items = [{"key": str(n), "ref": pair.ref, "est": pair.est} for n, pair in enumerate(chosen)]
         run |= {"part_size": part_size(len(items)), "desc": "ESPnet's scoring"}
-        for part in map_parts(functools.partial(score_part, stamp=stamp), items, out / "espnet_parts", **run):
+        for part in map_parts(functools.partial(score_part, stamp=stamp), items, parts, **run):
             for n, scores in json.loads(part.read_text(encoding="utf-8")).items():
                 chosen[int(n)].scores[chosen[int(n)].name] = scores
     for folder, found in pairs.items():

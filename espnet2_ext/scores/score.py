@@ -12,6 +12,7 @@ the key has a query; for classes, a mixture, whose `classes` hold the scores of 
 
 import functools
 import json
+import logging
 import math
 import os
 import shutil
@@ -27,20 +28,9 @@ from espnet2_ext.scores.bss_eval import bss_eval_sdr
 from espnet2_ext.scores.espnet import class_pairs, query_pairs, score_by_espnet
 from espnet2_ext.scores.summary import summarise_classes, summarise_queries
 from espnet2_ext.scores.tagging import class_detection, query_tagging
-from espnet2_ext.scores.test_set import (
-    MODEL,
-    ClassSet,
-    Outputs,
-    QuerySet,
-    TestSet,
-    fingerprint,
-    load_outputs,
-    load_test_set,
-    read_like,
-    read_signal,
-)
-from espnet2_ext.util.files import atomic_path
-from espnet2_ext.util.once import make_once
+from espnet2_ext.scores.test_set import ClassSet, QuerySet, fingerprint, load_outputs, load_test_set, read_signal
+from espnet2_ext.util.files import write_text
+from espnet2_ext.util.once import made, write_record
 from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1
@@ -68,27 +58,27 @@ def score(
     """
     data = load_test_set(data_dir)
     outputs = load_outputs(inference_dir, data)
-    summary = outputs.path / "scores" / "summary.json"
     stamp = f"{fingerprint(data, outputs)} v{VERSION} espnet_keys={espnet_keys}"
-    paths = {"data_dir": str(data_dir), "inference_dir": str(inference_dir)}
-    run = {"stamp": stamp, "num_workers": num_workers, "scheduler": scheduler}
-    make_once(summary, {"stamp": stamp}, lambda: paths | _score(data, outputs, summary.parent, espnet_keys, **run))
-    for parts in ("parts", "espnet_parts"):
-        shutil.rmtree(summary.parent / parts, ignore_errors=True)
-    return summary
-
-
-def _score(data: TestSet, outputs: Outputs, out: Path, espnet_keys: int | None, *, stamp: str, **run) -> dict:
-    """Write `out`/scores.jsonl; returns the figures of summary.json."""
-    kind = KINDS[data.kind]
-    tagging, items = kind.tagging(data, outputs), kind.items(data, outputs)
+    items, kind, out = data.items(outputs), KINDS[data.kind], outputs.path / "scores"
+    summary, parts, espnet_parts = (out / name for name in ("summary.json", "parts", "espnet_parts"))
+    if made(summary, {"stamp": stamp}) is not None:
+        logging.info("%s: up to date, skipped", summary)
+        return summary
+    summary.unlink(missing_ok=True)  # the figures of other outputs
+    run = {"num_workers": num_workers, "scheduler": scheduler}
+    tagging = kind.tagging(data, outputs)
     fn = functools.partial(score_part, kind=data.kind, stamp=stamp)
-    rows = read_rows(map_parts(fn, items, out / "parts", part_size=part_size(len(items)), desc="scoring", **run))
+    paths = map_parts(fn, items, parts, part_size=part_size(len(items)), desc="scoring", **run)
+    rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     if espnet_keys != 0:
-        score_by_espnet(kind.pairs(rows, items), data.keys, out, max_keys=espnet_keys, stamp=stamp, **run)
-    with atomic_path(out / "scores.jsonl") as tmp, tmp.open("w", encoding="utf-8") as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows)
-    return kind.summarise(rows, data, outputs, tagging)
+        pairs = kind.pairs(rows, items)
+        score_by_espnet(pairs, data.keys, out, espnet_parts, max_keys=espnet_keys, stamp=stamp, **run)
+    write_text(out / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    figures = kind.summarise(rows, data, outputs, tagging)
+    write_record(summary, {"stamp": stamp}, {"data_dir": data_dir, "inference_dir": inference_dir} | figures)
+    for folder in (parts, espnet_parts):
+        shutil.rmtree(folder, ignore_errors=True)
+    return summary
 
 
 def part_size(items: int) -> int:
@@ -110,7 +100,7 @@ def score_item(item: dict, kind: str) -> dict:
     """The row of one key.
 
     Args:
-        item: what `KINDS[kind].items` made: key, mix and the places of its targets and estimates.
+        item: what `items` of the test set made: key, mix and the places of its targets and estimates.
     Raises:
         DataError: names the key and the file whose length, rate or content is wrong.
     """
@@ -128,63 +118,43 @@ def score_target(
         estimates: system -> [T].
     Returns:
         The target's state (silent, alone in the mixture, scored), and the scores of `mixture`, the unprocessed one, and
-        of each system: `metrics`, null where they are not defined. A system also has METRIC_gain, against the mixture,
+        of each system: `metrics`, None where they are not defined. A system also has METRIC_gain, against the mixture,
         level_db, its output's level against the mixture, and silent_estimate.
     """
     state = "silent" if is_silent(ref[None])[0] else "alone" if is_silent((mix - ref)[None])[0] else "scored"
-
-    def ratios(what: str, est: np.ndarray) -> dict[str, float | None]:
-        if state != "scored":
-            return dict.fromkeys(metrics)
-        return {name: _metric(f"{where}, {what}", name, est=est, ref=ref) for name in metrics}
-
-    scores = {"mixture": ratios("the mixture", mix)}
+    names = metrics if state == "scored" else ()
+    unprocessed = dict.fromkeys(metrics) | measure(f"{where}, the mixture", names, est=mix, ref=ref)
+    scores = {"mixture": unprocessed}
     for system, est in estimates.items():
-        what = f"the estimate of {system}"
-        level = -_metric(f"{where}, {what}", "silence_sdr", est=est, mix=mix)
-        own = ratios(what, est)
-        gains = {f"{m}_gain": _difference(own[m], scores["mixture"][m]) for m in metrics}
-        scores[system] = own | gains | {"level_db": level, "silent_estimate": bool(is_silent(est[None])[0])}
+        what = f"{where}, the estimate of {system}"
+        own = dict.fromkeys(metrics) | measure(what, names, est=est, ref=ref)
+        pairs = {f"{m}_gain": (own[m], unprocessed[m]) for m in metrics}
+        scores[system] = own | {gain: None if None in pair else pair[0] - pair[1] for gain, pair in pairs.items()}
+        level = measure(what, ("silence_sdr",), est=est, mix=mix)["silence_sdr"]
+        scores[system] |= {"level_db": -level, "silent_estimate": bool(is_silent(est[None])[0])}
     return state, scores
 
 
-def _metric(where: str, name: str, **signals: np.ndarray) -> float | None:
-    """A metric in dB of signals [T]; None where it is not defined."""
+def measure(where: str, metrics: tuple[str, ...], **signals: np.ndarray) -> dict[str, float | None]:
+    """Metrics in dB of `signals` [T]; None where one is not defined. `where` stands in errors."""
+    values = {}
     try:
-        if name == "bss_eval_sdr":
-            value = bss_eval_sdr(**signals)
-        else:
-            value = float(METRICS[name](**{n: x[None] for n, x in signals.items()})[0])
+        for name in metrics:
+            if name == "bss_eval_sdr":
+                values[name] = bss_eval_sdr(**signals)
+            else:
+                values[name] = float(METRICS[name](**{n: x[None] for n, x in signals.items()})[0])
     except ValueError as e:
         raise DataError(f"{where}: {e}") from e
-    return None if math.isnan(value) else value
-
-
-def _difference(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
-
-
-# ---- queries: a key is a target ------------------------------------------------------------------
-
-
-def query_items(data: QuerySet, outputs: Outputs) -> list[dict]:
-    """key, class, mix, ref and absent (places of audio), est: protocol -> pass -> place of the estimate."""
-    items = []
-    for key in data.keys:
-        item = {"key": key, "class": data.classes[key], "mix": data.scp["wav.scp"][key]}
-        item |= {"ref": data.scp["spk1.scp"][key], "absent": data.scp.get("absent.scp", {}).get(key)}
-        # a key without a query of a protocol is in none of its passes
-        answered = {p: passes for p, passes in outputs.systems.items() if key in passes["mixture"]}
-        items.append(item | {"est": {p: {name: scp[key] for name, scp in ps.items()} for p, ps in answered.items()}})
-    return items
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def query_row(item: dict) -> dict:
     """The row of a target: see the module's docstring."""
     key = item["key"]
     ref, fs = read_signal(item["ref"], key)
-    mix = read_like(item["mix"], key, ref, fs)
-    estimates = {f"{p}/mixture": read_like(passes["mixture"], key, mix, fs) for p, passes in item["est"].items()}
+    mix, _ = read_signal(item["mix"], key, like=ref, fs=fs)
+    estimates = {f"{p}/mixture": read_signal(passes["mixture"], key, mix, fs)[0] for p, passes in item["est"].items()}
     state, scores = score_target(f"key {key}", mix, ref, estimates, QUERY_METRICS)
     row = {
         "key": key,
@@ -200,30 +170,14 @@ def query_row(item: dict) -> dict:
         row[protocol] = scores[f"{protocol}/mixture"]
         where = f"key {key}, the estimate of {protocol}"
         if "clean" in passes:  # the target alone was the input
-            est = read_like(passes["clean"], key, ref, fs)
-            row[protocol] |= {f"clean_{m}": _metric(f"{where}/clean", m, est=est, ref=ref) for m in ("sdr", "si_sdr")}
+            est, _ = read_signal(passes["clean"], key, ref, fs)
+            clean = measure(f"{where}/clean", ("sdr", "si_sdr"), est=est, ref=ref)
+            row[protocol] |= {f"clean_{name}": value for name, value in clean.items()}
         if "silence" in passes:  # a clip without the class was the input
-            absent = read_signal(item["absent"], key)[0]
-            est = read_like(passes["silence"], key, absent, fs)
-            row[protocol]["silence_sdr"] = _metric(f"{where}/silence", "silence_sdr", est=est, mix=absent)
+            absent, _ = read_signal(item["absent"], key)
+            est, _ = read_signal(passes["silence"], key, absent, fs)
+            row[protocol] |= measure(f"{where}/silence", ("silence_sdr",), est=est, mix=absent)
     return row
-
-
-# ---- classes: a key is a mixture -----------------------------------------------------------------
-
-
-def class_items(data: ClassSet, outputs: Outputs) -> list[dict]:
-    """key, mix (place of audio), targets: class, place of its reference and its estimate, where it has both."""
-    estimates, references = outputs.systems[MODEL], data.references
-    known = [name for name in estimates if name in references]
-    return [
-        {
-            "key": key,
-            "mix": data.scp["wav.scp"][key],
-            "targets": [(name, references[name][key], estimates[name][key]) for name in known],
-        }
-        for key in data.keys
-    ]
 
 
 def class_row(item: dict) -> dict:
@@ -232,7 +186,7 @@ def class_row(item: dict) -> dict:
     mix, fs = read_signal(item["mix"], key)
     row = {"key": key, "seconds": len(mix) / fs, "fs": fs, "mixture_db": float(level_db(mix[None])[0]), "classes": {}}
     for name, *places in item["targets"]:
-        ref, est = (read_like(place, key, mix, fs) for place in places)
+        ref, est = (read_signal(place, key, mix, fs)[0] for place in places)
         state, scores = score_target(f"key {key}", mix, ref, {name: est}, CLASS_METRICS)
         own = scores[name]
         row["classes"][name] = {"state": state, "level_db": own["level_db"]}
@@ -246,30 +200,20 @@ def class_row(item: dict) -> dict:
     return row
 
 
-# ---- what differs --------------------------------------------------------------------------------
-
-
 class Kind(NamedTuple):
     """What differs between test sets of queries and of classes.
 
-    tagging: scores of the probabilities, if any.  items: what is scored, a key each.  row: scores of an item.
-    pairs: for ESPnet's scoring.  summarise: rows to the figures of summary.json.
+    tagging: scores of the probabilities, if any.  row: scores of an item.  pairs: for ESPnet's scoring.
+    summarise: rows to the figures of summary.json.
     """
 
     tagging: Callable
-    items: Callable
     row: Callable
     pairs: Callable
     summarise: Callable
 
 
 KINDS = {
-    QuerySet.kind: Kind(query_tagging, query_items, query_row, query_pairs, summarise_queries),
-    ClassSet.kind: Kind(class_detection, class_items, class_row, class_pairs, summarise_classes),
+    QuerySet.kind: Kind(query_tagging, query_row, query_pairs, summarise_queries),
+    ClassSet.kind: Kind(class_detection, class_row, class_pairs, summarise_classes),
 }
-
-
-def read_rows(parts: list[Path]) -> list[dict]:
-    """Rows of JSON lines files, in the order of their keys."""
-    rows = [json.loads(x) for p in parts for x in p.read_text(encoding="utf-8").splitlines()]
-    return sorted(rows, key=lambda row: row["key"])

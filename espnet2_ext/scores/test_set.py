@@ -23,6 +23,19 @@ MODEL = "model"  # the one system of a folder of class-wise outputs
 
 
 @dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Outputs of inference in the folder `path`: system -> output -> key -> place of the estimate.
+
+    The systems are the protocols and their outputs the passes, or there is one system (MODEL) with an output per class.
+    tables: files that scores depend on besides the audio.
+    """
+
+    path: Path
+    systems: dict[str, dict[str, dict[str, str]]]
+    tables: list[Path]
+
+
+@dataclasses.dataclass(frozen=True)
 class TestSet:
     """A test set as it was rendered.
 
@@ -38,6 +51,10 @@ class TestSet:
     @property
     def tables(self) -> list[Path]:
         """Files that scores depend on besides the audio."""
+        raise NotImplementedError
+
+    def items(self, outputs: Outputs) -> list[dict]:
+        """What is scored, in the order of the keys, as plain values."""
         raise NotImplementedError
 
 
@@ -63,6 +80,18 @@ class QuerySet(TestSet):
         queries = self.scp.get(f"enroll_{protocol}.scp")
         return self.keys if queries is None else [key for key in self.keys if key in queries]
 
+    def items(self, outputs: Outputs) -> list[dict]:
+        """key, class, mix, ref and absent (places of audio), est: protocol -> pass -> place of the estimate."""
+        items = []
+        for key in self.keys:
+            item = {"key": key, "class": self.classes[key], "mix": self.scp["wav.scp"][key]}
+            item |= {"ref": self.scp["spk1.scp"][key], "absent": self.scp.get("absent.scp", {}).get(key)}
+            # a key without a query of a protocol is in none of its passes
+            answered = {p: passes for p, passes in outputs.systems.items() if key in passes["mixture"]}
+            item["est"] = {p: {name: scp[key] for name, scp in passes.items()} for p, passes in answered.items()}
+            items.append(item)
+        return items
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassSet(TestSet):
@@ -86,18 +115,18 @@ class ClassSet(TestSet):
         named[RESIDUAL] = self.scp["rest.scp"]
         return {name: places for name, places in named.items() if places}
 
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """Outputs of inference in the folder `path`: system -> output -> key -> place of the estimate.
-
-    The systems are the protocols and their outputs the passes, or there is one system (MODEL) with an output per class.
-    tables: files that scores depend on besides the audio.
-    """
-
-    path: Path
-    systems: dict[str, dict[str, dict[str, str]]]
-    tables: list[Path]
+    def items(self, outputs: Outputs) -> list[dict]:
+        """key, mix (place of audio), targets: class, place of its reference and its estimate, where it has both."""
+        estimates, references = outputs.systems[MODEL], self.references
+        known = [(name, references[name], estimates[name]) for name in estimates if name in references]
+        return [
+            {
+                "key": key,
+                "mix": self.scp["wav.scp"][key],
+                "targets": [(name, refs[key], ests[key]) for name, refs, ests in known],
+            }
+            for key in self.keys
+        ]
 
 
 def load_test_set(path: str | os.PathLike) -> TestSet:
@@ -206,21 +235,22 @@ def fingerprint(data: TestSet, outputs: Outputs) -> str:
     return digest.hexdigest()
 
 
-def read_signal(place: str, key: str) -> tuple[np.ndarray, int]:
-    """Mono audio [T] and its rate in Hz; a `DataError` names the key and the file."""
+def read_signal(place: str, key: str, like: np.ndarray | None = None, fs: int | None = None) -> tuple[np.ndarray, int]:
+    """Mono audio [T] and its rate in Hz.
+
+    Args:
+        key: stands in errors.
+        like, fs: audio [T] and its rate in Hz, whose length and rate it must have.
+    Raises:
+        DataError: names the key and the file.
+    """
     try:
-        audio, fs = read_audio(place)
+        audio, rate = read_audio(place)
     except DataError as e:
         raise DataError(f"key {key}: {e}") from e
     if audio.shape[1] != 1:
         raise DataError(f"key {key}: {place}: expected one channel, got {audio.shape[1]}")
-    return audio[:, 0], fs
-
-
-def read_like(place: str, key: str, like: np.ndarray, fs: int) -> np.ndarray:
-    """Mono audio [T] of the rate and length of `like`; a `DataError` names the key, the file and both sizes."""
-    audio, rate = read_signal(place, key)
-    if rate != fs or len(audio) != len(like):
+    if like is not None and (rate != fs or len(audio) != len(like)):
         sizes = f"{len(audio)} samples at {rate} Hz, expected {len(like)} at {fs} Hz"
         raise DataError(f"key {key}: {place}: {sizes}")
-    return audio
+    return audio[:, 0], rate
