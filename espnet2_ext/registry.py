@@ -15,7 +15,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from espnet2_ext.errors import DataError, PluginError
@@ -88,9 +88,9 @@ def find(kind: str, name: str, trusted: bool = False) -> Any:
         return _import(kind, path)
     if is_path(name):
         _check_plugin(kind, name, trusted)
-        return _import(kind, name)
+        return _network(kind, name)
     if entry := plugins().get((kind, name.lower())):
-        return _import(kind, entry.value)
+        return _network(kind, entry.value)
     raise unknown(kind, name)
 
 
@@ -129,6 +129,16 @@ def _import(kind: str, path: str) -> Any:
         raise DataError(f"{kind} {path}: {module} has no {name}") from e
 
 
+def _network(kind: str, path: str) -> Any:
+    """A plugin's class, or its criterion; DataError for anything else, which must not be called."""
+    from torch import nn
+
+    found = _import(kind, path)
+    if kind in NETWORKS and not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise DataError(f"{kind} {path}: is not a class of PyTorch modules")
+    return found
+
+
 # ---- plugins -------------------------------------------------------------------------------------
 
 
@@ -158,7 +168,7 @@ def _requirement(entry: importlib.metadata.EntryPoint) -> str:
 def _check_plugin(kind: str, path: str, trusted: bool) -> None:
     """Refuse a class path whose package is not installed or not allowed; see the module."""
     top = path.partition(":")[0].partition(".")[0]
-    if not top or importlib.util.find_spec(top) is None:
+    if not _on_path(top):
         raise PluginError(f"{kind} {path}: the package {top!r} is not installed; install the plugin that holds it")
     allowed = {t.strip() for t in os.environ.get(VARIABLE, "").split(",")}
     allowed |= {entry.module.partition(".")[0] for entry in plugins().values()}
@@ -166,6 +176,24 @@ def _check_plugin(kind: str, path: str, trusted: bool) -> None:
         raise PluginError(
             f"{kind} {path}: the package {top!r} is not allowed to be imported; if you trust it, set {VARIABLE}={top}"
         )
+
+
+def _on_path(package: str) -> bool:
+    """Whether a top-level package can be imported; it is not."""
+    return package.isidentifier() and package != "__main__" and importlib.util.find_spec(package) is not None
+
+
+def absent(requirements: Iterable[str]) -> list[str]:
+    """Those of the packages that `plugins_of` named which are not installed here, whatever their version."""
+    names = {r: r.partition("==")[0] for r in map(str, requirements)}
+    return [r for r, name in names.items() if not (_on_path(name) or _is_distribution(name))]
+
+
+def _is_distribution(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(name))
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def plugins_of(config: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import KINDS, OpenBundle, load_state, parse_labels, read_bytes, read_config
+from espnet2_ext.registry import absent
 
 SHOWN = 3  # keys of a kind that a message lists
 PREFIX = "model."  # of the model's weights in a Lightning checkpoint
@@ -40,11 +41,13 @@ def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
     """The model of a bundle with its weights. Raises a BundleError where they do not fit or it is for another task."""
     if bundle.info["task"] != task:
         raise BundleError(f"{bundle.path}: {KINDS[bundle.info['task']]}")
+    needs = bundle.info.get("plugins") or []
+    if missing := absent(needs):
+        raise PluginError(f"{bundle.path}: needs a plugin that is not installed: pip install {' '.join(missing)}")
     try:
         model = built_model(bundle.config, task, bundle.path)
     except PluginError as e:
-        needs = ", ".join(bundle.info.get("plugins", []))
-        raise PluginError(f"{e} (the bundle needs {needs})" if needs else str(e)) from e
+        raise PluginError(f"{e} (the bundle needs {', '.join(needs)})" if needs else str(e)) from e
     fill(model, bundle.state, bundle.path)
     return model
 
