@@ -122,8 +122,8 @@ def _plain(value):
         return os.fspath(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return value.tolist()
+    if tolist := getattr(value, "tolist", None):  # numpy scalars and arrays
+        return tolist()
     raise TypeError(f"a digest is of plain values only, not of {type(value).__name__}")
 
 

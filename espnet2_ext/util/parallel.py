@@ -13,8 +13,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
@@ -178,6 +179,7 @@ def _stop(*_) -> None:
 
 def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
+    assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)  # unwinds the main thread, which removes its file
     time.sleep(2)
@@ -185,7 +187,7 @@ def _follow_parent() -> None:
 
 
 @contextlib.contextmanager
-def _dask(address: str):
+def _dask(address: str) -> Iterator[Any]:
     try:
         from distributed import Client, KilledWorker
     except ImportError:

@@ -40,6 +40,9 @@ class BandSplit(nn.Module):
     is x, bit by bit.
     """
 
+    split_index: Tensor
+    merge_index: Tensor
+
     def __init__(self, n_fft: int, fs: int, num_bands: int):
         super().__init__()
         edges = mel_band_edges(n_fft, fs, num_bands)

@@ -60,19 +60,23 @@ class ConvPool(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        weight = self.conv.weight
-        if not self.norm.training:
-            scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-            weight = weight * scale[:, None, None, None]
+        weight, bias = (self.conv.weight, None) if self.norm.training else self.folded()
         if x.device.type == "cpu":
             # `to`, not `contiguous`: with one channel the latter takes any layout for this one
             x, weight = (v.to(memory_format=torch.channels_last) for v in (x, weight))
-        if self.norm.training:
+        if bias is None:
             x = self.normed(F.conv2d(x, weight, padding=self.conv.padding), lengths)
         else:
-            x = self.convolved(x, weight, self.norm.bias - self.norm.running_mean * scale)
+            x = self.convolved(x, weight, bias)
         x = hide_padding(x, lengths, dim=2)  # 0 cannot win over what ReLU leaves
         return F.max_pool2d(x, self.pool, ceil_mode=True).relu_()
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of one convolution that does the work of convolution and batch norm."""
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None and variance is not None
+        scale = self.norm.weight * (variance + self.norm.eps).rsqrt()
+        return self.conv.weight * scale[:, None, None, None], self.norm.bias - mean * scale
 
     def convolved(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if x.shape[1] == 1 and x.device.type == "cpu" and not weight.requires_grad:

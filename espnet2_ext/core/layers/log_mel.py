@@ -28,6 +28,9 @@ class LogMel(nn.Module):
         spec_augment: arguments of `SpecAugment`; None: none.
     """
 
+    bank: Tensor
+    window: Tensor
+
     def __init__(
         self,
         sample_rate: int = 32000,

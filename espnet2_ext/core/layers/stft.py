@@ -19,6 +19,8 @@ class STFT(nn.Module):
         ValueError: another window, or a hop with which frames do not overlap by half or more.
     """
 
+    window: Tensor
+
     def __init__(self, n_fft: int = 1024, hop: int = 320, window: str = "hann"):
         super().__init__()
         if window not in ("hann", "sqrt_hann"):

@@ -148,12 +148,13 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor, groups: Tensor | None, query: Tensor | None) -> Tensor:
         """x `[B, L, N, D]`, query `[B, E]` or None; returns `[B, L, N, D]`."""
         if query is not None:
+            assert self.query is not None, "the block was made without query_dim"
             x = x + self.query(query)[:, None, None]
         x = x + self.drop_path(self._attend(self.norm1(x), groups))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _attend(self, x: Tensor, groups: Tensor | None) -> Tensor:
-        size = x.shape[1:3]
+        size = x.shape[1], x.shape[2]
         moved = any(self.shift)
         if moved:
             x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
@@ -206,6 +207,7 @@ class SwinStage(nn.Module):
             x = F.pad(x, (0, 0, 0, 0, 0, pad))
         groups = {}
         for block in self.blocks:
+            assert isinstance(block, SwinBlock)
             if block.shift not in groups:
                 groups[block.shift] = self._groups(x.shape[1], valid, block.shift, x)
             x = block(x, groups[block.shift], query)

@@ -73,8 +73,8 @@ def active_mixture(
     rest = (full_precision(mix) - (est * on[..., None]).sum(1)).abs().sum(-1)  # [B, L]
     leak = est.abs().sum(-1).masked_fill(on, 0).sum(1)
     counted = on.any(1)
-    if lengths is not None:
-        counted = counted & valid_frames(lengths, length)
+    valid = valid_frames(lengths, length)
+    counted = counted if valid is None else counted & valid
     return over_frames(rest + leak, counted, bins, reduction)
 
 
@@ -139,6 +139,6 @@ def remix_consistency(
         away = away + ((rest - residual).abs() - rest.abs()).amin(1)
     else:
         counted = counted & on.any(1).any(1)
-    if lengths is not None:
-        counted = counted & valid_frames(lengths, length)
+    valid = valid_frames(lengths, length)
+    counted = counted if valid is None else counted & valid
     return over_frames(away.sum(-1), counted, bins, reduction)

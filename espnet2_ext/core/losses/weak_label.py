@@ -5,7 +5,8 @@ for strong ones, with the terms of `weak_terms` and `mixture_terms`. Not in the 
 items each carry their own label type, a residual output, and mixtures of mixtures.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +98,10 @@ class ClassifierLoss(nn.Module):
         ValueError: an unknown label type or reduction; a prior outside 0 to 1.
     """
 
+    classifier: Any
+    weight: Tensor | None
+    clip_weight: Tensor | None
+
     def __init__(
         self,
         classifier: nn.Module | None,
@@ -126,7 +131,7 @@ class ClassifierLoss(nn.Module):
         return {"loss": loss, "class_mix": loss.detach()}
 
     # ---- shared with WeakLabelLoss -----------------------------------------------------------
-    def groups(self, tensors: tuple, labels: Labels) -> list[tuple[int, Tensor, list, Labels]]:
+    def groups(self, tensors: tuple, labels: Labels) -> list[tuple[int, Tensor, Sequence, Labels]]:
         """The batch by label type: that, its items' indices, their part of tensors and labels."""
         batch, device = len(tensors[0]), tensors[0].device
         if self.label_type != "mixed":
@@ -144,8 +149,9 @@ class ClassifierLoss(nn.Module):
             weight = None if self.clip_weight is None else pick_weights(self.clip_weight, clip)
             return _Target(clip, weight, lengths)
         frame = _given(labels.frame, "frame", "[B, K, L]").float()
-        if lengths is not None:  # a pooled frame must not take a label from the padding
-            frame = frame.masked_fill(~valid_frames(lengths, frame.shape[-1])[:, None], 0)
+        valid = valid_frames(lengths, frame.shape[-1])
+        if valid is not None:  # a pooled frame must not take a label from the padding
+            frame = frame.masked_fill(~valid[:, None], 0)
         frame = self.classifier.shrink(frame)
         weight = None if self.weight is None else pick_weights(self.weight, frame)
         return _Target(frame, weight, lengths)
@@ -257,8 +263,11 @@ class WeakLabelLoss(ClassifierLoss):
             names += ["remix"] * bool(self.remix)
         est, mix = full_precision(est), full_precision(mix)
         terms = dict.fromkeys(names, est.new_zeros(len(est), dtype=est.dtype.to_real()))
-        for kind, index, batch, known in self.groups((est, mix, lengths), labels):
-            found = self.strong_terms(*batch, known) if kind == STRONG else self.weak_terms(*batch, known, kind)
+        for kind, index, (est_, mix_, lengths_), known in self.groups((est, mix, lengths), labels):
+            if kind == STRONG:
+                found = self.strong_terms(est_, mix_, lengths_, known)
+            else:
+                found = self.weak_terms(est_, mix_, lengths_, known, kind)
             for name, value in found.items():
                 terms[name] = terms[name].index_put((index,), value)
         return {name: x if name == "loss" else x.detach() for name, x in terms.items()}

@@ -117,12 +117,12 @@ class PairDrawer:
             absent2=self._absent(rng, class2, one),
         )
 
-    def _targets(self, rng, clip1):
+    def _targets(self, rng, clip1) -> tuple[tuple[int, int], tuple[int, int]]:
         """Two (class, clip) with disjoint label sets."""
-        nothing = np.zeros(len(self.related), dtype=bool)
+        nothing, class1, one = np.zeros(len(self.related), dtype=bool), None, -1
         for _ in range(_MAX_TRIES):
             if clip1 is None:
-                class1, one = self._pick(rng, nothing) or (None, None)
+                class1, one = self._pick(rng, nothing) or (None, -1)
             else:
                 class1, one = self._label_of(rng, clip1), int(clip1)
             if class1 is None:
@@ -144,6 +144,7 @@ class PairDrawer:
         classes = self.classes[~blocked[self.classes]]
         if len(classes) == 0:
             return None
+        k, clips = None, np.empty(0, int)
         for i in range(_MAX_TRIES):
             if self.balance == "clip":
                 clip = rng.integers(len(self.bank))
@@ -190,7 +191,7 @@ class PairDrawer:
     def _other(self, rng, k, clip, rival):
         """Another clip of class `k`, if possible without `rival`'s classes; or `clip` itself."""
         clips = self.bank.clips_of(k)
-        blocked = self._blocked(rival)
+        blocked, query = self._blocked(rival), clip
         for _ in range(_TRIES_A_QUERY if len(clips) > 1 else 0):
             query = int(clips[rng.integers(len(clips) - 1)])
             # its own place stands for the last clip: uniform over the others in one draw

@@ -1,6 +1,7 @@
 """Separation of known classes: encoder, separator, decoder, and the classifier that judged them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ GRID_FRAMES = 128  # at least, between the places where a chunk may start
 WINDOW, HOP = 512, 128  # samples, of the STFT that stands in where the encoder is none
 
 
-def frame_sizes(encoder: nn.Module, n_fft: int = WINDOW, hop_length: int = HOP) -> tuple[int, int]:
+def frame_sizes(encoder: Any, n_fft: int = WINDOW, hop_length: int = HOP) -> tuple[int, int]:
     """(window, hop) in samples of an STFT encoder; of another encoder, those given."""
     if getattr(encoder, "n_fft", None) is None:
         return n_fft, hop_length
@@ -31,6 +32,11 @@ class ClassSeparator(nn.Module):
         n_fft, hop_length: of the STFT that the classifier hears where the encoder is none.
     """
 
+    encoder: Any
+    separator: Any
+    decoder: Any
+    classifier: Any
+    stft: STFT | None
     query_dim = 0  # takes no query
 
     def __init__(

@@ -1,5 +1,7 @@
 """Separation by query: encoder, network, decoder, and what makes the query embeddings."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,10 @@ class QuerySeparator(nn.Module):
         query_grad: False: the embedding was trained without regard to the separation; a `query_net`
             was frozen and may tag other classes than those that the separator was trained on.
     """
+
+    encoder: Any
+    decoder: Any
+    query_net: Tagger | None
 
     def __init__(
         self,
@@ -47,7 +53,7 @@ class QuerySeparator(nn.Module):
         return self.hop * self.extractor.net.grid_frames
 
     @property
-    def embedder(self) -> nn.Module:
+    def embedder(self) -> Any:
         """The network that makes query embeddings, with `query_dim` and `num_classes`."""
         return self.extractor.net if self.query_net is None else self.query_net
 

@@ -25,9 +25,10 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_width: int, width: int):
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(w, width, 3, padding=1, bias=False) for w in (in_width, width))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in self.convs)
-        for conv in self.convs:
+        convs = [nn.Conv2d(w, width, 3, padding=1, bias=False) for w in (in_width, width)]
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in convs)
+        for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
 
     def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
@@ -102,22 +103,21 @@ class CNN14(Tagger):
         x = F.dropout(self._pooled(x[:, None], frames), self.dropout, self.training)
         x = F.relu_(self.latent(x))
         clipwise = None if self.head is None else self.head(x)
-        if self.embedding == "probabilities":
+        if self.embedding == "probabilities" and clipwise is not None:
             return QueryOutput(clipwise.sigmoid(), clipwise, None)
         return QueryOutput(F.dropout(x, self.dropout, self.training), clipwise, None)
 
     def _pooled(self, x: Tensor, frames: Tensor) -> Tensor:
         """Image `[B, 1, L, N]` through the blocks and over bands and time, to `[B, width]`."""
-        frames = frames.clamp(min=self.least_frames)
-        frames = None if bool((frames == x.shape[2]).all()) else frames
+        least = frames.clamp(min=self.least_frames)
+        count = None if bool((least == x.shape[2]).all()) else least
         pools = [2] * (len(self.blocks) - 1) + [1]
         for block, pool in zip(self.blocks, pools):
-            x = F.avg_pool2d(block(x, frames), pool)
-            frames = None if frames is None else frames // pool
+            x = F.avg_pool2d(block(x, count), pool)
+            count = None if count is None else count // pool
             x = F.dropout(x, self.conv_dropout, self.training)
-        x = keep(x, frames).mean(3)  # [B, C, L'], nowhere negative: zeros do not change a maximum
-        count = x.shape[2] if frames is None else frames[:, None]
-        return x.amax(2) + x.sum(2) / count
+        x = keep(x, count).mean(3)  # [B, C, L'], nowhere negative: zeros do not change a maximum
+        return x.amax(2) + x.sum(2) / (x.shape[2] if count is None else count[:, None])
 
     def edges(self, samples: int) -> Tensor:
         """There is one frame, the clip: `[0, samples]`."""

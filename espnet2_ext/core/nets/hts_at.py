@@ -5,6 +5,8 @@ detection" (ICASSP 2022); with dim 256 it makes the queries of Chen et al., "Zer
 separation through query-based learning from weakly-labeled data" (AAAI 2022).
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -128,7 +130,7 @@ class HTSAT(Tagger):
         heard = (0 <= within) & (within < self.span)
         weight = (heard / heard.sum(0)).to(framewise)
         at = torch.where(heard, within // step, 0)
-        return sum(one[:, a] * w[:, None] for one, a, w in zip(framewise, at, weight))
+        return functools.reduce(torch.add, (one[:, a] * w[:, None] for one, a, w in zip(framewise, at, weight)))
 
     def edges(self, samples: int) -> Tensor:
         """Where the framewise frames of a clip of so many samples begin and end, `[L' + 1]`."""
@@ -179,7 +181,7 @@ class HTSAT(Tagger):
             return [part.unflatten(0, (-1, len(items))) for part, items in zip(rows.split(sizes), groups.values())]
 
         embedding = torch.cat([part.mean(0) for part in by_window(out.embedding)])[order]
-        if self.head is None:
+        if out.clipwise is None or out.framewise is None:
             return QueryOutput(embedding, None, None)
         clipwise = torch.cat([part.mean(0) for part in by_window(out.clipwise)])[order]
         parts = [self._join(part, f) for part, f in zip(by_window(out.framewise), groups)]

@@ -84,17 +84,18 @@ class BLSTMMasker(nn.Module):
             raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
         x = (spec.abs() + LOG_FLOOR).log()
         if self.norm is not None:
-            x = self.normed(x, lengths)
+            x = self.normed(self.norm, x, lengths)
         x = self.out(self.rnn(hide_padding(x, lengths), lengths))
         x = x.unflatten(-1, (self.num_outputs, self.num_bins, -1)).transpose(1, 2)
         if self.mask_type != "complex":
             x = x.squeeze(-1)
         return bounded_mask(x, self.mask_type, self.bound)
 
-    def normed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    @staticmethod
+    def normed(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Batch norm with the statistics of the frames that are no padding."""
         if lengths is None:
             own = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         else:
             own = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]
-        return torch.zeros_like(x).masked_scatter(own[..., None], self.norm(x[own]))
+        return torch.zeros_like(x).masked_scatter(own[..., None], norm(x[own]))

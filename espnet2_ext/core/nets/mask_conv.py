@@ -37,6 +37,9 @@ class ConvMasker(nn.Module):
 
     PATCH = 2
 
+    bank: Tensor
+    spread: Tensor
+
     def __init__(
         self,
         num_bins: int,

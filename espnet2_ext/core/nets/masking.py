@@ -8,6 +8,7 @@ named alike for all networks: `input_dim`, the size of the encoder's features (t
 import functools
 import inspect
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,6 +23,8 @@ class QueryExtractor(nn.Module):
     Args:
         net: a `contracts.QueryMasker`.
     """
+
+    net: Any
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -81,6 +84,8 @@ class MaskSeparator(nn.Module):
         net: a `contracts.ClassMasker`: its `num_outputs` is S.
     """
 
+    net: Any
+
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
@@ -121,7 +126,7 @@ def separator_of(net: type[nn.Module]) -> type[MaskSeparator]:
     return _around(net, MaskSeparator)
 
 
-def _around(net: type[nn.Module], base: type) -> type:
+def _around(net: type[nn.Module], base: type[nn.Module]) -> type:
     own = inspect.signature(net).parameters
     names = {RENAMED.get(name, name): name for name in own}
     first = [name for name in ("input_dim", "num_spk") if name in names]  # the order in which ESPnet gives them

@@ -15,7 +15,7 @@ from espnet2_ext.core.layers.swin import valid_mask
 class QueryLayer(nn.Module):
     """Convolution, batch norm, ReLU; then a linear map of the query is added to the channels."""
 
-    def __init__(self, conv: nn.Module, query_dim: int, momentum: float):
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, query_dim: int, momentum: float):
         super().__init__()
         self.conv = conv
         self.norm = nn.BatchNorm2d(conv.out_channels, momentum=momentum)
@@ -126,6 +126,7 @@ class QueryUNet(nn.Module):
         self.after = QueryBlock(widths[0], widths[0], *shared)
         self.last = nn.Conv2d(widths[0], 1, 1)
         nn.init.xavier_uniform_(self.last.weight)
+        assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:

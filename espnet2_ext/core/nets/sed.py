@@ -26,6 +26,7 @@ class SoundEventDetector(nn.Module):
         compress: 0 feeds the magnitude m as it is, as in the paper; c > 0 feeds log(1 + c m).
     """
 
+    mel: Tensor | None
     time_pool = 1  # frames of the spectrum in a frame of the logits
     cpu_values: int | None = None  # of the spectra in one pass, where more are slower on a CPU
 
@@ -152,6 +153,7 @@ class CRNNClassifier(SoundEventDetector):
     def detect(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         x = x[:, None]
         for block in self.blocks:
+            assert isinstance(block, ConvPool)
             x = block(x, lengths)
             if lengths is not None:
                 lengths = -(-lengths // block.pool[0])
