@@ -30,8 +30,8 @@ if ! wants_help; then
 fi
 if [ -n "${zero_shot}" ] && ! wants_help; then # every clip of every fold; folders of its own
     test_folds=$(column "${ESC50}/meta/esc50.csv" fold)
-    rest=(--bundle "$(find_path "the model (--zero_shot)" "${zero_shot}")" --datadir data/zero_shot
-        --dumpdir dump/zero_shot --expdir exp/zero_shot "${rest[@]}")
+    bundle=$(find_path "the model (--zero_shot)" "${zero_shot}")
+    rest=(--bundle "${bundle}" --datadir data/zero_shot --dumpdir dump/zero_shot --expdir exp/zero_shot "${rest[@]}")
     train_folds=${test_folds} valid_folds=''
 fi
 # The sets are named after their folds, so the results show them.

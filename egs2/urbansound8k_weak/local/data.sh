@@ -4,32 +4,17 @@
 set -euo pipefail
 . ./path.sh
 
-python=${python:-python}
-datadir=data
-corpus=embedded
-background=
-while [ $# -ge 2 ]; do
-    case $1 in
-        --datadir) datadir=$2 ;;
-        --corpus) corpus=$2 ;;
-        --background) background=$2 ;;
-        --*) echo "error: unknown option $1 of local/data.sh" >&2; exit 1 ;;
-        *) break ;;
-    esac
-    shift 2
-done
-
-recordings=
-case ${corpus} in
-    embedded) recordings=5 ;;
-    quick) recordings=1 ;;
-esac
-top=${URBANSOUND8K:-}
-if [ -n "${recordings}" ]; then
+command=("${python:-python}" -m espnet2_ext)
+datadir=$2 corpus=$4 background='' recordings=5
+shift 4
+[ "$1" != --background ] || { background=$2; shift 2; }
+if [ "${corpus}" = urbansound8k ]; then
+    top=${URBANSOUND8K:?is not set: write the folder of UrbanSound8K into db.sh}
+else
     top=downloads/${corpus}
-    "${python}" -m espnet2_ext make-mini-urbansound8k --out "${top}" --recordings "${recordings}" \
+    [ "${corpus}" = embedded ] || recordings=1
+    "${command[@]}" make-mini-urbansound8k --out "${top}" --recordings "${recordings}" \
         --background "$([ -z "${background}" ] && echo 0 || echo "${recordings}")"
 fi
-
-: "${top:?is not set: write the folder of UrbanSound8K into db.sh}"
-"${python}" -m espnet2_ext prepare-urbansound8k --urbansound8k "${top}" --data_dir "${datadir}" --background_classes "${background}" --splits "$@"
+"${command[@]}" prepare-urbansound8k --urbansound8k "${top}" --data_dir "${datadir}" \
+    --background_classes "${background}" --splits "$@"
