@@ -11,6 +11,7 @@ import numpy as np
 
 from espnet2_ext.data.tables import read_tsv
 from espnet2_ext.errors import DataError
+from espnet2_ext.recipe.training import begun_data
 
 QSEP = ("sdr", "sdr_gain", "si_sdr", "si_sdr_gain", "clean_sdr", "silence_sdr")
 _LAMBDA = re.compile(r"_lambda([\d.]+)$")
@@ -136,11 +137,7 @@ def trained_on(exp_dir: Path) -> str | None:
     """
     if model := scored_model(exp_dir):
         return model.get("facts", {}).get("trained on")
-    path = exp_dir / ".begun_with"
-    if not path.is_file():
-        return None
-    what, _, digest = path.read_text(encoding="utf-8").partition("\n")[0].rpartition(": ")
-    digest = digest.strip("'")  # in YAML, one of digits alone
+    what, digest = begun_data(exp_dir) or ("", "")
     folder = what.partition(" in ")[2]
     for recipe in exp_dir.absolute().parents:
         for name, unit, key in (("bank.json", "clips", "manifest_hash"), ("table.json", "mixtures", "table_hash")):

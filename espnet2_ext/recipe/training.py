@@ -1,6 +1,6 @@
 """What a training is made of: it is not done twice, and one that was begun with other options does not go on.
 
-An experiment's folder holds two records of it in YAML: `.begun_with`, what a training begins with and keeps, and
+An experiment's folder holds two records (`util.once`): `.begun_with`, what a training begins with and keeps, and
 `.done`, all that it was made of. Folders of earlier versions hold checksums instead; there the options are compared
 with those in the trainer's own `config.yaml`.
 """
@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
-from espnet2_ext.util.once import file_digest
+from espnet2_ext.util.config import read_yaml
+from espnet2_ext.util.once import file_digest, made, read_record, write_record
 
 BEGUN, DONE, CHECKED = ".begun_with", ".done", ".checked"
 _CHECKPOINTS = ("checkpoint.pth", "lightning/last.ckpt")
@@ -73,17 +73,16 @@ class Training:
 
     def is_done(self) -> bool:
         """Whether the folder holds the result of this training."""
-        if not (self.exp / DONE).is_file():
+        done, facts = self.exp / DONE, self.made_of
+        if made(done, facts):
+            return True
+        if not done.is_file() or read_record(done):
             return False
-        done = _read(self.exp / DONE)
-        now = self.made_of
-        if not done:  # of an earlier version
-            done = self._begun(self.options) | {"valid": self.valid_digest}
-        return done == now
+        return self._begun(self.options) | {"valid": self.valid_digest} == facts  # of an earlier version
 
     def is_checked(self) -> bool:
         """Whether data and model of this training were checked."""
-        return _read(self.exp / CHECKED) == self.made_of or self.is_done()
+        return made(self.exp / CHECKED, self.made_of) is not None or self.is_done()
 
     def is_begun(self) -> bool:
         """Whether there is a checkpoint to go on from."""
@@ -91,8 +90,7 @@ class Training:
 
     def mark(self, name: str) -> None:
         """Write the record `BEGUN`, `DONE` or `CHECKED`."""
-        content = self.begins_with if name == BEGUN else self.made_of
-        write_text(self.exp / name, yaml.safe_dump(content, sort_keys=False, width=2**31, allow_unicode=True))
+        write_record(self.exp / name, self.begins_with if name == BEGUN else self.made_of)
 
     def refuse_another(self, tag_option: str) -> None:
         """Refuse a folder whose training was begun with something else.
@@ -112,15 +110,21 @@ class Training:
 
     def _begun(self, options: dict) -> dict:
         """What the training in the folder was begun with; of an earlier version's, those options that are known."""
-        begun = _read(self.exp / BEGUN)
+        begun, path = read_record(self.exp / BEGUN), self.exp / "config.yaml"
         if begun or not (self.exp / BEGUN).is_file():
             return begun
-        lines = (self.exp / BEGUN).read_text(encoding="utf-8").splitlines()
-        sums = dict(line.rpartition(": ")[::2] for line in lines)
-        trained = flatten(_read(self.exp / "config.yaml"))
+        sums = _earlier_record(self.exp)
+        trained = flatten(read_yaml(path) or {}) if path.is_file() else {}
         same = sums.get("files") == " ".join(_checksum(path) for path in self.files)
         then = {"files": self.files if same else {}, "options": {k: trained.get(k, v) for k, v in options.items()}}
         return {k: v for k, v in sums.items() if k == self.data} | then
+
+
+def begun_data(exp: Path) -> tuple[str, str] | None:
+    """What an experiment was trained on, such as `clips in dump/train`, and its digest; None where nobody noted it."""
+    if not (exp / BEGUN).is_file():
+        return None
+    return next(iter((read_record(exp / BEGUN) or _earlier_record(exp)).items()), None)
 
 
 def given_options(words: Sequence[str]) -> dict[str, list[str]]:
@@ -177,14 +181,10 @@ def _changes(then: dict | None, now: dict) -> list[str]:
     return [f"{name}: {then.get(name, none)} then, {now.get(name, none)} now" for name in names]
 
 
-def _read(path: Path) -> dict:
-    """A record in YAML; empty where there is none or an earlier version's."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    is_old = not isinstance(content, dict) or path.name == BEGUN and not isinstance(content.get("options"), dict)
-    return {} if is_old else content
+def _earlier_record(exp: Path) -> dict[str, str]:
+    """Lines `what: checksum` that earlier versions wrote."""
+    lines = (exp / BEGUN).read_text(encoding="utf-8").splitlines()
+    return dict(line.rpartition(": ")[::2] for line in lines)
 
 
 def _checksum(path: str) -> str:

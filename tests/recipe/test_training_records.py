@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training, flatten
+from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training, begun_data, flatten
 
 CONFIG = {"optim": "adam", "optim_conf": {"lr": "1e-3"}, "max_epoch": 3, "init": None}
 
@@ -68,7 +68,7 @@ def test_what_is_done_and_checked(tmp_path):
     assert training(tmp_path, config=dict(reversed(CONFIG.items()))).is_done()
     for other in (training(tmp_path, "--max_epoch", "4"), training(tmp_path, valid="w"), training(tmp_path, data="d")):
         assert not other.is_done() and not other.is_checked()
-    assert (tmp_path / BEGUN).read_text().splitlines()[0] == "clips in dump/train: abc"  # the papers' tables read it
+    assert begun_data(tmp_path) == ("clips in dump/train", "abc")
 
 
 def earlier(exp, weights=None):
@@ -90,6 +90,12 @@ def test_folders_of_earlier_versions_go_on(tmp_path):
     (tmp_path / DONE).write_text("4281495866-1438\n")
     assert training(tmp_path).is_done() and training(tmp_path).is_checked()
     assert not training(tmp_path, "--max_epoch", "7").is_done() and not training(tmp_path, data="other").is_done()
+
+
+def test_what_earlier_versions_were_begun_data(tmp_path):
+    assert begun_data(tmp_path) is None
+    earlier(tmp_path)
+    assert begun_data(tmp_path) == ("clips in dump/train", "abc")
 
 
 def test_initial_weights_of_earlier_versions(tmp_path):
