@@ -65,7 +65,7 @@ class WeakLabel(nn.Module):
     returns the mean over the batch, `[]`.
 
     Args:
-        loss: a `WeakLabelLoss`; its classifier hears the magnitudes that `stft` gives.
+        loss: a `WeakLabelLoss`; its classifier takes the magnitudes that `stft` gives.
         stft: default: as in the paper, for 16 kHz.
     """
 
@@ -112,7 +112,7 @@ class ModelSystem(System):
         self.loader, self.seed = loader, seed
 
     def common_step(self, batch, batch_nb, train=True):
-        """Loss of a batch; each value that the model tells goes into the log."""
+        """Loss of a batch; each value that the model reports goes into the log."""
         keys, tensors = batch
         loss, stats, weight = self.model(**tensors, utt_id=keys)
         for name, value in stats.items():
@@ -138,7 +138,7 @@ class ModelSystem(System):
         self.common_step(batch, batch_nb, train=False)
 
     def on_train_epoch_end(self):
-        """Tell the epoch's results as ESPnet's trainer does, for what reads its logs."""
+        """Report the epoch's results as ESPnet's trainer does, for what reads its logs."""
         values = self.trainer.callback_metrics  # on all processes: it gathers from them
         stages: dict[str, list[str]] = {"train": [], "valid": []}
         for name, value in values.items():
@@ -178,7 +178,7 @@ def fit(
         out_dir: gets `lightning/` with the checkpoints (`last.ckpt` is the one to resume from) and
             the log `metrics.csv`.
         devices: processes; more than one with DDP (gloo where there is no GPU).
-        patience: epochs without improvement of `monitor` that are borne, as in ESPnet: one more
+        patience: epochs without improvement of `monitor` that are tolerated, as in ESPnet: one more
             ends the training. None: no early stopping.
         keep: best checkpoints that stay.
         resume: go on from `last.ckpt` where there is one.

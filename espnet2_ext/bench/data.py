@@ -21,7 +21,7 @@ from espnet2_ext.train.weak_data import WeakPreprocessor
 CROP = 2.0  # seconds
 FS, CLASSES, CLIPS = 16000, 5, 8  # of the sounds made here: Hz, classes, clips of each
 FORMATS = ("flac", "pcm16")
-PAIRS_NEEDED = listed("training of", "pairs/s needed", "pairs/s a core", "cores needed")
+PAIRS_NEEDED = listed("training of", "pairs/s needed", "pairs/s per core", "cores needed")
 MIXTURES_NEEDED = listed("training of", "mixtures/s needed", "cores that render them")
 RENDERING: Columns = {
     "mixtures of": at("table"),
@@ -29,7 +29,7 @@ RENDERING: Columns = {
     "seconds": at("seconds"),
     "events": at("events"),
     "labels": at("labels"),
-    "mixtures/s a core": at("a_core"),
+    "mixtures/s per core": at("a_core"),
     "wall": at("wall"),
 }
 

@@ -49,7 +49,7 @@ def _lstm_kernels() -> dict:
         weights = args[0] if isinstance(args[0], list) else args[:2]  # all layers, or one
         return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
 
-    def backward(*args, **_) -> int:  # of the input and of the weights, asked for or not
+    def backward(*args, **_) -> int:  # of the input and of the weights, needed or not
         return 2 * forward(*args)
 
     names = {
@@ -120,7 +120,7 @@ def _machine_seconds() -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was asked for."""
+    """Wait until the device has finished."""
     getattr(torch, device.type).synchronize()
 
 
@@ -130,7 +130,7 @@ def parameters(model: torch.nn.Module) -> float:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start counting the device's memory anew; the memory of a process cannot be reset."""
+    """Reset the device's memory counter; the memory of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -73,7 +73,7 @@ def mixture_loss(est: Tensor, mix: Tensor, active: Tensor) -> Tensor:
 
 
 def class_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """(18), the mean over frames: what the classifier should hear in one spectrum; `[N]`.
+    """(18), the mean over frames: what the classifier should find in one spectrum; `[N]`.
 
     Args:
         logits, labels, weight: `[N, K, L']`.
@@ -144,20 +144,20 @@ def plain_of(model: nn.Module) -> PlainWeak | None:
     """
     if not _is_default(model):
         return None
-    theirs, heard = model.separator.net, model.classifier
+    theirs, detector = model.separator.net, model.classifier
     masker = PlainMasker(theirs.num_bins, theirs.num_outputs, theirs.rnn.hidden_size, theirs.rnn.num_layers)
     masker.load_state_dict(theirs.state_dict())
-    convs = [block.conv for block in heard.blocks]
+    convs = [block.conv for block in detector.blocks]
     crnn = PlainCRNN(
-        heard.num_bins,
-        heard.num_classes,
+        detector.num_bins,
+        detector.num_classes,
         tuple(c.out_channels for c in convs),
         convs[0].kernel_size[0],
-        heard.rnn.hidden_size,
+        detector.rnn.hidden_size,
     )
-    crnn.rnn.load_state_dict(heard.rnn.state_dict())
-    crnn.out.load_state_dict(heard.out.state_dict())
-    for conv, norm, block in zip(crnn.convs, crnn.norms, heard.blocks):
+    crnn.rnn.load_state_dict(detector.rnn.state_dict())
+    crnn.out.load_state_dict(detector.out.state_dict())
+    for conv, norm, block in zip(crnn.convs, crnn.norms, detector.blocks):
         conv.load_state_dict(block.conv.state_dict())
         norm.load_state_dict(block.norm.state_dict())
     loss = model.weak_wrappers[0].criterion.loss
@@ -168,16 +168,16 @@ def plain_of(model: nn.Module) -> PlainWeak | None:
 def _is_default(model: nn.Module) -> bool:
     if model.classifier is None or len(model.weak_wrappers) != 1 or model.loss_wrappers:
         return False
-    net, heard = getattr(model.separator, "net", None), model.classifier
+    net, detector = getattr(model.separator, "net", None), model.classifier
     wrapper = model.weak_wrappers[0]
     loss = wrapper.criterion.loss
     return (
         isinstance(net, BLSTMMasker)
         and net.mask_type == "magnitude"
         and net.norm is None
-        and isinstance(heard, CRNNClassifier)
-        and heard.mel is None
-        and not heard.compress
+        and isinstance(detector, CRNNClassifier)
+        and detector.mel is None
+        and not detector.compress
         and model.part == "separator"
         and model.label_type == "frame"
         and not model.residual

@@ -166,7 +166,7 @@ def only(systems: list[System], parts: list[str] | None) -> list[System]:
     chosen = [s for s in systems if parts is None or any(p in s.name for p in parts)]
     if not chosen:
         known = ", ".join(s.name for s in systems)
-        raise DataError(f"--only {' '.join(parts or [])}: no such system; there is: {known}")
+        raise DataError(f"--only {' '.join(parts or [])}: no such system; available: {known}")
     return chosen
 
 

@@ -10,6 +10,7 @@ from espnet2_ext.bench import data, plain_query, plain_weak, query, weak
 from espnet2_ext.bench.configs import Options, apart, kind_of
 from espnet2_ext.bench.measure import Columns, machine, markdown, not_valid
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import shipped
 
 
 def bench(args: argparse.Namespace, prepare: Callable) -> dict:
@@ -19,7 +20,7 @@ def bench(args: argparse.Namespace, prepare: Callable) -> dict:
         prepare: called first in each process that measures a model.
 
     Returns:
-        `machine`, and what was asked for of `costs` (rows of `bench_system`), `models` (rows of
+        `machine`, and as the options say `costs` (rows of `bench_system`), `models` (rows of
         `bench_model`), `against`, `data`, `weak` (see `_bench_weak`) and `rendering`.
 
     Raises:
@@ -33,7 +34,7 @@ def bench(args: argparse.Namespace, prepare: Callable) -> dict:
     weak_ones = [path for path, kind in kinds.items() if kind == "weak"]
     queries = [path for path in kinds if path not in weak_ones]
     if args.costs:
-        systems = query.system_of(queries) or query.all_systems(args.conf)
+        systems = query.system_of(queries) or query.all_systems(args.conf or shipped("conf"))
         result["costs"] = _costs(query.only(systems, args.only), options, prepare)
     elif queries:
         result |= _bench_queries(queries, args, options, prepare)
@@ -52,7 +53,7 @@ def _options(args: argparse.Namespace) -> Options:
         if getattr(args, name) <= 0:
             raise DataError(f"--{name} must be above 0, not {getattr(args, name)}")
     if unknown := [v for v in args.variants or () if v not in query.VARIANTS]:
-        raise DataError(f"unknown variant {unknown[0]!r}; there is: {', '.join(query.VARIANTS)}")
+        raise DataError(f"unknown variant {unknown[0]!r}; available: {', '.join(query.VARIANTS)}")
     if args.rendering is not None and len(args.rendering) not in (0, 2):
         raise DataError("--rendering takes the folder of a table and its clip bank, or nothing")
     if args.only and not args.costs:
@@ -110,7 +111,7 @@ def _bench_data(args: argparse.Namespace, rows: list[dict]) -> dict:
     found = data.bench_data(args.data)
     print(
         f"\n{found['bank']} ({found['format']}): {found['clips']['a_core']:.0f} crops of "
-        f"{data.CROP:g} s and {found['pairs']['a_core']:.0f} rendered pairs a second a core"
+        f"{data.CROP:g} s and {found['pairs']['a_core']:.0f} rendered pairs per second and core"
     )
     found["need"] = data.pairs_needed(found, rows, query.TRAIN_BATCH, args.steps_per_second)
     _print(data.PAIRS_NEEDED, found["need"])
@@ -140,7 +141,7 @@ def _bench_weak(paths: list, args: argparse.Namespace, options: Options, prepare
         result["inference"].append(apart(weak.bench_inference, str(path), options, prepare=prepare))
     print(
         f"\nInference of a clip of {options.seconds:g} s and of a song of {options.song:g} s, "
-        "as weak_inference does it; activity: what the classifier hears."
+        "as weak_inference does it; activity: the classifier's output."
     )
     _print(weak.INFERENCE, result["inference"])
     return result

@@ -115,7 +115,7 @@ def bench_inference(path: str, options: Options) -> dict:
     Returns:
         a row: `start_mb`, `peak_mb`, `time` of `clip` (`options.seconds`, at once) and of `song`
         (chunks with context, written as FLAC), and where there is a classifier of `clip_tags` and
-        `song_tags`, what it hears in each, which the command tells as well; `real_time`, the same
+        `song_tags`, its output for each, which the command writes as well; `real_time`, the same
         for a second of sound.
     """
     device = options.start()

@@ -4,11 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
-from espnet2_ext.util.files import write_text
+from espnet2_ext.util.files import shipped, write_text
 from espnet2_ext.util.parallel import cores
 
-CONF = Path(__file__).parents[2] / "conf"
-DEFAULT = [CONF / f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
+DEFAULT = [f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
 
 
 def bench(argv: list[str] | None = None) -> None:
@@ -46,7 +45,7 @@ def bench(argv: list[str] | None = None) -> None:
     _add_weak(parser.add_argument_group("separation from weak labels"))
     args = parser.parse_args(argv)
     if not args.yaml and not args.costs and args.rendering is None:
-        args.yaml = DEFAULT
+        args.yaml = [shipped("conf") / name for name in DEFAULT]
     from espnet2_ext.bench import report
     from espnet2_ext.cli.run import keep_memory
 
@@ -67,7 +66,7 @@ def _add_queries(group) -> None:
         metavar="NAME",
         help="with --costs: only systems whose name contains one of these, such as care_sep",
     )
-    group.add_argument("--conf", type=Path, default=CONF, help="folder whose YAMLs --costs takes when none is named")
+    group.add_argument("--conf", type=Path, default=None, help="folder whose YAMLs --costs takes when none is named")
     group.add_argument(
         "--variants",
         nargs="+",

@@ -37,7 +37,7 @@ def default_roots(top: Path) -> list[Path]:
 def find_trained(roots: Sequence[str | Path]) -> list[Trained]:
     """The experiments in or below `roots`, as sweeps noted them or else by their folders' names.
 
-    In a folder of sweeps only what is noted counts: the rest of it may be broken off, or outdated.
+    In a folder of sweeps only what is noted counts: all else may be incomplete or outdated.
     One that several sweeps share is there once for each.
 
     Args:
@@ -77,7 +77,7 @@ def check_names(roots: Sequence[str]) -> None:
     known = {cell for table in tables for row in table.rows for cell in table.cells(row)}
     for root in roots:
         if (name := split_root(str(root))[0]) and name not in known:
-            raise DataError(f"--exp_dirs {root}: no table has a cell {name}; there is {', '.join(sorted(known))}")
+            raise DataError(f"--exp_dirs {root}: no table has a cell {name}; available: {', '.join(sorted(known))}")
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
@@ -182,7 +182,7 @@ class Notes:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read them anew."""
+        """Read them again."""
         self.runs = read_notes(self.path)[2] if self.path.is_file() else {}
 
     def is_done(self, run: Run) -> bool:

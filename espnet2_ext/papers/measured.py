@@ -22,7 +22,7 @@ class Scores(NamedTuple):
 
     Attributes:
         test: name of the set, without its lambda; mean_events: that lambda, as its name says.
-        protocol: of the query, or None. data: what tells the test set, as text; digest: its hash,
+        protocol: of the query, or None. data: the test set in words; digest: its hash,
             "" for taggers, whose clips need no list.
         values: metric -> statistic (mean, median) -> value; None: not defined.
     """
@@ -58,7 +58,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """Of a file whose content is another than expected, raise a DataError that says so."""
     try:
         yield
-    except DataError:  # told already
+    except DataError:  # says so already
         raise
     except KeyError as e:
         raise DataError(f"{path}: not {what}: {e.args[0]} is missing") from e
@@ -148,11 +148,11 @@ def trained_on(exp_dir: Path) -> str | None:
 
 
 def scored_model(exp_dir: Path) -> dict:
-    """What `model.json` tells of a model that was trained elsewhere; {} of one trained here."""
+    """What `model.json` says of a model that was trained elsewhere; {} of one trained here."""
     path = exp_dir / "model.json"
     model = load_json(path) if path.is_file() else {}
     if not isinstance(model, dict):
-        raise DataError(f"{path}: not what was told of a model")
+        raise DataError(f"{path}: not a description of a model")
     return model
 
 

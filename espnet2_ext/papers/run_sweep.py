@@ -40,9 +40,9 @@ def shell_line(sweep: Sweep, run: Run) -> str:
 
 
 def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = None) -> None:
-    """Do those `runs` that are not done; the table is written anew after each.
+    """Do those `runs` that are not done; the table is rewritten after each.
 
-    A cell that fails is told and the rest goes on, but for what needs it; so it does where the
+    A cell that fails is reported and the others go on, but for those that need it; so it does where the
     table cannot be written.
 
     Raises:
@@ -60,9 +60,7 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = 
             failed[run.name] = f"needs {', '.join(lost)}"
             print(f"{where}: not run, {failed[run.name]}", flush=True)
         elif max_minutes is not None and time.monotonic() - begin > 60 * max_minutes:
-            print(
-                f"{where}: not started after {max_minutes:g} minutes; start the same command again to go on", flush=True
-            )
+            print(f"{where}: not started after {max_minutes:g} minutes; run again to resume", flush=True)
             break
         else:
             print(f"{where}: {shell_line(sweep, run)}", flush=True)
@@ -71,7 +69,7 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = 
                 failed[run.name] = f"status {status}, {_log(sweep, run)}"
                 continue
             notes.add(run, identity, time.monotonic() - started)
-            with contextlib.suppress(DataError):  # told at the end
+            with contextlib.suppress(DataError):  # reported at the end
                 write_sweep_table(notes)
             print(f"{where}: done in {time.monotonic() - started:.0f} s", flush=True)
     try:
@@ -233,7 +231,7 @@ def _cost(sweep: Sweep, notes: Notes, done: Sequence[Trained]) -> list[str]:
                 ]
             )
     note = (
-        "Training: the steps alone, as the trainer's log tells; whole cell: with preparation, "
+        "Training: the steps alone, as the trainer's log says; whole cell: with preparation, "
         "inference and scores, as far as not done before."
     )
     return ["", "## Cost", "", note, "", *markdown(Table("", "", columns, rows))]

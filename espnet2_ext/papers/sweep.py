@@ -99,7 +99,7 @@ class Sweep:
             raise DataError(f"{self.recipe}: no run.sh there; --recipe takes a recipe's folder")
         sizes = content.get("sizes") or {}
         if size is not None and size not in sizes:
-            there = f"there is {', '.join(sizes)}" if sizes else "this sweep has no sizes"
+            there = f"available: {', '.join(sizes)}" if sizes else "this sweep has no sizes"
             raise DataError(f"--size {size}: {path}: {there}")
         self.size = size or next(iter(sizes), None)
         name = folder or content.get("folder", self.path.stem)
@@ -222,7 +222,7 @@ class Sweep:
                 return self.configs.path(name)
             if name not in self.variables:
                 known = ", ".join([*self.variables, *self.configs])
-                raise DataError(f"{where or self.path}: {match[0]} is not known; there is {known}")
+                raise DataError(f"{where or self.path}: {match[0]} is not known; available: {known}")
             return self.variables[name]
 
         return _NAME.sub(replace, text)

@@ -151,7 +151,7 @@ def load_paper(key: str, folder: Path = HERE) -> Paper:
     """
     path = folder / f"{key}.yaml"
     if not path.is_file():
-        raise DataError(f"--paper {key}: there is {', '.join(PAPERS)}")
+        raise DataError(f"--paper {key}: available: {', '.join(PAPERS)}")
     content = yaml.load(path.read_text(encoding="utf-8"), _AsWritten)
     check_keys(content, _PAPER_KEYS, {"paper", "title", "tables"}, str(path))
     tables = {}
@@ -202,7 +202,7 @@ def check_keys(given: Any, known: set, needed: set, where: str) -> None:
     """Refuse a mapping with an unknown key, or without a needed one (DataError naming it)."""
     check_mapping(given, where)
     if unknown := sorted(map(str, given.keys() - known)):
-        raise DataError(f"{where}: unknown key {', '.join(unknown)}; there is: {', '.join(sorted(known))}")
+        raise DataError(f"{where}: unknown key {', '.join(unknown)}; available: {', '.join(sorted(known))}")
     if missing := sorted(needed - given.keys()):
         raise DataError(f"{where}: {', '.join(missing)} is missing")
 

@@ -57,8 +57,8 @@ class Entry(NamedTuple):
         found = {k.removeprefix(f"{self.src}."): v for k, v in state.items() if k.startswith(f"{self.src}.")}
         if not found:
             raise DataError(
-                f"--init_param: {self.path} has no weights under {self.src!r}; there "
-                f"is: {', '.join(_tops(state)) or 'nothing'}"
+                f"--init_param: {self.path} has no weights under {self.src!r}; available: "
+                f"{', '.join(_tops(state)) or 'nothing'}"
             )
         return found
 
@@ -206,7 +206,7 @@ def _part(model: nn.Module, entry: Entry) -> nn.Module:
     except AttributeError as e:
         names = [name for name, _ in model.named_children()]
         raise DataError(
-            f"--init_param: the model has no part {entry.dst!r}; there is: {', '.join(names)} and what is in them"
+            f"--init_param: the model has no part {entry.dst!r}; available: {', '.join(names)} and what is in them"
         ) from e
 
 

@@ -1,4 +1,4 @@
-"""A trained classifier for a separator: found, compared with what is asked for, and checked."""
+"""A trained classifier for a separator: found, compared with the training's configuration, and checked."""
 
 import argparse
 import inspect

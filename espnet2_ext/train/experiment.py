@@ -172,7 +172,7 @@ def _logs(exp_dir: Path) -> Iterator[str]:
 
 
 def validation_loss(exp_dir: str | os.PathLike, model_file: str) -> float:
-    """The validation loss of an experiment's weights, as train.log tells it.
+    """The validation loss of an experiment's weights, as train.log reports it.
 
     Args:
         model_file: `latest.pth`, `valid.loss.best.pth` or `Nepoch.pth`, the names of ESPnet.

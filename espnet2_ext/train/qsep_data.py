@@ -88,7 +88,7 @@ class QSepPreprocessor(AbsPreprocessor):
 
 
 class QueryCounts(ClassCounts):
-    """How often each class was asked for, and how often what was asked for was not there."""
+    """How often each class was queried, and how often the target was absent."""
 
     what = "queries"
 
@@ -104,7 +104,7 @@ class QueryCounts(ClassCounts):
                 self.absent += not holds(self.bank, clip, k)
 
     def __str__(self) -> str:
-        return f"{super().__str__()}; {self.absent} asked for silence"
+        return f"{super().__str__()}; {self.absent} queries with an absent target"
 
 
 class PairIterFactory(RowIterFactory):

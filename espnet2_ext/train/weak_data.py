@@ -155,7 +155,7 @@ class WeakPreprocessor(AbsPreprocessor):
         return self._scored
 
     def _cropped(self, mixture: Mixture) -> Mixture:
-        """A part of the mixture, from ESPnet's random state, which it sets anew for each epoch."""
+        """A part of the mixture, from ESPnet's random state, which it sets for each epoch."""
         num = min(round(self.crop_seconds * self.table.fs), mixture.samples)
         seed = [np.random.randint(2**31), zlib.crc32(mixture.id.encode())]
         onset = np.random.default_rng(seed).integers(mixture.samples - num + 1)

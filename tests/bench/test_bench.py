@@ -162,7 +162,7 @@ def test_command(bank, tmp_path, capsys):
         ]
     )
     out = capsys.readouterr().out
-    assert "| care_sep | fp32 |" in out and "rendered pairs a second a core" in out
+    assert "| care_sep | fp32 |" in out and "rendered pairs per second and core" in out
     found = json.loads(file.read_text())
     assert found["models"][0]["model"] == "care_sep" and found["data"]["need"][0][3] > 0
 

@@ -48,7 +48,7 @@ def test_every_system_of_the_papers_has_a_row():
         "pann_sep_2048",
         "tag_hts_at_768",
     }
-    with pytest.raises(DataError, match="--only xy: no such system; there is: care_cls_sep_768"):
+    with pytest.raises(DataError, match="--only xy: no such system; available: care_cls_sep_768"):
         systems.only(rows, ["xy"])
 
 

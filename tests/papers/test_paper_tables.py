@@ -368,7 +368,7 @@ def test_an_experiment_can_be_named_as_a_cell(tmp_path, capsys):
     text = filled(capsys, "--table", "2", "--exp_dirs", f"D={tmp_path / 'any=thing'}")
     assert rows(text, "query `self`")["D: C without gradient (init, shared)"][0] == "6.00"
     filled(capsys, "--table", "2", "--exp_dirs", tmp_path / "any=thing")  # a folder, no cell
-    with pytest.raises(DataError, match="--exp_dirs H=.*: no table has a cell H; there is A, B, C"):
+    with pytest.raises(DataError, match="--exp_dirs H=.*: no table has a cell H; available: A, B, C"):
         tables(["--table", "2", "--exp_dirs", f"H={tmp_path}"])
     with pytest.raises(DataError, match="--exp_dirs E=nowhere: no such folder"):
         tables(["--table", "2", "--exp_dirs", "E=nowhere"])

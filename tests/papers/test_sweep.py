@@ -413,7 +413,7 @@ def test_arguments_for_all_cells_or_for_those_of_a_task(place):
     assert sweep.cells["C"].args == f"--b {{exp:tag_care_cls}}/x {CONTENT['cells'][1]['args']}"
     assert sweep.cells["F"].needs == ["tag_care_cls"]
     place.write({**CONTENT, "args": {"tag": "--a 1"}})
-    with pytest.raises(DataError, match="args: unknown key tag; there is: separation, tagging"):
+    with pytest.raises(DataError, match="args: unknown key tag; available: separation, tagging"):
         Sweep(place.yaml)
 
 
@@ -434,7 +434,7 @@ def test_sizes(place):
     assert options["qsep_config"] == "conf/tag.yaml"
     assert options["datadir"] == "data/side_by_side_paper"
     assert Sweep(place.yaml, size="paper", folder="own").expdir == "exp/own_paper"
-    with pytest.raises(DataError, match="--size big: .*side_by_side.yaml: there is mini, paper"):
+    with pytest.raises(DataError, match="--size big: .*side_by_side.yaml: available: mini, paper"):
         Sweep(place.yaml, size="big")
 
 

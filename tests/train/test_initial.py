@@ -91,8 +91,8 @@ def test_excluded_weights_are_not_taken(file):
     "entry, message",
     [
         ("{folder}/none.pth:a", "no such file: .*none.pth"),
-        ("{file}:b:part", "w.pth has no weights under 'b'; there is: a"),
-        ("{file}:a:prt", "no part 'prt'; there is: part, odd"),
+        ("{file}:b:part", "w.pth has no weights under 'b'; available: a"),
+        ("{file}:a:prt", "no part 'prt'; available: part, odd"),
         ("{file}::part", "into part: none of its tensors fit"),
         ("{file}:a:odd", r"of another shape: head.weight \[2, 3\] .* --ignore_init_mismatch true"),
         ("{folder}/text.pth", "text.pth is not a whole file of weights"),

@@ -132,7 +132,7 @@ def test_the_classes_drawn_are_logged(bank, caplog):
         items(training(bank, rank=1, world_size=2), 3)
     summary, table = caplog.messages
     assert summary.startswith("epoch 3, process 1 of 2: 12 queries of ")
-    assert "of 4 classes" in summary and "asked for silence" in summary
+    assert "of 4 classes" in summary and "queries with an absent target" in summary
     counts = [int(word.split()[-1]) for word in table.split(": ")[-1].split(", ")]
     assert sum(counts) == 12 and len(counts) == 4
 

@@ -111,7 +111,7 @@ def test_a_training_goes_on_without_the_tagger(command, trained):
     [
         ([], "query_net hts_at is frozen .* nothing gives it trained weights"),
         (["--init_param", "gone.pth:net:query_net"], "no such file: gone.pth"),
-        (["--init_param", "{tagger}:nets:query_net"], "no weights under 'nets'; there is: net"),
+        (["--init_param", "{tagger}:nets:query_net"], "no weights under 'nets'; available: net"),
     ],
 )
 def test_training_and_its_check_refuse_a_random_network(command, tagger, tmp_path, more, message):
