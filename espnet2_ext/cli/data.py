@@ -255,12 +255,12 @@ def draw_mixtures(argv: list[str]) -> None:
     add_workers(p)
     a = vars(p.parse_args(argv))
     from espnet2_ext.data.bank.bank import ClipBank
-    from espnet2_ext.data.mixtures.draw import draw_table
-    from espnet2_ext.data.mixtures.stats import as_markdown, count
+    from espnet2_ext.data.mixtures.draw import as_markdown, count, draw_table
 
     classes, background = ([v for v in a.pop(key).split(",") if v] for key in ("classes", "background_classes"))
+    work = {name: a.pop(name) for name in ("num_workers", "scheduler")}
     bank, out, drawn = ClipBank(a.pop("bank")), a.pop("out"), (a.pop("mixtures"), a.pop("seed"))
-    table = draw_table(bank, out, *drawn, classes, background=background, **a)
+    table = draw_table(bank, out, *drawn, classes, background=background, work=work, **a)
     print(f"{out}: {as_markdown(count(table))}")
 
 

@@ -169,8 +169,7 @@ def read_labels(path: str | os.PathLike) -> list[Label]:
     """Read `labels.tsv`, in order of index.
 
     Raises:
-        DataError: with file and line: an index out of order, a duplicated mid, a related index
-            that does not exist.
+        DataError: with file and line: an index out of order, a duplicated mid, a related index that does not exist.
     """
     labels, seen = [], set()
     for number, (index, mid, name, related) in read_tsv(path, LABELS):

@@ -1,9 +1,8 @@
 """Where in a clip a class is heard best: tables that a tagger makes, for drawing anchors.
 
-A table is an `.npz` of one bank and one segment length: `indptr` int64 [clips + 1] and `classes`
-int32 say which classes each clip has, `start` int64 where the best segment of each begins, in
-samples; `num`, its length; `fs`; `manifest_hash` of the bank and `labels_hash` of its list of
-classes; `model`, the tagger's digest.
+A table is an `.npz` of one bank and one segment length: `indptr` int64 [clips + 1] and `classes` int32 say which
+classes each clip has, `start` int64 where the best segment of each begins, in samples; `num`, its length; `fs`;
+`manifest_hash` of the bank and `labels_hash` of its list of classes; `model`, the tagger's digest.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Stage `archive`: the good clips of a manifest become a clip bank (see `bank.py`)."""
 
 import functools
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,14 +13,15 @@ import numpy as np
 
 from espnet2_ext.audio.flac import encode_flac, seek_points, to_int16
 from espnet2_ext.audio.read import ark_header, read_audio, resample, to_mono
-from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, tables
+from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, shard_path, tables
 from espnet2_ext.data.bank.scan import sound_hash, summarise
-from espnet2_ext.data.bank.tables import shard_path, write_classes, write_index
 from espnet2_ext.data.tables import Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
+from espnet2_ext.util.files import atomic_path, write_text
 from espnet2_ext.util.once import file_digest, make_once
 from espnet2_ext.util.parallel import map_parts, part_of
+
+_MARK_BYTES = len(ark_header("", 0)) - 1  # what precedes a FLAC file in the archive, less the key
 
 
 class Item(NamedTuple):
@@ -56,31 +58,27 @@ def archive(
     *,
     labels: str | os.PathLike | None = None,
     settings: Settings = Settings(),
-    num_workers: int | None = None,
-    scheduler: str | None = None,
+    **work,
 ) -> dict:
     """Write the `ok` clips of `data_dir/manifest.tsv` as a clip bank into `out_dir`.
 
-    Mono (mean of the channels), resampled once with soxr HQ, 16 bit. `bank.json` is written last. For
-    the same manifest and settings it is up to date; a call that was stopped resumes with the first
-    shard that is not whole.
+    Mono (mean of the channels), resampled once with soxr HQ, 16 bit. `bank.json` is written last. For the same manifest
+    and settings it is up to date; a call that was stopped resumes with the first shard that is not whole.
 
     Args:
         labels: `labels.tsv`; None: the one beside `data_dir`.
-        num_workers, scheduler: see `map_parts`.
+        work: `num_workers` and `scheduler` of `map_parts`.
 
     Returns:
         `bank.json`.
 
     Raises:
-        DataError: no manifest, no good clip in it, a class that `labels` lacks, a sound that
-            changed since the scan.
+        DataError: no manifest, no good clip in it, a class that `labels` lacks, a sound that changed since the scan.
         OSError: what the file system said, such as a full disk; nothing is left half-written.
     """
     data_dir, out_dir = Path(data_dir), Path(out_dir)
     manifest = data_dir / "manifest.tsv"
     labels = Path(labels) if labels else data_dir.parent / "labels.tsv"
-    work = {"num_workers": num_workers, "scheduler": scheduler}
     files = [out_dir / f"{name}.npy" for name in tables(settings.format)]
     key = _key(manifest, labels, settings)
     make = functools.partial(_write_bank, manifest, labels, out_dir, settings, **work)
@@ -105,9 +103,9 @@ def _write_bank(manifest: Path, labels: Path, out_dir: Path, settings: Settings,
         **work,
     )
     write_text(out_dir / "labels.tsv", labels.read_text(encoding="utf-8"))
-    write_classes(out_dir, rows, num_classes)
+    _write_classes(out_dir, rows, num_classes)
     info = {"clips_per_shard": settings.clips_per_shard, "clips": len(good), "classes": num_classes}
-    info |= write_index(out_dir, good, parts, settings.fs, settings.format)
+    info |= _write_index(out_dir, good, parts, settings.fs, settings.format)
     return info | {"manifest_hash": summarise(read_manifest(manifest))[1]}
 
 
@@ -205,3 +203,89 @@ def _class_rows(good: list[Entry], labels: Path) -> tuple[list[list[int]], int]:
         if unknown := [m for m in e.labels if m not in rows]:
             raise DataError(f"{labels}: clip {e.id} has the unknown class {unknown[0]}")
     return [sorted({rows[m] for m in e.labels}) for e in good], len(rows)
+
+
+def _write_classes(out_dir: Path, lists: list[list[int]], num_classes: int) -> None:
+    """Write the classes of each clip and the clips of each class, as rows in one long array."""
+    indptr = np.concatenate([[0], np.cumsum([len(v) for v in lists])]).astype(np.int64)
+    indices = np.fromiter((k for v in lists for k in v), np.int64, count=int(indptr[-1]))
+    owner = np.repeat(np.arange(len(lists)), np.diff(indptr))
+    counts = np.bincount(indices, minlength=num_classes)
+    _save(out_dir, "labels.indptr", indptr)
+    _save(out_dir, "labels.indices", indices.astype(np.int32))
+    _save(out_dir, "clips.indptr", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    _save(out_dir, "clips.indices", owner[np.argsort(indices, kind="stable")].astype(np.int64))
+
+
+def _write_index(out_dir: Path, good: list[Entry], parts: list[Path], fs: int, format: str) -> dict:
+    """Write what says where each clip lies; returns figures for `bank.json`."""
+    index, clipped = _merge_parts(out_dir, parts, format)
+    _save(out_dir, "ids", np.array([e.id.encode() for e in good]))
+    if format == "flac":
+        _write_scp(out_dir, good, index)
+    _remove_strangers(out_dir, len(parts), format)
+    if clipped:
+        logging.warning("%s: %d clips cut at full scale", out_dir, clipped)
+    return {
+        "seconds": round(int(index["samples"].sum(dtype=np.int64)) / fs, 3),
+        "max_samples": int(index["samples"].max()),
+        "clipped": clipped,
+    }
+
+
+def _merge_parts(out_dir: Path, parts: list[Path], format: str) -> tuple[np.ndarray, int]:
+    """Write `index.npy`, `envelope.npy`, `seek.npy`; returns index and number of clipped clips."""
+    tables, clipped, widths = [], 0, {"envelope": 0, "seek": 0}
+    for n, part in enumerate(parts):
+        with np.load(part) as t:
+            tables.append(t["index"])
+            clipped += int(t["clipped"])
+            widths = {k: max(w, t[k].shape[1]) for k, w in widths.items()}
+        shard, last = shard_path(out_dir, n, format), tables[-1][-1]
+        if not shard.is_file() or shard.stat().st_size != last["offset"] + last["nbytes"]:
+            part.unlink()
+            raise DataError(f"{shard}: was removed or changed; run again to make it anew")
+    index = np.concatenate(tables)
+    _save(out_dir, "index", index)
+    for name, width in widths.items():
+        if width:
+            _join(out_dir / f"{name}.npy", parts, name, (len(index), width))
+    return index, clipped
+
+
+def _join(path: Path, parts: list[Path], name: str, shape: tuple[int, int]) -> None:
+    """Write table `name` of all parts as one, without holding it."""
+    row = 0
+    with atomic_path(path) as tmp:
+        for part in parts:
+            with np.load(part) as t:
+                table = t[name]
+            if row == 0:
+                out = np.lib.format.open_memmap(tmp, "w+", table.dtype, shape)
+            out[row : row + len(table), : table.shape[1]] = table
+            row += len(table)
+        out.flush()
+        del out
+
+
+def _save(out_dir: Path, name: str, array: np.ndarray) -> None:
+    with atomic_path(out_dir / f"{name}.npy") as tmp, open(tmp, "wb") as f:
+        np.save(f, array)
+
+
+def _write_scp(out_dir: Path, good: list[Entry], index: np.ndarray) -> None:
+    """`wav.scp` for ESPnet (type kaldi_ark): its offsets point at the mark before each sound."""
+    with atomic_path(out_dir / "wav.scp") as tmp, open(tmp, "w", encoding="utf-8") as f:
+        for e, row in zip(good, index, strict=True):
+            shard = shard_path(out_dir, row["shard"], "flac")
+            f.write(f"{e.id} {shard}:{row['offset'] - _MARK_BYTES}\n")
+
+
+def _remove_strangers(out_dir: Path, shards: int, format: str) -> None:
+    """Remove shards of an earlier bank that this one does not have."""
+    ours = {shard_path(out_dir, n, format) for n in range(shards)}
+    for path in out_dir.glob("audio.[0-9]*"):
+        if path not in ours:
+            path.unlink()
+    for name in ("wav.scp", "seek.npy") if format != "flac" else ():
+        (out_dir / name).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import soundfile
 from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.once import encode, file_digest
+from espnet2_ext.util.once import encode, file_digest, read_record
 
 VERSION = 1
 SUFFIX = {"flac": "ark", "pcm16": "pcm"}
@@ -25,6 +24,11 @@ def tables(format: str) -> tuple[str, ...]:
     """Names of the `.npy` tables of a bank."""
     classes = "labels.indptr", "labels.indices", "clips.indptr", "clips.indices"
     return ("index", "ids", *classes, "envelope") + (("seek",) if format == "flac" else ())
+
+
+def shard_path(folder: str | os.PathLike, n: int, format: str) -> Path:
+    """Where shard `n` of a bank lies."""
+    return Path(folder) / f"audio.{n:05d}.{SUFFIX[format]}"
 
 
 class ClipBank:
@@ -146,7 +150,7 @@ class ClipBank:
         return x[start : start + num]
 
     def _shard(self, shard: int) -> Path:
-        return self.path / f"audio.{shard:05d}.{SUFFIX[self.info['format']]}"
+        return shard_path(self.path, shard, self.info["format"])
 
     def _bytes(self, shard: int, offset: int, nbytes: int) -> bytes:
         """Read at a place, without a position that forks or threads would share."""
@@ -179,12 +183,9 @@ class ClipBank:
 
     def _load(self) -> None:
         self._files: dict[int, int] = {}
-        try:
-            self.info = json.loads((self.path / "bank.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"{self.path}: no bank.json, so no whole clip bank is here") from None
-        except ValueError as e:
-            raise DataError(f"{self.path}/bank.json: {e}") from e
+        if not (self.path / "bank.json").is_file():
+            raise DataError(f"{self.path}: no bank.json, so there is no whole clip bank")
+        self.info = read_record(self.path / "bank.json")
         lacks = {"fs", "classes", "clips"} - self.info.keys()
         if lacks or self.info.get("version") != VERSION or self.info.get("format") not in SUFFIX:
             raise DataError(f"{self.path}/bank.json: not a bank of version {VERSION}: make it anew")

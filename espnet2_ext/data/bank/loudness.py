@@ -33,10 +33,9 @@ def _meter(fs: int, block: float = GATE):
 def loudness(x: np.ndarray, fs: int) -> float:
     """Loudness of a mono sound in LUFS; minus infinity when it is silent.
 
-    A sound of a gating block (400 ms) or more: integrated, gated loudness. A shorter one, of which
-    the standard says nothing: the same without gates, -0.691 + 10 log10 of the mean square of the
-    whole K-weighted sound. Silent is what has no block above the absolute gate of -70 LUFS, where
-    a shorter sound is one block.
+    A sound of a gating block (400 ms) or more: integrated, gated loudness. A shorter one, of which the standard says
+    nothing: the same without gates, -0.691 + 10 log10 of the mean square of the whole K-weighted sound. Silent is what
+    has no block above the absolute gate of -70 LUFS, where a shorter sound is one block.
 
     Args:
         x: [T] samples, full scale 1.0. fs: rate in Hz.
@@ -54,13 +53,13 @@ def loudness(x: np.ndarray, fs: int) -> float:
     return float(one_block.integrated_loudness(np.append(x, 0.0)))  # not shorter than its block
 
 
-def bank_loudness(bank: ClipBank, *, num_workers: int | None = None, scheduler: str | None = None) -> np.ndarray:
+def bank_loudness(bank: ClipBank, **work) -> np.ndarray:
     """Loudness of every clip of a bank: float64 [N] in LUFS, minus infinity for silent ones.
 
     Kept beside the bank as `loudness.npy`, with the record `loudness.json`. Silent clips are reported.
 
     Args:
-        num_workers, scheduler: as for `map_parts`.
+        work: `num_workers` and `scheduler` of `map_parts`.
 
     Raises:
         DataError: pyloudnorm is not installed; a clip cannot be decoded.
@@ -75,9 +74,8 @@ def bank_loudness(bank: ClipBank, *, num_workers: int | None = None, scheduler: 
             list(range(len(bank))),
             bank.path / ".loudness",
             part_size=part_of(len(bank), 64, 16, 1024),
-            num_workers=num_workers,
-            scheduler=scheduler,
             desc=f"loudness {bank.path.name}",
+            **work,
         )
         with atomic_path(path) as tmp:
             np.save(tmp, np.concatenate([np.load(part) for part in parts]))

@@ -33,14 +33,7 @@ class Limits:
 
 
 def scan(
-    data_dir: str | os.PathLike,
-    *,
-    limits: Limits = Limits(),
-    max_bad_share: float = 0.2,
-    part_size: int | None = None,
-    num_workers: int | None = None,
-    scheduler: str | None = None,
-    redo: bool = False,
+    data_dir: str | os.PathLike, *, limits: Limits = Limits(), max_bad_share: float = 0.2, redo: bool = False, **work
 ) -> dict:
     """Decode the clips of `data_dir/clips.tsv`; write `manifest.tsv` and `manifest.json`.
 
@@ -48,9 +41,9 @@ def scan(
 
     Args:
         max_bad_share: at most this share of the clips may be other than `ok`.
-        part_size: clips a part; None: 8 to 512, by their number. num_workers, scheduler: see
-            `map_parts`.
         redo: decode again although the list has not changed (the sounds have).
+        work: `part_size`, clips of a part (None: 8 to 512, by their number), and `num_workers` and `scheduler` of
+            `map_parts`.
 
     Returns:
         `manifest.json`: counts by status, clips, digest of the list, limits, manifest_hash.
@@ -63,7 +56,6 @@ def scan(
     if not clips_tsv.is_file():
         raise DataError(f"{clips_tsv}: no such file")
     key = {"version": VERSION, "clips_digest": file_digest(clips_tsv), **asdict(limits)}
-    work = {"part_size": part_size, "num_workers": num_workers, "scheduler": scheduler}
     make = functools.partial(_scan_all, data_dir, limits, **work)
     info = make_once(data_dir / "manifest.json", key, make, [data_dir / "manifest.tsv"], redo=redo)
     shutil.rmtree(data_dir / ".scan", ignore_errors=True)
@@ -80,7 +72,7 @@ def scan(
     return info
 
 
-def _scan_all(data_dir: Path, limits: Limits, *, part_size: int | None, **work) -> dict:
+def _scan_all(data_dir: Path, limits: Limits, *, part_size: int | None = None, **work) -> dict:
     clips = list(read_clips(data_dir / "clips.tsv"))
     if not clips:
         raise DataError(f"{data_dir / 'clips.tsv'}: no clips in the list")

@@ -1,9 +1,8 @@
 """Reader of ESC-50 in the layout of the original: `meta/esc50.csv` and a folder `audio`.
 
-ESC-50 publishes no class identifiers: the category's name (`dog`, `crackling_fire`) stands as the
-class id. Indices are the original's `target` where all 50 classes occur, else they are counted
-in that order without gaps. K. J. Piczak, "ESC: Dataset for Environmental Sound Classification",
-ACM Multimedia 2015.
+ESC-50 publishes no class identifiers: the category's name (`dog`, `crackling_fire`) stands as the class id. Indices are
+the original's `target` where all 50 classes occur, else they are counted in that order without gaps. K. J. Piczak,
+"ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
 """
 
 import argparse

@@ -67,8 +67,7 @@ def prepare_musdb18(
     fs: int = 16000,
     valid_share: float = 0.14,
     seed: int = 0,
-    num_workers: int | None = None,
-    scheduler: str | None = None,
+    **work,
 ) -> dict[str, int]:
     """Write `data_dir/labels.tsv` and `data_dir/{train,valid,test}/clips.tsv`.
 
@@ -78,14 +77,13 @@ def prepare_musdb18(
             "unlabelled": sound of no labelled class (a clip without labels).
         decoded: where the sounds of stem files go, `decoded/SONG/STEM.flac` at `fs` Hz, mono.
         valid_share, seed: of the training songs, see `hold_out`.
-        num_workers, scheduler: of decoding, see `map_parts`.
+        work: `num_workers` and `scheduler` of `map_parts`, for decoding.
 
     Returns:
         Songs of each set. A missing stem gets an empty source, which the scan calls missing.
 
     Raises:
-        DataError: no such folders or no songs in them, a stem file that cannot be decoded, a set
-            without a song.
+        DataError: no such folders or no songs in them, a stem file that cannot be decoded, a set without a song.
     """
     if other not in OTHER:
         raise DataError(f"other must be one of {', '.join(OTHER)}, not {other!r}")
@@ -97,7 +95,7 @@ def prepare_musdb18(
     stems = CLASSES if other == "none" else (*CLASSES, "other")
     files = [s for songs in sets.values() for s in songs if s.path.is_file()]
     if files:
-        _decode_all(files, (*CLASSES, "other"), Path(decoded), fs, num_workers, scheduler)
+        _decode_all(files, (*CLASSES, "other"), Path(decoded), fs, **work)
     names = CLASSES if other != "class" else stems
     lists = {
         name: sorted(_clip(song, stem, names, Path(decoded)) for song in songs for stem in stems)
@@ -161,7 +159,7 @@ def _clip(song: Song, stem: str, classes: Sequence[str], decoded: Path) -> Clip:
     return Clip(f"{song.id}.{stem}", labels, str(source) if source.is_file() else "")
 
 
-def _decode_all(songs: list[Song], stems: Sequence[str], out: Path, fs: int, num_workers, scheduler) -> None:
+def _decode_all(songs: list[Song], stems: Sequence[str], out: Path, fs: int, **work) -> None:
     """Decode stem files that were not decoded before, or have changed since."""
     items = []
     for song in songs:
@@ -172,9 +170,8 @@ def _decode_all(songs: list[Song], stems: Sequence[str], out: Path, fs: int, num
         items,
         out / ".parts",  # kept: they say what is done
         part_size=1,
-        num_workers=num_workers,
-        scheduler=scheduler,
         desc="decode stems",
+        **work,
     )
     gone = [out / s.id / f"{v}.flac" for s in songs for v in stems]
     if gone := [path for path in gone if not path.is_file()]:

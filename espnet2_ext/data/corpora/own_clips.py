@@ -83,10 +83,9 @@ def _sound(table: Path, where: str, row: dict[str, str]) -> Sound:
 
 
 def split(sounds: list, shares: tuple[float, float], seed: int, what: str = "sound") -> dict[str, list]:
-    """Give every sound a set. Those with a `set` keep it; of the others each class gives the shares
-    (valid, test) of its groups, at least one to each set where it has three or more, chosen by a
-    hash of group and seed: the choice for a class does not change when another class grows. Sounds
-    without a label form a class of their own.
+    """Give every sound a set. Those with a `set` keep it; of the others each class gives the shares (valid, test) of
+    its groups, at least one to each set where it has three or more, chosen by a hash of group and seed: the choice for
+    a class does not change when another class grows. Sounds without a label form a class of their own.
 
     Args:
         sounds: of `Sound`, or anything else with labels, set and group. what: to call them in messages.

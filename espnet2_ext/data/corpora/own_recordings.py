@@ -83,8 +83,7 @@ def read_tables(
     """Read tables of either kind and check what can be checked without the sounds.
 
     Args:
-        classes: names, in the order of the labels, and no other may occur; empty: those in the
-            tables, sorted.
+        classes: names, in the order of the labels, and no other may occur; empty: those in the tables, sorted.
     """
     found: dict[Path, Recording] = {}
     problems: list[Problem] = []

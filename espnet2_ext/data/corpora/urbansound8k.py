@@ -1,9 +1,8 @@
 """Reader of UrbanSound8K in the layout of the original.
 
-`metadata/UrbanSound8K.csv` lists the slices, `audio/fold1/` to `audio/fold10/` hold them, at any
-rate and with any number of channels. A slice's class name (`car_horn`) stands as the class id. All
-slices of a recording (`fsID`) lie in one fold. J. Salamon, C. Jacoby, J. P. Bello, "A Dataset and
-Taxonomy for Urban Sound Research", ACM Multimedia 2014.
+`metadata/UrbanSound8K.csv` lists the slices, `audio/fold1/` to `audio/fold10/` hold them, at any rate and with any
+number of channels. A slice's class name (`car_horn`) stands as the class id. All slices of a recording (`fsID`) lie in
+one fold. J. Salamon, C. Jacoby, J. P. Bello, "A Dataset and Taxonomy for Urban Sound Research", ACM Multimedia 2014.
 """
 
 import argparse
@@ -107,8 +106,7 @@ def prepare_urbansound8k(
             listed behind them, as sound of no labelled class for `EventDrawer`.
 
     Returns:
-        For each set "slices", "missing" (their files do not exist; the scan counts them so too)
-        and "recordings".
+        For each set "slices", "missing" (their files do not exist; the scan counts them so too) and "recordings".
 
     Raises:
         DataError: a broken list, an unknown class, a fold that no slice has, a part of a fold in

@@ -42,10 +42,9 @@ class MixtureTable:
         fs: rate in Hz. classes: names of the K classes. info: `table.json`.
 
     Raises:
-        DataError: with file and line: a duplicated id, a class that is not one of the
-            table's, an event that begins or ends past the end of its mixture, any other broken
-            line. Or, with the file: no `table.json` (the table is not whole), contents that
-            changed since.
+        DataError: with file and line: a duplicated id, a class that is not one of the table's, an event that begins or
+            ends past the end of its mixture, any other broken line. Or, with the file: no `table.json` (the table is
+            not whole), contents that changed since.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -118,11 +117,10 @@ def write_table(
 ) -> dict:
     """Write a table, each file whole and `table.json` last; returns what that holds.
 
-    The frame prior of a class, gamma_i of eq. (16), is the share of frames in which it is active,
-    over the mixtures whose frame labels may be used (strong, frame); the clip prior is the share
-    of mixtures that hold it. Without any such mixture the clip priors stand for both. A class that
-    never occurs has the prior 0, one that is always active 1; each is reported, and the weight of
-    the side that never occurs is 1.
+    The frame prior of a class, gamma_i of eq. (16), is the share of frames in which it is active, over the mixtures
+    whose frame labels may be used (strong, frame); the clip prior is the share of mixtures that hold it. Without any
+    such mixture the clip priors stand for both. A class that never occurs has the prior 0, one that is always active 1;
+    each is reported, and the weight of the side that never occurs is 1.
 
     Args:
         mixtures: clips are ids (`core.mixing.events.with_ids`).

@@ -55,18 +55,16 @@ def make_song_table(
     settings: SongSettings | None = None,
     n_fft: int = 512,
     hop: int = 128,
-    num_workers: int | None = None,
-    scheduler: str | None = None,
+    **work,
 ) -> dict:
     """Write the mixture table `out` of the songs in `data_dir`, archived as `bank`.
 
-    A stem that is not active in a chunk has no event in it: its sound, below the threshold, is
-    not in the mixture either. Chunks without any event are left out. A whole song has one event
-    of its whole length for each stem that is active anywhere. So the labels of a frame are those
-    of its chunk or song; the paper uses clip labels only here, as stems hold bleed. Clips without
-    a label are sound of no labelled class. A song with a stem that the scan found missing, short
-    or corrupt is left out; a silent stem counts as inactive. For the same bank and settings it is
-    up to date.
+    A stem that is not active in a chunk has no event in it: its sound, below the threshold, is not in the mixture
+    either. Chunks without any event are left out. A whole song has one event of its whole length for each stem that is
+    active anywhere. So the labels of a frame are those of its chunk or song; the paper uses clip labels only here, as
+    stems hold bleed. Clips without a label are sound of no labelled class. A song with a stem that the scan found
+    missing, short or corrupt is left out; a silent stem counts as inactive. For the same bank and settings it is up to
+    date.
 
     Returns:
         `table.json`.
@@ -90,7 +88,7 @@ def make_song_table(
         return table.info
     songs = _songs(data_dir, bank)
     num = round(settings.seconds * bank.fs)
-    levels = _levels(bank, songs, num, out, num_workers, scheduler)
+    levels = _levels(bank, songs, num, out, **work)
     make = _whole if settings.whole else _chunks
     threshold = 10 ** (settings.threshold_db / 10)
     mixtures = [m for s, rows in songs.items() for m in make(s, _stems(bank, rows, levels, threshold), num)]
@@ -122,7 +120,7 @@ def _songs(data_dir: Path, bank: ClipBank) -> dict[str, list[int]]:
     return good
 
 
-def _levels(bank: ClipBank, songs: Mapping, num: int, out: Path, num_workers, scheduler) -> dict[int, list[float]]:
+def _levels(bank: ClipBank, songs: Mapping, num: int, out: Path, **work) -> dict[int, list[float]]:
     """Bank row -> mean square of each window of `num` samples."""
     parts_dir = out / ".levels"
     parts = map_parts(
@@ -130,9 +128,8 @@ def _levels(bank: ClipBank, songs: Mapping, num: int, out: Path, num_workers, sc
         [row for rows in songs.values() for row in rows],
         parts_dir,
         part_size=8,
-        num_workers=num_workers,
-        scheduler=scheduler,
         desc=f"levels {bank.path.name}",
+        **work,
     )
     levels = {}
     for part in parts:

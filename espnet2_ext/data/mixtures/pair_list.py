@@ -43,9 +43,8 @@ def draw_list(
 ) -> list[Pair]:
     """Draw `n` pairs; rows hold clip ids and measured gains.
 
-    With `n` None or the number of clips, each clip is the first target once, in the bank's order,
-    and its partner is drawn; otherwise both are drawn, balanced as asked. Pair i depends on the
-    bank, the options, `seed` and i only.
+    With `n` None or the number of clips, each clip is the first target once, in the bank's order, and its partner is
+    drawn; otherwise both are drawn, balanced as asked. Pair i depends on the bank, the options, `seed` and i only.
 
     Args:
         segment, anchor, query_from, balance, query_segment, anchors: as for `PairDrawer`; by

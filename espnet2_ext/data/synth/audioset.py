@@ -72,8 +72,7 @@ def make_mini_audioset(
         `out`, as a path.
 
     Raises:
-        DataError: an unknown class or impossible number, a missing package, or an `out` with
-            other files.
+        DataError: an unknown class or impossible number, a missing package, or an `out` with other files.
     """
     root = Path(out)
     voices = _choose(classes)

@@ -11,8 +11,7 @@ the class's course in time and to be unlike the other classes:
     children_playing  choir notes, short and high (background)
     street_music      guitar chords (background)
 
-So scores on it say that the software works and that something was learned, not how well real
-recordings are separated.
+So scores on it say that the software works and that something was learned, not how well real recordings are separated.
 """
 
 from collections.abc import Callable

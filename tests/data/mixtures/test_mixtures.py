@@ -10,9 +10,8 @@ from sounds import snapshot
 from espnet2_ext.cli.data import draw_mixtures
 from espnet2_ext.core.mixing.events import Event, Mixture
 from espnet2_ext.data.bank.bank import bank_digest
-from espnet2_ext.data.mixtures.draw import draw_table, known_of, parse_known
+from espnet2_ext.data.mixtures.draw import count, draw_table, known_of, parse_known
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
-from espnet2_ext.data.mixtures.stats import count
 from espnet2_ext.errors import DataError
 
 
