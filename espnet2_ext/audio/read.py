@@ -2,7 +2,7 @@
 
 A reference is a path, `ARCHIVE.ark:OFFSET` (an entry of a Kaldi-style archive), `tar:PATH#MEMBER`
 or `hdf5:PATH#ROW`. Two forms spare a search or an argument: `tar:PATH#MEMBER@OFFSET+BYTES` names
-where the member lies, `hdf5:PATH#ROW@RATE` the rate of a file that does not tell its own.
+where the member lies, `hdf5:PATH#ROW@RATE` the rate of a file without the attribute `sample_rate`.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _MARK = b"AUDIO"  # what ESPnet's archive readers want before a sound: mark, wid
 
 
 class MissingAudio(DataError):
-    """The file, member or row that a reference names is not there."""
+    """The file, member or row that a reference names does not exist."""
 
 
 def read_audio(ref: str | os.PathLike, start: int = 0, num: int | None = None) -> tuple[np.ndarray, int]:
@@ -46,7 +46,7 @@ def read_audio(ref: str | os.PathLike, start: int = 0, num: int | None = None) -
 
     Raises:
         MissingAudio: no such file, member or row.
-        DataError: what cannot be decoded, or ends before its header says. Both name `ref`.
+        DataError: what cannot be decoded, or ends before the length in its header. Both name `ref`.
     """
     ref = os.fspath(ref)
     if start < 0 or (num is not None and num < 0):
@@ -105,7 +105,7 @@ def _decode(ref: str, file: str | BinaryIO, start: int, num: int | None) -> tupl
                 f.seek(start)
             x = pull(f, want)
             rate, frames = f.samplerate, f.frames
-            if frames > _ENDLESS:  # a stream whose header does not tell its length
+            if frames > _ENDLESS:  # a stream whose header has no length
                 want = len(x)
     except (soundfile.SoundFileError, OSError) as e:
         reason = getattr(e, "error_string", None) or e
@@ -198,7 +198,7 @@ def _read_row(ref: str, path: str, row: int, rate: str | None, start: int, num: 
 
 @functools.lru_cache(maxsize=4)
 def _open_hdf5(path: str, pid: int) -> tuple:
-    """The waveform dataset and the rate (0: not told). One a process: a handle outlives no fork."""
+    """The waveform dataset and the rate (0: unknown). One a process: a handle outlives no fork."""
     import h5py
 
     try:
@@ -243,10 +243,10 @@ class FlacArkWriter:
         """Add float samples [T] or [T, C] under `key`.
 
         Raises:
-            DataError: a key with a blank or one that is there already, samples that are not finite.
+            DataError: a key with a blank or a duplicated one, samples that are not finite.
         """
         if not key or any(c.isspace() for c in key) or key in self._places:
-            raise DataError(f"{self.ark}: key {key!r} is empty, has a blank, or is there twice")
+            raise DataError(f"{self.ark}: key {key!r} is empty, has a blank, or is duplicated")
         x = np.asarray(x)
         if not np.isfinite(x).all():
             raise DataError(f"{self.ark}: {key} holds NaN or infinity")
@@ -271,7 +271,7 @@ def read_scp(path: str | os.PathLike) -> dict[str, str]:
     """Read a Kaldi-style table `key reference`; references are left as they stand.
 
     Raises:
-        DataError: no such file; with the line: one column only, a key that is there twice.
+        DataError: no such file; with the line: one column only, a duplicated key.
     """
     table: dict[str, str] = {}
     try:

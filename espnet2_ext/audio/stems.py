@@ -14,7 +14,7 @@ from espnet2_ext.errors import DataError
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 SUFFIX = ".stem.mp4"
-_SLACK = 4096  # samples by which a stream may fall short of the length that its header tells
+_SLACK = 4096  # samples by which a stream may fall short of the length in its header
 
 
 def stem_blocks(path: Path | str, stems: Sequence[str] = STREAMS) -> Iterator[tuple[str, np.ndarray, int]]:
@@ -24,7 +24,7 @@ def stem_blocks(path: Path | str, stems: Sequence[str] = STREAMS) -> Iterator[tu
         Stem, float32 [T, C] with full scale 1.0, and the rate in Hz.
 
     Raises:
-        DataError: naming the file: not there, other than five sounds in it, bytes that cannot be
+        DataError: naming the file: missing, other than five sounds in it, bytes that cannot be
             decoded, a stream that ends early, no package `av`.
     """
     av = _load_av()
@@ -56,10 +56,10 @@ def _decode(av, file, path, wanted: dict[int, str]) -> Iterator[tuple[str, np.nd
                 got[i] += len(x)
                 yield wanted[i], x, part.sample_rate
     for stream in chosen:
-        told = int((stream.duration or 0) * stream.time_base * stream.rate)
-        if got[stream.index] < max(told - _SLACK, 1):
+        length = int((stream.duration or 0) * stream.time_base * stream.rate)
+        if got[stream.index] < max(length - _SLACK, 1):
             name, end = wanted[stream.index], got[stream.index]
-            raise DataError(f"{path}: stream {name} ends at sample {end} of {told}")
+            raise DataError(f"{path}: stream {name} ends at sample {end} of {length}")
 
 
 def read_stems(path: Path | str, stems: Sequence[str] = STREAMS) -> tuple[dict[str, np.ndarray], int]:

@@ -183,7 +183,7 @@ def read_labels(path: str | os.PathLike) -> list[Label]:
         labels.append(label)
     for label in labels:
         if any(not 0 <= r < len(labels) for r in label.related):
-            raise DataError(f"{path}: class {label.mid} is related to an index that is not there")
+            raise DataError(f"{path}: class {label.mid} is related to an unknown index")
     return labels
 
 

@@ -1,4 +1,4 @@
-"""Look through tables of one's own recordings, or through what was prepared, and say all that is
+"""Look through tables of one's own recordings, or through what was prepared, and report all that is
 wrong, not only the first."""
 
 import json
@@ -31,25 +31,25 @@ def validate(
     seed: int = 0,
     num_workers: int | None = None,
 ) -> tuple[list[Problem], list[str]]:
-    """Problems of what lies at `paths`, and what is to be told of it.
+    """Problems of what lies at `paths`, and lines that report what it holds.
 
     Args:
-        paths: tables (see `own_tables`), which are taken together; folders of preparation: a list
+        paths: tables (see `own_recordings`), which are taken together; folders of preparation: a list
             of clips, a bank, a mixture table.
-        others: as for `own_sounds.prepare_own_sounds`, which refuses what is refused here but for
-            what only the sound tells (`scan` leaves such files out) and a class that its times make
+        others: as for `own_recordings.prepare_own_sounds`, which refuses what is refused here but for
+            what only the sound shows (`scan` leaves such files out) and a class that its times make
             active all along (the recipe warns when it makes the tables).
     """
     problems: list[Problem] = []
-    told: list[str] = []
+    report: list[str] = []
     folders = [p for p in map(Path, paths) if p.is_dir()]
     for folder in folders:
-        _check_folder(folder, problems, told)
+        _check_folder(folder, problems, report)
     tables = [p for p in map(Path, paths) if not p.is_dir()]
     if tables:
         own = read_tables(tables, classes=classes, allow_unlabelled=allow_unlabelled)
         problems += own.problems
-        lengths = _listen(own.recordings, problems, num_workers)
+        lengths = _decode(own.recordings, problems, num_workers)
         problems += _past_ends(own.recordings, lengths)
         problems += _always(own, lengths)
         try:
@@ -57,18 +57,18 @@ def validate(
             problems += class_problems(sets, own.classes)
         except DataError as e:
             problems.append(Problem("sets", str(e)))
-        told += _statistics(own, lengths)
-    return problems, told
+        report += _statistics(own, lengths)
+    return problems, report
 
 
-def _listen(recordings: Sequence[Recording], problems: list[Problem], num_workers: int | None) -> dict[Path, float]:
+def _decode(recordings: Sequence[Recording], problems: list[Problem], num_workers: int | None) -> dict[Path, float]:
     """Decode everything; lengths in seconds of what can be used."""
     items = [(str(n), str(r.path)) for n, r in enumerate(recordings)]
     lengths = {}
     with tempfile.TemporaryDirectory() as folder:
         size = part_of(len(items), 64, 1, 64)
         parts = map_parts(
-            listen_part, items, Path(folder) / "parts", part_size=size, num_workers=num_workers, desc="recordings"
+            decode_part, items, Path(folder) / "parts", part_size=size, num_workers=num_workers, desc="recordings"
         )
         found = [line for part in parts for line in json.loads(part.read_text(encoding="utf-8"))]
     for r, (status, detail, seconds) in zip(recordings, found, strict=True):
@@ -83,7 +83,7 @@ def _listen(recordings: Sequence[Recording], problems: list[Problem], num_worker
     return lengths
 
 
-def listen_part(items: Sequence[tuple[str, str]], path: Path) -> None:
+def decode_part(items: Sequence[tuple[str, str]], path: Path) -> None:
     """Write status, detail and seconds of some files, (number, path) each, as JSON."""
     found = []
     for number, source in items:
@@ -103,7 +103,7 @@ def _past_ends(recordings: Iterable[Recording], lengths: dict[Path, float]) -> I
 def _always(own: OwnTables, lengths: dict[Path, float]) -> Iterator[Problem]:
     """Classes that are active all the time, by their times where those are known."""
     if not any(r.known == "frame" for r in own.recordings):
-        return  # then the tables alone tell, see `class_problems`
+        return  # then the tables alone decide, see `class_problems`
     usable = [r for r in own.recordings if r.path in lengths]
     for name in own.classes:
         if usable and all(_covers(r, name, lengths[r.path]) for r in usable):
@@ -134,8 +134,8 @@ def _covers(recording: Recording, name: str, seconds: float) -> bool:
 
 def _statistics(own: OwnTables, lengths: dict[Path, float]) -> Iterator[str]:
     known = Counter(r.known for r in own.recordings)
-    kinds = ", ".join(f"{n} with {kind} labels" for kind, n in known.items())
-    yield f"{len(own.recordings)} recordings ({kinds}), {sum(lengths.values()):.1f} s"
+    types = ", ".join(f"{n} with {kind} labels" for kind, n in known.items())
+    yield f"{len(own.recordings)} recordings ({types}), {sum(lengths.values()):.1f} s"
     having = Counter(label for r in own.recordings for label in r.labels)
     seconds: dict[str, float] = defaultdict(float)
     for r in own.recordings:
@@ -147,7 +147,7 @@ def _statistics(own: OwnTables, lengths: dict[Path, float]) -> Iterator[str]:
         yield f"class {name}: in {having[name]} recordings{times}"
 
 
-def _check_folder(folder: Path, problems: list[Problem], told: list[str]) -> None:
+def _check_folder(folder: Path, problems: list[Problem], report: list[str]) -> None:
     """Check a folder of preparation, by what lies in it."""
     checks = {"bank.json": _check_bank, "mixtures.tsv": _check_table, "clips.tsv": _check_clips}
     found = [check for name, check in checks.items() if (folder / name).is_file()]
@@ -155,7 +155,7 @@ def _check_folder(folder: Path, problems: list[Problem], told: list[str]) -> Non
         problems.append(Problem(str(folder), f"holds none of {', '.join(checks)}"))
     for check in found:
         try:
-            told.append(f"{folder}: {check(folder, problems)}")
+            report.append(f"{folder}: {check(folder, problems)}")
         except DataError as e:
             where, _, text = str(e).partition(": ")
             problems.append(Problem(where, text))
@@ -190,7 +190,7 @@ def _check_clips(folder: Path, problems: list[Problem]) -> str:
         clips += 1
         for mid in clip.labels:
             if mid not in having:
-                what = f"clip {clip.id}: unknown class {mid!r}, which {labels} has not"
+                what = f"clip {clip.id}: unknown class {mid!r}, which {labels} lacks"
                 problems.append(Problem(str(folder / "clips.tsv"), what))
             having[mid] += 1
     problems += [Problem(str(folder / "clips.tsv"), f"class {mid} never occurs") for mid, n in having.items() if not n]

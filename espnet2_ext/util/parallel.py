@@ -1,4 +1,4 @@
-"""Work over many files, in parts that are there whole or not at all."""
+"""Work over many files, in parts that are complete or absent."""
 
 import concurrent.futures
 import concurrent.futures.process
@@ -34,15 +34,15 @@ def map_parts(
 ) -> list[Path]:
     """Call `fn(part_items, tmp_path)` for each run of `part_size` items; `fn` writes `tmp_path`.
 
-    A part that is written is renamed to `parts_dir/000000` and so on; one that is there is not made
-    again, so a call that was stopped goes on where it was. `plan.json` holds a digest of the items
-    and of `fn` with its `functools.partial` arguments: when that differs, all parts are made anew.
+    A part that is written is renamed to `parts_dir/000000` and so on; a complete one is not
+    made again, so a call that was stopped resumes. `plan.json` holds a digest of the items
+    and of `fn` with its `functools.partial` arguments: when that differs, all parts are made again.
     `fn` may be started more than once on a part (a lost worker), so it must depend on nothing else.
 
     Args:
         fn: importable by name (or a `functools.partial` of one): it is sent to other processes.
         items: plain values (text, numbers, tuples, dataclasses); they are sent along.
-        num_workers: local processes; None: one a core. 0 or 1: in this process.
+        num_workers: local processes; None: one per core. 0 or 1: in this process.
         scheduler: address of a Dask scheduler; its workers must see the same files and folder.
         desc: name for the progress bar.
 
@@ -97,7 +97,7 @@ def _drive(pool, width: int, fn: Callable, jobs, bar) -> None:
             _collect(pending, bar)
     except concurrent.futures.process.BrokenProcessPool:
         raise ChildProcessError(
-            "a worker process died (killed, or out of memory); start again to go on, perhaps with fewer workers"
+            "a worker process died (killed, or out of memory); run again to resume, perhaps with fewer workers"
         ) from None
     finally:
         for future in pending:

@@ -1,4 +1,4 @@
-"""Where in a clip a class is heard best: tables that a tagger makes, for drawing anchors.
+"""Where in a clip a class is most active: tables that a tagger makes, for drawing anchors.
 
 A table is an `.npz` of one bank and one segment length: `indptr` int64 [clips + 1] and `classes` int32 say which
 classes each clip has, `start` int64 where the best segment of each begins, in samples; `num`, its length; `fs`;
@@ -110,11 +110,11 @@ class AnchorTable:
         """
         theirs = bank_key(bank)
         if self.key != theirs or len(bank) + 1 != len(self._indptr):
-            differ = ", ".join(f"{k} {v}, there {theirs[k]}" for k, v in self.key.items() if v != theirs[k])
+            differ = ", ".join(f"{k} {v}, the bank {theirs[k]}" for k, v in self.key.items() if v != theirs[k])
             raise DataError(f"{self.path}: was made of other clips or classes than {bank.path} holds ({differ})")
         if num is not None and num != self.num:
             raise DataError(
-                f"{self.path}: its segments are {self.num / self.fs:g} s long, but {num / bank.fs:g} s are asked for"
+                f"{self.path}: its segments are {self.num / self.fs:g} s long, but {num / bank.fs:g} s are requested"
             )
 
     def __call__(self, clip: int, k: int, num: int) -> int | None:

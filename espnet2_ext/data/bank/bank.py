@@ -53,12 +53,8 @@ class ClipBank:
         self.path = Path(path)
         self._load()
 
-    def __getstate__(self):
-        return {"path": self.path}
-
-    def __setstate__(self, state):
-        self.path = state["path"]
-        self._load()
+    def __reduce__(self):
+        return type(self), (self.path,)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -188,7 +184,7 @@ class ClipBank:
         self.info = read_record(self.path / "bank.json")
         lacks = {"fs", "classes", "clips"} - self.info.keys()
         if lacks or self.info.get("version") != VERSION or self.info.get("format") not in SUFFIX:
-            raise DataError(f"{self.path}/bank.json: not a bank of version {VERSION}: make it anew")
+            raise DataError(f"{self.path}/bank.json: not a bank of version {VERSION}: make it again")
         self.fs, self.num_classes = int(self.info["fs"]), int(self.info["classes"])
         self.classes: list[Label] = read_labels(self.path / "labels.tsv")
         self._tables = {name: self._map(name) for name in tables(self.info["format"])}

@@ -27,7 +27,7 @@ import importlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,22 @@ def find_corpus(name: str) -> Corpus:
     if name not in CORPORA:
         raise DataError(f"unknown corpus {name}; known are {', '.join(CORPORA)}")
     return importlib.import_module(f"espnet2_ext.data.corpora.{CORPORA[name]}").CORPUS
+
+
+def check_folds(sets: Mapping[str, Iterable[Hashable]], known: Collection, where: object) -> None:
+    """Refuse folds (numbers, or anything with an attribute `fold`) that are not `known` or in two sets.
+
+    Raises:
+        DataError: naming `where`, the fold and its sets.
+    """
+    used: dict[Hashable, str] = {}
+    for name, folds in sets.items():
+        for fold in folds:
+            number = getattr(fold, "fold", fold)
+            if number not in known:
+                raise DataError(f"{where}: fold {number} of set {name} has no clips")
+            if used.setdefault(fold, name) != name:
+                raise DataError(f"fold {number} is in the sets {used[fold]} and {name}")
 
 
 def write_lists(
@@ -177,5 +193,9 @@ def position(id_: str, seed: int = 0) -> float:
     """Where a clip stands in [0, 1): the same for all segments of a recording."""
     recording, _, number = id_.rpartition("_")
     name = recording if len(recording) >= 11 and number.isdecimal() else id_
-    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return int.from_bytes(rank(name, seed), "big") / 2**64
+
+
+def rank(name: str, seed: int) -> bytes:
+    """What orders names at random, by `seed`, whatever other names are among them."""
+    return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, write_lists
+from espnet2_ext.data.corpora.corpus import Corpus, Step, check_folds, counted, named_labels, write_lists
 from espnet2_ext.data.tables import Clip, TableError, read_table
 from espnet2_ext.errors import DataError
 
@@ -63,7 +63,9 @@ def prepare_esc50(
     if not audio.is_dir():
         raise DataError(f"{audio}: no such folder")
     here = {entry.name for entry in os.scandir(audio)}
-    _check_folds(sets, {row["fold"] for row in rows}, root)
+    if empty := [name for name, folds in sets.items() if not folds]:
+        raise DataError(f"set {empty[0]}: no folds")
+    check_folds(sets, {row["fold"] for row in rows}, root)
 
     def clip(row: dict) -> Clip:
         source = str(audio / row["filename"]) if row["filename"] in here else ""
@@ -72,18 +74,6 @@ def prepare_esc50(
     labels = named_labels(name for _, name in sorted({(row["target"], row["category"]) for row in rows}))
     clips = {name: [clip(row) for row in rows if row["fold"] in folds] for name, folds in sets.items()}
     return write_lists(data_dir, labels, clips)
-
-
-def _check_folds(sets: dict[str, Collection[int]], known: set[int], root) -> None:
-    used: dict[int, str] = {}
-    for name, folds in sets.items():
-        if not folds:
-            raise DataError(f"set {name}: no folds")
-        for fold in folds:
-            if fold not in known:
-                raise DataError(f"{root}: fold {fold} of set {name} has no clips")
-            if used.setdefault(fold, name) != name:
-                raise DataError(f"fold {fold} is in the sets {used[fold]} and {name}")
 
 
 def _add_options(p: argparse.ArgumentParser) -> None:

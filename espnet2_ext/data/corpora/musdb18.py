@@ -11,7 +11,6 @@ Rafii et al., "The MUSDB18 corpus for music separation", 2017, doi 10.5281/zenod
 
 import argparse
 import functools
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.audio.stems import SUFFIX, read_mono_stems
-from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, table_text, write_lists
+from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, rank, table_text, write_lists
 from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table
 from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
@@ -144,12 +143,8 @@ def hold_out(songs: Sequence[Song], share: float, seed: int) -> tuple[list[Song]
         number = max(1, round(share * len(songs)))
         if not 0 < share < 1 or number >= len(songs):
             raise DataError(f"a share {share} of {len(songs)} songs leaves none for training")
-        held = {s.name for s in sorted(songs, key=lambda s: _rank(s.name, seed))[:number]}
+        held = {s.name for s in sorted(songs, key=lambda s: rank(s.name, seed))[:number]}
     return [s for s in songs if s.name not in held], [s for s in songs if s.name in held]
-
-
-def _rank(name: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
 
 
 def _clip(song: Song, stem: str, classes: Sequence[str], decoded: Path) -> Clip:

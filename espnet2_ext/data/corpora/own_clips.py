@@ -1,14 +1,13 @@
 """Your own sounds: a folder with a subfolder for each class, or a table of paths and labels."""
 
 import argparse
-import hashlib
 import logging
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
+from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, rank, write_lists
 from espnet2_ext.data.tables import DELIMITERS, Clip, Label, TableError, read_table
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
@@ -105,7 +104,7 @@ def split(sounds: list, shares: tuple[float, float], seed: int, what: str = "sou
         if s.group not in where:
             free[(s.labels or ("",))[0]].add(s.group)
     for label in sorted(free):
-        groups = sorted(free[label] - where.keys(), key=lambda g: _rank(g, seed))
+        groups = sorted(free[label] - where.keys(), key=lambda g: rank(g, seed))
         ends = {"test": shares[1], "valid": shares[0]}
         for name, share in ends.items():
             least = 1 if share > 0 and len(free[label]) >= 3 else 0
@@ -122,10 +121,6 @@ def split(sounds: list, shares: tuple[float, float], seed: int, what: str = "sou
             " the column `set` of a table can name the sets"
         )
     return sets
-
-
-def _rank(group: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {group}".encode(), digest_size=8).digest()
 
 
 def prepare(source: Path, datadir: Path, *, shares=(0.1, 0.1), seed: int = 0) -> dict[str, int]:

@@ -3,7 +3,7 @@
 Two tables, `.csv` or `.tsv`, whose first line names the columns; either or both:
     path,labels               which classes are somewhere in the recording (several: `;` between)
     path,onset,offset,label   one line for each time that a class sounds, in seconds
-Paths are relative to the table. Columns `set` (train, valid, test) and `group` may be there in both
+Paths are relative to the table. Both may have the columns `set` (train, valid, test) and `group`
 (recordings of one group come into one set). A recording without any sound of a known class, which
 is refused unless `allow_unlabelled`, has no labels in the first table, or one line with neither
 onset, offset nor label in the second; all classes are inactive in it.
@@ -117,7 +117,7 @@ def _open(table: Path) -> tuple[str, Iterator[tuple[int, dict[str, str]]]]:
     raise TableError(
         f"{table}:1",
         f"the columns are {', '.join(header) or 'missing'}; either path and labels are needed, or"
-        " path, onset, offset and label; set and group may be there",
+        " path, onset, offset and label; set and group are optional",
     )
 
 
@@ -146,7 +146,7 @@ def _add(found: dict, table: Path, known: str, line: int, row: dict, unlabelled:
         if (old.set, old.group) != (new.set, new.group):
             raise DataError(f"set or group is another one than in {old.where}")
         if not old.marks:
-            raise DataError(f"{old.where} says that there is nothing in {row['path']}")
+            raise DataError(f"{old.where} says that no class is in {row['path']}")
         if any(m[:3] == marks[0][:3] for m in old.marks):
             raise DataError("duplicated line")
     (old or found.setdefault(path, new)).marks.extend(marks)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.data.corpora.corpus import Corpus, Step, named_labels, write_lists
+from espnet2_ext.data.corpora.corpus import Corpus, Step, check_folds, named_labels, write_lists
 from espnet2_ext.data.tables import Clip, TableError, read_table
 from espnet2_ext.errors import DataError
 
@@ -176,24 +176,17 @@ def _deal(rows: list[dict], counts: dict[int, int]) -> dict[str, int]:
 def _check_names(names: Sequence[str], known: set[str], root) -> None:
     for name in names:
         if name not in known:
-            there = ", ".join(sorted(known))
-            raise DataError(f"{root}: no slice of class {name!r}; it has {there}")
+            raise DataError(f"{root}: no slice of class {name!r}; it has {', '.join(sorted(known))}")
         if names.count(name) > 1:
             raise DataError(f"class {name} is named twice")
 
 
 def _check_sets(sets: dict[str, Sequence[Part]], known: set[int], root) -> None:
-    used: dict[Part, str] = {}
+    check_folds(sets, known, root)
     counts: dict[int, int] = {}
-    for name, parts in sets.items():
-        for part in parts:
-            if part.fold not in known:
-                raise DataError(f"{root}: fold {part.fold} of set {name} has no slices")
-            if part in used:
-                raise DataError(f"fold {part.fold} is in the sets {used[part]} and {name}")
-            if (other := counts.setdefault(part.fold, part.count)) != part.count:
-                raise DataError(f"fold {part.fold} is cut into {other} and into {part.count} parts")
-            used[part] = name
+    for part in (part for parts in sets.values() for part in parts):
+        if (other := counts.setdefault(part.fold, part.count)) != part.count:
+            raise DataError(f"fold {part.fold} is cut into {other} and into {part.count} parts")
 
 
 def _add_options(p: argparse.ArgumentParser) -> None:

@@ -150,10 +150,10 @@ def count(table: MixtureTable) -> Statistics:
 def as_markdown(s: Statistics) -> str:
     """Tables II and III as text."""
     numbers = [str(i) for i in range(len(s.classes) + 1)]
-    kinds = ", ".join(f"{n} {kind}" for kind, n in s.known.items())
+    types = ", ".join(f"{n} {name}" for name, n in s.known.items())
     return "\n\n".join(
         [
-            f"{sum(s.known.values())} mixtures ({kinds}), {s.events:.2f} labelled events each",
+            f"{sum(s.known.values())} mixtures ({types}), {s.events:.2f} labelled events each",
             "Prior probability of activity of each class (Table II gives that of the frames)",
             _table(["", *s.classes], [["frame", *s.frame_prior], ["clip", *s.clip_prior]]),
             "Share of frames and of clips with that many sources (Table III)",
@@ -174,6 +174,6 @@ def write_statistics(folder: str | os.PathLike, s: Statistics) -> None:
     rows += [("clip_prior", k, v) for k, v in zip(s.classes, s.clip_prior.tolist(), strict=True)]
     rows += [("frame_sources", i, v) for i, v in enumerate(s.frame_sources.tolist())]
     rows += [("clip_sources", i, v) for i, v in enumerate(s.clip_sources.tolist())]
-    rows += [("known", kind, n) for kind, n in s.known.items()]
+    rows += [("known", name, n) for name, n in s.known.items()]
     write_tsv(Path(folder) / "statistics.tsv", ("table", "name", "value"), [*rows, ("events", "mean", s.events)])
     write_text(Path(folder) / "statistics.md", as_markdown(s) + "\n")

@@ -53,13 +53,10 @@ class MixtureTable:
         self.fs, self.classes = int(self.info["fs"]), list(self.info["classes"])
         self._arrays = _read(self.folder, self.classes)
         if table_hash(self.folder) != self.info["table_hash"]:
-            raise DataError(f"{self.folder}: changed since table.json was written; make it anew")
+            raise DataError(f"{self.folder}: changed since table.json was written; make it again")
 
-    def __getstate__(self):
-        return {"folder": self.folder}
-
-    def __setstate__(self, state):
-        self.__init__(state["folder"])
+    def __reduce__(self):
+        return type(self), (self.folder,)
 
     def __len__(self) -> int:
         return len(self._arrays["id"])
@@ -209,7 +206,7 @@ def _read_info(folder: Path) -> dict:
         raise DataError(f"{path}: no such file, so there is no whole table")
     info = read_record(path)
     if info.get("version") != VERSION or _INFO - info.keys():
-        raise DataError(f"{path}: not a table of version {VERSION}: make it anew")
+        raise DataError(f"{path}: not a table of version {VERSION}: make it again")
     return info
 
 

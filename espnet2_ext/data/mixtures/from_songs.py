@@ -194,10 +194,10 @@ def _whole(song: str, stems: Sequence[_Stem], num: int) -> list[Mixture]:
 def _report(out: Path, mixtures: Sequence[Mixture], classes: Sequence[str]) -> None:
     """Log how often each class is active, and each two of them together."""
     active = np.array([clip_activity(m, len(classes)) for m in mixtures]) > 0
-    told = [f"{name} {active[:, k].mean():.2f}" for k, name in enumerate(classes)]
+    shares = [f"{name} {active[:, k].mean():.2f}" for k, name in enumerate(classes)]
     for i in range(len(classes)):
-        told += [
+        shares += [
             f"{classes[i]} with {classes[j]} {(active[:, i] & active[:, j]).mean():.2f}"
             for j in range(i + 1, len(classes))
         ]
-    log.info("%s: %d mixtures; share in which a class is active: %s", out, len(mixtures), ", ".join(told))
+    log.info("%s: %d mixtures; share in which a class is active: %s", out, len(mixtures), ", ".join(shares))

@@ -105,7 +105,7 @@ def write_list(path: str | os.PathLike, pairs: Sequence[Pair], about: dict | Non
 
 
 def about_list(path: str | os.PathLike) -> dict:
-    """What was written beside a list; empty where there is nothing.
+    """What was written beside a list; empty where nothing is.
 
     Raises:
         DataError: naming the file, when it is broken.
@@ -131,7 +131,7 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
     about, key = about_list(path), bank_key(bank) if bank is not None else {}
     for name in key.keys() & about.keys():
         if about[name] != key[name]:
-            raise DataError(f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it anew")
+            raise DataError(f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it again")
     pairs, seen = [], set()
     for number, fields in read_tsv(path, COLUMNS):
         try:

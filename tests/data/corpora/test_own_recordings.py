@@ -130,7 +130,7 @@ def test_refusals_of_tables_as_a_whole(here):
     assert both == ["events.csv:5: r0.wav is listed already, see clips.csv:2"]
     assert problems("clips.csv", classes=["dog", "cat", "dog"]) == ["classes: 'dog' is named twice"]
     marked = table(EVENTS + "r0.wav,,,,\nr0.wav,0,1,dog,\n", "m.csv")
-    text = "m.csv:3: m.csv:2 says that there is nothing in r0.wav"
+    text = "m.csv:3: m.csv:2 says that no class is in r0.wav"
     assert problems(marked, allow_unlabelled=True) == [text]
 
 

@@ -159,7 +159,7 @@ def test_nan_is_refused_by_the_scan(tmp_path):
         ({"classes": ["car_horn", "horn"]}, "no slice of class 'horn'; it has car_horn, siren, st"),
         ({"classes": ["siren", "siren"]}, "class siren is named twice"),
         ({"classes": ["siren"], "background": ["siren"]}, "class siren is named twice"),
-        ({"sets": ["train:1-3"]}, "fold 3 of set train has no slices"),
+        ({"sets": ["train:1-3"]}, "fold 3 of set train has no clips"),
         ({"sets": ["a:1", "b:1"]}, "fold 1 is in the sets a and b"),
         ({"sets": ["a:1/1of2", "b:1/1of3"]}, "fold 1 is cut into 2 and into 3 parts"),
         ({"sets": ["a:1/1of2", "b:1"]}, "fold 1 is cut into 2 and into 1 parts"),

@@ -263,7 +263,7 @@ def test_a_taggers_anchors_place_the_segments(pair_bank, tmp_path):
         assert p.start2 == table(ids.index(p.clip2), p.class2, 2000)
     command.draw_lists(draw)
     assert read_list(tmp_path / "pairs.tsv", pair_bank) == by_energy != pairs
-    with pytest.raises(DataError, match="a.npz: its segments are 0.25 s long, but 0.5 s are asked"):
+    with pytest.raises(DataError, match="a.npz: its segments are 0.25 s long, but 0.5 s are requested"):
         command.draw_lists([*draw[:-1], "0.5", "--anchor_file", str(tmp_path / "a.npz")])
     with pytest.raises(DataError, match="a.npz: anchors place segments, but .*pairs.tsv is to be"):
         command.draw_lists([*draw[:-1], "0", "--anchor_file", str(tmp_path / "a.npz")])
