@@ -288,7 +288,7 @@ def test_a_shard_taken_away_is_made_anew(tmp_path, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "write_classes", stop)
+    monkeypatch.setattr(module, "_write_classes", stop)
     with pytest.raises(KeyboardInterrupt):
         go(data, out)
     monkeypatch.undo()
