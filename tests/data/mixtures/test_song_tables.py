@@ -54,7 +54,7 @@ def songs(tmp_path, monkeypatch):
         write(Path("corpus/train", song, f"{stem}.wav"), square(levels), 16000, "PCM_24")
     for place in ("train/v", "test/t"):
         write(Path("corpus", place, "bass.wav"), noise(9600))
-    monkeypatch.setattr("espnet2_ext.data.corpora.musdb18._rank", lambda name, seed: name != "v")
+    monkeypatch.setattr("espnet2_ext.data.corpora.musdb18.rank", lambda name, seed: name != "v")
     prepare_musdb18("corpus", "data", other="unlabelled", valid_share=0.3)
     scan("data/train", num_workers=1, max_bad_share=0.5)
     archive("data/train", "dump/train", settings=Settings(fs=16000), num_workers=1)
