@@ -42,7 +42,7 @@ def test_commands_and_modules_exist(page):
     for module in re.findall(r"python -m espnet2_ext\.([\w.]*\w)", text):
         assert (ROOT / "espnet2_ext" / f"{module.replace('.', '/')}.py").is_file(), module
     for config in re.findall(r"(?<![\w/.])(?:\.\./\.\./)?(conf/[\w/]+\.yaml)", text):
-        assert (ROOT / config).is_file(), config
+        assert (ROOT / config).is_file() or f"\n# {config}\n" in text, config  # CONTRIBUTING makes its own
 
 
 def test_readme_is_short():

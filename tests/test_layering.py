@@ -1,8 +1,10 @@
 """The import arrows: read from the syntax trees, so a lazy import counts as one too."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,9 @@ ARROWS |= {name: (ours, {"espnet2"}) for name, ours in TOP.items()}
 # Optional, slow to import or seldom used: imported where they are used, not with the module.
 LAZY = {"h5py", "dask", "distributed", "dask_jobqueue"}
 LAZY |= {"matplotlib", "museval", "pretty_midi", "midirenderer"}
+
+UNFORMATTED: set[str] = set()  # names of files with numeric tables that need `fmt: off`
+MAX_ROOM = 16  # files in a folder
 
 
 def imports(nodes) -> list[tuple[int, str]]:
@@ -105,3 +110,13 @@ def test_core_works_without_espnet_asteroid_and_lightning():
 def test_small_units():
     long = [p for p in FILES if len(p.read_text(encoding="utf-8").splitlines()) > 300]
     assert not long, f"files of more than 300 lines: {long}"
+
+
+def test_no_formatting_is_switched_off():
+    marked = [p for p in FILES if re.search(r"# fmt: (off|skip)", p.read_text(encoding="utf-8"))]
+    assert [p.name for p in marked if p.name not in UNFORMATTED] == []
+
+
+def test_rooms_are_small():
+    rooms = Counter(p.parent for top in (PACKAGE, ROOT / "tests") for p in top.rglob("*.py") if p.name != "__init__.py")
+    assert {room: n for room, n in rooms.items() if n > MAX_ROOM} == {}
