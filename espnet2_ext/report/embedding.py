@@ -150,8 +150,7 @@ class _Folder:
 
 
 def gaussian(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (over N) of each axis of `points` `[N, D]`: the fit that `symmetric_kl`
-    compares."""
+    """Mean and variance (over N) of each axis of `points` `[N, D]`: the fit that `symmetric_kl` compares."""
     return points.mean(0), points.var(0)
 
 

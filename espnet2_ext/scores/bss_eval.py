@@ -1,10 +1,9 @@
 """SDR of BSSEval v3 (`bss_eval_sources`) for one target: any filter of 512 taps is forgiven.
 
-Vincent, Gribonval and Févotte, "Performance measurement in blind audio source separation", 2006,
-eq. 8 and 17 to 20. It is the SDR that ESPnet's scoring prints. The estimate is projected onto the
-span of the reference delayed by 0 to 511 samples; what the projection leaves over is distortion.
-The public packages do the same through one FFT of the whole signal; correlating in blocks gives
-their numbers in a sixth of the time (the tests hold both to 0.01 dB).
+Vincent, Gribonval and Févotte, "Performance measurement in blind audio source separation", 2006, eq. 8 and 17 to 20. It
+is the SDR that ESPnet's scoring prints. The estimate is projected onto the span of the reference delayed by 0 to 511
+samples; what the projection leaves over is distortion. The public packages do the same through one FFT of the whole
+signal; correlating in blocks gives their numbers in a sixth of the time (the tests hold both to 0.01 dB).
 """
 
 import math
