@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet2_ext.core.mixing.events import KNOWN
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.experiment import config_of, describe_trials, facts
-
-PAPER_ORDER = ("strong", "frame", "clip")  # from the most that is known to the least
 
 
 class Experiment(NamedTuple):
@@ -152,7 +151,7 @@ def ordering(scored: Sequence[Scored]) -> str:
     ranked = sorted(known, key=lambda label: -known[label])
     text = " > ".join(f"{label} {known[label]:.2f}".replace("-0.00", "0.00") for label in ranked)
     text = f"Mean SI-SDR improvement over all sources, as measured: {text} dB"
-    expected = [label for label in PAPER_ORDER if label in known]
+    expected = [label for label in KNOWN if label in known]
     if len(expected) > 1:
         same = [label for label in ranked if label in expected] == expected
         text += f" ({'the order' if same else 'not the order'} of the paper: "

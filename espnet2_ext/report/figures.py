@@ -171,7 +171,7 @@ def draw_density(scored: Sequence[Scored]):
         axis.set_ylabel(f"{s.label}\nΔSI-SDR (dB)")
     axes[0, 0].set(xlim=x_span, ylim=y_span)
     outside = sum(_outside(p, x_span, y_span) for p in points.values())
-    text = "Improvement against the input, one point a source; warmer: more of them; dashed: mean"
+    text = "Improvement against the input, one point per source; warmer: more of them; dashed: mean"
     if outside:
         text += f" ({outside} of {sum(map(len, points.values()))} lie outside the panels)"
     figure.suptitle(text, fontsize=12)

@@ -50,6 +50,14 @@ def average_precision(*, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return values
 
 
+def mean_average_precision(clipwise: np.ndarray, truth: np.ndarray) -> tuple[dict[int, float], dict]:
+    """Average precision by class, for those that occur in `truth` [N, K]; and map, classes_without_clips."""
+    values = average_precision(scores=clipwise, truth=truth)
+    by_index = {int(k): float(values[k]) for k in np.flatnonzero(~np.isnan(values))}
+    mean = float(values[list(by_index)].mean())
+    return by_index, {"map": mean, "classes_without_clips": len(values) - len(by_index)}
+
+
 def f_measure(*, truth: np.ndarray, probability: np.ndarray, threshold: float = THRESHOLD) -> dict:
     """Counts and F-measure of each class: F = 2 P R / (P + R) = 2 TP / (2 TP + FP + FN).
 
@@ -112,15 +120,9 @@ def query_tagging(data: QuerySet, outputs: Outputs) -> dict[str, dict]:
         for n, key in enumerate(keys):
             for mid in data.labels.get(key, [data.classes[key]]):
                 truth[n, index[mid]] = True
-        values = average_precision(scores=clipwise[[rows[key] for key in keys]], truth=truth)
-        occurs = ~np.isnan(values)
-        found[protocol] = {
-            "map": float(values[occurs].mean()),
-            "classes": int(occurs.sum()),
-            "classes_without_clips": int((~occurs).sum()),
-            "keys": len(keys),
-            "by_class": {mid: float(values[k]) for mid, k in index.items() if occurs[k]},
-        }
+        by_index, figures = mean_average_precision(clipwise[[rows[key] for key in keys]], truth)
+        by_class = {mid: by_index[k] for mid, k in index.items() if k in by_index}
+        found[protocol] = figures | {"classes": len(by_class), "keys": len(keys), "by_class": by_class}
     return found
 
 
@@ -181,18 +183,15 @@ def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path
         truth[i, bank.labels(i)] = True
     if not truth.any():
         raise DataError(f"{bank.path}: no clip has a label, so there is nothing to score")
-    values = average_precision(scores=clipwise, truth=truth)
-    occurs = ~np.isnan(values)
+    by_index, figures = mean_average_precision(clipwise, truth)
     classes = {
-        c.mid: {"name": c.name, "ap": float(values[c.index]), "clips": int(truth[:, c.index].sum())}
+        c.mid: {"name": c.name, "ap": by_index[c.index], "clips": int(truth[:, c.index].sum())}
         for c in bank.classes
-        if occurs[c.index]
+        if c.index in by_index
     }
-    scores = {
-        "map": float(values[occurs].mean()),
+    scores = figures | {
         "accuracy": accuracy(clipwise, truth),
         "classes": classes,
-        "classes_without_clips": int((~occurs).sum()),
         "keys": len(bank),
         "seconds": sum(bank.num_samples(i) for i in range(len(bank))) / bank.fs,
         "fs": bank.fs,

@@ -77,8 +77,10 @@ def test_results_and_page(top, monkeypatch, capsys):
         assert piece in text, piece
     assert "trained on strong" not in text  # it has no classifier
     assert text.count("|trained on frame labels|") == 2 and text.count("|trained on clip") == 1
+    page = (out / "index.html").read_text()
+    assert "<th>class</th><th>reference</th><th>strong</th><th>frame</th><th>clip</th>" in page
     links = Links()
-    links.feed((out / "index.html").read_text())
+    links.feed(page)
     assert not links.open
     sources = [s for s in links.sources if not s.startswith("#")]
     assert all(not s.startswith(("http", "/", "data:")) for s in sources)

@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 from tiny_classes import CLASSES, FS, KEYS, make_sources, write_data, write_outputs
+from tiny_set import make_signals
+from tiny_set import write_data as write_queries
 
 from espnet2_ext.audio.read import FlacArkWriter, read_scp
 from espnet2_ext.bin import weak_scoring
@@ -14,6 +16,7 @@ from espnet2_ext.report.experiment import load_rows, load_summary
 from espnet2_ext.scores import score as score_module
 from espnet2_ext.scores.score import score
 from espnet2_ext.scores.tagging import f_measure, shrink
+from espnet2_ext.scores.test_set import ClassSet, QuerySet, load_outputs, load_test_set
 
 OPTIONS = {"espnet_keys": 0, "num_workers": 0}
 
@@ -135,6 +138,20 @@ def test_agrees_with_espnets_scoring(scored):
     assert summary["overall"]["silent_estimates"] == 1
     assert len((inference / "scores/espnet/bell/SDR_spk1").read_text().splitlines()) == 4
     assert len((inference / "scores/espnet/wind/mixture/SDR_spk1").read_text().splitlines()) == 4
+
+
+def test_a_folder_with_a_table_of_mixtures_has_classes(scored, tmp_path):
+    data, inference, _ = scored
+    found = load_test_set(data)
+    assert isinstance(found, ClassSet) and found.classes == CLASSES and sorted(found.references) == sorted(CLASSES)
+    items = found.items(load_outputs(inference, found))
+    assert [item["key"] for item in items] == KEYS and len(items[0]["targets"]) == 3
+    signals = make_signals(1)
+    write_queries(tmp_path / "pairs", signals)
+    queries = load_test_set(tmp_path / "pairs")
+    assert isinstance(queries, QuerySet) and queries.keys == sorted(signals)
+    with pytest.raises(DataError, match="no self/mixture/spk1.scp or other"):
+        load_outputs(inference, queries)
 
 
 def test_a_second_run_does_nothing_and_other_outputs_are_scored(scored, monkeypatch):
