@@ -183,8 +183,8 @@ def _changes(then: dict | None, now: dict) -> list[str]:
 
 def _earlier_record(exp: Path) -> dict[str, str]:
     """Lines `what: checksum` that earlier versions wrote."""
-    lines = (exp / BEGUN).read_text(encoding="utf-8").splitlines()
-    return dict(line.rpartition(": ")[::2] for line in lines)
+    parts = [line.rpartition(": ") for line in (exp / BEGUN).read_text(encoding="utf-8").splitlines()]
+    return {what: checksum for what, _, checksum in parts}
 
 
 def _checksum(path: str) -> str:
