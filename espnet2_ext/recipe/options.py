@@ -87,7 +87,7 @@ class Options:
                 raise DataError(f"what is '{given}'? Options are written --name value; see --help")
             name = cls.CONFIG if name == "config" else name
             if name not in fields:
-                near = difflib.get_close_matches(name, [*fields, "config"], 1)
+                near = difflib.get_close_matches(name, [*fields, "config", "help"], 1)
                 hint = f"did you mean --{near[0]}?" if near else "--help lists the options"
                 raise DataError(f"unknown option {given}; {hint}")
             if value is None:
