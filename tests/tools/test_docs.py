@@ -7,7 +7,7 @@ import pytest
 
 from espnet2_ext.cli.main import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("egs2/*/README.md")])
 NAMES = {name for commands in COMMANDS.values() for name in commands}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ["awk", "bash", "cat", "cksum", "cp", "df", "dirname", "hostname", "mkdir", "mv", "rm"]
 TOOLS += ["sleep", "tail", "tr"]
 

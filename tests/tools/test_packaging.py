@@ -12,7 +12,7 @@ import pytest
 import setuptools
 from setuptools.dist import Distribution
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # module: its distribution, also where it is not installed
 OTHER_NAMES = {
     "distributed": "dask",
