@@ -18,6 +18,8 @@ class _Task:
     @staticmethod
     def build_model_from_file(train_config, model_file, device):
         model = model_of_exp(train_config, model_file, "weak").to(device)
+        model.num_spk = len(model.class_names) + bool(model.residual)
+        model.ref_channel, model.categories, model.always_forward_in_48k = 0, {}, False  # as ESPnet's model has them
         return model, argparse.Namespace(**read_config(train_config))
 
 

@@ -7,8 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from standin import noise
-from weak_standin import CLASSES, WeakStandIn, build_weak_standin
+from standin import CLASSES, WeakStandIn, build_weak_standin, noise
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
 from espnet2_ext.bin.weak_inference import main

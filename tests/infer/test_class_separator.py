@@ -5,8 +5,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from standin import noise
-from weak_standin import CLASSES, WeakStandIn, build_weak_standin
+from standin import CLASSES, WeakStandIn, build_weak_standin, noise
 
 from espnet2_ext.audio.streams import ArraySource
 from espnet2_ext.errors import BundleError, DataError
