@@ -66,7 +66,7 @@ def score(
         return summary
     summary.unlink(missing_ok=True)  # the figures of other outputs
     run = {"num_workers": num_workers, "scheduler": scheduler}
-    tagging = kind.tagging(data, outputs)
+    tagging = kind.tagging(data, outputs) if outputs.tags else None
     fn = functools.partial(score_part, kind=data.kind, stamp=stamp)
     paths = map_parts(fn, items, parts, part_size=part_size(len(items)), desc="scoring", **run)
     rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
@@ -203,7 +203,7 @@ def class_row(item: dict) -> dict:
 class Kind(NamedTuple):
     """What differs between test sets of queries and of classes.
 
-    tagging: scores of the probabilities, if any.  row: scores of an item.  pairs: for ESPnet's scoring.
+    tagging: scores of the probabilities of classes.  row: scores of an item.  pairs: for ESPnet's scoring.
     summarise: rows to the figures of summary.json.
     """
 

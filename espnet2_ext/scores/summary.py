@@ -40,12 +40,12 @@ PACKAGES = ("espnet", "torch", "numpy", "scipy", "mir_eval", "pystoi", "scikit-l
 _EXAMPLES = 3
 
 
-def summarise_queries(rows: list[dict], data: QuerySet, outputs: Outputs, tagging: dict) -> dict:
+def summarise_queries(rows: list[dict], data: QuerySet, outputs: Outputs, tagging: dict | None) -> dict:
     """The content of summary.json except its paths.
 
     Args:
         rows: of scores.jsonl, one per key.
-        tagging: of `tagging.query_tagging`.
+        tagging: of `tagging.query_tagging`; None without tags.
     """
     systems = [p for p in PROTOCOLS if any(p in row for row in rows)]
     return _common(rows, data, QUERY_FORMULAS) | {
@@ -54,7 +54,7 @@ def summarise_queries(rows: list[dict], data: QuerySet, outputs: Outputs, taggin
         "false_extraction_db": FALSE_EXTRACTION_DB,
         "mixture": _figures([row["mixture"] for row in rows], UNPROCESSED),
         "protocols": {p: _protocol(rows, p, data) for p in systems},
-        "tagging": tagging,
+        "tagging": tagging or {},
         "examples": {p: examples(rows, p) for p in systems},
     }
 

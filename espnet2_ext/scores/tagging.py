@@ -16,7 +16,7 @@ from espnet2_ext.data.bank.bank import ClipBank, bank_key
 from espnet2_ext.data.outputs import Activity, read_about, read_activity, read_tags, same_keys
 from espnet2_ext.errors import DataError
 from espnet2_ext.scores.summary import THRESHOLD, versions
-from espnet2_ext.scores.test_set import ClassSet, Outputs, QuerySet
+from espnet2_ext.scores.test_set import MODEL, ClassSet, Outputs, QuerySet
 from espnet2_ext.util.files import write_text
 
 TAG_FORMULAS = {
@@ -103,16 +103,14 @@ def shrink(labels: np.ndarray, time_pool: int, frames: int) -> np.ndarray:
 
 
 def query_tagging(data: QuerySet, outputs: Outputs) -> dict[str, dict]:
-    """Protocol -> mAP over the classes that occur, with the figure of each class; for protocols with tags.npz.
+    """Protocol -> mAP over the classes that occur, with the figure of each class; for protocols with tags.
 
     Raises:
         DataError: tags of other keys or classes than the data's, or that are not finite.
     """
     index = {mid: k for k, mid in enumerate(data.names)}
     found = {}
-    for protocol, path in ((p, outputs.path / p / "tags.npz") for p in outputs.systems):
-        if not path.is_file():
-            continue
+    for protocol, path in outputs.tags.items():
         keys = data.keys_of(protocol)
         tagged, clipwise = read_tags(path, len(index))
         rows = same_keys({key: n for n, key in enumerate(tagged)}, keys, path)
@@ -126,8 +124,8 @@ def query_tagging(data: QuerySet, outputs: Outputs) -> dict[str, dict]:
     return found
 
 
-def class_detection(data: ClassSet, outputs: Outputs) -> dict | None:
-    """F-measure of the separator's classifier at frame and clip level; None without activity.npz.
+def class_detection(data: ClassSet, outputs: Outputs) -> dict:
+    """F-measure of the separator's classifier at frame and clip level.
 
     Frames count where the set knows them: a mixture known by its clip's labels alone has none.
 
@@ -136,10 +134,7 @@ def class_detection(data: ClassSet, outputs: Outputs) -> dict | None:
     Raises:
         DataError: activity of other keys or classes than the data's.
     """
-    path = outputs.path / "activity.npz"
-    if not path.is_file():
-        return None
-    activity = _activity(path, data)
+    activity = _activity(outputs.tags[MODEL], data)
     table, k = data.table, len(data.classes)
     mixtures = [table.row(table.index_of(key)) for key in data.keys]
     clips = np.stack([clip_activity(m, k) for m in mixtures])

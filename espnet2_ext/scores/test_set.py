@@ -27,12 +27,12 @@ class Outputs:
     """Outputs of inference in the folder `path`: system -> output -> key -> place of the estimate.
 
     The systems are the protocols and their outputs the passes, or there is one system (MODEL) with an output per class.
-    tables: files that scores depend on besides the audio.
+    tags: system -> file of the probabilities of classes, where there is one.
     """
 
     path: Path
     systems: dict[str, dict[str, dict[str, str]]]
-    tables: list[Path]
+    tags: dict[str, Path]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _load_query_outputs(path: Path, data: QuerySet) -> Outputs:
     if not systems:
         wanted = " or ".join(f"{p}/mixture/spk1.scp" for p in PROTOCOLS)
         raise DataError(f"{path}: no {wanted}; run inference first")
-    return Outputs(path, systems, [path / p / "tags.npz" for p in systems])
+    return Outputs(path, systems, _existing({p: path / p / "tags.npz" for p in systems}))
 
 
 def _load_class_outputs(path: Path, data: ClassSet) -> Outputs:
@@ -218,7 +218,11 @@ def _load_class_outputs(path: Path, data: ClassSet) -> Outputs:
             f"{data.path} are {', '.join(data.classes)}"
         )
     estimates = dict(zip(names, read_estimates(path, data.keys, len(names))))
-    return Outputs(path, {MODEL: estimates}, [path / "about.json", path / "activity.npz"])
+    return Outputs(path, {MODEL: estimates}, _existing({MODEL: path / "activity.npz"}))
+
+
+def _existing(files: dict[str, Path]) -> dict[str, Path]:
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def fingerprint(data: TestSet, outputs: Outputs) -> str:
@@ -226,7 +230,8 @@ def fingerprint(data: TestSet, outputs: Outputs) -> str:
     scps = [*data.scp.values(), *(scp for passes in outputs.systems.values() for scp in passes.values())]
     audio = {re.sub(r":\d+$", "", place) for scp in scps for place in scp.values()}
     digest = hashlib.blake2b(digest_size=16)
-    for name in [*map(str, data.tables + outputs.tables), *sorted(audio)]:
+    tables = [*data.tables, outputs.path / "about.json", *outputs.tags.values()]
+    for name in [*map(str, tables), *sorted(audio)]:
         if os.path.isfile(name):
             stat = os.stat(name)
             digest.update(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
