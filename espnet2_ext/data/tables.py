@@ -5,7 +5,6 @@ Ours are tab-separated UTF-8 without quotes.
 
 import csv
 import functools
-import hashlib
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator
@@ -229,9 +228,3 @@ def read_manifest(path: str | os.PathLike) -> Iterator[Entry]:
 def split_mids(text: str) -> tuple[str, ...]:
     """Split a comma-separated field."""
     return tuple(v for v in text.split(",") if v)
-
-
-def file_digest(path: str | os.PathLike) -> str:
-    """blake2b-128 of a file's bytes, as hex digits."""
-    with open(Path(path), "rb") as f:
-        return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
