@@ -16,7 +16,7 @@ To add a corpus, write `corpora/NAME.py`, and its line in `CORPORA`:
     CORPUS = Corpus(Step("what it is, in one line", add_options, prepare, ("hold_out",)))
 
 `read_table` refuses broken lines with file and line; `write_lists` checks and counts. `espnet2-ext prepare NAME` takes
-the options above, `--data_dir`, and those of the named groups: with `hold_out`, `--valid_share` splits the set
+the options above, `--data_dir`, and those of the named groups: with `hold_out`, `--hold_out SHARE` splits the set
 `train_all` into `train` and `valid`. `espnet2-ext validate-data DATA_DIR/train` checks what was written, `scan` the
 sounds. A recipe's `local/data.sh` calls `espnet2-ext prepare NAME --data_dir "${datadir}" ...`.
 """

@@ -1,10 +1,13 @@
 """What every corpus gets: its commands, lists, and clips held out for validation."""
 
+import textwrap
+
 import pytest
 
 from espnet2_ext.cli import data as command
 from espnet2_ext.cli import main as main_command
 from espnet2_ext.data import corpora
+from espnet2_ext.data.corpora import corpus as module
 from espnet2_ext.data.corpora.corpus import CORPORA, find_corpus, hold_out, position, write_lists
 from espnet2_ext.data.tables import Clip, read_clips, read_labels, write_clips
 from espnet2_ext.errors import DataError
@@ -61,23 +64,13 @@ def test_bad_input(tmp_path):
 # --- a new corpus
 
 
+# the code in the module's docstring, as a file of its own
 NEW = """
+from pathlib import Path
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, write_lists
 from espnet2_ext.data.tables import Clip, read_table
 
-def add_options(p):
-    p.add_argument("--root", required=True)
-
-def prepare(a):
-    sets = {"train_all": [], "test": []}
-    for line, row in read_table(f"{a.root}/meta.csv", ("file", "class", "set")):
-        clip = Clip(row["file"].removesuffix(".wav"), (row["class"],), f"{a.root}/audio/{row['file']}")
-        sets[row["set"]].append(clip)
-    names = sorted({clip.labels[0] for clips in sets.values() for clip in clips})
-    return counted(write_lists(a.data_dir, named_labels(names), sets))
-
-CORPUS = Corpus(Step("a new one", add_options, prepare, ("hold_out",)))
-"""
+""" + textwrap.dedent("\n".join(v for v in module.__doc__.splitlines() if v.startswith("    ") or not v))
 
 
 def test_a_new_corpus_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
