@@ -194,8 +194,10 @@ class Driver(ABC):
 
     def gpus(self) -> int:
         """GPUs per node for training."""
-        if self.o.ngpu != "auto":
+        if self.o.ngpu.isdecimal():
             return int(self.o.ngpu)
+        if self.o.ngpu != "auto":
+            raise DataError(f"option --ngpu takes a number or auto, not '{self.o.ngpu}'")
         if not shutil.which("nvidia-smi"):
             return 0
         code = "import torch; print(int(torch.cuda.is_available()))"

@@ -119,6 +119,11 @@ def test_wrong_options(recipe, args, words):
     assert status == 1 and words in err and recipe.names() == []
 
 
+def test_a_wrong_number_of_gpus_is_refused_before_the_training(recipe):
+    status, _, err = recipe("--stop_stage", "6", "--ngpu", "two")
+    assert status == 1 and "--ngpu takes a number or auto, not 'two'" in err and "qsep_train" not in recipe.names()
+
+
 def test_help_needs_no_set_up(recipe):
     status, out, _ = recipe("--help", PATH="/usr/bin:/bin")
     assert status == 0 and "--inference_model" in out
