@@ -4,5 +4,6 @@
 set -euo pipefail
 . ./path.sh
 
-# Write a reader, espnet2_ext/data/corpora/MY.py, and its command; here: a subfolder of sounds for each class.
+# Here: a subfolder of sounds for each class. A corpus with its own layout: one file in espnet2_ext/data/corpora
+# (CONTRIBUTING.md), and its command, espnet2-ext prepare CORPUS, in this place.
 "${python:-python}" -m espnet2_ext prepare-own "${CORPUS:?is not set: the folder}" --data_dir "$2" "${@:3}"
