@@ -45,7 +45,7 @@ def pull(file: soundfile.SoundFile, num: int) -> np.ndarray:
 
 
 def to_int16(x: np.ndarray) -> np.ndarray:
-    """Round float samples (full scale 1.0) to int16; what lies outside is clipped."""
+    """Round float samples [...] (full scale 1.0) to int16 [...]; what lies outside is clipped."""
     x = np.asarray(x)
     y = x * np.asarray(32768, x.dtype if x.dtype.kind == "f" else np.float64)  # exact
     np.rint(y, out=y)
@@ -53,7 +53,7 @@ def to_int16(x: np.ndarray) -> np.ndarray:
 
 
 def to_int24(x: np.ndarray) -> np.ndarray:
-    """Round float samples to 24 bits, the upper ones of an int32; what lies outside is clipped."""
+    """Round float samples [...] to 24 bits, the upper ones of int32 [...]; what lies outside is clipped."""
     y = np.rint(np.asarray(x, np.float64) * 2**23)
     return np.clip(y, -(2**23), 2**23 - 1).astype("<i4") << 8
 
@@ -77,7 +77,7 @@ def decode_flac(data: bytes) -> np.ndarray:
 
 
 def seek_points(data: bytes, samples: int, fs: int) -> np.ndarray:
-    """Offsets of frames 0, STRIDE, 2 STRIDE ... in a mono FLAC file of `samples`: uint32.
+    """Offsets of frames 0, STRIDE, 2 STRIDE ... in a mono FLAC file of `samples`: uint32 [S].
 
     0 stands for a frame that was not found (a stream of another block size). All of a frame's
     header is known beforehand, so it is found by a search for 6 bytes or more.

@@ -77,15 +77,15 @@ class ClipBank:
         return int(self._index[i]["samples"])
 
     def labels(self, i: int) -> np.ndarray:
-        """Class rows of clip `i`, ascending."""
+        """Class rows of clip `i`, ascending: int32 [classes of the clip]."""
         return self._of("labels", i)
 
     def clips_of(self, k: int) -> np.ndarray:
-        """Clip rows of class `k`, ascending."""
+        """Clip rows of class `k`, ascending: int64 [clips of the class]."""
         return self._of("clips", k)
 
     def envelope(self, i: int) -> np.ndarray:
-        """Mean square of each 100 ms of row `i`, float32, of length ceil(10 samples / fs).
+        """Mean square of each 100 ms of row `i`, float32 [ceil(10 samples / fs)].
 
         It is kept in steps of 1 dB from -119 dB; what lies below is 0.
         """

@@ -98,6 +98,7 @@ class _Frame:
         return tuple((self.tonic + self.scale[(degree + n) % 7]) % 12 for n in (0, 2, 4))
 
     def keys(self, low: int, high: int) -> list[int]:
+        """Keys of the scale from `low` to `high`."""
         return [k for k in range(low, high + 1) if (k - self.tonic) % 12 in self.scale]
 
 
