@@ -66,12 +66,12 @@ def report_queries(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
     if args.data_dir and len(args.data_dir) != len(args.inference_dir or []):
         p.error("give one --data_dir for each --inference_dir, in the same order")
-    from espnet2_ext.report.page import QUERIES, write_page
+    from espnet2_ext.report.page import write_page
     from espnet2_ext.report.results import query_report, write_results
 
     report = query_report(args.exp_dir, args.inference_dir)
     print(write_results(report, git=True))
-    print(write_page(report, report.folder / "report", QUERIES, args.data_dir))
+    print(write_page(report, report.folder / "report", args.data_dir))
 
 
 def report_classes(argv: list[str] | None = None) -> None:
@@ -84,12 +84,12 @@ def report_classes(argv: list[str] | None = None) -> None:
     p.add_argument("--test_set", action="append", required=True, help=text)
     args = p.parse_args(argv)
     from espnet2_ext.report.experiment import ordering, parse_experiments
-    from espnet2_ext.report.page import CLASSES, write_page
+    from espnet2_ext.report.page import write_page
     from espnet2_ext.report.results import class_report, write_results
 
     report = class_report(args.output_dir, parse_experiments(args.experiment), args.test_set)
     print(write_results(report))
-    print(write_page(report, report.folder, CLASSES))
+    print(write_page(report, report.folder))
     for name, scored in report.sets.items():
         print(f"{name}: {ordering(scored)}")
 

@@ -1,49 +1,21 @@
 """A static page to read and listen: index.html (its template is page.html), with pictures and sounds beside it."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
-from espnet2_ext.report.examples import RANKS, Example, class_examples, query_examples
-from espnet2_ext.report.experiment import class_set_facts, model_facts, ordering, query_set_facts
-from espnet2_ext.report.figures import class_pictures, draw_training, query_pictures
+from espnet2_ext.report.examples import RANKS, Example
+from espnet2_ext.report.figures import draw_training
 from espnet2_ext.report.results import Report
-from espnet2_ext.report.tables import class_tables, query_tables
-from espnet2_ext.train.experiment import facts, training_curves
+from espnet2_ext.train.experiment import training_curves
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.once import digest
 
 VERSION = 2
 
 
-class Kind(NamedTuple):
-    """What differs between the pages of queries and of classes; `scored` is a test set's list of `Scored`.
-
-    text: of scored.  facts: of a summary.  tables, pictures, examples: of scored.  model: facts of an experiment.
-    """
-
-    text: Callable
-    facts: Callable
-    tables: Callable
-    pictures: Callable
-    examples: Callable
-    model: Callable
-
-
-QUERIES = Kind(
-    lambda scored: "",
-    query_set_facts,
-    lambda scored: query_tables(scored[0].summary),
-    query_pictures,
-    query_examples,
-    lambda experiment: facts(experiment.folder),
-)
-CLASSES = Kind(ordering, class_set_facts, class_tables, class_pictures, class_examples, model_facts)
-
-
-def write_page(report: Report, out: Path, kind: Kind, data_dirs: Sequence[str] | None = None) -> Path:
+def write_page(report: Report, out: Path, data_dirs: Sequence[str] | None = None) -> Path:
     """Write `out`/index.html with `out`/figures and a folder for each test set.
 
     Nothing is loaded from elsewhere: the folder can be copied and opened as it is. The page of the same scores is not
@@ -54,7 +26,7 @@ def write_page(report: Report, out: Path, kind: Kind, data_dirs: Sequence[str] |
     Raises:
         DataError: a test set or output that is missing.
     """
-    index = out / "index.html"
+    index, kind = out / "index.html", report.kind
     models = [(e.label, kind.model(e), training_curves(e.folder)) for e in report.experiments]
     scores = [(name, s.label, s.summary) for name, scored in report.sets.items() for s in scored]
     stamp = digest(VERSION, scores, models)
@@ -65,13 +37,12 @@ def write_page(report: Report, out: Path, kind: Kind, data_dirs: Sequence[str] |
     sections = []
     for n, (name, scored) in enumerate(report.sets.items()):
         shutil.rmtree(out / name, ignore_errors=True)
-        tables = kind.tables(scored)
         sections.append(
             {
                 "title": name,
                 "text": kind.text(scored),
                 "facts": kind.facts(scored[0].summary),
-                "tables": tables,
+                "tables": kind.tables(scored, None),
                 "pictures": kind.pictures(scored, out / name / "figures"),
                 "listening": kind.examples(scored, out / name, data_dirs[n] if data_dirs else None),
             }

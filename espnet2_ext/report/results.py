@@ -9,9 +9,11 @@ import datetime
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from espnet2_ext.report.examples import Listening, class_examples, query_examples
 from espnet2_ext.report.experiment import (
     Experiment,
     Scored,
@@ -22,7 +24,7 @@ from espnet2_ext.report.experiment import (
     scored_on,
     scored_sets,
 )
-from espnet2_ext.report.figures import draw_training
+from espnet2_ext.report.figures import class_pictures, draw_training, query_pictures
 from espnet2_ext.report.tables import Table, class_tables, query_tables, share
 from espnet2_ext.scores.tagging import TAG_FORMULAS, load_tag_scores
 from espnet2_ext.train.experiment import facts
@@ -43,12 +45,33 @@ class Section:
     tables: Sequence[Table] = ()
 
 
+class Kind(NamedTuple):
+    """What differs between reports of queries and of classes.
+
+    text: of a test set's `Scored`, in words.  facts: of a set's summary.  tables: of its `Scored`, at most so many
+    classes.  pictures, examples: of its `Scored`, written into a folder.  model: facts of an experiment.
+    """
+
+    text: Callable[[Sequence[Scored]], str]
+    facts: Callable[[dict], dict[str, str]]
+    tables: Callable[[Sequence[Scored], int | None], list[Table]]
+    pictures: Callable[[Sequence[Scored], Path], dict[str, Path]]
+    examples: Callable[[Sequence[Scored], Path, str | None], list[Listening]]
+    model: Callable[[Experiment], dict[str, str]]
+
+
+QUERIES = Kind(
+    lambda scored: "", query_set_facts, query_tables, query_pictures, query_examples, lambda e: facts(e.folder)
+)
+CLASSES = Kind(ordering, class_set_facts, class_tables, class_pictures, class_examples, model_facts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What is written of scored test sets.
 
-    folder: gets RESULTS.md.  sets: name of a test set -> scores of its models.  experiments: whose training is shown.
-    sections: of RESULTS.md.  date: of the scores, seconds since 1970.
+    folder: gets RESULTS.md.  sections: of it.  date: of the scores, seconds since 1970.
+    kind, sets (name -> scores of its models), experiments: for the page.
     """
 
     folder: Path
@@ -56,6 +79,7 @@ class Report:
     formulas: dict[str, str]
     versions: dict[str, str]
     date: float
+    kind: Kind = QUERIES
     sets: dict[str, list[Scored]] = dataclasses.field(default_factory=dict)
     experiments: Sequence[Experiment] = ()
 
@@ -72,12 +96,8 @@ def query_report(exp_dir: str | os.PathLike, inference_dirs: Sequence[str] | Non
     Raises:
         DataError: nothing has been scored.
     """
-    exp_dir, sets = Path(exp_dir), scored_sets(exp_dir, inference_dirs)
-    sections = [Section(exp_dir.resolve().name, 2, facts=facts(exp_dir))]
-    for name, (s,) in sets.items():
-        tables = query_tables(s.summary, _CLASS_ROWS)
-        sections.append(Section(name, 3, facts=query_set_facts(s.summary), tables=tables))
-    return _separation_report(exp_dir, sections, sets, [Experiment("", exp_dir)])
+    experiment = Experiment("", Path(exp_dir))
+    return _separation_report(Path(exp_dir), QUERIES, scored_sets(exp_dir, inference_dirs), [experiment])
 
 
 def class_report(out_dir: str | os.PathLike, experiments: Sequence[Experiment], names: Sequence[str]) -> Report:
@@ -88,20 +108,21 @@ def class_report(out_dir: str | os.PathLike, experiments: Sequence[Experiment], 
     Raises:
         DataError: an experiment that has not been scored, or on other mixtures than the first.
     """
-    out_dir, sets = Path(out_dir), {name: scored_on(experiments, name) for name in names}
-    sections = [Section(out_dir.resolve().name, 2)]
+    sets = {name: scored_on(experiments, name) for name in names}
+    return _separation_report(Path(out_dir), CLASSES, sets, experiments)
+
+
+def _separation_report(folder: Path, kind: Kind, sets: dict, experiments: Sequence[Experiment]) -> Report:
+    models = {e.label: kind.model(e) for e in experiments}
+    sections = [Section(folder.resolve().name, 2, facts=models.pop("", {}))]
     for name, scored in sets.items():
-        about = class_set_facts(scored[0].summary)
-        sections.append(Section(name, 3, ordering(scored), about, tables=class_tables(scored)))
-    sections += [Section(f"Labels: {e.label}", 3, facts=model_facts(e)) for e in experiments]
-    return _separation_report(out_dir, sections, sets, experiments)
-
-
-def _separation_report(folder: Path, sections: list[Section], sets: dict, experiments: Sequence[Experiment]) -> Report:
+        about = kind.facts(scored[0].summary)
+        sections.append(Section(name, 3, kind.text(scored), about, tables=kind.tables(scored, _CLASS_ROWS)))
+    sections += [Section(f"Labels: {label}", 3, facts=found) for label, found in models.items()]
     everything = [s for scored in sets.values() for s in scored]
     date = max((s.folder / "scores" / "summary.json").stat().st_mtime for s in everything)
     summary = everything[0].summary
-    return Report(folder, sections, summary["formulas"], summary["versions"], date, sets, experiments)
+    return Report(folder, sections, summary["formulas"], summary["versions"], date, kind, sets, experiments)
 
 
 def tag_report(exp_dir: str | os.PathLike, folders: Sequence[str | os.PathLike]) -> Report:

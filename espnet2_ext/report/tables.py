@@ -61,8 +61,9 @@ ESPNET_COLUMNS = [score.replace("_", "-") for score in SCORES]
 # ---- queries -------------------------------------------------------------------------------------
 
 
-def query_tables(summary: dict, class_rows: int | None = None) -> list[Table]:
-    """All tables of a test set, in the order of the report; `class_rows`: at most so many classes."""
+def query_tables(scored: Sequence[Scored], class_rows: int | None = None) -> list[Table]:
+    """All tables of a model on a test set, in the order of the report; `class_rows`: at most so many classes."""
+    summary = scored[0].summary
     made = [
         protocols(summary),
         first_targets(summary),
@@ -118,18 +119,9 @@ def left_out(summary: dict) -> Table:
     rows = []
     for name, p in summary["protocols"].items():
         silent, checked = p["silent_references"], (p.get("silence_sdr") or {}).get("count", 0)
-        rows.append(
-            [
-                name,
-                str(silent["count"]),
-                both(silent["level_db"]),
-                f"{silent['false_extractions']} of {silent['count']}",
-                f"{p['false_extractions']} of {checked}",
-                str(p["silent_estimates"]),
-                str(p["single_sources"]),
-                str(p["without_query"]),
-            ]
-        )
+        false = f"{silent['false_extractions']} of {silent['count']}", f"{p['false_extractions']} of {checked}"
+        counts = [str(p[what]) for what in ("silent_estimates", "single_sources", "without_query")]
+        rows.append([name, str(silent["count"]), both(silent["level_db"]), *false, *counts])
     note = (
         "Silent references and mixtures of one source have no SDR and are excluded from the means above, as "
         "are targets without a query (a class of one clip has no `other`). Output level: dB "
@@ -181,8 +173,8 @@ def by_class(summary: dict, limit: int | None = None) -> Table:
 # ---- classes: models side by side ----------------------------------------------------------------
 
 
-def class_tables(scored: Sequence[Scored]) -> list[Table]:
-    """All tables of a test set, in the order of the report."""
+def class_tables(scored: Sequence[Scored], class_rows: int | None = None) -> list[Table]:
+    """All tables of a test set, in the order of the report, a column per class."""
     made = [
         separation(scored),
         detection(scored, "frame"),
