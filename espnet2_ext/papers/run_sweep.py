@@ -2,8 +2,6 @@
 
 import contextlib
 import shlex
-import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from espnet2_ext.papers.fill import fill, fill_figure, number
 from espnet2_ext.papers.measured import Scores, over_seeds, read_scores
 from espnet2_ext.papers.sweep import Run, Sweep
 from espnet2_ext.papers.tables import find_table
+from espnet2_ext.recipe import steps
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
 from espnet2_ext.train.experiment import training_of
@@ -30,8 +29,6 @@ COLUMNS = {  # of the table of all cells: those that some cell has are shown
     "input SI-SDR": "input.overall",
     "ΔSI-SDR": "gain.overall",
 }
-_TAIL = 10  # lines of a log that are shown after a failure
-_PATIENCE = 30.0  # seconds that run.sh is given to end what it started
 
 
 def shell_line(sweep: Sweep, run: Run) -> str:
@@ -86,44 +83,12 @@ def _log(sweep: Sweep, run: Run) -> Path:
 
 def _start(sweep: Sweep, run: Run) -> int:
     """Run one cell to its end, output to its log; its status. Ends with all that it started."""
-    path, command = _log(sweep, run), sweep.command(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with_parent = ["setpriv", "--pdeathsig", "TERM"]  # run.sh also ends when this one is killed
-    if _works([*with_parent, "true"]):
-        command = [*with_parent, *command]
-    with open(path, "a", encoding="utf-8") as log:
-        log.write(f"\n# {shell_line(sweep, run)}\n")
-        log.flush()
-        process = subprocess.Popen(
-            command, cwd=sweep.recipe, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            status = process.wait()
-        except BaseException:
-            _stop(process)
-            raise
-    if status:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
-        print(*lines, f"{run.name}: failed with status {status}; {path}", sep="\n", flush=True)
-    return status
-
-
-def _works(command: Sequence[str]) -> bool:
     try:
-        return not subprocess.run(command, capture_output=True).returncode
-    except FileNotFoundError:
-        return False
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """Ask run.sh to end with all that it started, and wait until it has."""
-    for sent, patience in ((signal.SIGTERM, _PATIENCE), (signal.SIGKILL, None)):
-        process.send_signal(sent)
-        try:
-            process.wait(patience)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+        steps.run(sweep.command(run), log_file=_log(sweep, run), show=None, cwd=sweep.recipe)
+    except steps.StepFailed as e:
+        print(f"{run.name}: {e}", flush=True)
+        return e.status
+    return 0
 
 
 # ---- the table -----------------------------------------------------------------------------------

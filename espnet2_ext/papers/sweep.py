@@ -18,6 +18,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep_configs import Configs
 from espnet2_ext.papers.tables import check_keys, check_mapping
 from espnet2_ext.recipe.names import weak_tags
+from espnet2_ext.recipe.options import pairs
 from espnet2_ext.util.config import read_config, read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
@@ -268,12 +269,11 @@ class Sweep:
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
     """`--a-b 1 --c=2` as {a_b: 1, c: 2}, as run.sh reads it (DataError: anything else)."""
-    found, rest = {}, list(words)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not name.startswith("--") or not (equals or rest):
-            raise DataError(f'--run_options: expected --name value, got {name}; write --run_options="--ngpu 4"')
-        found[name.removeprefix("--").replace("-", "_")] = value if equals else rest.pop(0)
+    found = {}
+    for given, name, value in pairs(words):
+        if not name or value is None:
+            raise DataError(f'--run_options: expected --name value, got {given}; write --run_options="--ngpu 4"')
+        found[name] = value
     return found
 
 

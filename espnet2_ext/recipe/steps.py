@@ -61,7 +61,8 @@ def run(
     command: Sequence[str],
     *,
     log_file: Path | None = None,
-    show: str = "",
+    show: str | None = "",
+    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     keep_open: Sequence[int] = (),
 ) -> None:
@@ -69,7 +70,8 @@ def run(
 
     Args:
         log_file: gets all output; the logs of earlier runs are kept as NAME.1.log and so on.
-        show: with a log file, the lines in which this pattern is found are printed as they come.
+        show: with a log file, the lines in which this pattern is found are printed as they come; None: none.
+        cwd: folder to run in.
         env: more variables of the environment.
         keep_open: file descriptors that the step inherits, such as locks.
 
@@ -89,12 +91,13 @@ def run(
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
             env={**os.environ, **(env or {})},
+            cwd=cwd,
             process_group=0,  # so that all its workers hear a signal
             pass_fds=keep_open,
             preexec_fn=_end_with_parent,
         )
         try:
-            if log_file:
+            if log_file and show is not None:
                 for line in _follow(log_file, process):
                     if re.search(show, line):
                         print(line, flush=True)
