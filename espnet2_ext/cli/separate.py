@@ -93,6 +93,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     names = [None] if args.mode == "mean" else [Path(q).stem or Path(q).name for q in args.query]
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query)
     separator = Separator.from_open(bundle, args.device)
+    plan = separator.plan(**_given(args, "chunk", "context"))
     _log_model(separator)
     queries = []
     for group, count in zip(groups, counts):
@@ -100,7 +101,6 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
         queries.append(vector)
         mean = f"mean of {count} sounds, which agree to a cosine of {agreement:.2f} at least"
         logging.info("query %s: %s", ", ".join(map(str, group)), "1 sound" if count == 1 else mean)
-    plan = separator.plan(**_given(args, "chunk", "context"))
     _run_jobs(
         jobs,
         args,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import BundleError, DataError
 
 WHOLE = 1 << 62  # a core no signal fills: one chunk
 
@@ -167,3 +167,10 @@ def equal_lengths(waves: Sequence[np.ndarray], batch_size: int) -> list[list[int
     for i, wave in enumerate(waves):
         by_shape.setdefault(wave.shape, []).append(i)
     return [rows[i : i + batch_size] for rows in by_shape.values() for i in range(0, len(rows), batch_size)]
+
+
+def finite(est: np.ndarray, where: str) -> np.ndarray:
+    """`est`, unless it holds values that are not finite (BundleError)."""
+    if not np.isfinite(est).all():
+        raise BundleError(f"{where}: gives values that are not numbers; the training of this model may have failed")
+    return est

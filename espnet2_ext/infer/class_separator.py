@@ -19,9 +19,9 @@ from espnet2_ext.audio.streams import Resampler, Source
 from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import OpenBundle, open_bundle
-from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer.chunks import Plan, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
-from espnet2_ext.infer.weights import finite, model_of_bundle, model_of_exp, pick_device
+from espnet2_ext.infer.weights import model_of_bundle, model_of_exp, pick_device
 
 CHUNK, CONTEXT = 60.0, 5.0  # seconds
 

@@ -14,9 +14,9 @@ from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, open_bundle
-from espnet2_ext.infer.chunks import Plan, equal_lengths
+from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
-from espnet2_ext.infer.weights import check_classes, finite, labels_beside, model_of_bundle, model_of_exp, pick_device
+from espnet2_ext.infer.weights import check_classes, labels_beside, model_of_bundle, model_of_exp, pick_device
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
@@ -36,14 +36,20 @@ class Separator:
     `agreement` is the warning threshold for queries; `bundle.yaml` may set it.
     """
 
-    def __init__(self, model: nn.Module, classes: Sequence[Label] = (), device: str = "auto", info: dict | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[Label] = (),
+        device: str | torch.device = "auto",
+        info: dict | None = None,
+    ):
+        self.classes, self.info = list(classes), {"path": "the model", **(info or {})}
+        self.tags = check_classes(model, self.classes, self.info["path"])
         self.device = pick_device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self.classes, self.info = list(classes), {"path": "the model", **(info or {})}
         self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
-        self.agreement = float(self.info.get("agreement", AGREEMENT))
         self.query_dim = int(model.query_dim)
-        self.tags = check_classes(model, self.classes, self.info["path"])
+        self.agreement = float(self.info.get("agreement", AGREEMENT))
 
     @classmethod
     def from_bundle(cls, path: str | Path, device: str = "auto") -> "Separator":
@@ -54,8 +60,8 @@ class Separator:
     @classmethod
     def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "Separator":
         """From a bundle that is open already."""
-        info = {**bundle.info, "path": bundle.path}
-        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, device, info)
+        place = pick_device(device)  # before the weights are read
+        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, place, {**bundle.info, "path": bundle.path})
 
     @classmethod
     def from_exp(
@@ -127,6 +133,8 @@ class Separator:
         if not single:
             raise DataError("no query given")
         vectors = np.stack([self.embed_one(q, fs) for q in single])
+        if len(vectors) == 1:
+            return vectors[0], 1.0
         lowest, (a, b) = Q.agreement_of(vectors)
         if lowest < self.agreement:
             logging.warning(

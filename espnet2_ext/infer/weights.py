@@ -7,7 +7,6 @@ after the model's first, random ones were released.
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +21,10 @@ SHOWN = 3  # keys of a kind that a message lists
 PREFIX = "model."  # of the model's weights in a Lightning checkpoint
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """`auto` is the first GPU, or the CPU without one. Raises a DataError for one that is not available."""
+    if isinstance(name, torch.device):
+        return name
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -97,13 +98,6 @@ def check_classes(model: nn.Module, labels: list[Label], where: str) -> bool:
     if not fits and not getattr(model, "frozen", False):
         raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {model.num_classes}")
     return model.num_classes > 0 and fits
-
-
-def finite(est: np.ndarray, where: str) -> np.ndarray:
-    """`est`, unless it holds values that are not finite (BundleError)."""
-    if not np.isfinite(est).all():
-        raise BundleError(f"{where}: gives values that are not numbers; the training of this model may have failed")
-    return est
 
 
 # ---- files of weights ----------------------------------------------------------------------------
