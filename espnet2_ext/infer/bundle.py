@@ -261,7 +261,7 @@ def load_state(file: BinaryIO, where: str) -> dict:
     """
     import torch
 
-    from espnet2_ext.core.public.weight_files import UNREADABLE, reason
+    from espnet2_ext.core.public.checkpoint import UNREADABLE, reason
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)

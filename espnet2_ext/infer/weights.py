@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.build import build_model
-from espnet2_ext.core.public.weight_files import UNREADABLE, reason
+from espnet2_ext.core.public.checkpoint import UNREADABLE, reason
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import KINDS, OpenBundle, load_state, parse_labels, read_bytes, read_config

@@ -12,7 +12,7 @@ import torch
 from espnet2.tasks import abs_task
 from torch import Tensor, nn
 
-from espnet2_ext.core.public.weight_files import UNREADABLE, reason
+from espnet2_ext.core.public.checkpoint import UNREADABLE, reason
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
 

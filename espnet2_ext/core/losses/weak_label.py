@@ -5,14 +5,12 @@ for strong ones, with the terms of `weak_terms` and `mixture_terms`. Not in the 
 items each carry their own label type, a residual output, and mixtures of mixtures.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet2_ext.core.losses.in_parts import in_parts
+from espnet2_ext.core.losses.labels import CLIP, FRAME, KINDS, LABEL_TYPES, STRONG, Labels, Target, given, rows
 from espnet2_ext.core.losses.mixture_terms import active_mixture, mixture_consistency, remix_consistency
 from espnet2_ext.core.losses.weak_terms import (
     REDUCTIONS,
@@ -27,6 +25,11 @@ from espnet2_ext.core.losses.weak_terms import (
 )
 
 __all__ = [
+    "CLIP",
+    "FRAME",
+    "KINDS",
+    "LABEL_TYPES",
+    "STRONG",
     "ClassifierLoss",
     "Labels",
     "WeakLabelLoss",
@@ -38,46 +41,7 @@ __all__ = [
     "remix_consistency",
 ]
 
-STRONG, FRAME, CLIP = range(3)
-KINDS = {"strong": STRONG, "frame": FRAME, "clip": CLIP}
-LABEL_TYPES = (*KINDS, "mixed")
 STRATEGIES = ("joint", "finetune", "fixed")
-
-
-class Labels(NamedTuple):
-    """What is known of a batch of mixtures; a field that no item's label type needs may be None.
-
-    `clip` `[B, K]` and `frame` `[B, K, L]` are 0 or 1, `ref` `[B, S, L, F]` holds the spectra of
-    the isolated sources, `kind` `[B]` int64 each item's label type: 0 strong, 1 frame, 2 clip.
-    Of a mixture of P mixtures, `parts` `[B, P, L, F]` are their spectra and `part_active`
-    `[B, P, K, L]`, or `[B, P, K]` of clips, their labels.
-    """
-
-    clip: Tensor | None = None
-    frame: Tensor | None = None
-    ref: Tensor | None = None
-    kind: Tensor | None = None
-    parts: Tensor | None = None
-    part_active: Tensor | None = None
-
-
-class _Target(NamedTuple):
-    """What the classifier should say; axis 0 as the spectra that it hears."""
-
-    labels: Tensor  # [N, K, L'], or [N, K] of clips
-    weight: Tensor | None  # of the same shape
-    lengths: Tensor | None  # [N], frames of the spectrum
-
-
-def _rows(fields: tuple, index: Tensor | slice) -> list:
-    """The items `index` of every field that is there."""
-    return [None if x is None else x[index] for x in fields]
-
-
-def _given(x: Tensor | None, name: str, shape: str) -> Tensor:
-    if x is None:
-        raise ValueError(f"expected labels.{name} {shape}, got None")
-    return x
 
 
 class ClassifierLoss(nn.Module):
@@ -136,27 +100,26 @@ class ClassifierLoss(nn.Module):
         batch, device = len(tensors[0]), tensors[0].device
         if self.label_type != "mixed":
             return [(KINDS[self.label_type], torch.arange(batch, device=device), tensors, labels)]
-        kind = _given(labels.kind, "kind", "[B]")
+        kind = given(labels.kind, "kind", "[B]")
         if kind.shape != (batch,) or not bool(((kind >= STRONG) & (kind <= CLIP)).all()):
             raise ValueError(f"expected labels.kind [{batch}] of 0, 1 and 2, got {kind.tolist()}")
         found = ((k, (kind == k).nonzero()[:, 0]) for k in KINDS.values())
-        return [(k, i, _rows(tensors, i), Labels(*_rows(labels, i))) for k, i in found if len(i)]
+        return [(k, i, rows(tensors, i), Labels(*rows(labels, i))) for k, i in found if len(i)]
 
-    def target(self, kind: int, labels: Labels, lengths: Tensor | None) -> _Target:
+    def target(self, kind: int, labels: Labels, lengths: Tensor | None) -> Target:
         """Labels and weights of the mixtures, at the classifier's frames or of the clip."""
         if kind == CLIP:
-            clip = _given(labels.clip, "clip", "[B, K]").float()
+            clip = given(labels.clip, "clip", "[B, K]").float()
             weight = None if self.clip_weight is None else pick_weights(self.clip_weight, clip)
-            return _Target(clip, weight, lengths)
-        frame = _given(labels.frame, "frame", "[B, K, L]").float()
-        valid = valid_frames(lengths, frame.shape[-1])
-        if valid is not None:  # a pooled frame must not take a label from the padding
-            frame = frame.masked_fill(~valid[:, None], 0)
+            return Target(clip, weight, lengths)
+        frame = given(labels.frame, "frame", "[B, K, L]").float()
+        if lengths is not None:  # a pooled frame must not take a label from the padding
+            frame = frame.masked_fill(~valid_frames(lengths, frame.shape[-1])[:, None], 0)
         frame = self.classifier.shrink(frame)
         weight = None if self.weight is None else pick_weights(self.weight, frame)
-        return _Target(frame, weight, lengths)
+        return Target(frame, weight, lengths)
 
-    def judge(self, mag: Tensor, target: _Target) -> Tensor:
+    def judge(self, mag: Tensor, target: Target) -> Tensor:
         """Cross-entropy of the classifier's answer to magnitudes `[N, L, F]`; `[N]`."""
         logits = self.classifier(mag, target.lengths)
         lengths = None if target.lengths is None else self.classifier.frames(target.lengths)
@@ -169,11 +132,11 @@ class ClassifierLoss(nn.Module):
             logits=logits, target=target.labels, weight=target.weight, valid=valid, reduction=self.reduction
         )
 
-    def judge_in_parts(self, mag: Tensor, target: _Target) -> Tensor:
+    def judge_in_parts(self, mag: Tensor, target: Target) -> Tensor:
         """`judge` by a classifier that does not learn: the same, in the memory of one part."""
         most = None if mag.is_cuda else getattr(self.classifier, "cpu_values", None)
         part = self.part or (len(mag) if most is None else max(1, most // mag[0].numel()))
-        return in_parts(lambda x, here: self.judge(x, _Target(*_rows(target, here))), mag, part)
+        return in_parts(lambda x, here: self.judge(x, Target(*rows(target, here))), mag, part)
 
 
 class WeakLabelLoss(ClassifierLoss):
@@ -275,12 +238,12 @@ class WeakLabelLoss(ClassifierLoss):
     def strong_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels) -> dict[str, Tensor]:
         weight = None
         if self.weight is not None:
-            weight = pick_weights(self.weight, _given(labels.frame, "frame", "[B, K, L]"))
+            weight = pick_weights(self.weight, given(labels.frame, "frame", "[B, K, L]"))
             residual = est.shape[1] - weight.shape[1]  # has no prior
             weight = F.pad(weight, (0, 0, 0, residual), value=1.0)
         strong = mask_inference(
             est=est,
-            ref=_given(labels.ref, "ref", "[B, S, L, F]"),
+            ref=given(labels.ref, "ref", "[B, S, L, F]"),
             weight=weight,
             lengths=lengths,
             reduction=self.reduction,
@@ -290,7 +253,7 @@ class WeakLabelLoss(ClassifierLoss):
     def weak_terms(
         self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels, kind: int
     ) -> dict[str, Tensor]:
-        active = _given(labels.clip, "clip", "[B, K]") if kind == CLIP else _given(labels.frame, "frame", "[B, K, L]")
+        active = given(labels.clip, "clip", "[B, K]") if kind == CLIP else given(labels.frame, "frame", "[B, K, L]")
         mixture = active_mixture(est=est, mix=mix, active=active, lengths=lengths, reduction=self.reduction)
         terms = self.class_terms(est, mix, self.target(kind, labels, lengths))
         loss = sum(terms.values()) + self.alpha * mixture
@@ -300,12 +263,12 @@ class WeakLabelLoss(ClassifierLoss):
                 parts=labels.parts,
                 lengths=lengths,
                 reduction=self.reduction,
-                active=_given(labels.part_active, "part_active", "[B, P, K, L]"),
+                active=given(labels.part_active, "part_active", "[B, P, K, L]"),
             )
             loss = loss + self.remix * terms["remix"]
         return {"loss": loss, "mixture": mixture, **terms}
 
-    def class_terms(self, est: Tensor, mix: Tensor, target: _Target) -> dict[str, Tensor]:
+    def class_terms(self, est: Tensor, mix: Tensor, target: Target) -> dict[str, Tensor]:
         """(9) or (14) summed over the estimates and, unless fixed, (8) or (13)."""
         batch, sources = est.shape[:2]
         mag, labels = est.abs(), estimate_labels(target.labels, sources)
@@ -318,7 +281,7 @@ class WeakLabelLoss(ClassifierLoss):
             self.classifier.eval()
         learns = torch.is_grad_enabled() or self.classifier.training
         judge = self.judge if learns and not self.fixed else self.judge_in_parts
-        each = judge(mag.flatten(0, 1), _Target(labels.flatten(0, 1), weight, lengths))
+        each = judge(mag.flatten(0, 1), Target(labels.flatten(0, 1), weight, lengths))
         each = each.reshape(batch, number)
         terms = {"class_est": each[:, :sources].sum(1)}
         return terms if self.fixed else {**terms, "class_mix": each[:, sources]}

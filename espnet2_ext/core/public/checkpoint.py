@@ -1,16 +1,37 @@
-"""Reading a published checkpoint without running anything that is in it."""
+"""Files of weights: a published checkpoint is read without running anything that is in it."""
 
 import os
+import pickle
 import re
+import struct
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from espnet2_ext.core.public.weight_files import UNREADABLE, reason
 from espnet2_ext.errors import DataError
 
+# What `torch.load` raises on a file that is cut off, damaged or something else.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+_REASON = "WeightsUnpickler error:"  # stands behind a page of general advice
 _BEGINNINGS = (b"PK", b"\x80")  # a zip, or the pickle of the format before PyTorch 1.6
 _REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+)")
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read: the first line of `error`, or that which tells the reason."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    told = [line.partition(_REASON)[2].strip() for line in lines if _REASON in line]
+    return (told + lines)[0][:120]
 
 
 class _Inert:

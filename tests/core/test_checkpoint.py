@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from espnet2_ext.core.public.checkpoint import read_checkpoint
-from espnet2_ext.core.public.weight_files import UNREADABLE, reason
+from espnet2_ext.core.public.checkpoint import UNREADABLE, read_checkpoint, reason
 from espnet2_ext.errors import DataError
 
 

@@ -1,0 +1,46 @@
+"""What is known of a batch of mixtures: strong, frame, clip or mixed labels."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+STRONG, FRAME, CLIP = range(3)
+KINDS = {"strong": STRONG, "frame": FRAME, "clip": CLIP}
+LABEL_TYPES = (*KINDS, "mixed")
+
+
+class Labels(NamedTuple):
+    """What is known of a batch of mixtures; a field that no item's label type needs may be None.
+
+    `clip` `[B, K]` and `frame` `[B, K, L]` are 0 or 1, `ref` `[B, S, L, F]` holds the spectra of
+    the isolated sources, `kind` `[B]` int64 each item's label type: 0 strong, 1 frame, 2 clip.
+    Of a mixture of P mixtures, `parts` `[B, P, L, F]` are their spectra and `part_active`
+    `[B, P, K, L]`, or `[B, P, K]` of clips, their labels.
+    """
+
+    clip: Tensor | None = None
+    frame: Tensor | None = None
+    ref: Tensor | None = None
+    kind: Tensor | None = None
+    parts: Tensor | None = None
+    part_active: Tensor | None = None
+
+
+class Target(NamedTuple):
+    """What the classifier should say; axis 0 as the spectra that it hears."""
+
+    labels: Tensor  # [N, K, L'], or [N, K] of clips
+    weight: Tensor | None  # of the same shape
+    lengths: Tensor | None  # [N], frames of the spectrum
+
+
+def rows(fields: tuple, index: Tensor | slice) -> list:
+    """The items `index` of every field that is there."""
+    return [None if x is None else x[index] for x in fields]
+
+
+def given(x: Tensor | None, name: str, shape: str) -> Tensor:
+    """A field of `Labels` that the label type needs; ValueError where it is not there."""
+    if x is None:
+        raise ValueError(f"expected labels.{name} {shape}, got None")
+    return x
