@@ -53,7 +53,10 @@ class LogMel(nn.Module):
     def forward(
         self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`lengths` `[B]` samples of `wave` count (None: all); `mixup` `[B]` as in `Tagger`."""
+        """Normalised log-mels `[B, L, N]` of the first `lengths` `[B]` samples of `wave` `[B, T]`, and frames `[B]`.
+
+        lengths: None: all. mixup: `[B]`, as in `Tagger`.
+        """
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1])
         lengths = lengths.to(wave.device)

@@ -33,7 +33,7 @@ class STFT(nn.Module):
         self.register_buffer("window", values, persistent=False)
 
     def frames(self, samples: Tensor) -> Tensor:
-        """Number of frames of so many samples."""
+        """Number of frames `[B]` of so many samples `[B]`."""
         return samples // self.hop + 1
 
     @torch.autocast("cuda", enabled=False)

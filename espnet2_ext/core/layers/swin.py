@@ -8,6 +8,7 @@ so they are computed once a size and kept (`_window_groups`, `_relative_index`).
 """
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +139,7 @@ class SwinBlock(nn.Module):
         super().__init__()
         self.window = window
         self.shift = shift
-        self.query = nn.Linear(query_dim, dim) if query_dim else None
+        self.query: Any = nn.Linear(query_dim, dim) if query_dim else None
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim)
@@ -188,9 +189,10 @@ class SwinStage(nn.Module):
         self.bands = bands
         half = (0 if length == self.window[0] else window // 2, 0 if bands == self.window[1] else window // 2)
         drop_path = drop_path or [0.0] * depth
+        self.shifts = [half if i % 2 else (0, 0) for i in range(depth)]
         self.blocks = nn.ModuleList(
-            SwinBlock(dim, heads, self.window, half if i % 2 else (0, 0), query_dim, drop_path=drop_path[i])
-            for i in range(depth)
+            SwinBlock(dim, heads, self.window, shift, query_dim, drop_path=rate)
+            for shift, rate in zip(self.shifts, drop_path)
         )
 
     def _groups(self, length: int, valid: list[int], shift: tuple[int, int], x: Tensor) -> Tensor | None:
@@ -206,11 +208,10 @@ class SwinStage(nn.Module):
         if pad := -length % self.window[0]:
             x = F.pad(x, (0, 0, 0, 0, 0, pad))
         groups = {}
-        for block in self.blocks:
-            assert isinstance(block, SwinBlock)
-            if block.shift not in groups:
-                groups[block.shift] = self._groups(x.shape[1], valid, block.shift, x)
-            x = block(x, groups[block.shift], query)
+        for block, shift in zip(self.blocks, self.shifts):
+            if shift not in groups:
+                groups[shift] = self._groups(x.shape[1], valid, shift, x)
+            x = block(x, groups[shift], query)
         x = x[:, :length]
         if any(v < length for v in valid):
             x = x * valid_mask(torch.tensor(valid, device=x.device), length)

@@ -5,6 +5,9 @@ for strong ones, with the terms of `weak_terms` and `mixture_terms`. Not in the 
 items each carry their own label type, a residual output, and mixtures of mixtures.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,10 +80,13 @@ class ClassifierLoss(nn.Module):
         part: int | None = None,
     ):
         super().__init__()
+        self.weight: Tensor | None
+        self.clip_weight: Tensor | None
         for name, value, known in (("label_type", label_type, LABEL_TYPES), ("reduction", reduction, REDUCTIONS)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, not {value!r}")
-        self.classifier, self.label_type, self.reduction = classifier, label_type, reduction
+        self.classifier: Any = classifier
+        self.label_type, self.reduction = label_type, reduction
         self.part = part
         for name, share in (("weight", prior), ("clip_weight", clip_prior)):
             self.register_buffer(name, None if share is None else class_weights(share), persistent=False)
@@ -226,16 +232,14 @@ class WeakLabelLoss(ClassifierLoss):
             names += ["remix"] * bool(self.remix)
         est, mix = full_precision(est), full_precision(mix)
         terms = dict.fromkeys(names, est.new_zeros(len(est), dtype=est.dtype.to_real()))
-        for kind, index, (est_, mix_, lengths_), known in self.groups((est, mix, lengths), labels):
-            if kind == STRONG:
-                found = self.strong_terms(est_, mix_, lengths_, known)
-            else:
-                found = self.weak_terms(est_, mix_, lengths_, known, kind)
+        for kind, index, (e, m, n), known in self.groups((est, mix, lengths), labels):
+            found = self.strong_terms(e, m, n, known) if kind == STRONG else self.weak_terms(e, m, n, known, kind)
             for name, value in found.items():
                 terms[name] = terms[name].index_put((index,), value)
         return {name: x if name == "loss" else x.detach() for name, x in terms.items()}
 
     def strong_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels) -> dict[str, Tensor]:
+        """(17) for strong items: `loss` and `strong`, `[B]`; arguments as in `forward`."""
         weight = None
         if self.weight is not None:
             weight = pick_weights(self.weight, given(labels.frame, "frame", "[B, K, L]"))
@@ -253,6 +257,7 @@ class WeakLabelLoss(ClassifierLoss):
     def weak_terms(
         self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels, kind: int
     ) -> dict[str, Tensor]:
+        """(11) or (15) for items of a weak label type `kind`: `loss` and its terms, `[B]`."""
         active = given(labels.clip, "clip", "[B, K]") if kind == CLIP else given(labels.frame, "frame", "[B, K, L]")
         mixture = active_mixture(est=est, mix=mix, active=active, lengths=lengths, reduction=self.reduction)
         terms = self.class_terms(est, mix, self.target(kind, labels, lengths))

@@ -13,6 +13,8 @@ order of the classes, or more: what comes after the classes is a residual output
 no labelled class (not in the paper). It always counts as active.
 """
 
+from typing import overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +22,10 @@ from torch import Tensor
 REDUCTIONS = ("mean", "sum")
 
 
+@overload
+def valid_frames(lengths: Tensor, num_frames: int) -> Tensor: ...
+@overload
+def valid_frames(lengths: None, num_frames: int) -> None: ...
 def valid_frames(lengths: Tensor | None, num_frames: int) -> Tensor | None:
     """`[B]` lengths in frames to a mask `[B, L]`, true on an item's own frames; None stays None."""
     if lengths is None:

@@ -119,13 +119,14 @@ class PairDrawer:
 
     def _targets(self, rng, clip1) -> tuple[tuple[int, int], tuple[int, int]]:
         """Two (class, clip) with disjoint label sets."""
-        nothing, class1, one = np.zeros(len(self.related), dtype=bool), None, -1
+        nothing = np.zeros(len(self.related), dtype=bool)
+        class1 = one = None
         for _ in range(_MAX_TRIES):
             if clip1 is None:
                 class1, one = self._pick(rng, nothing) or (None, -1)
             else:
                 class1, one = self._label_of(rng, clip1), int(clip1)
-            if class1 is None:
+            if class1 is None or one is None:
                 break
             second = self._pick(rng, self._blocked(one))
             if second:
@@ -139,12 +140,12 @@ class PairDrawer:
             f"clip {self.bank.id(one)}, drawn for {class_name(self.bank, class1)}"
         )
 
-    def _pick(self, rng, blocked):
+    def _pick(self, rng, blocked) -> tuple[int, int] | None:
         """A (class, clip), none of the clip's labels blocked [K]; None when the tries run out."""
         classes = self.classes[~blocked[self.classes]]
         if len(classes) == 0:
             return None
-        k, clips = None, np.empty(0, int)
+        k, clips = None, np.zeros(0, int)
         for i in range(_MAX_TRIES):
             if self.balance == "clip":
                 clip = rng.integers(len(self.bank))
@@ -198,7 +199,7 @@ class PairDrawer:
             query = int(clips[-1]) if query == clip else query
             if not blocked[self.bank.labels(query)].any():
                 break
-        return query if len(clips) > 1 else clip
+        return query
 
     def _absent(self, rng, k, rival):
         """A clip with no class related to `k`; `rival`, which has none, when none is found."""

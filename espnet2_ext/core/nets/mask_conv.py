@@ -36,6 +36,8 @@ class ConvMasker(nn.Module):
     """
 
     PATCH = 2
+    bank: Tensor
+    spread: Tensor
 
     bank: Tensor
     spread: Tensor

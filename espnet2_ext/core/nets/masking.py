@@ -28,7 +28,7 @@ class QueryExtractor(nn.Module):
 
     def __init__(self, net: nn.Module):
         super().__init__()
-        self.net = net
+        self.net: Any = net
 
     @property
     def listens(self) -> bool:
@@ -88,7 +88,7 @@ class MaskSeparator(nn.Module):
 
     def __init__(self, net: nn.Module):
         super().__init__()
-        self.net = net
+        self.net: Any = net
 
     @property
     def num_spk(self) -> int:
@@ -126,7 +126,7 @@ def separator_of(net: type[nn.Module]) -> type[MaskSeparator]:
     return _around(net, MaskSeparator)
 
 
-def _around(net: type[nn.Module], base: type[nn.Module]) -> type:
+def _around(net: type[nn.Module], base: Any) -> Any:
     own = inspect.signature(net).parameters
     names = {RENAMED.get(name, name): name for name in own}
     first = [name for name in ("input_dim", "num_spk") if name in names]  # the order in which ESPnet gives them

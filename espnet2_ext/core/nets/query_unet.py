@@ -46,6 +46,7 @@ class QueryBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, query: Tensor, keep: Tensor | None) -> Tensor:
+        """`[B, C, L, F]` to `[B Q, C', L, F]`; arguments as in `QueryLayer`."""
         for layer in self.layers:
             x = layer(x, query, keep)
         return x
@@ -57,8 +58,9 @@ class Enlarge(nn.ConvTranspose2d):
     def __init__(self, in_width: int, width: int):
         super().__init__(in_width, width, 3, stride=2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[..., :-1, :-1]
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """`[B, C, L, F]` to `[B, C', 2 L, 2 F]`."""
+        return super().forward(input, output_size)[..., :-1, :-1]
 
 
 class UpBlock(nn.Module):
@@ -70,6 +72,7 @@ class UpBlock(nn.Module):
         self.block = QueryBlock(2 * width, width, query_dim, momentum)
 
     def forward(self, x: Tensor, skip: Tensor, query: Tensor, keep: Tensor | None) -> Tensor:
+        """x `[B Q, C, L, F]` and skip `[B Q, C', 2 L, 2 F]` to the size of skip."""
         x = self.enlarge(x, query, keep)
         return self.block(torch.cat([x, skip], dim=1), query, keep)
 
@@ -126,8 +129,7 @@ class QueryUNet(nn.Module):
         self.after = QueryBlock(widths[0], widths[0], *shared)
         self.last = nn.Conv2d(widths[0], 1, 1)
         nn.init.xavier_uniform_(self.last.weight)
-        assert self.last.bias is not None
-        nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(self.last.get_parameter("bias"))
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
         """Masks for several queries on each mixture.

@@ -28,6 +28,7 @@ class SoundEventDetector(nn.Module):
 
     mel: Tensor | None
     time_pool = 1  # frames of the spectrum in a frame of the logits
+    mel: Tensor | None
     cpu_values: int | None = None  # of the spectra in one pass, where more are slower on a CPU
 
     def __init__(
@@ -152,10 +153,9 @@ class CRNNClassifier(SoundEventDetector):
 
     def detect(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         x = x[:, None]
-        for block in self.blocks:
-            assert isinstance(block, ConvPool)
+        for block, (frames, _) in zip(self.blocks, self.POOLS):
             x = block(x, lengths)
             if lengths is not None:
-                lengths = -(-lengths // block.pool[0])
+                lengths = -(-lengths // frames)
         x = x.permute(0, 2, 3, 1).flatten(2)  # [B, L', F' C]
         return self.out(self.rnn(x, lengths))
