@@ -139,7 +139,7 @@ def _extractor(config: Mapping[str, Any], find: Find, input_dim: int, query_net:
         if "query_dim" in inspect.signature(find("extractor", name)).parameters:
             given["query_dim"] = query_net.query_dim
     extractor = _part(config, find, "extractor", **given)
-    if query_net is None and not extractor.listens:
+    if query_net is None and not extractor.embeds:
         raise DataError(
             f"extractor {name} makes no query embeddings, so query_net cannot be "
             f"{SHARED}; there is: {', '.join(sorted(registry.TABLE['query_net']))}"
@@ -185,7 +185,7 @@ def has_classifier(config: Mapping[str, Any]) -> bool:
 
 
 def make_classifier(config: Mapping[str, Any], find: Find, encoder: nn.Module) -> nn.Module:
-    """The classifier that hears what `encoder` gives; errors as in `build_model`."""
+    """The classifier on what `encoder` gives; errors as in `build_model`."""
     n_fft, _ = frame_sizes(encoder, **stft_sizes(config))
     given = {"num_bins": n_fft // 2 + 1, "num_classes": len(class_names(config)), "fs": model_rate(config, encoder)}
     return _part(config, find, "classifier", **given)

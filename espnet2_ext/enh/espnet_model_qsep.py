@@ -18,8 +18,8 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
     queries as mixtures. Encoder, extractor and decoder are from ESPnet's tables.
 
     Args:
-        query_net: a `core.nets.tagger.Tagger` that hears the queries' waveforms and makes their
-            embeddings; None: the extractor's own encoder does (CaRE-SEP's shared encoder).
+        query_net: a `core.nets.tagger.Tagger` that makes the embeddings of the queries'
+            waveforms; None: the extractor's own encoder does (CaRE-SEP's shared encoder).
         query_grad: gradients of the separation go into the query embedding. Without, the embedding
             is detached, and a `query_net` is frozen: no gradient, always as in evaluation (rows A,
             D, F and G of the CaRE-SEP paper's table 2).
@@ -83,7 +83,7 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
             speech_mix: `[B, T]`.
             batch: `speech_ref1`, ... `[B, T]` (zeros where the query's sound is absent),
                 `enroll_ref1`, ... `[B, T']`, with `enroll_ref1_lengths`, and optionally
-                `label1`, ... `[B, K]`, the classes heard in the query.
+                `label1`, ... `[B, K]`, the classes in the query.
         """
         lengths = speech_mix_lengths
         if lengths is None:
@@ -141,6 +141,6 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
 
 
 def tag_parts(net: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a network that listens through which its tags go, but not its embedding."""
+    """The parts of a tagger through which its tags go, but not its embedding."""
     if getattr(net, "embedding", None) != "probabilities":
         yield from (part for name, part in net.named_modules() if name.split(".")[-1] == "head")

@@ -1,4 +1,4 @@
-"""ESPnet model of a network that listens: trained on clip labels, with mixup."""
+"""ESPnet model of a tagger: trained on clip labels, with mixup."""
 
 import torch
 from espnet2.torch_utils.device_funcs import force_gatherable

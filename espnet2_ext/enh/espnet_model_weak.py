@@ -155,7 +155,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
         loss, stats = 0.0, {}
         for wrapper in self.weak_wrappers:
             value, more, _ = wrapper(None, est, given)
-            more.pop(wrapper.criterion.name)  # its terms are told, and the sum of all is
+            more.pop(wrapper.criterion.name)  # its terms are logged, and the sum of all
             loss, stats = loss + wrapper.weight * value, {**stats, **more}
         return loss, stats
 

@@ -1,4 +1,4 @@
-"""ESPnet task of tagging: a network that listens, trained on clip labels."""
+"""ESPnet task of tagging: a tagger, trained on clip labels."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""The listening half of CaRE-SEP; what it shares with the separating half is in test_care_sep."""
+"""The embedding half of CaRE-SEP; what it shares with the separating half is in test_care_sep."""
 
 import pytest
 import torch

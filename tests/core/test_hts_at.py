@@ -77,7 +77,7 @@ def test_a_long_clip_is_the_mean_of_its_windows():
     net, wave = make(), noise(1, 2 * SPAN - 32)  # two windows of 64 frames that do not overlap
     x, _ = net.log_mel(wave)
     assert x.shape[1] == 128
-    first, second = (net.listen(net.fold(part)) for part in x.split(64, 1))
+    first, second = (net.embed_image(net.fold(part)) for part in x.split(64, 1))
     out = net(wave)
     assert torch.allclose(out.embedding, (first.embedding + second.embedding) / 2, atol=1e-5)
     assert torch.allclose(out.clipwise, (first.clipwise + second.clipwise) / 2, atol=1e-5)

@@ -42,7 +42,7 @@ def test_yaml_builds(path):
     assert args.encoder_conf == args.decoder_conf
     names = [w.criterion.name for w in model.loss_wrappers]
     assert "neg_sdr" in names
-    assert (model.extractor.listens and model.num_classes > 0) == ("tagging" in names)
+    assert (model.extractor.embeds and model.num_classes > 0) == ("tagging" in names)
 
 
 @pytest.mark.parametrize("path", YAMLS)

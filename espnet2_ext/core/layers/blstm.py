@@ -20,6 +20,7 @@ class BLSTM(nn.LSTM):
         return super().train(True)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`[B, L, D]` and frames `[B]` (None: all) to `[B, L, 2 H]`."""
         if lengths is None or int(lengths.min()) >= x.shape[1]:
             return super().forward(x)[0]
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -28,7 +29,7 @@ class BLSTM(nn.LSTM):
 
 
 def hide_padding(x: Tensor, lengths: Tensor | None, dim: int = 1) -> Tensor:
-    """`x` with 0 where `dim`, the frames, lies behind an item's length; items are dimension 0."""
+    """`x` `[B, ...]` with 0 where `dim`, the frames, lies behind an item's length `[B]`."""
     if lengths is None or int(lengths.min()) >= x.shape[dim]:
         return x
     shape = [1] * x.dim()

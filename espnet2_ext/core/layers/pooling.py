@@ -27,6 +27,7 @@ class ClipPooling(nn.Module):
     """
 
     def forward(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`[B, K, L]` and frames `[B]` to `[B, K]`."""
         if logits.dim() != 3:
             raise ValueError(f"expected frame logits [B, K, L], got {list(logits.shape)}")
         padding = None
@@ -38,6 +39,7 @@ class ClipPooling(nn.Module):
             return self.pool(full, padding)
 
     def pool(self, logits: Tensor, padding: Tensor | None) -> Tensor:
+        """`[B, K, L]`, and where it is padding, `[B, 1, L]` or None, to `[B, K]`."""
         raise NotImplementedError
 
 

@@ -25,6 +25,7 @@ class SpecAugment(nn.Module):
         self.band_width, self.band_stripes = band_width, band_stripes
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[B, L, N, ...]` to the same; unchanged in evaluation mode."""
         if not self.training:
             return x
         b, length, bands = x.shape[:3]

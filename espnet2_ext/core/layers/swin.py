@@ -80,6 +80,7 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[B, ...]` to the same."""
         if not self.training or self.p == 0.0:
             return x
         keep = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.p)
@@ -227,6 +228,7 @@ class PatchMerge(nn.Module):
         self.reduce = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[B, L, N, D]` to `[B, L / 2, N / 2, 2 D]`."""
         b, length, bands, d = x.shape
         x = x.view(b, length // 2, 2, bands // 2, 2, d)
         # time, the first axis, varies fastest among the four, as the first axis does in Swin
@@ -244,6 +246,7 @@ class PatchExpand(nn.Module):
         self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[B, L, N, D]` to `[B, scale L, scale N, out_dim]`."""
         b, length, bands, _ = x.shape
         s = self.scale
         x = self.expand(x).view(b, length, bands, s, s, -1)

@@ -27,7 +27,7 @@ class Labels(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What the classifier should say; axis 0 as the spectra that it hears."""
+    """What the classifier should say; axis 0 as the spectra that it judges."""
 
     labels: Tensor  # [N, K, L'], or [N, K] of clips
     weight: Tensor | None  # of the same shape
@@ -35,12 +35,12 @@ class Target(NamedTuple):
 
 
 def rows(fields: tuple, index: Tensor | slice) -> list:
-    """The items `index` of every field that is there."""
+    """The items `index` of every field `[B, ...]` that is there."""
     return [None if x is None else x[index] for x in fields]
 
 
 def given(x: Tensor | None, name: str, shape: str) -> Tensor:
-    """A field of `Labels` that the label type needs; ValueError where it is not there."""
+    """A field of `Labels` of the given `shape` that the label type needs; ValueError where it is missing."""
     if x is None:
         raise ValueError(f"expected labels.{name} {shape}, got None")
     return x

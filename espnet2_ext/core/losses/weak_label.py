@@ -59,7 +59,7 @@ class ClassifierLoss(nn.Module):
             and frame items; None: no weights.
         clip_prior: `[K]`, the same for clips and clip items. The paper does not weight those.
         reduction: `mean` or `sum`, over frames.
-        part: spectra that a fixed classifier hears at a time; None: what is fastest.
+        part: spectra that a fixed classifier judges at a time; None: what is fastest.
 
     Raises:
         ValueError: an unknown label type or reduction; a prior outside 0 to 1.
@@ -102,7 +102,7 @@ class ClassifierLoss(nn.Module):
 
     # ---- shared with WeakLabelLoss -----------------------------------------------------------
     def groups(self, tensors: tuple, labels: Labels) -> list[tuple[int, Tensor, Sequence, Labels]]:
-        """The batch by label type: that, its items' indices, their part of tensors and labels."""
+        """The batch by label type: that, its items' indices `[b]`, their part of tensors `[B, ...]` and labels."""
         batch, device = len(tensors[0]), tensors[0].device
         if self.label_type != "mixed":
             return [(KINDS[self.label_type], torch.arange(batch, device=device), tensors, labels)]
@@ -113,7 +113,7 @@ class ClassifierLoss(nn.Module):
         return [(k, i, rows(tensors, i), Labels(*rows(labels, i))) for k, i in found if len(i)]
 
     def target(self, kind: int, labels: Labels, lengths: Tensor | None) -> Target:
-        """Labels and weights of the mixtures, at the classifier's frames or of the clip."""
+        """Labels and weights of the mixtures: `[B, K, L']` at the classifier's frames, or `[B, K]` of the clip."""
         if kind == CLIP:
             clip = given(labels.clip, "clip", "[B, K]").float()
             weight = None if self.clip_weight is None else pick_weights(self.clip_weight, clip)
@@ -139,7 +139,7 @@ class ClassifierLoss(nn.Module):
         )
 
     def judge_in_parts(self, mag: Tensor, target: Target) -> Tensor:
-        """`judge` by a classifier that does not learn: the same, in the memory of one part."""
+        """`judge` by a classifier that does not learn: the same `[N]`, in the memory of one part."""
         most = None if mag.is_cuda else getattr(self.classifier, "cpu_values", None)
         part = self.part or (len(mag) if most is None else max(1, most // mag[0].numel()))
         return in_parts(lambda x, here: self.judge(x, Target(*rows(target, here))), mag, part)
@@ -274,7 +274,7 @@ class WeakLabelLoss(ClassifierLoss):
         return {"loss": loss, "mixture": mixture, **terms}
 
     def class_terms(self, est: Tensor, mix: Tensor, target: Target) -> dict[str, Tensor]:
-        """(9) or (14) summed over the estimates and, unless fixed, (8) or (13)."""
+        """`[B]`: (9) or (14) summed over the estimates `[B, S, L, F]` and, unless fixed, (8) or (13)."""
         batch, sources = est.shape[:2]
         mag, labels = est.abs(), estimate_labels(target.labels, sources)
         if not self.fixed:  # one batch, so that a batch norm sees mixtures and estimates alike

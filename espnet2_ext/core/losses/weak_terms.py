@@ -52,7 +52,7 @@ def _check_reduction(reduction: str) -> None:
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """`x` in at least 32 bits a real number: bfloat16 is too coarse to sum in."""
+    """`x` `[...]` in at least 32 bits a real number: bfloat16 is too coarse to sum in."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -29,7 +29,7 @@ class ClassSeparator(nn.Module):
         class_names: K names.
         residual: there is one output more, for sound of no class.
         sample_rate: Hz, where the encoder does not know it.
-        n_fft, hop_length: of the STFT that the classifier hears where the encoder is none.
+        n_fft, hop_length: of the classifier's STFT where the encoder is none.
     """
 
     encoder: Any
@@ -125,7 +125,7 @@ class ClassSeparator(nn.Module):
         return logits.sigmoid().transpose(1, 2), clip.sigmoid()
 
     def _spectrum(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Complex `[B, L, F]` that the classifier hears and losses compare, and frames `[B]`."""
+        """Complex `[B, L, F]` that the classifier judges and losses compare, and frames `[B]`."""
         if self.stft is None:
             return self.encoder(wave, lengths)
         own = torch.arange(wave.shape[1], device=wave.device) < lengths.to(wave.device)[:, None]

@@ -15,7 +15,7 @@ class QuerySeparator(nn.Module):
     Args:
         encoder, decoder: as in `core.nets.spectrum`.
         extractor: answers queries with its `net`.
-        query_net: hears the queries' waveforms and makes their embeddings; None: the extractor's
+        query_net: makes the embeddings of the queries' waveforms; None: the extractor's
             own network does (CaRE-SEP's shared encoder).
         query_grad: False: the embedding was trained without regard to the separation; a `query_net`
             was frozen and may tag other classes than those that the separator was trained on.

@@ -1,4 +1,4 @@
-"""CaRE-CLS: the listening half of CaRE-SEP as a tagger of its own.
+"""CaRE-CLS: the embedding half of CaRE-SEP as a tagger of its own.
 
 Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General Sound Separation",
 section 2.2 and table 1.
@@ -71,7 +71,7 @@ class CaRECLS(Tagger):
         self.query_dim = self.net.query_dim
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
-        """Listen to `wave` `[B, T]`; see `Tagger`."""
+        """Embedding and tags of `wave` `[B, T]`; see `Tagger`."""
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1])
         frames = self.stft.frames(lengths.to(wave.device))
@@ -83,7 +83,7 @@ class CaRECLS(Tagger):
         image = self.net.image(spec, frames)
         if self.spec_augment is not None:
             image = self.spec_augment(image)
-        return self.net.listen(image, frames)
+        return self.net.embed_image(image, frames)
 
     def edges(self, samples: int) -> Tensor:
         """Where the framewise frames of a clip of so many samples begin and end, `[L' + 1]`.

@@ -1,4 +1,4 @@
-"""The half of CaRE-SEP that listens: band image, Swin encoder, connector, token-semantic head.
+"""The half of CaRE-SEP that embeds and tags: band image, Swin encoder, connector, token-semantic head.
 
 Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General Sound Separation",
 section 2 and figure 1. Where the paper leaves a choice open, the line says what was chosen.
@@ -24,6 +24,7 @@ class BandLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_bands, 1, out_dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[..., L, N, D_in]` to `[..., L, N, D_out]`."""
         x = x.transpose(-2, -3)  # [..., N, L, D_in]
         return (torch.matmul(x, self.weight) + self.bias).transpose(-2, -3)
 
@@ -159,9 +160,9 @@ class CaREEncoder(nn.Module):
 
         The blocks run without a query. A framewise frame stands for `token_frames` of `spec`.
         """
-        return self.listen(self.image(spec, frames), frames)
+        return self.embed_image(self.image(spec, frames), frames)
 
-    def listen(self, image: Tensor, frames: Tensor) -> QueryOutput:
+    def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
         """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
         _, x, valid = self.encode(self.tokens(image), frames.tolist())
         x = self.connector_norm(x)

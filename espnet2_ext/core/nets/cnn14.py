@@ -98,7 +98,7 @@ class CNN14(Tagger):
             nn.init.zeros_(layer.bias)
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
-        """Listen to `wave` `[B, T]`; see `Tagger`."""
+        """Embedding and tags of `wave` `[B, T]`; see `Tagger`."""
         x, frames = self.log_mel(wave, lengths, mixup)  # [B, L, N]
         x = F.pad(x, (0, 0, 0, max(0, self.least_frames - x.shape[1])))
         x = F.dropout(self._pooled(x[:, None], frames), self.dropout, self.training)

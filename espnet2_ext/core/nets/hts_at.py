@@ -127,9 +127,9 @@ class HTSAT(Tagger):
         step, count = self.token_frames, -(-frames // self.token_frames)
         middle = (torch.arange(count) * step + step // 2).clamp(max=frames - 1)
         within = middle - torch.tensor(starts)[:, None]  # [windows, L'']
-        heard = (0 <= within) & (within < self.span)
-        weight = (heard / heard.sum(0)).to(framewise)
-        at = torch.where(heard, within // step, 0)
+        inside = (0 <= within) & (within < self.span)
+        weight = (inside / inside.sum(0)).to(framewise)
+        at = torch.where(inside, within // step, 0)
         return functools.reduce(torch.add, (one[:, a] * w[:, None] for one, a, w in zip(framewise, at, weight)))
 
     def edges(self, samples: int) -> Tensor:
@@ -145,7 +145,7 @@ class HTSAT(Tagger):
 
     # ---- network -----------------------------------------------------------------------------
 
-    def listen(self, image: Tensor) -> QueryOutput:
+    def embed_image(self, image: Tensor) -> QueryOutput:
         """Images `[B, spec_size, spec_size]` to embedding and tags."""
         p = self.patch_size
         x = image.unflatten(2, (-1, p)).unflatten(1, (-1, p)).transpose(2, 3).flatten(3)
@@ -161,11 +161,11 @@ class HTSAT(Tagger):
         return QueryOutput(embedding, framewise.mean(1), framewise)
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
-        """Listen to `wave` `[B, T]`; see `Tagger`. Past an item's own frames framewise is 0."""
+        """Embedding and tags of `wave` `[B, T]`; see `Tagger`. Past an item's own frames framewise is 0."""
         x, frames = self.log_mel(wave, lengths, mixup)
         frames = frames.tolist()
         groups = {f: [i for i, g in enumerate(frames) if g == f] for f in sorted(set(frames))}
-        out = self.listen(
+        out = self.embed_image(
             torch.cat(
                 [
                     self.fold(x[items, start : min(start + self.span, f)])

@@ -31,7 +31,7 @@ class QueryExtractor(nn.Module):
         self.net: Any = net
 
     @property
-    def listens(self) -> bool:
+    def embeds(self) -> bool:
         """Whether the network makes query embeddings itself."""
         return hasattr(self.net, "embed")
 
@@ -63,7 +63,7 @@ class QueryExtractor(nn.Module):
         others = OrderedDict()
         query = input_aux
         if input_aux.dim() != 2:
-            if not self.listens:
+            if not self.embeds:
                 raise ValueError(
                     f"{type(self.net).__name__} takes a ready embedding [Q B, E] for "
                     f"a query, got {list(input_aux.shape)}"

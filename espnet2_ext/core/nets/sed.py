@@ -72,7 +72,7 @@ class SoundEventDetector(nn.Module):
         return self.clip_pooling(logits, lengths)
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """Lengths in frames of the spectrum to lengths in frames of the logits, rounded up."""
+        """Lengths `[B]` in frames of the spectrum to lengths `[B]` in frames of the logits, rounded up."""
         return -(-lengths // self.time_pool)
 
     def shrink(self, labels: Tensor) -> Tensor:
@@ -108,6 +108,7 @@ class RNNClassifier(SoundEventDetector):
         self.out = nn.Linear(2 * hidden, num_classes)
 
     def detect(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """`[B, L, N]` to `[B, L, K]`."""
         return self.out(self.rnn(x, lengths))
 
 
@@ -152,6 +153,7 @@ class CRNNClassifier(SoundEventDetector):
         self.out = nn.Linear(2 * hidden, num_classes)
 
     def detect(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """`[B, L, N]` to `[B, L / 4, K]`, rounded up."""
         x = x[:, None]
         for block, (frames, _) in zip(self.blocks, self.POOLS):
             x = block(x, lengths)

@@ -1,4 +1,4 @@
-"""What every network that listens gives: a query embedding and tags."""
+"""What every tagger gives: a query embedding and tags."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class QueryOutput(NamedTuple):
 
 
 class Tagger(nn.Module):
-    """Interface of a network that listens: waveform to embedding and tags.
+    """Interface of a tagger: waveform to embedding and tags.
 
     Attributes:
         sample_rate: in Hz.
@@ -31,7 +31,7 @@ class Tagger(nn.Module):
     num_classes: int
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
-        """Listen to `wave` `[B, T]`, of which `lengths` `[B]` samples count (None: all).
+        """Embedding and tags of `wave` `[B, T]`, of which `lengths` `[B]` samples count (None: all).
 
         mixup `[B]`: weight w of each item. The features x of an item become w x + (1 - w) x', x'
         being those of the item at the mirrored place in the batch, `x.flip(0)`.

@@ -28,10 +28,10 @@ _REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+)")
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read: the first line of `error`, or that which tells the reason."""
+    """Why a file could not be read: the first line of `error`, or that which names the reason."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    told = [line.partition(_REASON)[2].strip() for line in lines if _REASON in line]
-    return (told + lines)[0][:120]
+    named = [line.partition(_REASON)[2].strip() for line in lines if _REASON in line]
+    return (named + lines)[0][:120]
 
 
 class _Inert:
@@ -85,5 +85,5 @@ def _strangers(path: str | os.PathLike) -> list[str]:
     """Names in the file that PyTorch's safe reader would refuse."""
     try:
         return get_unsafe_globals_in_checkpoint(path)
-    except UNREADABLE:  # the format before PyTorch 1.6: its reader tells them one by one
+    except UNREADABLE:  # the format before PyTorch 1.6: its reader names them one by one
         return []

@@ -1,7 +1,7 @@
 """Public CNN14 checkpoints as weights of `core.nets.cnn14.CNN14`.
 
 Key names are those of the repository qiuqiangkong/audioset_tagging_cnn. Its Cnn14_DecisionLevelMax
-has the same names and shapes and other tags: that one cannot be told apart.
+has the same names and shapes and other tags: the two cannot be distinguished.
 """
 
 import re
