@@ -60,12 +60,7 @@ class ConvPool(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`[B, C, L, F]`, of which `lengths` `[B]` frames count, to `[B, C', L', F']`."""
-        weight, bias = self.conv.weight, None
-        mean, variance = self.norm.running_mean, self.norm.running_var
-        if not (self.norm.training or mean is None or variance is None):  # the norm goes into the convolution
-            scale = self.norm.weight * (variance + self.norm.eps).rsqrt()
-            weight, bias = weight * scale[:, None, None, None], self.norm.bias - mean * scale
+        weight, bias = (self.conv.weight, None) if self.norm.training else self.folded()
         if x.device.type == "cpu":
             # `to`, not `contiguous`: with one channel the latter takes any layout for this one
             x, weight = (v.to(memory_format=torch.channels_last) for v in (x, weight))
@@ -84,13 +79,12 @@ class ConvPool(nn.Module):
         return self.conv.weight * scale[:, None, None, None], self.norm.bias - mean * scale
 
     def convolved(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """`[B, C, L, F]` to `[B, C', L, F]`, ReLU and pooling still to come."""
         if x.shape[1] == 1 and x.device.type == "cpu" and not weight.requires_grad:
             return _FromOneChannel.apply(x, weight, bias)
         return F.conv2d(x, weight, bias, padding=self.conv.padding)
 
     def normed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Batch norm of `[B, C, L, F]` with the statistics of the frames that are no padding."""
+        """Batch norm with the statistics of the frames that are no padding."""
         if lengths is None or int(lengths.min()) >= x.shape[2]:
             return self.norm(x)
         own = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device)[:, None]

@@ -80,13 +80,10 @@ class ClassifierLoss(nn.Module):
         part: int | None = None,
     ):
         super().__init__()
-        self.weight: Tensor | None
-        self.clip_weight: Tensor | None
         for name, value, known in (("label_type", label_type, LABEL_TYPES), ("reduction", reduction, REDUCTIONS)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, not {value!r}")
-        self.classifier: Any = classifier
-        self.label_type, self.reduction = label_type, reduction
+        self.classifier, self.label_type, self.reduction = classifier, label_type, reduction
         self.part = part
         for name, share in (("weight", prior), ("clip_weight", clip_prior)):
             self.register_buffer(name, None if share is None else class_weights(share), persistent=False)

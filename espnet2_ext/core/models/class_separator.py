@@ -53,8 +53,7 @@ class ClassSeparator(nn.Module):
         hop_length: int = HOP,
     ):
         super().__init__()
-        self.encoder: Any = encoder
-        self.separator, self.decoder = separator, decoder
+        self.encoder, self.separator, self.decoder = encoder, separator, decoder
         self._add_classes(classifier, class_names, residual, sample_rate, n_fft, hop_length)
 
     def _add_classes(
@@ -66,8 +65,7 @@ class ClassSeparator(nn.Module):
         n_fft: int,
         hop_length: int,
     ) -> None:
-        self.classifier: Any = classifier
-        self.class_names, self.residual = list(class_names), residual
+        self.classifier, self.class_names, self.residual = classifier, list(class_names), residual
         self.part = "classifier" if self.separator is None else "separator"
         self.sample_rate = sample_rate
         self.n_fft, self.hop = frame_sizes(self.encoder, n_fft, hop_length)

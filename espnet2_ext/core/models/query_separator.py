@@ -34,8 +34,7 @@ class QuerySeparator(nn.Module):
         query_grad: bool = True,
     ):
         super().__init__()
-        self.encoder: Any = encoder
-        self.extractor, self.decoder = extractor, decoder
+        self.encoder, self.extractor, self.decoder = encoder, extractor, decoder
         self.query_net, self.query_grad = query_net, query_grad
 
     @property

@@ -27,12 +27,11 @@ class ConvBlock(nn.Module):
         super().__init__()
         convs = [nn.Conv2d(w, width, 3, padding=1, bias=False) for w in (in_width, width)]
         self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in self.convs)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in convs)
         for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
 
     def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
-        """`[B, C, L, N]` to `[B, C', L, N]`; `frames` as in `keep`."""
         for conv, norm in zip(self.convs, self.norms):
             x = F.relu_(norm(conv(keep(x, frames))))
         return x
@@ -104,15 +103,14 @@ class CNN14(Tagger):
         x = F.dropout(self._pooled(x[:, None], frames), self.dropout, self.training)
         x = F.relu_(self.latent(x))
         clipwise = None if self.head is None else self.head(x)
-        if clipwise is not None and self.embedding == "probabilities":
+        if self.embedding == "probabilities" and clipwise is not None:
             return QueryOutput(clipwise.sigmoid(), clipwise, None)
         return QueryOutput(F.dropout(x, self.dropout, self.training), clipwise, None)
 
-    def _pooled(self, x: Tensor, frames: Tensor | None) -> Tensor:
+    def _pooled(self, x: Tensor, frames: Tensor) -> Tensor:
         """Image `[B, 1, L, N]` through the blocks and over bands and time, to `[B, width]`."""
-        if frames is not None:
-            frames = frames.clamp(min=self.least_frames)
-            frames = None if bool((frames == x.shape[2]).all()) else frames
+        least = frames.clamp(min=self.least_frames)
+        count = None if bool((least == x.shape[2]).all()) else least
         pools = [2] * (len(self.blocks) - 1) + [1]
         for block, pool in zip(self.blocks, pools):
             x = F.avg_pool2d(block(x, count), pool)

@@ -4,8 +4,6 @@ Pishdadian et al., "Finding Strength in Weakness", section II-F and figure 2a; t
 and the complex mask are what that paper leaves to future work.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +68,7 @@ class BLSTMMasker(nn.Module):
             raise ValueError(f"bound must be positive, not {bound}")
         self.num_bins, self.num_outputs = num_bins, num_outputs
         self.mask_type, self.bound = mask_type, bound
-        self.norm: Any = nn.BatchNorm1d(num_bins) if input_norm else None
+        self.norm = nn.BatchNorm1d(num_bins) if input_norm else None
         self.rnn = BLSTM(num_bins, hidden, layers)
         self.out = nn.Linear(2 * hidden, num_outputs * num_bins * (1 + (mask_type == "complex")))
 
@@ -93,8 +91,9 @@ class BLSTMMasker(nn.Module):
             x = x.squeeze(-1)
         return bounded_mask(x, self.mask_type, self.bound)
 
-    def normed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Batch norm of `[B, L, F]` with the statistics of the frames that are no padding."""
+    @staticmethod
+    def normed(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Batch norm with the statistics of the frames that are no padding."""
         if lengths is None:
             own = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         else:

@@ -36,8 +36,6 @@ class ConvMasker(nn.Module):
     """
 
     PATCH = 2
-    bank: Tensor
-    spread: Tensor
 
     bank: Tensor
     spread: Tensor

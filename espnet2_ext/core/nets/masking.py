@@ -28,7 +28,7 @@ class QueryExtractor(nn.Module):
 
     def __init__(self, net: nn.Module):
         super().__init__()
-        self.net: Any = net
+        self.net = net
 
     @property
     def embeds(self) -> bool:
@@ -88,7 +88,7 @@ class MaskSeparator(nn.Module):
 
     def __init__(self, net: nn.Module):
         super().__init__()
-        self.net: Any = net
+        self.net = net
 
     @property
     def num_spk(self) -> int:

@@ -26,7 +26,6 @@ class SoundEventDetector(nn.Module):
         compress: 0 feeds the magnitude m as it is, as in the paper; c > 0 feeds log(1 + c m).
     """
 
-    mel: Tensor | None
     time_pool = 1  # frames of the spectrum in a frame of the logits
     mel: Tensor | None
     cpu_values: int | None = None  # of the spectra in one pass, where more are slower on a CPU
