@@ -3,11 +3,12 @@
 Ours are tab-separated UTF-8 without quotes.
 """
 
+import contextlib
 import csv
 import functools
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,21 @@ class Entry(NamedTuple):
     labels: tuple[str, ...]
     source: str
     detail: str
+
+
+@contextlib.contextmanager
+def at(path: str | os.PathLike, number: int) -> Iterator[None]:
+    """A `DataError` raised inside names the file and the line."""
+    try:
+        yield
+    except DataError as e:
+        raise TableError(f"{path}:{number}", str(e)) from None
+
+
+def check_id(id_: str, seen: Container[str]) -> None:
+    """Refuse an identifier that is empty, has a blank, or is among those `seen`, with a DataError."""
+    if not id_ or id_ in seen or any(c.isspace() for c in id_):
+        raise DataError(f"id {id_!r} is empty, has a blank, or is duplicated")
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
@@ -200,8 +216,10 @@ def read_clips(path: str | os.PathLike) -> Iterator[Clip]:
     """
     seen = set()
     for number, (id_, labels, source) in read_tsv(path, CLIPS):
-        if not id_ or id_ in seen or any(c.isspace() for c in id_):
-            raise DataError(f"{path}:{number}: id {id_!r} is empty, has a blank, or is duplicated")
+        try:  # not `at`: AudioSet has two million lines
+            check_id(id_, seen)
+        except DataError as e:
+            raise TableError(f"{path}:{number}", str(e)) from None
         seen.add(id_)
         yield Clip(id_, split_mids(labels), source)
 

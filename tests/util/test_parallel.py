@@ -90,7 +90,7 @@ def test_first_error_is_raised_and_finished_parts_stay(tmp_path, workers, error)
 
 
 def test_dead_worker_is_told(tmp_path):
-    with pytest.raises(ChildProcessError, match="start again"):
+    with pytest.raises(ChildProcessError, match="run again"):
         map_parts(end_process, range(4), tmp_path, part_size=1, num_workers=2)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture, clip_activity, frame_activity
-from espnet2_ext.data.tables import read_tsv, write_tsv
+from espnet2_ext.data.tables import at, check_id, read_tsv, write_tsv
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.once import made, read_record, write_record
@@ -219,13 +219,11 @@ def _read(folder: Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
     columns: tuple[list, ...] = ([], [], [], [], [], [])
     path, last = folder / "events.tsv", 0
     for number, fields in read_tsv(path, EVENTS):
-        try:
+        with at(path, number):
             i = places.get(fields[0], -1)
             if i < last:
                 raise DataError(f"mixture {fields[0]!r} is not in mixtures.tsv, or out of order")
             event = _parse(fields, rows, samples[i], known[i])
-        except DataError as e:
-            raise DataError(f"{path}:{number}: {e}") from None
         counts[i] += 1
         last = i
         for column, value in zip(columns, event, strict=True):
@@ -252,12 +250,12 @@ def _read_mixtures(path: Path) -> tuple[list[str], list[int], list[str]]:
     """Columns of `mixtures.tsv`."""
     rows: dict[str, tuple[int, str]] = {}
     for number, (id_, samples, known) in read_tsv(path, MIXTURES):
-        if not id_ or id_ in rows or any(c.isspace() for c in id_):
-            raise DataError(f"{path}:{number}: id {id_!r} is empty, has a blank, or is duplicated")
-        if not samples.isdecimal() or int(samples) < 1:
-            raise DataError(f"{path}:{number}: samples must be a positive number, not {samples!r}")
-        if known not in KNOWN:
-            raise DataError(f"{path}:{number}: known must be one of {', '.join(KNOWN)}")
+        with at(path, number):
+            check_id(id_, rows)
+            if not samples.isdecimal() or int(samples) < 1:
+                raise DataError(f"samples must be a positive number, not {samples!r}")
+            if known not in KNOWN:
+                raise DataError(f"known must be one of {', '.join(KNOWN)}")
         rows[id_] = int(samples), known
     if not rows:
         raise DataError(f"{path}: the table holds no mixture")

@@ -17,7 +17,7 @@ import numpy as np
 from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, energy_gain, holds
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
-from espnet2_ext.data.tables import read_tsv, tsv_line
+from espnet2_ext.data.tables import at, check_id, read_tsv, tsv_line
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.once import file_digest, made, write_record
@@ -134,14 +134,11 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
             raise DataError(f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it again")
     pairs, seen = [], set()
     for number, fields in read_tsv(path, COLUMNS):
-        try:
+        with at(path, number):
             pair = _parse(fields)
-            if pair.id in seen or not pair.id or any(c.isspace() for c in pair.id):
-                raise DataError(f"pair id {pair.id!r} is empty, has a blank, or is duplicated")
+            check_id(pair.id, seen)
             if bank is not None:
                 _check(pair, bank)
-        except DataError as e:
-            raise DataError(f"{path}:{number}: {e}") from None
         seen.add(pair.id)
         pairs.append(pair)
     if not pairs:
