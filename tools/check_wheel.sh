@@ -44,7 +44,10 @@ END
 # new_env NAME PACKAGES: an environment with the wheel and the folder PACKAGES on its path
 new_env() {
     "${python}" -m venv --without-pip "${tmp}/$1"
-    echo "$2" >"$(echo "${tmp}/$1"/lib/python*/site-packages)/borrowed.pth"
+    local site
+    site=$(echo "${tmp}/$1"/lib/python*/site-packages)
+    echo "$2" >"${site}/borrowed.pth"
+    cp "$2/distutils-precedence.pth" "${site}/"  # setuptools' distutils, which some packages still import
     "${python}" -m pip --python "${tmp}/$1/bin/python" install -q --no-deps --no-index "${tmp}"/wheel/*.whl
 }
 
