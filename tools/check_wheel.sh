@@ -47,7 +47,7 @@ new_env() {
     local site
     site=$(echo "${tmp}/$1"/lib/python*/site-packages)
     echo "$2" >"${site}/borrowed.pth"
-    cp "$2/distutils-precedence.pth" "${site}/"  # setuptools' distutils, which some packages still import
+    [ ! -e "$2/distutils-precedence.pth" ] || cp "$2/distutils-precedence.pth" "${site}/"  # distutils by setuptools
     "${python}" -m pip --python "${tmp}/$1/bin/python" install -q --no-deps --no-index "${tmp}"/wheel/*.whl
 }
 
