@@ -225,3 +225,32 @@ def test_weak_sizes_are_the_papers():
     assert 20 < millions(model.separator) < 25 and 1 < millions(model.classifier) < 6
     _, model = build_weak("train_weak_rnn.yaml", "--residual", "true")
     assert model.num_spk == 6 and model.classifier.num_features == 40
+
+
+# ---- configurations that build on others -------------------------------------------------------
+
+
+def test_included_values_are_options_and_the_command_line_goes_before(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        f"include: {CONF}/debug/train_qsep_care_sep.yaml\nextractor_conf: {{dim: 16}}\nmax_epoch: 7\n"
+    )
+    args = parse(QSepTask, tmp_path / "mine.yaml", "--extractor_conf", "window=4", "--batch_size", "3")
+    assert (args.extractor_conf["dim"], args.extractor_conf["window"], args.extractor_conf["heads"]) == (
+        16,
+        4,
+        [1, 2, 2],
+    )
+    assert (args.max_epoch, args.batch_size, args.num_iters_per_epoch) == (7, 3, 4)
+    assert "include" not in vars(args) and args.config == str(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [("batch_sise: 3\n", "unknown key batch_sise"), ("include: none.yaml\n", "none.yaml: no such file")],
+)
+def test_what_is_wrong_in_an_included_file_ends_the_parser(tmp_path, capsys, text, message):
+    (tmp_path / "base.yaml").write_text(text)
+    (tmp_path / "mine.yaml").write_text("include: base.yaml\n")
+    with pytest.raises(SystemExit):
+        parse(QSepTask, tmp_path / "mine.yaml")
+    assert message in capsys.readouterr().err
