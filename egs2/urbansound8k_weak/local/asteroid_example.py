@@ -25,27 +25,13 @@ def sounds(number: int, seed: int) -> list:
 
 
 epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-model = ConvTasNet(
-    2,
-    n_filters=64,
-    kernel_size=32,
-    stride=16,
-    n_blocks=3,
-    n_repeats=1,
-    bn_chan=32,
-    hid_chan=64,
-    skip_chan=32,
-    mask_act="sigmoid",
-)
+sizes = {"n_filters": 64, "kernel_size": 32, "stride": 16, "bn_chan": 32, "hid_chan": 64, "skip_chan": 32}
+model = ConvTasNet(2, **sizes, n_blocks=3, n_repeats=1, mask_act="sigmoid")
 loss = WeakLabel(WeakLabelLoss(RNNClassifier(257, 2), label_type="clip", strategy="joint"))
 optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=1e-3)
 loaders = [torch.utils.data.DataLoader(sounds(n, n), batch_size=8) for n in (64, 16)]
 system = System(model, optimizer, loss, *loaders)
-trainer = pl.Trainer(
-    max_epochs=epochs,
-    accelerator="cpu",
-    enable_model_summary=False,
-    logger=pl.loggers.CSVLogger("exp", name="asteroid_example"),
-)
+logger = pl.loggers.CSVLogger("exp", name="asteroid_example")
+trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", enable_model_summary=False, logger=logger)
 trainer.fit(system)
 print(f"validation loss: {float(trainer.callback_metrics['val_loss']):.2f}")
