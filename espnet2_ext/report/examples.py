@@ -187,7 +187,7 @@ def _signals(
 
 
 def excerpt(mix: np.ndarray, refs: list[np.ndarray], fs: int) -> slice:
-    """The stretch of a recording to show, in samples: all of a short one."""
+    """The stretch of a recording to show, in samples: all of a short one; `mix` [T], `refs` [T] each."""
     num = round(LONGEST * fs)
     if len(mix) <= num:
         return slice(0, len(mix))
