@@ -156,7 +156,7 @@ def plan_jobs(
         if path.resolve() in inputs:
             raise DataError(f"{path}: is an input; choose another name for the output")
         if path.resolve() in seen:
-            raise DataError(f"{path}: two outputs would have this name; rename an input or run twice")
+            raise DataError(f"{path}: two outputs would have this name; rename an input, or run the command for each")
         seen.add(path.resolve())
     return jobs
 

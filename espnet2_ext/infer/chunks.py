@@ -1,6 +1,6 @@
 """Chunks with context: a long signal through a network that sees a limited piece at a time.
 
-A chunk is a core between two pieces of context. Context is computed and thrown away, because a
+A chunk is a core between two pieces of context. Context is computed and discarded, because a
 network errs most at the edges of what it sees; neighbouring chunks are cross-faded. Cores start on
 multiples of the model's `grid`, where its STFT frames, patches and attention windows fall as they
 do on the whole signal.
@@ -24,7 +24,7 @@ class Plan:
 
     Args:
         core: samples that a chunk answers for; a multiple of `grid`.
-        context: samples before the core that are computed and thrown away; a multiple of `grid`.
+        context: samples before the core that are computed and discarded; a multiple of `grid`.
         after: the same behind the core; `context` less one hop, so that the frames of a chunk
             (T / hop + 1 in a centred STFT) fill whole patches.
         fade: length of the cross-fade, centred on the border between two cores; even.
@@ -92,7 +92,7 @@ class Chunker:
         return self._drain(last=False)
 
     def finish(self) -> Iterator[np.ndarray]:
-        """Yield what is left; the signal ends here."""
+        """Yield the remaining estimates; the signal ends here."""
         return self._drain(last=True)
 
     def _drain(self, last: bool) -> Iterator[np.ndarray]:

@@ -117,14 +117,14 @@ class WeakSeparator:
 
     @torch.inference_mode()
     def classify_batch(self, waves: np.ndarray) -> list[Tags]:
-        """What the classifier hears in mono waveforms `[B, T]` at the model's rate, each whole."""
+        """Activity of the classes in mono waveforms `[B, T]` at the model's rate, each whole."""
         x = torch.from_numpy(np.ascontiguousarray(waves, dtype=np.float32)).to(self.device)
         frame, clip = self.model.classify(x)
         return [Tags(c, f) for f, c in zip(frame.float().cpu().numpy(), clip.float().cpu().numpy())]
 
     @torch.inference_mode()
     def classify(self, source: Source, plan: Plan | None = None) -> Tags:
-        """What the classifier hears in a recording (the mean of its channels), chunk by chunk.
+        """Activity of the classes in a recording (the mean of its channels), chunk by chunk.
 
         The clip's probability is pooled over the frames of all chunks.
         """

@@ -50,7 +50,7 @@ def estimate_blocks(
     Yields each block with the number of chunks run so far.
     """
     channels = source.channels
-    if level == 0:  # nothing to hear: the estimate is silence, and no network is asked
+    if level == 0:  # silent: so is the estimate, and no network is run
         for x in source.blocks():
             yield np.zeros((num_queries, *x.shape), np.float32), 0
         return
