@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.losses import separation, weak_label
 from espnet2_ext.util.files import atomic_path
 

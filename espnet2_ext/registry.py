@@ -22,14 +22,14 @@ from espnet2_ext.errors import DataError, PluginError
 
 TABLE: dict[str, dict[str, str]] = {
     "encoder": {
-        "hann_stft": "espnet2_ext.core.nets.spectrum:HannSTFTEncoder",
-        "mel_band_split": "espnet2_ext.core.nets.spectrum:MelBandSplitEncoder",
-        "sqrt_hann_stft": "espnet2_ext.core.nets.spectrum:SqrtHannSTFTEncoder",
+        "hann_stft": "espnet2_ext.core.layers.spectrum:HannSTFTEncoder",
+        "mel_band_split": "espnet2_ext.core.layers.spectrum:MelBandSplitEncoder",
+        "sqrt_hann_stft": "espnet2_ext.core.layers.spectrum:SqrtHannSTFTEncoder",
     },
     "decoder": {
-        "hann_stft": "espnet2_ext.core.nets.spectrum:HannSTFTDecoder",
-        "mel_band_merge": "espnet2_ext.core.nets.spectrum:MelBandMergeDecoder",
-        "sqrt_hann_stft": "espnet2_ext.core.nets.spectrum:SqrtHannSTFTDecoder",
+        "hann_stft": "espnet2_ext.core.layers.spectrum:HannSTFTDecoder",
+        "mel_band_merge": "espnet2_ext.core.layers.spectrum:MelBandMergeDecoder",
+        "sqrt_hann_stft": "espnet2_ext.core.layers.spectrum:SqrtHannSTFTDecoder",
     },
     "extractor": {
         "care_sep": "espnet2_ext.core.nets.care_sep:CaRESep",

@@ -13,7 +13,7 @@ from asteroid.engine import System
 from asteroid.losses import PITLossWrapper
 
 from espnet2_ext import asteroid_ext as ext
-from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
 from espnet2_ext.core.losses.weak_label import Labels, WeakLabelLoss, mixture_consistency
 from espnet2_ext.core.nets.sed import RNNClassifier

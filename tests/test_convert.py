@@ -13,7 +13,7 @@ import yaml
 from small_confs import CONF
 
 from espnet2_ext.cli.infer import convert as main
-from espnet2_ext.core.layers.log_mel import LogMel
+from espnet2_ext.core.layers.mel import LogMel
 from espnet2_ext.core.nets.cnn14 import CNN14
 from espnet2_ext.core.nets.hts_at import HTSAT
 from espnet2_ext.core.nets.query_unet import QueryUNet

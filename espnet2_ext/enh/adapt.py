@@ -23,12 +23,12 @@ ESTIMATE = ("est", "ref")
 
 
 def as_encoder(net: type[nn.Module]) -> type[AbsEncoder]:
-    """ESPnet's encoder of a class like those of `core.nets.spectrum`."""
+    """ESPnet's encoder of a class like those of `core.layers.spectrum`."""
     return _under(net, AbsEncoder)
 
 
 def as_decoder(net: type[nn.Module]) -> type[AbsDecoder]:
-    """ESPnet's decoder of a class like those of `core.nets.spectrum`."""
+    """ESPnet's decoder of a class like those of `core.layers.spectrum`."""
     return _under(net, AbsDecoder)
 
 

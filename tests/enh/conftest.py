@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from espnet2_ext.core.layers.spectrum import MelBandMergeDecoder, MelBandSplitEncoder
 from espnet2_ext.core.nets.care_sep import CaRESep
-from espnet2_ext.core.nets.spectrum import MelBandMergeDecoder, MelBandSplitEncoder
 from espnet2_ext.enh.adapt import as_decoder, as_encoder, as_extractor
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.enh.loss.wrappers.keyed_order import KeyedOrderSolver

@@ -4,9 +4,8 @@ import pytest
 import torch
 from weak_corpus import CLASSES, FS, HOP, N_FFT, model_args
 
-from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.core.layers.spectrum import STFT, SqrtHannSTFTDecoder, SqrtHannSTFTEncoder
 from espnet2_ext.core.losses.weak_label import ClassifierLoss, Labels, WeakLabelLoss
-from espnet2_ext.core.nets.spectrum import SqrtHannSTFTDecoder, SqrtHannSTFTEncoder
 from espnet2_ext.enh.espnet_model_weak import gain_where_mixed
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.weak import WeakLabelTask

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.core.layers.spectrum import STFT
 
 GRID_FRAMES = 128  # at least, between the places where a chunk may start
 WINDOW, HOP = 512, 128  # samples, of the STFT that stands in where the encoder is none
@@ -23,7 +23,7 @@ class ClassSeparator(nn.Module):
     """Classes of sound out of a mixture, one output each, in the order of the classes.
 
     Args:
-        encoder, decoder: as in `core.nets.spectrum`, or ESPnet's own.
+        encoder, decoder: as in `core.layers.spectrum`, or ESPnet's own.
         separator: as `core.nets.masking.MaskSeparator`, or ESPnet's own; None: a classifier alone.
         classifier: as in `core.nets.sed`, or None where the training asked for none.
         class_names: K names.

@@ -13,7 +13,7 @@ class QuerySeparator(nn.Module):
     """Queries are embedded once (`embed`) and answered on any mixtures (`separate`).
 
     Args:
-        encoder, decoder: as in `core.nets.spectrum`.
+        encoder, decoder: as in `core.layers.spectrum`.
         extractor: answers queries with its `net`.
         query_net: makes the embeddings of the queries' waveforms; None: the extractor's
             own network does (CaRE-SEP's shared encoder).

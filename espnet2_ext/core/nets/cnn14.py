@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.log_mel import LogMel
+from espnet2_ext.core.layers.mel import LogMel
 from espnet2_ext.core.layers.swin import valid_mask
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
 

@@ -90,7 +90,7 @@ class QueryUNet(nn.Module):
     counted by the batch norm over bins. In training, the batch norms of its transposed convolutions
     count the row and the column that are then cut off. It leaves the first layer of each up block
     at PyTorch's initial values, here drawn as all others. And its STFT pads by reflection,
-    `core.layers.stft.STFT` with zeros, which a clip's first and last frames show.
+    `core.layers.spectrum.STFT` with zeros, which a clip's first and last frames show.
 
     While training on a batch of unlike lengths, the inner batch norms count the zeros past the
     shorter items.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from espnet2_ext.core.layers.log_mel import LogMel
+from espnet2_ext.core.layers.mel import LogMel
 from espnet2_ext.errors import DataError
 
 _SHOWN = 5  # key names in an error message

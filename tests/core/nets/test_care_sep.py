@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet2_ext.core.layers.band_split import BandSplit
+from espnet2_ext.core.layers.spectrum import BandSplit
 from espnet2_ext.core.nets.care_encoder import CaREEncoder
 from espnet2_ext.core.nets.care_sep import CaRESep
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from espnet2_ext.core.layers.band_split import BandSplit, mel_band_edges
-from espnet2_ext.core.layers.stft import STFT
+from espnet2_ext.core.layers.spectrum import STFT, BandSplit, mel_band_edges
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from espnet2_ext.core.layers.log_mel import LogMel
-from espnet2_ext.core.layers.mel import mel_filterbank
+from espnet2_ext.core.layers.mel import LogMel, mel_filterbank
 
 
 def noise(*shape, seed=0):

@@ -1,10 +1,130 @@
-"""Encoders and decoders: waveforms to the spectrum that a network sees, and back."""
+"""Waveforms to the spectrum that a network sees, and back: the STFT, its mel-scale bands, encoders and decoders."""
+
+import math
 
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.band_split import BandSplit
-from espnet2_ext.core.layers.stft import STFT
+# ---- transforms ----------------------------------------------------------------------------------
+
+
+class STFT(nn.Module):
+    """Centred STFT with a Hann window, or the square root of one.
+
+    The signal is padded with zeros, not reflected: then a clip's frames do not depend on what it
+    is batched with, and any length will do. Nothing is normalised: a bin is a plain sum.
+
+    Args:
+        n_fft: window length in samples.
+        hop: samples between frames.
+        window: `hann` or `sqrt_hann`.
+
+    Raises:
+        ValueError: another window, or a hop with which frames do not overlap by half or more.
+    """
+
+    window: Tensor
+
+    def __init__(self, n_fft: int = 1024, hop: int = 320, window: str = "hann"):
+        super().__init__()
+        if window not in ("hann", "sqrt_hann"):
+            raise ValueError(f"window must be 'hann' or 'sqrt_hann', got {window!r}")
+        if not 0 < hop <= n_fft // 2:
+            raise ValueError(f"hop must be in 1 to {n_fft // 2} (half of n_fft), got {hop}")
+        self.n_fft, self.hop = n_fft, hop
+        values = torch.hann_window(n_fft)
+        values = values.sqrt() if window == "sqrt_hann" else values
+        self.register_buffer("window", values, persistent=False)
+
+    def frames(self, samples: Tensor) -> Tensor:
+        """Number of frames `[B]` of so many samples `[B]`."""
+        return samples // self.hop + 1
+
+    @torch.autocast("cuda", enabled=False)
+    def forward(self, wave: Tensor) -> Tensor:
+        """`[..., T]` to `[..., L, F]`, complex; L = T // hop + 1."""
+        shape = wave.shape
+        spec = torch.stft(
+            wave.reshape(-1, shape[-1]).float(),
+            self.n_fft,
+            self.hop,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return spec.transpose(1, 2).reshape(*shape[:-1], spec.shape[2], spec.shape[1])
+
+    @torch.autocast("cuda", enabled=False)
+    def inverse(self, spec: Tensor, length: int) -> Tensor:
+        """`[..., L, F]` to `[..., T]` with T = length."""
+        shape = spec.shape
+        spec = spec.reshape(-1, *shape[-2:]).transpose(1, 2)
+        wave = torch.istft(spec, self.n_fft, self.hop, window=self.window, length=length)
+        return wave.reshape(*shape[:-2], length)
+
+
+def mel_band_edges(n_fft: int, fs: int, num_bands: int) -> list[int]:
+    """Borders of `num_bands` bands over the F = n_fft // 2 + 1 bins, evenly spaced in mel.
+
+    Band n holds the bins edges[n] to edges[n + 1] - 1. Each band has at least one bin; no bin is
+    lost, none is shared.
+
+    Raises:
+        ValueError: more bands than bins.
+    """
+    bins = n_fft // 2 + 1
+    if not 1 <= num_bands <= bins:
+        raise ValueError(f"num_bands must be 1 to {bins} for n_fft {n_fft}, not {num_bands}")
+    top = math.log1p(fs / 2 / 700.0)  # HTK mel, unscaled
+    hertz = [math.expm1(n / num_bands * top) * 700.0 for n in range(num_bands + 1)]
+    edges = [round(f / (fs / 2) * bins) for f in hertz]
+    for n in range(1, num_bands + 1):  # narrow low bands: push up so that each has a bin
+        edges[n] = max(edges[n], edges[n - 1] + 1)
+    edges[num_bands] = bins
+    for n in range(num_bands - 1, 0, -1):  # and back down where the push overran the top
+        edges[n] = min(edges[n], edges[n + 1] - 1)
+    return edges
+
+
+class BandSplit(nn.Module):
+    """Group the bins of a spectrum into bands, `[..., L, F]` to `[..., L, N, W]`, and back.
+
+    W is the width of the widest band; the unused places of narrower bands are 0. `merge(split(x))`
+    is x, bit by bit.
+
+    After Chen et al., "Ultra dual-path compression for joint echo cancellation and noise suppression"
+    (Interspeech 2023), as used in section 3.2 of the CaRE-SEP paper.
+    """
+
+    split_index: Tensor
+    merge_index: Tensor
+
+    def __init__(self, n_fft: int, fs: int, num_bands: int):
+        super().__init__()
+        edges = mel_band_edges(n_fft, fs, num_bands)
+        widths = [b - a for a, b in zip(edges[:-1], edges[1:])]
+        self.num_bands, self.band_width, self.num_bins = num_bands, max(widths), edges[-1]
+        w, none = self.band_width, self.num_bins  # the bin past the end is 0
+        split = [start + i if i < width else none for start, width in zip(edges, widths) for i in range(w)]
+        merge = [n * w + i for n, width in enumerate(widths) for i in range(width)]
+        self.register_buffer("split_index", torch.tensor(split), persistent=False)
+        self.register_buffer("merge_index", torch.tensor(merge), persistent=False)
+
+    def split(self, x: Tensor) -> Tensor:
+        """`[..., L, F]` to `[..., L, N, W]`; in memory L comes last, as `torch.stft` leaves it."""
+        if x.shape[-1] != self.num_bins:
+            raise ValueError(f"expected a spectrum of {self.num_bins} bins, got {x.shape[-1]}")
+        x = nn.functional.pad(x.transpose(-1, -2), (0, 0, 0, 1))  # whole rows are copied from here
+        x = x.index_select(-2, self.split_index).transpose(-1, -2)
+        return x.unflatten(-1, (self.num_bands, self.band_width))
+
+    def merge(self, x: Tensor) -> Tensor:
+        """`[..., L, N, W]` to `[..., L, F]`."""
+        x = x.movedim(-3, -1).flatten(-3, -2)  # [..., N W, L]
+        return x.index_select(-2, self.merge_index).transpose(-1, -2)
+
+
+# ---- encoders ------------------------------------------------------------------------------------
 
 
 class STFTEncoder(nn.Module):
@@ -109,6 +229,9 @@ class MelBandSplitEncoder(STFTEncoder):
     def spectrum(self, wave: Tensor) -> Tensor:
         """`[..., T]` to a complex spectrum `[..., L, N, W]`, L = T // hop + 1."""
         return self.bands.split(self.stft(wave))
+
+
+# ---- decoders ------------------------------------------------------------------------------------
 
 
 class HannSTFTDecoder(nn.Module):
