@@ -53,12 +53,12 @@ TABLE: dict[str, dict[str, str]] = {
         "wave_l1": "espnet2_ext.core.losses.separation:wave_l1",
         "neg_sdr": "espnet2_ext.core.losses.separation:neg_sdr",
         "tagging": "espnet2_ext.core.losses.tagging:tagging_bce",
-        "weak_label": "espnet2_ext.enh.loss.criterions.weak_label:WeakLabelCriterion",
-        "asteroid": "espnet2_ext.enh.loss.criterions.asteroid_losses:AsteroidLoss",
+        "weak_label": "espnet2_ext.enh.losses:WeakLabelCriterion",
+        "asteroid": "espnet2_ext.enh.asteroid_losses:AsteroidLoss",
     },
     "loss_wrapper": {
-        "keyed_order": "espnet2_ext.enh.loss.wrappers.keyed_order:KeyedOrderSolver",
-        "all_sources": "espnet2_ext.enh.loss.wrappers.keyed_order:AllSourcesSolver",
+        "keyed_order": "espnet2_ext.enh.losses:KeyedOrderSolver",
+        "all_sources": "espnet2_ext.enh.losses:AllSourcesSolver",
     },
 }
 NETWORKS = ("encoder", "decoder", "extractor", "query_net", "separator", "classifier")  # keys of a model's YAML

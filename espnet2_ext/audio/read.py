@@ -1,8 +1,8 @@
 """Sound in and out through one kind of reference, with libsndfile only.
 
-A reference is a path, `ARCHIVE.ark:OFFSET` (an entry of a Kaldi-style archive), `tar:PATH#MEMBER`
-or `hdf5:PATH#ROW`. Two forms spare a search or an argument: `tar:PATH#MEMBER@OFFSET+BYTES` names
-where the member lies, `hdf5:PATH#ROW@RATE` the rate of a file without the attribute `sample_rate`.
+A reference is a path, `ARCHIVE.ark:OFFSET` (an entry of a Kaldi-style archive), `tar:PATH#MEMBER` or `hdf5:PATH#ROW`.
+Two forms spare a search or an argument: `tar:PATH#MEMBER@OFFSET+BYTES` names where the member lies,
+`hdf5:PATH#ROW@RATE` the rate of a file without the attribute `sample_rate`.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,8 +39,7 @@ def read_audio(ref: str | os.PathLike, start: int = 0, num: int | None = None) -
 
     Args:
         ref: see the module's docstring.
-        start: first sample. num: how many; None: all that follow. A sound that ends before gives
-            fewer samples, nothing is padded here.
+        start: first sample. num: how many; None: all that follow. A sound that ends before gives fewer, unpadded.
 
     Returns:
         float32 [T, C], full scale 1.0, and the rate in Hz.
@@ -245,26 +245,40 @@ class FlacArkWriter:
         Raises:
             DataError: a key with a blank or a duplicated one, samples that are not finite.
         """
-        if not key or any(c.isspace() for c in key) or key in self._places:
-            raise DataError(f"{self.ark}: key {key!r} is empty, has a blank, or is duplicated")
         x = np.asarray(x)
         if not np.isfinite(x).all():
             raise DataError(f"{self.ark}: {key} holds NaN or infinity")
         self.clipped += bool(np.abs(x).max(initial=0) > 1)
         data = encode_flac(self.to_pcm(x), self.fs)
-        head = ark_header(key, len(data))
+        self._begin(key, len(data))
+        self._file.write(data)
+
+    def add(self, key: str, file: Path) -> None:
+        """Copy the FLAC `file`, of any rate and number of channels, into the archive under `key`; errors as `write`."""
+        self._begin(key, file.stat().st_size)
+        with open(file, "rb") as f:
+            shutil.copyfileobj(f, self._file, 1 << 20)
+
+    def _begin(self, key: str, nbytes: int) -> None:
+        if not key or any(c.isspace() for c in key) or key in self._places:
+            raise DataError(f"{self.ark}: key {key!r} is empty, has a blank, or is duplicated")
         self._places[key] = self._file.tell() + len(key.encode()) + 1
-        self._file.write(head + data)
+        self._file.write(ark_header(key, nbytes))
 
     def __exit__(self, *error):
         if error[0] is None:
             self.scp.unlink(missing_ok=True)  # an old table must not point into the new archive
         if self._stack.__exit__(*error) or error[0] is not None:
             return False
-        write_text(self.scp, "".join(f"{k} {self.ark}:{at}\n" for k, at in self._places.items()))
+        write_scp(self.scp, {key: f"{self.ark}:{at}" for key, at in self._places.items()})
         if self.clipped:
             logging.warning("%s: %d sounds clipped at full scale", self.ark, self.clipped)
         return False
+
+
+def write_scp(path: str | os.PathLike, table: dict[str, str | os.PathLike]) -> None:
+    """Write a Kaldi-style table `key reference`."""
+    write_text(path, "".join(f"{key} {ref}\n" for key, ref in table.items()))
 
 
 def read_scp(path: str | os.PathLike) -> dict[str, str]:

@@ -75,7 +75,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Papers and benchmarks": {
         "tables": ("espnet2_ext.cli.papers:tables", "the papers' tables, filled with your results"),
         "sweep": ("espnet2_ext.cli.papers:sweep", "run the cells of a table one after the other"),
-        "bench": ("espnet2_ext.cli.bench:bench", "time training steps, data loading and queries"),
+        "bench": ("espnet2_ext.cli.papers:bench", "time training steps, data loading and queries"),
     },
 }
 

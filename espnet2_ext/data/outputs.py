@@ -9,9 +9,7 @@ parts/          one npz per part while inference runs, see `write_part`
 """
 
 import json
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.audio.read import FlacArkWriter, ark_header, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_scp, write_scp
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.files import atomic_path
 from espnet2_ext.util.once import read_record
 
 PROTOCOLS = ("self", "other")  # which query: the clean target itself, or another clip of its class
@@ -251,19 +249,6 @@ def _load_all(path: Path, *names: str) -> dict[str, np.ndarray]:
 # ---- estimates -----------------------------------------------------------------------------------
 
 
-class EstimateWriter(FlacArkWriter):
-    """`FlacArkWriter` that also takes FLAC files, of any rate and number of channels."""
-
-    def add(self, key: str, file: Path) -> None:
-        """Copy the FLAC `file` into the archive under `key`."""
-        if key in self._places:
-            raise DataError(f"{self.ark}: key {key!r} is duplicated")
-        self._places[key] = self._file.tell() + len(key.encode()) + 1
-        self._file.write(ark_header(key, file.stat().st_size))
-        with open(file, "rb") as f:
-            shutil.copyfileobj(f, self._file, 1 << 20)
-
-
 def archive_sizes(writers: Iterable[FlacArkWriter]) -> dict[str, int]:
     """Name to bytes of finished archives: the fact `archives` of a part."""
     return {w.ark.name: w.ark.stat().st_size for w in writers}
@@ -301,11 +286,6 @@ def remove_old(folder: Path, pattern: str, keep: Sequence[Part] = ()) -> None:
 
 
 ARCHIVES = r"spk\d+\.\d{5}\.(ark|scp)"  # for `remove_old`: archives and their tables
-
-
-def write_scp(path: Path, table: dict[str, str | os.PathLike]) -> None:
-    """Write a Kaldi-style table `key reference`."""
-    write_text(path, "".join(f"{key} {ref}\n" for key, ref in table.items()))
 
 
 def read_estimates(folder: Path, keys: Sequence[str], outputs: int = 1) -> list[dict[str, str]]:

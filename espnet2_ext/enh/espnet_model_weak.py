@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
 from espnet2_ext.core.models.class_separator import HOP, WINDOW, ClassSeparator
-from espnet2_ext.enh.loss.criterions.weak_label import WeakLabelCriterion
+from espnet2_ext.enh.losses import WeakLabelCriterion
 
 
 class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):

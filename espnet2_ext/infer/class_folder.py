@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.audio.streams import ArraySource, Source, measure, open_source
 from espnet2_ext.data import outputs
 from espnet2_ext.errors import DataError
@@ -111,7 +112,7 @@ class SeparateClasses:
         tags: list = [None] * len(rows)
         with contextlib.ExitStack() as files:
             writers = [
-                files.enter_context(outputs.EstimateWriter(self.out_dir, f"spk{s}.{number}", separator.fs, BITS))
+                files.enter_context(FlacArkWriter(self.out_dir, f"spk{s}.{number}", separator.fs, BITS))
                 for s in range(1, len(separator.outputs) + 1)
             ]
             waves = [_whole(source, separator, plan) for source in sources]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp, write_scp
 from espnet2_ext.data import outputs
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
@@ -252,7 +252,7 @@ def _infer_own(data_dir: Path, output_dir: Path, model: folder.ModelFiles, worke
     outputs.remove_old(output_dir, r"about\.json|spk1\.scp")
     job = SeparateOwn(str(output_dir / "wavs"))
     parts = folder.run_job(job, items, parts_dir, size=8, model=model, stamp=key, workers=workers)
-    outputs.write_scp(scp, {key: output_dir / "wavs" / name for key, _, _, name in items})
+    write_scp(scp, {key: output_dir / "wavs" / name for key, _, _, name in items})
     write_record(about, key, {"keys": len(items), "clipped": sum(p.facts["clipped"] for p in parts)})
     folder.end_job(parts_dir)
 

@@ -10,6 +10,7 @@ import torch
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.class_choices import ClassChoices
+from espnet2.utils import config_argparse
 
 from espnet2_ext import registry
 from espnet2_ext.build import make
@@ -18,6 +19,7 @@ from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.choices import PluginChoices, table
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.checkpoints import goes_on, whole_checkpoints
+from espnet2_ext.util.config import read_config
 
 find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
 
@@ -25,6 +27,29 @@ find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a t
 def choices(*kinds: str) -> list[ClassChoices]:
     """ESPnet's tables of such kinds, for `class_choices_list`: their options take class paths, too."""
     return [PluginChoices(table(kind), find) for kind in kinds]
+
+
+class ConfigParser(config_argparse.ArgumentParser):
+    """ESPnet's parser with a `--config` that may `include` others, see `read_config`."""
+
+    @classmethod
+    def of(cls, parser: config_argparse.ArgumentParser) -> "ConfigParser":
+        """ESPnet's parser, made one of these."""
+        parser.__class__ = cls
+        return parser
+
+    def parse_known_args(self, args=None, namespace=None):
+        parse = argparse.ArgumentParser.parse_known_args
+        path = parse(self, args, namespace)[0].config
+        if path is not None:
+            try:
+                config = read_config(path)
+            except DataError as e:
+                self.error(str(e))
+            if unknown := sorted(config.keys() - {action.dest for action in self._actions}):
+                self.error(f"{path}: unknown key {', '.join(unknown)}")
+            self.set_defaults(**config)
+        return parse(self, args, namespace)
 
 
 def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrapper:

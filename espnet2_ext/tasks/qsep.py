@@ -19,9 +19,8 @@ from espnet2_ext.enh.choices import OrPath, add, name_or_path, query_net_choices
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build_criterion, choices, find, keep_classes, require, training
+from espnet2_ext.tasks.common import ConfigParser, build_criterion, choices, find, keep_classes, require, training
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
-from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 

@@ -27,10 +27,9 @@ from espnet2_ext.enh.choices import add
 from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build_criterion, choices, find, require, training
+from espnet2_ext.tasks.common import ConfigParser, build_criterion, choices, find, require, training
 from espnet2_ext.train.checkpoints import goes_on
 from espnet2_ext.train.classifier_file import require_classifier
-from espnet2_ext.train.config_parser import ConfigParser
 from espnet2_ext.train.weak_data import WeakPreprocessor
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.

@@ -12,7 +12,7 @@ import torch
 from espnet2_ext.bench import data, measure, plain_query
 from espnet2_ext.bench import query as models
 from espnet2_ext.bench.plain_query import HTSAT, QueryUNet, mel_filters
-from espnet2_ext.cli.bench import bench
+from espnet2_ext.cli.papers import bench
 from espnet2_ext.core.layers.swin import WindowAttention
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.scan import scan

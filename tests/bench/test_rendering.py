@@ -5,7 +5,7 @@ import json
 import pytest
 
 from espnet2_ext.bench import data
-from espnet2_ext.cli.bench import bench
+from espnet2_ext.cli.papers import bench
 from espnet2_ext.core.mixing.events import with_ids
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank

@@ -9,7 +9,7 @@ import torch
 from espnet2_ext.bench import measure
 from espnet2_ext.bench import query as systems
 from espnet2_ext.bench.configs import Options, build
-from espnet2_ext.cli.bench import bench
+from espnet2_ext.cli.papers import bench
 from espnet2_ext.errors import DataError
 
 CONF = Path(__file__).parents[2] / "conf"

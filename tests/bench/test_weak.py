@@ -8,7 +8,7 @@ from torch import nn
 
 from espnet2_ext.bench import measure, plain_weak, weak
 from espnet2_ext.bench.configs import Options, build, kind_of
-from espnet2_ext.cli.bench import bench
+from espnet2_ext.cli.papers import bench
 from espnet2_ext.core.losses.in_parts import in_parts
 from espnet2_ext.errors import DataError
 

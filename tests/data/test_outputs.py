@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from espnet2_ext.audio.read import read_audio
+from espnet2_ext.audio.read import FlacArkWriter, read_audio
 from espnet2_ext.data import outputs
 from espnet2_ext.data.outputs import Activity
 from espnet2_ext.errors import DataError
@@ -91,7 +91,7 @@ def test_tags_and_queries(tmp_path):
 def test_estimates_of_parts_are_joined_in_the_order_of_the_keys(tmp_path):
     parts = []
     for n, keys in enumerate((("b", "a"), ("c",))):
-        writers = [outputs.EstimateWriter(tmp_path, f"spk{s}.{n:05d}", 8000, 24) for s in (1, 2)]
+        writers = [FlacArkWriter(tmp_path, f"spk{s}.{n:05d}", 8000, 24) for s in (1, 2)]
         for s, writer in enumerate(writers, 1):
             with writer:
                 for key in keys:

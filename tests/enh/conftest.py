@@ -7,7 +7,7 @@ from espnet2_ext.core.layers.spectrum import MelBandMergeDecoder, MelBandSplitEn
 from espnet2_ext.core.nets.care_sep import CaRESep
 from espnet2_ext.enh.adapt import as_decoder, as_encoder, as_extractor
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
-from espnet2_ext.enh.loss.wrappers.keyed_order import KeyedOrderSolver
+from espnet2_ext.enh.losses import KeyedOrderSolver
 from espnet2_ext.registry import espnet_class
 
 WaveL1Loss, QuerySDRLoss, TaggingLoss = (espnet_class("criterion", n) for n in ("wave_l1", "neg_sdr", "tagging"))

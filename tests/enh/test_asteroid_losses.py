@@ -5,8 +5,8 @@ import pytest
 import torch
 from espnet2.tasks.enh import EnhancementTask
 
-from espnet2_ext.enh.loss.criterions.asteroid_losses import AsteroidLoss
-from espnet2_ext.enh.loss.wrappers.keyed_order import AllSourcesSolver
+from espnet2_ext.enh.asteroid_losses import AsteroidLoss
+from espnet2_ext.enh.losses import AllSourcesSolver
 from espnet2_ext.errors import DataError
 
 B, S, T = 3, 4, 500

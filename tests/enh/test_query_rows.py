@@ -7,7 +7,7 @@ from torch import nn
 
 from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
-from espnet2_ext.enh.loss.wrappers.keyed_order import KeyedOrderSolver
+from espnet2_ext.enh.losses import KeyedOrderSolver
 from espnet2_ext.registry import espnet_class
 
 CARE, UNET, PANN = "mini/care_sep.yaml", "mini/st_sed_sep.yaml", "mini/pann_sep.yaml"

@@ -104,17 +104,17 @@ def test_second_run_does_nothing_and_another_model_starts_anew(data, infer, tmp_
 
 
 def test_goes_on_where_it_was_stopped(data, infer, monkeypatch):
-    real = outputs.EstimateWriter.write
+    real = FlacArkWriter.write
 
     def broken(self, key, x):
         if key == KEYS[-1]:
             raise KeyboardInterrupt
         real(self, key, x)
 
-    monkeypatch.setattr(outputs.EstimateWriter, "write", broken)
+    monkeypatch.setattr(FlacArkWriter, "write", broken)
     with pytest.raises(KeyboardInterrupt):
         infer(data)
-    monkeypatch.setattr(outputs.EstimateWriter, "write", real)
+    monkeypatch.setattr(FlacArkWriter, "write", real)
     out = data.parents[1] / "inf"
     assert not (out / "spk1.scp").exists() and not (out / "spk1.00001.ark").exists()
     first = (out / "spk1.00000.ark").stat().st_mtime_ns
