@@ -84,6 +84,7 @@ def check_extractor(name):
         hint = "parts that only `embed` goes through must stand in embed_only" if own else ""
         model, plain = ready(QSepTask, args)
         all_get_gradients(model, model(**separation_batch())[0], hint)
+    contracts.check("extractor", plain.extractor.net)
     declared_is_given(plain)
     chunks_agree_with_the_whole(plain)
     stereo_and_batches(plain)
@@ -134,6 +135,7 @@ def stereo_and_batches(model):
 def check_query_net(name):
     args = arguments("query_net", name)
     model, plain = ready(TaggingTask, args)
+    contracts.check("query_net", plain.net)
     batch = separation_batch()
     weight = torch.tensor([[0.9], [0.6]])
     lengths = torch.tensor([9600, 8000])
@@ -180,6 +182,7 @@ def check_weak(kind, name):
         outputs = CLASSES + (residual == "true")
         args.frame_prior = args.clip_prior = [0.5] * CLASSES
         model, plain = ready(WeakLabelTask, args)
+        contracts.check(kind, plain.separator.net if kind == "separator" else plain.classifier)
         mix, lengths, batch = weak_batch(model.hop, outputs)
         all_get_gradients(model, model(mix, lengths, **batch)[0], "")
         with torch.inference_mode():

@@ -1,6 +1,6 @@
 """Train a query-based separator: `python -m espnet2_ext.bin.qsep_train`, ESPnet's habit."""
 
-from espnet2_ext.cli.run import run
+from espnet2_ext.cli.main import run
 from espnet2_ext.cli.train import qsep_train as main
 
 if __name__ == "__main__":

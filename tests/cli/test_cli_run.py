@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet2_ext.cli import run as end
+from espnet2_ext.cli import main as end
 from espnet2_ext.errors import DataError
 
 

@@ -136,7 +136,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_worker(tmp_path):
         import functools, sys
         sys.path[:0] = {sys.path!r}
         from test_parallel import slow
-        from espnet2_ext.cli.run import run
+        from espnet2_ext.cli.main import run
         from espnet2_ext.util.parallel import map_parts
         step = functools.partial(slow, log={str(tmp_path / "log")!r})
         run(lambda: map_parts(step, range(99), {str(tmp_path / "p")!r}, part_size=1, num_workers=2))

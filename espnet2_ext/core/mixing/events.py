@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.core.mixing.anchors import ENVELOPE_RATE
+from espnet2_ext.core.mixing.pairs import ENVELOPE_RATE
 from espnet2_ext.errors import DataError
 
 LENGTHS = ("uniform", "whole")

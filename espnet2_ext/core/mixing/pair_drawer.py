@@ -9,8 +9,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from espnet2_ext.core.mixing.anchors import ANCHORS, choose_start
-from espnet2_ext.core.mixing.pairs import GAIN_RANGE, Pair, class_name, energy_gain, holds, render, self_query
+from espnet2_ext.core.mixing.pairs import (
+    ANCHORS,
+    GAIN_RANGE,
+    Pair,
+    choose_start,
+    class_name,
+    energy_gain,
+    holds,
+    render,
+    self_query,
+)
 from espnet2_ext.errors import DataError
 
 __all__ = ["GAIN_RANGE", "Pair", "PairDrawer", "energy_gain", "holds", "render", "self_query"]

@@ -1,8 +1,9 @@
 """What a network must declare and do to be trained, to separate, to tag, and to be drawn in figures.
 
 A network need not inherit from these protocols: `check` compares it with one, as `build` does with
-every network that it makes. `tests/test_registry.py` tries what a declaration cannot show: gradients
-everywhere, chunks that agree with the whole, batches that agree with single items.
+every network of a plugin that it makes, and `tests/test_registry.py` with ours. Those tests also try
+what a declaration cannot show: gradients everywhere, chunks that agree with the whole, batches that
+agree with single items.
 """
 
 import inspect

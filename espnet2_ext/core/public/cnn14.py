@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from espnet2_ext.core.layers.mel import LogMel
-from espnet2_ext.core.public.keys import LOG_MEL, check_names, log_mel_weights, unwrap
+from espnet2_ext.core.public.checkpoint import LOG_MEL, check_names, log_mel_weights, unwrap
 from espnet2_ext.errors import DataError
 
 LINEAR = ("weight", "bias")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from espnet2_ext.core.public import hts_at
+from espnet2_ext.core.public.checkpoint import check_names, unwrap
 from espnet2_ext.core.public.cnn14 import BATCH_NORM, LINEAR
-from espnet2_ext.core.public.keys import check_names, unwrap
 
 _LANDMARK = "encoder_block1.conv_block.conv1.weight"
 _TAGGER = "at_model."

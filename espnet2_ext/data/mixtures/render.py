@@ -28,9 +28,9 @@ import numpy as np
 
 from espnet2_ext.audio.read import FlacArkWriter, read_scp
 from espnet2_ext.core.mixing import events, pair_drawer
-from espnet2_ext.core.mixing.anchors import peak_start
 from espnet2_ext.core.mixing.events import Mixture
 from espnet2_ext.core.mixing.pair_drawer import Pair
+from espnet2_ext.core.mixing.pairs import peak_start
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest, bank_key
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.pair_list import format_list, text_hash

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from espnet2_ext.core.mixing.anchors import segment_energies
+from espnet2_ext.core.mixing.pairs import segment_energies
 
 
 def test_segment_energies_by_hand():

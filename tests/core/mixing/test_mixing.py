@@ -6,8 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from espnet2_ext.core.mixing.anchors import peak_start, sampled_start
 from espnet2_ext.core.mixing.pair_drawer import Pair, PairDrawer, energy_gain, render, self_query
+from espnet2_ext.core.mixing.pairs import peak_start, sampled_start
 from espnet2_ext.errors import DataError
 
 FS = 1000

@@ -9,8 +9,8 @@ import soundfile
 
 from espnet2_ext.audio.read import read_audio, read_scp
 from espnet2_ext.cli import data as command
-from espnet2_ext.core.mixing.anchors import peak_start
 from espnet2_ext.core.mixing.pair_drawer import energy_gain, render
+from espnet2_ext.core.mixing.pairs import peak_start
 from espnet2_ext.data.bank.anchors import AnchorTable, write_anchors
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
