@@ -150,7 +150,7 @@ def bench(argv: list[str] | None = None) -> None:
     if not args.yaml and not args.costs and args.rendering is None:
         args.yaml = [shipped("conf") / name for name in DEFAULT]
     from espnet2_ext.bench import report
-    from espnet2_ext.cli.run import keep_memory
+    from espnet2_ext.cli.main import keep_memory
 
     result = report.bench(args, keep_memory)
     if args.json:

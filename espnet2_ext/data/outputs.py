@@ -20,8 +20,7 @@ import numpy as np
 
 from espnet2_ext.audio.read import FlacArkWriter, read_scp, write_scp
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path
-from espnet2_ext.util.once import read_record
+from espnet2_ext.util.files import atomic_path, read_record
 
 PROTOCOLS = ("self", "other")  # which query: the clean target itself, or another clip of its class
 INPUTS = {"mixture": "wav.scp", "clean": "spk1.scp", "silence": "absent.scp"}  # table of each pass's inputs
@@ -44,7 +43,7 @@ def same_keys(table: dict, keys: Sequence[str], path: Path) -> dict:
 
 
 def read_about(path: Path) -> dict:
-    """`digest` and facts of a folder of outputs (see `util.once`). Raises a DataError where there are none."""
+    """`digest` and facts of a folder of outputs (see `util.files`). Raises a DataError where there are none."""
     about = read_record(path)
     if not about:
         raise DataError(f"{path}: no such file, or not a complete one; run inference first")

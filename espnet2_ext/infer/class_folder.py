@@ -20,7 +20,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder
 from espnet2_ext.infer.chunks import Plan, equal_lengths
 from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, WeakSeparator
-from espnet2_ext.util.once import digest, write_record
+from espnet2_ext.util.files import digest, write_record
 
 # A quiet class must not be rounded to silence, which has no SI-SDR and would leave the means.
 BITS = 24

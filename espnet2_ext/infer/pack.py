@@ -24,8 +24,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import FORMAT, parse_labels, read_bytes, read_config
 from espnet2_ext.infer.weights import built_model, check_classes, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
-from espnet2_ext.util.files import atomic_path
-from espnet2_ext.util.once import digest, file_digest
+from espnet2_ext.util.files import atomic_path, digest, file_digest
 
 META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
 PLACES = {  # keys of a configuration that name files, folders and hosts of the training

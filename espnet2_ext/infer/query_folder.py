@@ -22,7 +22,7 @@ from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder
 from espnet2_ext.infer.chunks import equal_lengths
-from espnet2_ext.util.once import digest, made, write_record
+from espnet2_ext.util.files import digest, made, write_record
 
 
 def infer_folder(

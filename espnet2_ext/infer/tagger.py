@@ -22,7 +22,7 @@ from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import folder
 from espnet2_ext.infer.bundle import open_bundle, read_config
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
-from espnet2_ext.util.once import digest, write_record
+from espnet2_ext.util.files import digest, write_record
 
 MOST = 256  # clips of a part
 HOPS = 4  # windows per segment's length that are tried with a network whose tags have no time

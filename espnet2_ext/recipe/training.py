@@ -1,6 +1,6 @@
 """What a training is made of: it is not done twice, and one that was begun with other options does not go on.
 
-An experiment's folder holds two records (`util.once`): `.begun_with`, what a training begins with and keeps, and
+An experiment's folder holds two records (`util.files`): `.begun_with`, what a training begins with and keeps, and
 `.done`, all that it was made of. Folders of earlier versions hold checksums instead; there the options are compared
 with those in the trainer's own `config.yaml`.
 """
@@ -19,7 +19,7 @@ import yaml
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.config import read_yaml
-from espnet2_ext.util.once import file_digest, made, read_record, write_record
+from espnet2_ext.util.files import file_digest, made, read_record, write_record
 
 BEGUN, DONE, CHECKED = ".begun_with", ".done", ".checked"
 _CHECKPOINTS = ("checkpoint.pth", "lightning/last.ckpt")

@@ -9,8 +9,7 @@ from espnet2_ext.report.examples import RANKS, Example
 from espnet2_ext.report.figures import draw_training
 from espnet2_ext.report.results import Report
 from espnet2_ext.train.experiment import training_curves
-from espnet2_ext.util.files import write_text
-from espnet2_ext.util.once import digest
+from espnet2_ext.util.files import digest, write_text
 
 VERSION = 2
 

@@ -29,8 +29,7 @@ from espnet2_ext.scores.espnet import class_pairs, query_pairs, score_by_espnet
 from espnet2_ext.scores.summary import summarise_classes, summarise_queries
 from espnet2_ext.scores.tagging import class_detection, query_tagging
 from espnet2_ext.scores.test_set import ClassSet, QuerySet, fingerprint, load_outputs, load_test_set, read_signal
-from espnet2_ext.util.files import write_text
-from espnet2_ext.util.once import made, write_record
+from espnet2_ext.util.files import made, write_record, write_text
 from espnet2_ext.util.parallel import map_parts
 
 VERSION = 1

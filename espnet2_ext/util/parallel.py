@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path
-from espnet2_ext.util.once import encode, hold, made, write_record
+from espnet2_ext.util.files import atomic_path, encode, hold, made, write_record
 
 
 def map_parts(
@@ -58,8 +57,16 @@ def map_parts(
     parts_dir.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(items), part_size)
     paths = [parts_dir / f"{n:06d}" for n in range(len(starts))]
-    with _lock(parts_dir):
-        _plan(parts_dir, _digest([_settings(fn), part_size], items))
+    plan, key = parts_dir / "plan.json", {"digest": _digest([_settings(fn), part_size], items)}
+    with hold(parts_dir):
+        for unfinished in parts_dir.glob(".tmp-*"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
+        if made(plan, key) is None:
+            plan.unlink(missing_ok=True)
+            for old in parts_dir.iterdir():
+                if re.fullmatch(r"\d{6,}", old.name):
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            write_record(plan, key)
         todo = [n for n, path in enumerate(paths) if not path.exists()]
         if todo:
             jobs = ((items[starts[n] : starts[n] + part_size], paths[n]) for n in todo)
@@ -202,26 +209,6 @@ def _dask(address: str) -> Iterator[Any]:
         raise ChildProcessError(f"one part ended several Dask workers: {e}") from e
     finally:
         client.close()
-
-
-@contextlib.contextmanager
-def _lock(parts_dir: Path):
-    """Refuse a second process in `parts_dir`; clear what a killed one left."""
-    with hold(parts_dir):
-        for left in parts_dir.glob(".tmp-*"):
-            left.unlink(missing_ok=True)
-        yield
-
-
-def _plan(parts_dir: Path, digest: str) -> None:
-    plan, key = parts_dir / "plan.json", {"digest": digest}
-    if made(plan, key) is not None:
-        return
-    plan.unlink(missing_ok=True)
-    for old in parts_dir.iterdir():
-        if re.fullmatch(r"\d{6,}", old.name):
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-    write_record(plan, key)
 
 
 def _progress(desc: str, total: int, done: int):

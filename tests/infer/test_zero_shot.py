@@ -18,7 +18,7 @@ from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.train.experiment import judge
-from espnet2_ext.util.once import file_digest
+from espnet2_ext.util.files import file_digest
 
 FS, FOLDS = 16000, (1, 2)
 CLASSES = ("dog", "rain", "sea_waves", "clock_tick", "rooster")  # as many as the stand-in tags

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.once import digest, file_digest, hold, made, make_once, read_record, write_record
+from espnet2_ext.util.files import digest, file_digest, hold, made, make_once, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def test_digests_rest_on_plain_values_alone(tmp_path):
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
-    code = "import sys; from espnet2_ext.util.once import hold\nwith hold(sys.argv[1]): pass"
+    code = "import sys; from espnet2_ext.util.files import hold\nwith hold(sys.argv[1]): pass"
     other = [sys.executable, "-c", code, str(tmp_path / "b")]
     with hold(tmp_path / "a", tmp_path / "b"):
         done = subprocess.run(other, capture_output=True, text=True)

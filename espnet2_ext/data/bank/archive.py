@@ -17,8 +17,7 @@ from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, shard_path, table
 from espnet2_ext.data.bank.scan import sound_hash, summarise
 from espnet2_ext.data.tables import Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.once import file_digest, make_once
+from espnet2_ext.util.files import atomic_path, file_digest, make_once, write_text
 from espnet2_ext.util.parallel import map_parts, part_of
 
 _MARK_BYTES = len(ark_header("", 0)) - 1  # what precedes a FLAC file in the archive, less the key

@@ -11,7 +11,7 @@ import soundfile
 from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.once import encode, file_digest, read_record
+from espnet2_ext.util.files import encode, file_digest, read_record
 
 VERSION = 1
 SUFFIX = {"flac": "ark", "pcm16": "pcm"}

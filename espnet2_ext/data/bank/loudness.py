@@ -11,8 +11,7 @@ import numpy as np
 
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path
-from espnet2_ext.util.once import make_once
+from espnet2_ext.util.files import atomic_path, make_once
 from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1

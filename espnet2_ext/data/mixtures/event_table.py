@@ -21,8 +21,7 @@ import numpy as np
 from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture, clip_activity, frame_activity
 from espnet2_ext.data.tables import at, check_id, read_tsv, write_tsv
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
-from espnet2_ext.util.once import made, read_record, write_record
+from espnet2_ext.util.files import made, read_record, write_record, write_text
 
 VERSION = 1
 MIXTURES = ("id", "samples", "known")

@@ -19,8 +19,7 @@ from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
 from espnet2_ext.data.tables import at, check_id, read_tsv, tsv_line
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import write_text
-from espnet2_ext.util.once import file_digest, made, write_record
+from espnet2_ext.util.files import file_digest, made, write_record, write_text
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
 CLIPS = ("clip1", "clip2", "query1", "query2", "absent1", "absent2")

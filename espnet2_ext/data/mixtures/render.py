@@ -36,8 +36,7 @@ from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.pair_list import format_list, text_hash
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.once import made, read_record, write_record
+from espnet2_ext.util.files import atomic_path, made, read_record, write_record, write_text
 from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1

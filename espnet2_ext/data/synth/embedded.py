@@ -12,7 +12,7 @@ import numpy as np
 
 from espnet2_ext.data.synth.score import Score
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.once import made, make_once, read_record, write_record
+from espnet2_ext.util.files import made, make_once, read_record, write_record
 from espnet2_ext.util.parallel import map_parts
 
 
