@@ -93,8 +93,8 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     names = [None] if args.mode == "mean" else [Path(q).stem or Path(q).name for q in args.query]
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query)
     separator = Separator.from_open(bundle, args.device)
-    plan = separator.plan(**_given(args, "chunk", "context"))
     _log_model(separator)
+    plan = separator.plan(**_given(args, "chunk", "context"))
     queries = []
     for group, count in zip(groups, counts):
         vector, agreement = separator.embed_queries(group)

@@ -91,8 +91,10 @@ def open_bundle(path: str | Path) -> Iterator[OpenBundle]:
                     )
             config = parse_yaml(archive.read(config_file), f"{path}: {config_file}")
             info = parse_yaml(archive.read(names["bundle.yaml"]), f"{path}: bundle.yaml")
+            _check_info(info, path)
             labels = parse_labels(archive.read(names["labels.tsv"]), f"{path}: labels.tsv")
-        _check_info(info, labels, path)
+            if info.get("classes", len(labels)) != len(labels):
+                raise BundleError(f"{path}: bundle.yaml has {info['classes']} classes, labels.tsv lists {len(labels)}")
         yield OpenBundle(str(path), config, labels, info, archive, model_file)
 
 
@@ -139,15 +141,13 @@ def _member(archive: zipfile.ZipFile, path: str | Path, meta: dict, group: str, 
     return found
 
 
-def _check_info(info: dict, labels: list[Label], path: str | Path) -> None:
+def _check_info(info: dict, path: str | Path) -> None:
     if info.get("format", FORMAT) != FORMAT:
         raise BundleError(
             f"{path}: has format {info['format']}, this espnet2_ext reads {FORMAT}; take a newer espnet2_ext"
         )
     if info.get("task") not in KINDS:
         raise BundleError(f"{path}: is a model for the task {info.get('task')!r}; known: {', '.join(KINDS)}")
-    if info.get("classes", len(labels)) != len(labels):
-        raise BundleError(f"{path}: bundle.yaml has {info['classes']} classes, labels.tsv lists {len(labels)}")
 
 
 # ---- texts ---------------------------------------------------------------------------------------

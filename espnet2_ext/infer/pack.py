@@ -22,7 +22,8 @@ from espnet2_ext import __version__
 from espnet2_ext.data.tables import Label, read_labels, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import FORMAT, parse_labels, read_bytes, read_config
-from espnet2_ext.infer.weights import built_model, check_classes, fill, model_of_exp
+from espnet2_ext.infer.query_separator import check_classes
+from espnet2_ext.infer.weights import built_model, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
 from espnet2_ext.util.files import atomic_path, digest, file_digest
 

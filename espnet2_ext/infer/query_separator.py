@@ -11,12 +11,12 @@ from torch import nn
 
 from espnet2_ext.audio.streams import Source
 from espnet2_ext.data.tables import Label
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, open_bundle
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
-from espnet2_ext.infer.weights import check_classes, labels_beside, model_of_bundle, model_of_exp, pick_device
+from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
@@ -238,6 +238,22 @@ class Separator:
         if len(outs) != len(queries):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
         return separate_file(self.network(queries), source, outs, rest, self.fs, plan or self.plan(), subtype)
+
+
+def check_classes(model: nn.Module, labels: Sequence[Label], where: str) -> bool:
+    """Whether a query separator tags `labels`.
+
+    An empty list fits every model. A frozen query network may know other classes than those that the separator was
+    trained on: its tags then are none of `labels`.
+
+    Raises:
+        BundleError: a label list of another size than the tags that the model was trained on.
+    """
+    known = model.num_classes
+    fits = known in (0, len(labels)) or not labels
+    if not fits and not getattr(model, "frozen", False):
+        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {known}")
+    return known > 0 and fits
 
 
 def _name(query: Q.Query) -> str:

@@ -42,8 +42,8 @@ def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
     """The model of a bundle with its weights. Raises a BundleError where they do not fit or it is for another task."""
     if bundle.info["task"] != task:
         raise BundleError(f"{bundle.path}: {KINDS[bundle.info['task']]}")
-    needs = bundle.info.get("plugins") or []
-    if missing := absent(needs):
+    needs = bundle.info.get("plugins")
+    if needs and (missing := absent(needs)):
         raise PluginError(f"{bundle.path}: needs a plugin that is not installed: pip install {' '.join(missing)}")
     try:
         model = built_model(bundle.config, task, bundle.path)
@@ -85,21 +85,6 @@ def built_model(config: dict, task: str, where: str, trusted: bool = False) -> n
         raise BundleError(f"{where}: does not build a {name}: {e}") from e
 
 
-def check_classes(model: nn.Module, labels: list[Label], where: str) -> bool:
-    """Whether a query separator tags `labels`.
-
-    An empty list fits every model. A frozen query network may know other classes than those that the separator was
-    trained on: its tags then are none of `labels`.
-
-    Raises:
-        BundleError: a label list of another size than the tags that the model was trained on.
-    """
-    fits = model.num_classes in (0, len(labels)) or not labels
-    if not fits and not getattr(model, "frozen", False):
-        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {model.num_classes}")
-    return model.num_classes > 0 and fits
-
-
 # ---- files of weights ----------------------------------------------------------------------------
 
 
@@ -128,26 +113,6 @@ def _of_lightning(path: str | Path) -> dict[str, Tensor]:
     return found
 
 
-def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
-    """Raise a BundleError that lists missing and unexpected keys and other shapes."""
-    missing = [k for k in expected if k not in state]
-    unexpected = [k for k in state if k not in expected]
-    shapes = [
-        f"{k} {list(v.shape)} in place of {list(expected[k].shape)}"
-        for k, v in state.items()
-        if k in expected and v.shape != expected[k].shape
-    ]
-    faults = [
-        f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{', ...' if keys[SHOWN:] else ''})"
-        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if keys
-    ]
-    if faults:
-        raise BundleError(
-            f"{where}: these weights are of another model than the configuration's. Keys: {'; '.join(faults)}"
-        )
-
-
 def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) -> None:
     """Give `model` the weights that `load` returns, every key and shape checked.
 
@@ -161,5 +126,22 @@ def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) ->
             setattr(module, name, nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad))
     expected = model.state_dict()
     state = load()
-    check_state(expected, state, where)
+    shapes = [
+        f"{k} {list(v.shape)} in place of {list(expected[k].shape)}"
+        for k, v in state.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
+    faults = [
+        f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{', ...' if keys[SHOWN:] else ''})"
+        for kind, keys in (
+            ("missing", [k for k in expected if k not in state]),
+            ("unexpected", [k for k in state if k not in expected]),
+            ("of another shape", shapes),
+        )
+        if keys
+    ]
+    if faults:
+        raise BundleError(
+            f"{where}: these weights are of another model than the configuration's. Keys: {'; '.join(faults)}"
+        )
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, assign=True)

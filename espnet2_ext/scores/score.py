@@ -30,9 +30,10 @@ from espnet2_ext.scores.summary import summarise_classes, summarise_queries
 from espnet2_ext.scores.tagging import class_detection, query_tagging
 from espnet2_ext.scores.test_set import ClassSet, QuerySet, fingerprint, load_outputs, load_test_set, read_signal
 from espnet2_ext.util.files import made, write_record, write_text
-from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1
+MOST = 32  # keys in a part: few, so that little is lost and a song is a part
 QUERY_METRICS = ("sdr", "si_sdr", "bss_eval_sdr")
 CLASS_METRICS = ("si_sdr",)
 
@@ -67,7 +68,7 @@ def score(
     run = {"num_workers": num_workers, "scheduler": scheduler}
     tagging = kind.tagging(data, outputs) if outputs.tags else None
     fn = functools.partial(score_part, kind=data.kind, stamp=stamp)
-    paths = map_parts(fn, items, parts, part_size=part_size(len(items)), desc="scoring", **run)
+    paths = map_parts(fn, items, parts, part_size=part_of(len(items), 64, 1, MOST), desc="scoring", **run)
     rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     if espnet_keys != 0:
         pairs = kind.pairs(rows, items)
@@ -78,11 +79,6 @@ def score(
     for folder in (parts, espnet_parts):
         shutil.rmtree(folder, ignore_errors=True)
     return summary
-
-
-def part_size(items: int) -> int:
-    """Keys per part: few, so that little is lost and a song is a part, but 32 of 5,000 mixtures."""
-    return min(max(items // 64, 1), 32)
 
 
 def score_part(items: list[dict], path: Path, *, kind: str, stamp: str) -> None:

@@ -98,7 +98,7 @@ def test_a_second_run_does_nothing_and_new_outputs_are_scored(scored, monkeypatc
 
 def test_a_stopped_run_goes_on(scored, monkeypatch):
     data, inference, _ = scored
-    monkeypatch.setattr(score_module, "part_size", lambda items: 2)
+    monkeypatch.setattr(score_module, "part_of", lambda *sizes: 2)
     real, calls = score_module.score_item, []
 
     def fails_at_the_fourth(item, kind):

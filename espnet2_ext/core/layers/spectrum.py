@@ -137,12 +137,7 @@ class STFTEncoder(nn.Module):
 
     def __init__(self, stft: STFT, sample_rate: int):
         super().__init__()
-        self.stft, self.sample_rate = stft, sample_rate
-
-    @property
-    def hop(self) -> int:
-        """Samples between frames."""
-        return self.stft.hop
+        self.stft, self.hop, self.sample_rate = stft, stft.hop, sample_rate
 
     @property
     def output_dim(self) -> int:

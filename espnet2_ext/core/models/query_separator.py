@@ -103,10 +103,8 @@ class QuerySeparator(nn.Module):
         spec, frames = self.encoder(wave, lengths)
         level = None if level is None else self.encoder.level(level)
         mask = self.extractor.net.mask(spec, frames, query, level)  # [B, Q, L, ...]
+        length = torch.tensor([wave.shape[1]])
         if wave.dim() == 2:
-            return self._waveforms(spec[:, None] * mask, wave.shape[1])
+            return self.decoder(spec[:, None] * mask, length)[0]
         stereo = self.encoder.spectrum(wave.transpose(1, 2))  # [B, C, L, ...]
-        return self._waveforms(stereo[:, None] * mask[:, :, None], wave.shape[1]).transpose(2, 3)
-
-    def _waveforms(self, spec: Tensor, length: int) -> Tensor:
-        return self.decoder(spec, torch.tensor([length]))[0]
+        return self.decoder(stereo[:, None] * mask[:, :, None], length)[0].transpose(2, 3)

@@ -45,6 +45,10 @@ class CaREEncoder(nn.Module):
         drop_path: stochastic depth, rising linearly to this value, as in HTS-AT.
         compress: exponent of the magnitudes that the network sees.
         takes_query: the blocks can be given a query, as in the separation pass of `CaRESep`.
+
+    Attributes:
+        token_frames: frames of the spectrum in one frame of the connector's map, and of the framewise tags.
+        grid_frames: frames of the spectrum after which the windows of all stages repeat.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class CaREEncoder(nn.Module):
             raise ValueError(f"depths and heads differ in number: {depths}, {heads}")
         self.num_bands, self.band_width, self.patch_size = num_bands, band_width, patch_size
         self.window, self.compress = window, compress
+        self.token_frames = patch_size * scale
+        self.grid_frames = self.token_frames * window
         self.num_classes = num_classes
         self.query_dim = e = scale * dim
         query_dim = e if takes_query else 0
@@ -94,16 +100,6 @@ class CaREEncoder(nn.Module):
         self.connector_norm = nn.LayerNorm(e)
         # Token-semantic head of HTS-AT: folds the frequency axis, looks at three frames.
         self.head = nn.Conv2d(e, num_classes, (3, bands // scale), padding=(1, 0)) if num_classes else None
-
-    @property
-    def token_frames(self) -> int:
-        """Frames of the spectrum in one frame of the connector's map, and of the framewise tags."""
-        return self.patch_size * 2 ** len(self.encoder)
-
-    @property
-    def grid_frames(self) -> int:
-        """Frames of the spectrum after which the windows of all stages repeat."""
-        return self.token_frames * self.window
 
     def level_of(self, spec: Tensor, frames: Tensor) -> Tensor:
         """Root of the mean energy of the valid frames, `[B]`; the network's input is divided by it.
