@@ -64,10 +64,10 @@ def infer_folder(
     folder.check_batch_size(batch_size)
     stamp = [folder.VERSION, model.digest(), folder.folder_digest(data_dir)]
     inputs = {p: folder.read_table(data_dir / outputs.INPUTS[p]) for p in passes}
-    enrolls = _queries_of(data_dir, protocols)
-    run = functools.partial(folder.run_job, model=model, workers=workers, stamp=stamp)
     table = data_dir / "labels.tsv"
     classes = [label.mid for label in read_labels(table)] if table.exists() else []
+    enrolls = _queries_of(data_dir, protocols)
+    run = functools.partial(folder.run_job, model=model, workers=workers, stamp=stamp)
     embed = EmbedQueries(batch_size, classes if tags else None, bool(model.bundle))
     _embed_protocols(output_dir, enrolls, stamp, functools.partial(run, embed), tags)
     _separate_passes(output_dir, enrolls, inputs, stamp, functools.partial(run, AnswerQueries(batch_size)))

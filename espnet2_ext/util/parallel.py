@@ -5,6 +5,7 @@ import concurrent.futures.process
 import contextlib
 import functools
 import hashlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -91,17 +92,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _drive(pool, width: int, fn: Callable, jobs, bar) -> None:
+def _drive(pool, width: int, fn: Callable, jobs: Iterator, bar) -> None:
     """Keep `width` jobs under way; raise the first error once what is under way has ended."""
     pending: dict = {}
     cwd = os.getcwd()
     try:
-        for items, path in jobs:
-            pending[pool.submit(_make_part, fn, items, path, cwd)] = len(items)
-            if len(pending) >= width:
-                _collect(pending, bar)
-        while pending:
-            _collect(pending, bar)
+        while True:
+            for items, path in itertools.islice(jobs, width - len(pending)):
+                pending[pool.submit(_make_part, fn, items, path, cwd)] = len(items)
+            if not pending:
+                break
+            done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                if error := future.result():
+                    raise error
+                bar.update(pending.pop(future))
     except concurrent.futures.process.BrokenProcessPool:
         raise ChildProcessError(
             "a worker process died (killed, or out of memory); run again to resume, perhaps with fewer workers"
@@ -109,15 +114,6 @@ def _drive(pool, width: int, fn: Callable, jobs, bar) -> None:
     finally:
         for future in pending:
             future.cancel()
-
-
-def _collect(pending: dict, bar) -> None:
-    done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
-    for future in done:
-        error = future.result()
-        if error is not None:
-            raise error
-        bar.update(pending.pop(future))
 
 
 def _make_part(fn: Callable, items: Sequence, path: Path, cwd: str) -> DataError | None:
