@@ -4,7 +4,7 @@ import pytest
 import torch
 from espnet2.tasks.enh import decoder_choices, encoder_choices
 
-from espnet2_ext.core.nets.care_encoder import CaREEncoder
+from espnet2_ext.core.nets.care_sep import CaREEncoder
 from espnet2_ext.registry import register
 
 register()

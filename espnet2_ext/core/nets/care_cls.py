@@ -10,7 +10,7 @@ from torch import Tensor
 from espnet2_ext.core.layers.spec_augment import SpecAugment
 from espnet2_ext.core.layers.spectrum import STFT, BandSplit
 from espnet2_ext.core.layers.swin import valid_mask
-from espnet2_ext.core.nets.care_encoder import CaREEncoder
+from espnet2_ext.core.nets.care_sep import CaREEncoder
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger, mix_up
 
 

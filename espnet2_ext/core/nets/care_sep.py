@@ -4,14 +4,175 @@ Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General So
 section 2 and figures 1 and 2. Where the paper leaves a choice open, the line says what was chosen.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.swin import PatchExpand, SwinStage
-from espnet2_ext.core.nets.care_encoder import BandLinear, CaREEncoder
+from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, valid_mask
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
+
+
+class BandLinear(nn.Module):
+    """One linear map a band: `[..., L, N, D_in]` to `[..., L, N, D_out]`."""
+
+    def __init__(self, num_bands: int, in_dim: int, out_dim: int):
+        super().__init__()
+        bound = 1 / math.sqrt(in_dim)
+        self.weight = nn.Parameter(torch.empty(num_bands, in_dim, out_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(num_bands, 1, out_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., L, N, D_in]` to `[..., L, N, D_out]`."""
+        x = x.transpose(-2, -3)  # [..., N, L, D_in]
+        return (torch.matmul(x, self.weight) + self.bias).transpose(-2, -3)
+
+
+class CaREEncoder(nn.Module):
+    """The half that embeds and tags (`embed`): band image, Swin encoder, connector, token-semantic head.
+
+    Args:
+        num_bands: N, bands of the split; a multiple of `patch_size` * 8.
+        band_width: W, bins in the widest band.
+        dim: D, width of the first stage; 96 and 256 in the paper (query widths 768 and 2048).
+        image_channels: C of the image C x L x N that the band projections make.
+        depths, heads: of the three encoder stages.
+        connector_depth, connector_heads: of the connector's blocks, at width 8 D.
+        window: side of the attention windows, in tokens.
+        patch_size: frames and bands in a token.
+        num_classes: K of the token-semantic head; 0 leaves the head out.
+        drop_path: stochastic depth, rising linearly to this value, as in HTS-AT.
+        compress: exponent of the magnitudes that the network sees.
+        takes_query: the blocks can be given a query, as in the separation pass of `CaRESep`.
+
+    Attributes:
+        token_frames: frames of the spectrum in one frame of the connector's map, and of the framewise tags.
+        grid_frames: frames of the spectrum after which the windows of all stages repeat.
+    """
+
+    def __init__(
+        self,
+        num_bands: int = 64,
+        band_width: int = 27,
+        dim: int = 96,
+        image_channels: int = 32,
+        depths: tuple[int, ...] = (2, 2, 6),
+        heads: tuple[int, ...] = (4, 8, 16),
+        connector_depth: int = 2,
+        connector_heads: int = 32,
+        window: int = 8,
+        patch_size: int = 4,
+        num_classes: int = 527,
+        drop_path: float = 0.1,
+        compress: float = 0.3,
+        takes_query: bool = False,
+    ):
+        super().__init__()
+        scale = 2 ** len(depths)
+        if num_bands % (patch_size * scale):
+            raise ValueError(f"num_bands must be a multiple of {patch_size * scale}: {num_bands}")
+        if len(depths) != len(heads):
+            raise ValueError(f"depths and heads differ in number: {depths}, {heads}")
+        self.num_bands, self.band_width, self.patch_size = num_bands, band_width, patch_size
+        self.window, self.compress = window, compress
+        self.token_frames = patch_size * scale
+        self.grid_frames = self.token_frames * window
+        self.num_classes = num_classes
+        self.query_dim = e = scale * dim
+        query_dim = e if takes_query else 0
+
+        self.project = BandLinear(num_bands, 3 * band_width, image_channels)
+        self.patch_embed = nn.Linear(patch_size**2 * image_channels, dim)
+        self.patch_norm = nn.LayerNorm(dim)
+
+        bands = num_bands // patch_size
+        blocks = sum(depths) + connector_depth
+        rates = [drop_path * i / max(1, blocks - 1) for i in range(blocks)]
+        self.encoder, self.merges = nn.ModuleList(), nn.ModuleList()
+        for i, (depth, head) in enumerate(zip(depths, heads)):
+            d, at = dim * 2**i, sum(depths[:i])
+            self.encoder.append(SwinStage(d, depth, head, window, bands >> i, query_dim, rates[at : at + depth]))
+            self.merges.append(PatchMerge(d))
+        self.connector = SwinStage(
+            e, connector_depth, connector_heads, window, bands // scale, query_dim, rates[sum(depths) :]
+        )
+        self.connector_norm = nn.LayerNorm(e)
+        # Token-semantic head of HTS-AT: folds the frequency axis, looks at three frames.
+        self.head = nn.Conv2d(e, num_classes, (3, bands // scale), padding=(1, 0)) if num_classes else None
+
+    def level_of(self, spec: Tensor, frames: Tensor) -> Tensor:
+        """Root of the mean energy of the valid frames, `[B]`; the network's input is divided by it.
+
+        spec `[B, L, N, W]` complex, frames `[B]`.
+        """
+        valid = valid_mask(frames, spec.shape[1])
+        energy = (spec.real**2 + spec.imag**2).mul(valid).sum((1, 2, 3))
+        return (energy / frames.clamp(min=1)).sqrt()
+
+    def image(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> Tensor:
+        """Complex spectrum `[B, L, N, W]` to the image `[B, L', N, C]`, L' padded to whole tokens.
+
+        The network sees the spectrum at unit level (so that loudness does not matter), with
+        compressed magnitudes; real part, imaginary part and magnitude of each bin.
+        """
+        level = self.level_of(spec, frames) if level is None else level
+        level = level.clamp(min=1e-8)[:, None, None, None]
+        spec = spec.permute(0, 2, 3, 1)  # [B, N, W, L], the order in memory
+        real, imag = spec.real / level, spec.imag / level
+        power = (real.square() + imag.square()).clamp(min=1e-10)
+        gain = (power.log() * ((self.compress - 1) / 2)).exp()
+        x = torch.cat([real * gain, imag * gain, power.sqrt() * gain], dim=2)  # [B, N, 3 W, L]
+        x = self.project(x.permute(0, 3, 1, 2))
+        x = x * valid_mask(frames, x.shape[1])
+        if pad := -x.shape[1] % self.token_frames:
+            x = F.pad(x, (0, 0, 0, 0, 0, pad))
+        return x
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Patch embedding: `[B, L, N, C]` to `[B, L / 4, N / 4, D]`."""
+        b, length, bands, c = image.shape
+        p = self.patch_size
+        x = image.view(b, length // p, p, bands // p, p, c).transpose(2, 3).flatten(3)
+        return self.patch_norm(self.patch_embed(x))
+
+    def encode(self, x: Tensor, frames: list[int], query: Tensor | None = None):
+        """Encoder and connector on `tokens`: skips (finest first, each with its valid tokens),
+        output `[B, L', N', 8 D]`, its valid tokens.
+        """
+        valid = [-(-f // self.patch_size) for f in frames]
+        x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
+        skips = []
+        for stage, merge in zip(self.encoder, self.merges):
+            x = stage(x, valid, query)
+            skips.append((x, valid))
+            x = merge(x)
+            valid = [-(-v // 2) for v in valid]
+            x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
+        return skips, self.connector(x, valid, query), valid
+
+    def embed(self, spec: Tensor, frames: Tensor) -> QueryOutput:
+        """Query embedding and tags of `spec` `[B, L, N, W]` (complex) with `frames` `[B]` valid.
+
+        The blocks run without a query. A framewise frame stands for `token_frames` of `spec`.
+        """
+        return self.embed_image(self.image(spec, frames), frames)
+
+    def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
+        """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
+        _, x, valid = self.encode(self.tokens(image), frames.tolist())
+        x = self.connector_norm(x)
+        count = torch.tensor(valid, device=x.device)
+        mask = valid_mask(count, x.shape[1])
+        x = x * mask
+        embedding = x.mean(2).sum(1) / count[:, None]
+        if self.head is None:
+            return QueryOutput(embedding, None, None)
+        framewise = self.head(x.permute(0, 3, 1, 2)).squeeze(-1).transpose(1, 2)  # [B, L', K]
+        clipwise = (framewise * mask[..., 0]).sum(1) / count[:, None]
+        return QueryOutput(embedding, clipwise, framewise)
 
 
 class CaRESep(CaREEncoder):

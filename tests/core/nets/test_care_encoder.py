@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet2_ext.core.nets.care_encoder import BandLinear, CaREEncoder
+from espnet2_ext.core.nets.care_sep import BandLinear, CaREEncoder
 
 SMALL = dict(
     num_bands=32,

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from espnet2_ext.core.layers.spectrum import BandSplit
-from espnet2_ext.core.nets.care_encoder import CaREEncoder
-from espnet2_ext.core.nets.care_sep import CaRESep
+from espnet2_ext.core.nets.care_sep import CaREEncoder, CaRESep
 
 SMALL = dict(
     num_bands=32,
