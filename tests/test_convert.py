@@ -210,7 +210,7 @@ def test_classes_of_a_published_separator(public, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a: [", "some.yaml: not a YAML file"),
+        ("a: [", "some.yaml:1: is not valid YAML"),
         ("query_net: hts_at\n", "it has no extractor"),
         ("extractor: other\n", "unknown extractor 'other'"),
     ],

@@ -21,7 +21,8 @@ import soxr
 
 from espnet2_ext.audio.flac import Stream, encode_flac, pull, to_int16, to_int24
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.tables import write_scp
 
 _ARK = re.compile(r"(.+\.ark):(\d+)")
 _TAR = re.compile(r"tar:(.+?)#(.+?)(?:@(\d+)\+(\d+))?")
@@ -274,27 +275,3 @@ class FlacArkWriter:
         if self.clipped:
             logging.warning("%s: %d sounds clipped at full scale", self.ark, self.clipped)
         return False
-
-
-def write_scp(path: str | os.PathLike, table: dict[str, str | os.PathLike]) -> None:
-    """Write a Kaldi-style table `key reference`."""
-    write_text(path, "".join(f"{key} {ref}\n" for key, ref in table.items()))
-
-
-def read_scp(path: str | os.PathLike) -> dict[str, str]:
-    """Read a Kaldi-style table `key reference`; references are left as they stand.
-
-    Raises:
-        DataError: no such file; with the line: one column only, a duplicated key.
-    """
-    table: dict[str, str] = {}
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        fields = line.split(maxsplit=1)
-        if len(fields) != 2 or fields[0] in table:
-            raise DataError(f"{path}:{number}: expected 'key reference' with a key of its own")
-        table[fields[0]] = fields[1].strip()
-    return table

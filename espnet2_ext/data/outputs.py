@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.audio.read import FlacArkWriter, read_scp, write_scp
+from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, read_record
+from espnet2_ext.util.tables import read_scp, write_scp
 
 PROTOCOLS = ("self", "other")  # which query: the clean target itself, or another clip of its class
 INPUTS = {"mixture": "wav.scp", "clean": "spk1.scp", "silence": "absent.scp"}  # table of each pass's inputs

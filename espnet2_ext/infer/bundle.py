@@ -10,7 +10,6 @@ import collections
 import contextlib
 import io
 import pickle
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 
-from espnet2_ext.data.tables import Label, read_labels
+from espnet2_ext.data import tables
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 
 FORMAT = 1  # of bundle.yaml
@@ -180,15 +180,10 @@ def parse_yaml(data: bytes, where: str) -> dict:
 
 def parse_labels(data: bytes, where: str) -> list[Label]:
     """The classes of a `labels.tsv`. Raises a BundleError, naming `where`, for a broken one."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "labels.tsv"
-        path.write_bytes(data)
-        try:
-            return read_labels(path)
-        except DataError as e:
-            raise BundleError(str(e).replace(str(path), where)) from e
-        except UnicodeDecodeError as e:
-            raise BundleError(f"{where}: is not UTF-8 text") from e
+    try:
+        return tables.parse_labels(data, where)
+    except DataError as e:
+        raise BundleError(str(e)) from e
 
 
 # ---- weights inside the zip ----------------------------------------------------------------------

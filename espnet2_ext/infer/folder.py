@@ -17,11 +17,11 @@ from typing import Protocol
 
 import numpy as np
 
-from espnet2_ext.audio.read import read_scp
 from espnet2_ext.data.outputs import Part, read_part, write_part
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import file_digest, made
 from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.tables import read_scp
 
 VERSION = 1  # of what is written; another one makes everything anew
 

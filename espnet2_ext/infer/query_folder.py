@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp, write_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono
 from espnet2_ext.data import outputs
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder
 from espnet2_ext.infer.chunks import equal_lengths
 from espnet2_ext.util.files import digest, made, write_record
+from espnet2_ext.util.tables import read_scp, write_scp
 
 
 def infer_folder(

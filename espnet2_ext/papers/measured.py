@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.data.tables import read_tsv
 from espnet2_ext.errors import DataError
 from espnet2_ext.recipe.training import begun_data
+from espnet2_ext.util.tables import read_tsv
 
 QSEP = ("sdr", "sdr_gain", "si_sdr", "si_sdr_gain", "clean_sdr", "silence_sdr")
 _LAMBDA = re.compile(r"_lambda([\d.]+)$")

@@ -19,7 +19,8 @@ from espnet2_ext.papers.sweep_configs import Configs
 from espnet2_ext.papers.tables import check_keys, check_mapping
 from espnet2_ext.recipe.names import weak_tags
 from espnet2_ext.recipe.options import pairs
-from espnet2_ext.util.config import read_config, read_yaml
+from espnet2_ext.util.config import read_config
+from espnet2_ext.util.documents import read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
 _SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args", "seeds", "cells"}

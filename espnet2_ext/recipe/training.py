@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.config import read_yaml
+from espnet2_ext.util.documents import read_yaml
 from espnet2_ext.util.files import file_digest, made, read_record, write_record
 
 BEGUN, DONE, CHECKED = ".begun_with", ".done", ".checked"

@@ -13,11 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from espnet2_ext.audio.read import read_audio, read_scp
+from espnet2_ext.audio.read import read_audio
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.outputs import INPUTS, PROTOCOLS, RESIDUAL, read_about, read_estimates, same_keys
 from espnet2_ext.data.tables import read_labels, split_mids
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import read_scp
 
 MODEL = "model"  # the one system of a folder of class-wise outputs
 

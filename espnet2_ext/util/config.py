@@ -5,26 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import mapping, read_yaml
 
 INCLUDE = "include"
-
-
-def read_yaml(path: str | os.PathLike) -> Any:
-    """Content of a YAML file.
-
-    Raises:
-        DataError: no such file, or not YAML.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise DataError(f"{path}: not a YAML file: {str(e).splitlines()[0]}") from e
 
 
 def read_config(path: str | os.PathLike) -> dict:
@@ -43,9 +27,7 @@ def read_config(path: str | os.PathLike) -> dict:
 def _read(path: Path, within: tuple[Path, ...]) -> dict:
     if path.resolve() in within:
         raise DataError(f"{path}: includes itself")
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected keys with values, got {content!r}")
+    content = mapping(read_yaml(path), path)
     included = content.pop(INCLUDE, [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(name, str) for name in included):

@@ -1,5 +1,6 @@
-"""Identifiers from file names: no blanks, no two alike."""
+"""Names: identifiers from file names, and file names from labels."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -7,6 +8,19 @@ from collections.abc import Iterable
 def safe_id(text: str) -> str:
     """Letters, digits, `_`, `.` and `+` stay; a run of anything else becomes one `-`."""
     return re.sub(r"[^\w.+]+", "-", text).strip("-.") or "sound"
+
+
+def file_name(text: str, most: int = 100) -> str:
+    """A part of a file name that reads like `text`: no separator, control character or dot at its ends.
+
+    Args:
+        most: bytes that it may have in UTF-8; what is longer is cut and told apart by a digest.
+    """
+    name = re.sub(r"[\\/:*?\"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]", "_", text).strip(" .") or "_"
+    if len(name.encode()) <= most:
+        return name
+    mark = hashlib.blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()
+    return name.encode()[: most - len(mark) - 1].decode(errors="ignore") + f"-{mark}"
 
 
 def unique(names: Iterable[str]) -> list[str]:

@@ -9,8 +9,9 @@ import soundfile
 from sounds import noise, write
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
-from espnet2_ext.audio.read import FlacArkWriter, MissingAudio, read_audio, read_mono, read_scp, resample, tar_members
+from espnet2_ext.audio.read import FlacArkWriter, MissingAudio, read_audio, read_mono, resample, tar_members
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import read_scp
 
 
 def test_path_whole_and_crop(tmp_path):

@@ -9,12 +9,13 @@ import torch
 import yaml
 from standin import CLASSES, WeakStandIn, build_weak_standin, noise
 
-from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio
 from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.data import outputs
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder as work
 from espnet2_ext.infer import weights
+from espnet2_ext.util.tables import read_scp
 
 KEYS = [f"m{i:02d}" for i in range(11)]
 

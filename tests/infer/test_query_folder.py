@@ -8,11 +8,12 @@ import pytest
 import soundfile
 from standin import StandIn, noise
 
-from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_mono
 from espnet2_ext.bin.qsep_inference import main
 from espnet2_ext.data.outputs import INPUTS
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder as work
+from espnet2_ext.util.tables import read_scp
 
 KEYS = [f"p{i}-{j}" for i in range(5) for j in (1, 2)]
 

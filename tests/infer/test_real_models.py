@@ -8,7 +8,7 @@ import torch
 import yaml
 from standin import noise
 
-from espnet2_ext.audio.read import FlacArkWriter, read_audio, read_scp
+from espnet2_ext.audio.read import FlacArkWriter, read_audio
 from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.cli.main import main as command
 from espnet2_ext.errors import BundleError
@@ -17,6 +17,7 @@ from espnet2_ext.infer.espnet import WeakSeparateSpeech
 from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks.weak import WeakLabelTask
+from espnet2_ext.util.tables import read_scp
 
 DEBUG = Path(__file__).parents[2] / "conf" / "debug"
 CONFIG = DEBUG / "train_weak.yaml"

@@ -10,7 +10,7 @@ import torch
 import yaml
 from standin import CLASSES, WeakStandIn, build_weak_standin, noise
 
-from espnet2_ext.audio.read import read_audio, read_scp
+from espnet2_ext.audio.read import read_audio
 from espnet2_ext.bin import weak_inference
 from espnet2_ext.cli import main as cli
 from espnet2_ext.cli.infer import weak_pack
@@ -18,6 +18,7 @@ from espnet2_ext.infer import weights
 from espnet2_ext.infer.bundle import read_bundle
 from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.pack import pack_experiment
+from espnet2_ext.util.tables import read_scp
 
 
 @pytest.fixture

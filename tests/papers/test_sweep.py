@@ -337,7 +337,7 @@ def test_wrong_yamls_name_file_and_key(place, change, message):
 def test_what_is_no_sweep_is_named(place, tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
     for path, message in (
-        (tmp_path / "a.png", "a.png: not a YAML file"),
+        (tmp_path / "a.png", "a.png: is not UTF-8 text"),
         (tmp_path, "is a folder"),
         (tmp_path / "b.yaml", "b.yaml: no such file"),
     ):

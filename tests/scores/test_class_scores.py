@@ -9,7 +9,7 @@ from tiny_classes import CLASSES, FS, KEYS, make_sources, write_data, write_outp
 from tiny_set import make_signals
 from tiny_set import write_data as write_queries
 
-from espnet2_ext.audio.read import FlacArkWriter, read_scp
+from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.bin import weak_scoring
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.experiment import load_rows, load_summary
@@ -17,6 +17,7 @@ from espnet2_ext.scores import score as score_module
 from espnet2_ext.scores.score import score
 from espnet2_ext.scores.tagging import f_measure, shrink
 from espnet2_ext.scores.test_set import ClassSet, QuerySet, load_outputs, load_test_set
+from espnet2_ext.util.tables import read_scp
 
 OPTIONS = {"espnet_keys": 0, "num_workers": 0}
 

@@ -8,12 +8,13 @@ import pytest
 import soundfile
 from tiny_set import FS, write_outputs
 
-from espnet2_ext.audio.read import FlacArkWriter, read_scp
+from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.bin import qsep_scoring
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.experiment import load_rows, load_summary
 from espnet2_ext.scores import score as score_module
 from espnet2_ext.scores.score import score
+from espnet2_ext.util.tables import read_scp
 
 OPTIONS = {"espnet_keys": 0, "num_workers": 0}
 

@@ -46,8 +46,8 @@ def test_an_anchor_of_yaml_is_not_changed_with_what_stands_for_it(tmp_path):
         ("include: .\n", "is a folder"),
         ("include: a.yaml\n", "a.yaml: includes itself"),
         ("include: 3\n", "a.yaml: include: expected a path or a list of paths, got 3"),
-        ("[1]\n", r"a.yaml: expected keys with values, got \[1\]"),
-        ("x: [\n", "a.yaml: not a YAML file"),
+        ("[1]\n", r"a.yaml: should hold `key: value` lines, not \[1\]"),
+        ("x: [\n", "a.yaml:2: is not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, message):

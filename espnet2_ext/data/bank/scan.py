@@ -14,10 +14,11 @@ import numpy as np
 
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import MissingAudio, read_audio, to_mono
-from espnet2_ext.data.tables import MANIFEST, STATUSES, Clip, Entry, read_clips, read_manifest, tsv_line
+from espnet2_ext.data.tables import MANIFEST, STATUSES, Clip, Entry, read_clips, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, file_digest, make_once
 from espnet2_ext.util.parallel import map_parts, part_of
+from espnet2_ext.util.tables import tsv_line
 
 VERSION = 1
 

@@ -15,8 +15,9 @@ import soundfile
 
 from espnet2_ext.audio.read import tar_members
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
-from espnet2_ext.data.tables import Clip, Label, TableError, read_lines, read_table
+from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import TableError, read_lines, read_table
 
 PACKED = (".h5", ".hdf5")
 _MORE_SUFFIXES = (".aif", ".oga", ".opus", ".wave")  # names that differ from libsndfile's formats

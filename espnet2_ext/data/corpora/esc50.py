@@ -11,8 +11,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from espnet2_ext.data.corpora.corpus import Corpus, Step, check_folds, counted, named_labels, write_lists
-from espnet2_ext.data.tables import Clip, TableError, read_table
+from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import TableError, read_table
 
 COLUMNS = ("filename", "fold", "target", "category")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, rank, write_lists
-from espnet2_ext.data.tables import DELIMITERS, Clip, Label, TableError, read_table
+from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
+from espnet2_ext.util.tables import DELIMITERS, TableError, read_table
 
 SETS = ("train", "valid", "test")
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")

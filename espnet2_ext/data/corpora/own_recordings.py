@@ -22,9 +22,10 @@ from typing import NamedTuple
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, table_text, write_lists
 from espnet2_ext.data.corpora.own_clips import SETS, split
 from espnet2_ext.data.mixtures.from_recordings import MARKS, OwnSettings, make_own_table
-from espnet2_ext.data.tables import DELIMITERS, Clip, Label, TableError, read_header, read_table, write_tsv
+from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
+from espnet2_ext.util.tables import DELIMITERS, TableError, read_header, read_table, write_tsv
 
 COLUMNS = {"clip": ("path", "labels"), "frame": ("path", "onset", "offset", "label")}
 MORE = {"set", "group"}

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.data.corpora.corpus import Corpus, Step, check_folds, named_labels, write_lists
-from espnet2_ext.data.tables import Clip, TableError, read_table
+from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import TableError, read_table
 
 COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class")
 CLASSES = ("car_horn", "dog_bark", "gun_shot", "jackhammer", "siren")  # the paper's

@@ -12,9 +12,9 @@ from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, clip_activity, fr
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.data.bank.loudness import bank_loudness
 from espnet2_ext.data.mixtures.event_table import MixtureTable, same_table, write_table
-from espnet2_ext.data.tables import write_tsv
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
+from espnet2_ext.util.tables import write_tsv
 
 _GOLDEN = (5**0.5 - 1) / 2
 

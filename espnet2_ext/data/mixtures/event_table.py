@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture, clip_activity, frame_activity
-from espnet2_ext.data.tables import at, check_id, read_tsv, write_tsv
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import made, read_record, write_record, write_text
+from espnet2_ext.util.tables import at, check_id, read_tsv, write_tsv
 
 VERSION = 1
 MIXTURES = ("id", "samples", "known")

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from espnet2_ext.core.mixing.events import Event, Mixture
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.data.mixtures.event_table import write_table
-from espnet2_ext.data.tables import read_tsv
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import read_tsv
 
 MARKS = ("clip", "known", "class", "onset", "offset", "where")
 SLACK = 0.01  # seconds by which an offset may lie past the end: tables are rounded

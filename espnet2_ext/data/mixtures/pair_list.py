@@ -17,9 +17,9 @@ import numpy as np
 from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, energy_gain, holds
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
-from espnet2_ext.data.tables import at, check_id, read_tsv, tsv_line
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import file_digest, made, write_record, write_text
+from espnet2_ext.util.tables import at, check_id, read_tsv, tsv_line
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
 CLIPS = ("clip1", "clip2", "query1", "query2", "absent1", "absent2")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.audio.read import FlacArkWriter, read_scp
+from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.core.mixing import events, pair_drawer
 from espnet2_ext.core.mixing.events import Mixture
 from espnet2_ext.core.mixing.pair_drawer import Pair
@@ -38,6 +38,7 @@ from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, made, read_record, write_record, write_text
 from espnet2_ext.util.parallel import map_parts, part_of
+from espnet2_ext.util.tables import read_scp
 
 VERSION = 1
 # highest sample that 16 and 24 bits hold on both sides, with room for rounding

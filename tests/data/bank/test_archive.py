@@ -15,7 +15,7 @@ import pytest
 from sounds import corpus, noise, snapshot, write
 
 from espnet2_ext.audio.flac import to_int16
-from espnet2_ext.audio.read import read_audio, read_mono, read_scp, resample
+from espnet2_ext.audio.read import read_audio, read_mono, resample
 from espnet2_ext.cli.data import archive as main
 from espnet2_ext.data.bank import archive as module
 from espnet2_ext.data.bank.archive import Settings, archive, archive_part, envelope_db
@@ -23,6 +23,7 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, read_clips, write_clips
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import read_scp
 
 SMALL = Settings(16000, "flac", 3)
 

@@ -68,7 +68,8 @@ def test_bad_input(tmp_path):
 NEW = """
 from pathlib import Path
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, write_lists
-from espnet2_ext.data.tables import Clip, read_table
+from espnet2_ext.data.tables import Clip
+from espnet2_ext.util.tables import read_table
 
 """ + textwrap.dedent("\n".join(v for v in module.__doc__.splitlines() if v.startswith("    ") or not v))
 

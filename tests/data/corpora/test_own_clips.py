@@ -94,7 +94,7 @@ def test_broken_table_is_named_with_its_line(tmp_path, text, words):
 
 def test_table_that_is_not_text(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"path,labels\n\xff\xfe,dog\n")
-    with pytest.raises(DataError, match="x.csv: not UTF-8"):
+    with pytest.raises(DataError, match="x.csv: is not UTF-8"):
         read_sounds(tmp_path / "x.csv")
 
 

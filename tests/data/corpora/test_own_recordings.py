@@ -15,9 +15,10 @@ from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.corpora.own_recordings import prepare_own_sounds, read_tables
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.from_recordings import MARKS, cuts, make_own_table
-from espnet2_ext.data.tables import read_clips, read_labels, read_tsv
+from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
+from espnet2_ext.util.tables import read_tsv
 
 CLIPS = "path,labels,set\n"
 EVENTS = "path,onset,offset,label,set\n"
@@ -125,7 +126,7 @@ def test_refusals_of_tables_as_a_whole(here):
         "list.txt: a table's name ends in .csv or .tsv",
         problems("bad.csv")[0],
     ]
-    assert "bad.csv: not UTF-8 text" in problems("bad.csv")[0]
+    assert "bad.csv: is not UTF-8 text" in problems("bad.csv")[0]
     both = problems(table(GOOD), table(FRAMES + "r0.wav,0,1,dog,train\n", "events.csv"))
     assert both == ["events.csv:5: r0.wav is listed already, see clips.csv:2"]
     assert problems("clips.csv", classes=["dog", "cat", "dog"]) == ["classes: 'dog' is named twice"]

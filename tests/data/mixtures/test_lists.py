@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_ext.audio.read import read_audio, read_scp
+from espnet2_ext.audio.read import read_audio
 from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.pair_drawer import energy_gain, render
 from espnet2_ext.core.mixing.pairs import peak_start
@@ -20,6 +20,7 @@ from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, w
 from espnet2_ext.data.mixtures.render import pair_sounds, render_pairs
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import read_scp
 
 FS = 8000
 SIZES = (4, 4, 3, 1)  # clips a class

@@ -8,7 +8,7 @@ import pytest
 from mixture_tables import CLASSES, RULES, make_bank, table
 from sounds import snapshot
 
-from espnet2_ext.audio.read import read_mono, read_scp
+from espnet2_ext.audio.read import read_mono
 from espnet2_ext.cli.data import render_mixtures as render_command
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, render
 from espnet2_ext.data.mixtures import render as module
@@ -17,6 +17,7 @@ from espnet2_ext.data.mixtures.event_table import MixtureTable, table_hash
 from espnet2_ext.data.mixtures.render import mixture_sounds, render_mixtures
 from espnet2_ext.data.tables import read_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import read_scp
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,102 @@
+"""NumPy's files, `.npy` and `.npz`: the one reader and writer.
+
+Nothing in them is executed, and what a header declares is compared with the file before anything is allocated.
+"""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from math import prod
+from tokenize import TokenError
+from typing import BinaryIO
+
+import numpy as np
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import atomic_path
+
+_BROKEN = (ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, TokenError, RecursionError, OverflowError)
+_BROKEN_ZIP = (*_BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+_DENSE = 64  # a compressed array is at most so many times as large as its part of the file
+
+
+def read_npy(path: str | os.PathLike, mmap: bool = False, error: type[DataError] = DataError) -> np.ndarray:
+    """The array of a `.npy` file.
+
+    Args:
+        mmap: a read-only map of the file in place of a copy.
+
+    Raises:
+        error: no such file, not a whole array, one of objects.
+    """
+    _check_file(path, error)
+    try:
+        with open(path, "rb") as f:
+            _check_header(f, os.fstat(f.fileno()).st_size)
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        return array.view(np.ndarray)  # the map stays alive; plain indexing is twice as fast
+    except _BROKEN as e:
+        raise error(f"{path}: is not a whole .npy file ({e})") from e
+
+
+def read_npz(
+    path: str | os.PathLike, names: Sequence[str] = (), error: type[DataError] = DataError, hint: str = ""
+) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` file by name, each checked against its checksum.
+
+    Args:
+        names: those that must be in it. hint: what to do where there is no such file.
+
+    Raises:
+        error: no such file, not whole, without one of `names`.
+    """
+    _check_file(path, error, hint)
+    arrays, size = {}, os.path.getsize(path)
+    try:
+        with zipfile.ZipFile(path) as z:
+            for info in z.infolist():
+                if info.file_size > (size if info.compress_type == zipfile.ZIP_STORED else _DENSE * size):
+                    raise ValueError(f"{info.filename} declares {info.file_size} bytes")
+                with z.open(info) as f:
+                    _check_header(f, info.file_size)
+                with z.open(info) as f:
+                    arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(f, allow_pickle=False)
+                    if f.read(1):  # at the end the checksum is compared
+                        raise ValueError(f"{info.filename} goes on behind its array")
+    except _BROKEN_ZIP as e:
+        raise error(f"{path}: is not a whole .npz file ({e})") from e
+    if missing := [name for name in names if name not in arrays]:
+        raise error(f"{path}: expected the arrays {' and '.join(names)}, got {list(arrays)}, no {missing[0]}")
+    return arrays
+
+
+def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write a `.npy` file whole."""
+    with atomic_path(path) as tmp, open(tmp, "wb") as f:
+        np.save(f, array, allow_pickle=False)
+
+
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a `.npz` file whole."""
+    with atomic_path(path) as tmp, open(tmp, "wb") as f:
+        np.savez(f, allow_pickle=False, **arrays)
+
+
+def _check_file(path: str | os.PathLike, error: type[DataError], hint: str = "") -> None:
+    if not os.path.isfile(path):
+        what = "is not a file" if os.path.exists(path) else "no such file"
+        raise error(f"{path}: {what}{hint and f'; {hint}'}")
+
+
+def _check_header(f: BinaryIO, size: int) -> None:
+    """Refuse an array of objects, or one whose declared size is not that of what follows (ValueError)."""
+    version = np.lib.format.read_magic(f)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"format {version} is unknown")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(f)
+    if dtype.hasobject:
+        raise ValueError("it holds objects, not numbers")
+    if any(n < 0 for n in shape) or f.tell() + prod(map(int, shape)) * dtype.itemsize != size:
+        raise ValueError(f"its header promises {list(shape)} {dtype}, which is not what the file holds")
