@@ -8,7 +8,6 @@ each pass (which input) in a folder of its own, in archives of FLAC. A user's ow
 import functools
 import logging
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -23,6 +22,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder
 from espnet2_ext.infer.chunks import equal_lengths
 from espnet2_ext.util.files import digest, made, write_record
+from espnet2_ext.util.names import file_name, unique
 from espnet2_ext.util.tables import read_scp, write_scp
 
 
@@ -274,10 +274,8 @@ def _own_items(data_dir: Path) -> list[tuple[str, str, str, str]]:
     mixes, queries = map(folder.read_table, files)
     if lacking := [key for key in mixes if key not in queries]:
         raise DataError(f"{files[1]}: has no query for {len(lacking)} keys of wav.scp, the first is {lacking[0]}")
-    items = [(key, mix, queries[key], re.sub(r"[^\w.+-]", "_", key) + ".wav") for key, mix in mixes.items()]
-    if len({item[3] for item in items}) < len(items):
-        raise DataError(f"{files[0]}: two keys differ only in characters that a file name cannot hold")
-    return items
+    names = unique(file_name(key) for key in mixes)
+    return [(key, mix, queries[key], f"{name}.wav") for (key, mix), name in zip(mixes.items(), names)]
 
 
 @dataclass(frozen=True)
