@@ -41,7 +41,7 @@ EXTRAS = {
     "dask": ["dask[distributed]", "dask-jobqueue"],  # data preparation and scoring on a cluster
 }
 EXTRAS["all"] = EXTRAS["hdf5"] + EXTRAS["dask"]
-EXTRAS["test"] = EXTRAS["all"] + ["pytest", "ruff", "pyright", "stempeg"]  # stempeg carries a real stem file
+EXTRAS["test"] = EXTRAS["all"] + ["pytest", "pytest-xdist", "ruff", "pyright", "stempeg"]  # carries a stem file
 
 CARRIED = {"conf": {".yaml"}, "egs2": {".sh", ".pl", ".py", ".md"}}  # folder beside the package: suffixes
 MADE = {"data", "dump", "exp", "downloads", "__pycache__"}  # by recipes
