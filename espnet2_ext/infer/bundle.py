@@ -18,11 +18,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import yaml
-
-from espnet2_ext.data import tables
-from espnet2_ext.data.tables import Label
+from espnet2_ext.data.tables import Label, parse_labels
 from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.util.documents import mapping, parse_yaml, read_yaml
 
 FORMAT = 1  # of bundle.yaml
 KINDS = {"qsep": "its model answers queries, one is needed", "weak": "its model knows classes and takes no query"}
@@ -79,7 +77,7 @@ def open_bundle(path: str | Path) -> Iterator[OpenBundle]:
     """
     with _open_zip(Path(path)) as archive:
         with _damage(path):
-            meta = parse_yaml(archive.read("meta.yaml"), f"{path}: meta.yaml")
+            meta = _mapping(archive, path, "meta.yaml")
             model_file = _member(archive, path, meta, "files", "model_file")
             config_file = _member(archive, path, meta, "yaml_files", "train_config")
             names = {Path(n).name: n for n in archive.namelist()}
@@ -89,8 +87,8 @@ def open_bundle(path: str | Path) -> Iterator[OpenBundle]:
                         f"{path}: holds no {needed}; when packing with ESPnet, add "
                         "--option labels.tsv --option bundle.yaml"
                     )
-            config = parse_yaml(archive.read(config_file), f"{path}: {config_file}")
-            info = parse_yaml(archive.read(names["bundle.yaml"]), f"{path}: bundle.yaml")
+            config = _mapping(archive, path, config_file)
+            info = _mapping(archive, path, names["bundle.yaml"])
             _check_info(info, path)
             labels = parse_labels(archive.read(names["labels.tsv"]), f"{path}: labels.tsv")
             if info.get("classes", len(labels)) != len(labels):
@@ -98,10 +96,25 @@ def open_bundle(path: str | Path) -> Iterator[OpenBundle]:
         yield OpenBundle(str(path), config, labels, info, archive, model_file)
 
 
+def read_config(path: str | Path) -> dict:
+    """An experiment's `config.yaml`. Raises a BundleError where it is missing or broken."""
+    return mapping(read_yaml(path, BundleError), path, BundleError)
+
+
+def _mapping(archive: zipfile.ZipFile, path: str | Path, name: str) -> dict:
+    where = f"{path}: {name}"
+    return mapping(parse_yaml(archive.read(name), where), where)
+
+
 @contextlib.contextmanager
 def _damage(path: str | Path) -> Iterator[None]:
+    """What is wrong inside is a BundleError."""
     try:
         yield
+    except BundleError:
+        raise
+    except DataError as e:
+        raise BundleError(str(e)) from e
     except (zipfile.BadZipFile, EOFError, zlib.error) as e:
         raise BundleError(f"{path}: is damaged ({e})") from e
 
@@ -148,42 +161,6 @@ def _check_info(info: dict, path: str | Path) -> None:
         )
     if info.get("task") not in KINDS:
         raise BundleError(f"{path}: is a model for the task {info.get('task')!r}; known: {', '.join(KINDS)}")
-
-
-# ---- texts ---------------------------------------------------------------------------------------
-
-
-def read_config(path: str | Path) -> dict:
-    """An experiment's `config.yaml`. Raises a BundleError where it is missing or broken."""
-    return parse_yaml(read_bytes(path), str(path))
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """Content of a file (BundleError: no such file)."""
-    if not Path(path).is_file():
-        raise BundleError(f"{path}: no such file")
-    return Path(path).read_bytes()
-
-
-def parse_yaml(data: bytes, where: str) -> dict:
-    """`key: value` lines. Raises a BundleError, naming `where`, for anything else."""
-    try:
-        value = yaml.load(data.decode("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except UnicodeDecodeError as e:
-        raise BundleError(f"{where}: is not UTF-8 text") from e
-    except yaml.YAMLError as e:
-        raise BundleError(f"{where}: is not valid YAML ({e})") from e
-    if not isinstance(value, dict):
-        raise BundleError(f"{where}: should hold `key: value` lines")
-    return value
-
-
-def parse_labels(data: bytes, where: str) -> list[Label]:
-    """The classes of a `labels.tsv`. Raises a BundleError, naming `where`, for a broken one."""
-    try:
-        return tables.parse_labels(data, where)
-    except DataError as e:
-        raise BundleError(str(e)) from e
 
 
 # ---- weights inside the zip ----------------------------------------------------------------------

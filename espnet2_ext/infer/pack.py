@@ -5,12 +5,12 @@ or of weights converted from a published checkpoint (`bundle_weights`).
 """
 
 import importlib.metadata
-import json
 import shutil
 import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,12 +19,13 @@ import yaml
 from torch import Tensor, nn
 
 from espnet2_ext import __version__
-from espnet2_ext.data.tables import Label, read_labels, write_labels
+from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import FORMAT, parse_labels, read_bytes, read_config
+from espnet2_ext.infer.bundle import FORMAT, read_config
 from espnet2_ext.infer.query_separator import check_classes
 from espnet2_ext.infer.weights import built_model, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
+from espnet2_ext.util.documents import mapping, parse_yaml, read_bytes, read_json
 from espnet2_ext.util.files import atomic_path, digest, file_digest
 
 META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
@@ -75,7 +76,8 @@ def write_bundle(
     """
     if Path(out).suffix != ".zip":
         raise DataError(f"{out}: the name of a bundle must end in .zip")
-    task = "weak" if "label_type" in read_config(train_config) else "qsep"
+    config = read_config(train_config)
+    task = "weak" if "label_type" in config else "qsep"
     if task == "qsep" and labels is None:
         raise DataError("--labels: the labels.tsv of the training data is needed for this model")
     model = model_of_exp(train_config, model_file, task)
@@ -89,7 +91,7 @@ def write_bundle(
     classes = parse_labels(table, str(labels))
     if task == "qsep":
         check_classes(model, classes, str(labels))
-    return _write(out, model, read_bytes(train_config), table, {**about, **(info or {}), "classes": len(classes)})
+    return _write(out, model, config, table, {**about, **(info or {}), "classes": len(classes)})
 
 
 def bundle_weights(
@@ -116,7 +118,7 @@ def bundle_weights(
     if not check_classes(model, classes, str(labels)) and classes:
         raise DataError(f"{labels}: its {len(classes)} classes are not as many as the model tags")
     info = {"task": "qsep", "name": Path(out).stem, "classes": len(classes), "trained_on": {"checkpoint": checkpoint}}
-    return _write(out, model, _dump(config), label_table(classes), info)
+    return _write(out, model, config, label_table(classes), info)
 
 
 def label_table(labels: Iterable[Label]) -> bytes:
@@ -170,14 +172,14 @@ def made_of(bundle: Path) -> str | None:
     """The digest of what a bundle was made of; None where there is no whole one."""
     try:
         with zipfile.ZipFile(bundle) as z:
-            return yaml.safe_load(z.read("bundle.yaml")).get("made_of")
-    except (FileNotFoundError, zipfile.BadZipFile, KeyError, yaml.YAMLError, AttributeError):
+            return mapping(parse_yaml(z.read("bundle.yaml"), bundle), bundle).get("made_of")
+    except (FileNotFoundError, zipfile.BadZipFile, zlib.error, KeyError, DataError):
         return None
 
 
 def trained_on(bank: Path) -> dict:
     """Number and hash of the clips of a bank."""
-    about = _read_json(bank / "bank.json")
+    about = read_json(bank / "bank.json")
     return {
         "set": bank.name,
         "clips": about["clips"],
@@ -188,7 +190,7 @@ def trained_on(bank: Path) -> dict:
 
 def results(inference_dir: Path) -> dict:
     """Mean scores of a test set in dB: of queries by protocol, of classes by class; None where a mean has no value."""
-    summary = _read_json(inference_dir / "scores" / "summary.json")
+    summary = read_json(inference_dir / "scores" / "summary.json")
     if "protocols" not in summary:
         figures = {**summary["scores"], "overall": summary["overall"]}
         found = {"mixtures": summary["keys"], "table_hash": summary["table"]["table_hash"]}
@@ -205,19 +207,10 @@ def _mean(scores: dict, name: str) -> float | None:
     return None if value is None else round(value, 2) + 0.0
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except ValueError as e:
-        raise DataError(f"{path}: {e}") from None
-
-
 # ---- the file ------------------------------------------------------------------------------------
 
 
-def _write(out: str | Path, model: nn.Module, config: bytes, labels: bytes, info: dict) -> dict:
+def _write(out: str | Path, model: nn.Module, config: dict, labels: bytes, info: dict) -> dict:
     """Write a bundle of a built model; returns what went into bundle.yaml: `info` and more.
 
     Files and folders of the training are left out of its configuration: they are of the machine that trained.
@@ -229,7 +222,7 @@ def _write(out: str | Path, model: nn.Module, config: bytes, labels: bytes, info
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": {"espnet2_ext": __version__, **_versions()},
     }
-    kept = {k: v for k, v in yaml.safe_load(config).items() if k not in PLACES}
+    kept = {k: v for k, v in config.items() if k not in PLACES}
     if plugins := plugins_of(kept):
         info["plugins"] = plugins
     versions = {k: v for k, v in info["versions"].items() if k != "espnet2_ext"}

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from espnet2_ext.build import build_model
 from espnet2_ext.core.public.checkpoint import UNREADABLE, reason
-from espnet2_ext.data.tables import Label
+from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
-from espnet2_ext.infer.bundle import KINDS, OpenBundle, load_state, parse_labels, read_bytes, read_config
+from espnet2_ext.infer.bundle import KINDS, OpenBundle, load_state, read_config
 from espnet2_ext.registry import absent
 
 SHOWN = 3  # keys of a kind that a message lists
@@ -71,7 +71,7 @@ def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> l
     """The classes in `labels`, or in the `labels.tsv` beside `model_file`; empty where there is none."""
     beside = Path(model_file).parent / "labels.tsv"
     labels = labels or (beside if beside.exists() else None)
-    return [] if labels is None else parse_labels(read_bytes(labels), str(labels))
+    return [] if labels is None else read_labels(labels)
 
 
 def built_model(config: dict, task: str, where: str, trusted: bool = False) -> nn.Module:

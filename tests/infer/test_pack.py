@@ -98,5 +98,5 @@ def test_missing_files_are_named(exp, name):
 
 def test_broken_json_is_named(exp):
     (exp / "dump/train/bank.json").write_text("{")
-    with pytest.raises(DataError, match="bank.json: Expecting"):
+    with pytest.raises(DataError, match="bank.json: is not valid JSON"):
         pack(exp)
