@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +13,10 @@ from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, rank, write_l
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
-from espnet2_ext.util.tables import DELIMITERS, TableError, read_table
+from espnet2_ext.util.tables import DELIMITERS, TableError, check_utf8, read_table
 
 SETS = ("train", "valid", "test")
+SET_FOLDERS = {name: name for name in SETS} | {"validation": "valid", "val": "valid", "dev": "valid", "eval": "test"}
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 
 
@@ -28,29 +31,86 @@ class Sound(NamedTuple):
 
 
 def read_folder(folder: Path) -> list[Sound]:
-    """The sounds below each subfolder of `folder`; the subfolder's name is their class.
+    """The sounds below each subfolder of `folder`, links followed; the subfolder's name is their class.
+
+    Where all subfolders are named as sets (`SET_FOLDERS`), the classes are the folders in them. Where such a folder
+    lacks a set, the sounds of `train` have none, so that it is drawn from them.
 
     Raises:
-        DataError: no such folder, or no sound below any subfolder.
+        DataError: no such folder, no sound below any subfolder, a link to a folder above it, a sound of a set that lies
+            in no class, a name that is not UTF-8.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    sounds, others = [], Counter()
-    for path in sorted(p for p in folder.glob("*/**/*") if p.is_file()):
-        parts = path.relative_to(folder).parts
-        if any(part.startswith(".") for part in parts):
-            continue
-        if path.suffix.lower() in SUFFIXES:
-            sounds.append(Sound(path, (parts[0],), "", "/".join(parts)))
-        else:
+    paths, others, linked = [], Counter(), False
+    for path, linked_here in _files(folder):
+        linked |= linked_here
+        if not path.is_file():
+            others["broken link" if path.is_symlink() else "no file"] += 1
+        elif path.suffix.lower() not in SUFFIXES:
             others[path.suffix.lower() or path.name] += 1
+        elif path.parent == folder:
+            others[f"{path.suffix.lower()} in no subfolder"] += 1
+        else:
+            paths.append(path)
     if others:
-        logging.warning("%s: left out, no known sound format: %s", folder, dict(others))
-    if not sounds:
+        logging.warning("%s: left out, no sound of a known format in a folder of its class: %s", folder, dict(others))
+    if not paths:
         known = " ".join(SUFFIXES)
         raise DataError(f"{folder}: no sound files in its subfolders, one per class ({known})")
+    sets, sounds, first = _sets_of(folder, paths), [], {}
+    for path in sorted(paths):
+        check_utf8(str(path), folder)
+        top, *inside = path.relative_to(folder).parts
+        name = "/".join((top, *inside))
+        if sets and len(inside) < 2:
+            raise DataError(f"{path}: {folder} holds sets ({', '.join(sorted(sets))}), and this sound is in no class")
+        label = inside[0] if sets else top
+        key = os.path.realpath(path) if linked else name
+        labels, group = first.setdefault(key, (set(), name))  # what links lead to twice is one sound
+        if label not in labels:
+            labels.add(label)
+            sounds.append(Sound(path, (label,), sets.get(top, ""), group))
     return sounds
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """What is below `folder` but folders and hidden files, and whether a link led there."""
+    todo: list[tuple[Path, tuple, bool]] = [(folder, (), False)]
+    while todo:
+        here, above, linked = todo.pop()
+        stat = os.stat(here)
+        place = stat.st_dev, stat.st_ino
+        if place in above:
+            raise DataError(f"{here}: is a link to a folder that it lies in; remove it")
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                through = linked or entry.is_symlink()
+                if entry.is_dir():
+                    todo.append((here / entry.name, (*above, place), through))
+                else:
+                    yield here / entry.name, through
+
+
+def _sets_of(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """The set that each subfolder stands for; empty where they are classes."""
+    inside = defaultdict(set)
+    for path in paths:
+        top, *rest = path.relative_to(folder).parts
+        inside[top].add(len(rest) > 1)
+    sets = {top: SET_FOLDERS[top.casefold()] for top in sorted(inside) if top.casefold() in SET_FOLDERS}
+    if len(sets) < len(inside):
+        if odd := [top for top in sets if inside[top] == {True}]:
+            logging.warning("%s: %s is a class here, as not all folders are sets", folder, ", ".join(odd))
+        return {}
+    drawn = [name for name in SETS if name not in sets.values()]
+    logging.info("%s: sets, with a folder for each class: %s", folder, ", ".join(f"{k} ({v})" for k, v in sets.items()))
+    if drawn:
+        logging.info("%s: no set %s, drawn from train", folder, ", ".join(drawn))
+    return {top: "" if drawn and name == "train" else name for top, name in sets.items()}
 
 
 def read_sounds(table: Path) -> list[Sound]:
@@ -132,12 +192,21 @@ def prepare(source: Path, datadir: Path, *, shares=(0.1, 0.1), seed: int = 0) ->
         shares: of the groups of each class for validation and test.
 
     Raises:
-        DataError: see `read_folder`, `read_sounds`, `split`; fewer than two classes.
+        DataError: see `read_folder`, `read_sounds`, `split`; fewer than two classes; a label that may be a list of
+            several.
     """
     source = Path(source).resolve()
     is_table = source.suffix.lower() in DELIMITERS and source.is_file()
     sounds = read_sounds(source) if is_table else read_folder(source)
+    if not is_table:  # sets that are given are not drawn besides
+        given = {s.set for s in sounds}
+        shares = tuple(0.0 if name in given else share for name, share in zip(SETS[1:], shares))
     names = sorted({label for s in sounds for label in s.labels})
+    if lists := [name for name in names if re.search(r",[^\s\d]", name)]:
+        raise DataError(
+            f"{source}: {lists[0]!r} is one class or several? Several labels of a sound are given in a table, with `;`"
+            " between them; in the name of one class a blank follows a comma"
+        )
     if len(names) < 2:
         raise DataError(f"{source}: {names[0]!r} is the only class; mixtures need two or more")
     mids = dict(zip(names, unique(re.sub(r"[\s,]", "_", name) for name in names)))
@@ -158,8 +227,8 @@ def _id(source: Path, path: Path) -> str:
 
 
 def _add_options(p: argparse.ArgumentParser) -> None:
-    text = "folder with a subfolder for each class, or a .csv or .tsv whose columns are path, labels and optionally"
-    p.add_argument("sounds", type=Path, help=f"{text} set and group")
+    text = "folder with a subfolder for each class (or train, valid and test with such subfolders), or a .csv or .tsv"
+    p.add_argument("sounds", type=Path, help=f"{text} whose columns are path, labels and optionally set and group")
 
 
 def _prepare(a: argparse.Namespace) -> str:

@@ -125,3 +125,76 @@ def test_missing_folder_and_impossible_shares(tmp_path):
         prepare(tmp_path / "nowhere", tmp_path / "data")
     with pytest.raises(DataError, match="leave none for training"):
         prepare(folder(tmp_path, {"dog": 3, "cat": 3}), tmp_path / "data", shares=(0.5, 0.5))
+
+
+def found(top):
+    return {(str(s.path.relative_to(top)), *s.labels, s.set) for s in read_folder(top)}
+
+
+def test_folders_named_as_sets(tmp_path, caplog):
+    caplog.set_level("INFO")
+    top = folder(tmp_path / "s", {f"{s}/{c}": 2 for s in ("Train", "dev", "eval") for c in ("dog", "cat")})
+    prepare(top, tmp_path / "data")
+    assert [v.mid for v in read_labels(tmp_path / "data/labels.tsv")] == ["cat", "dog"]
+    assert [c.id for c in clips(tmp_path / "data", "valid")] == [
+        f"dev-{c}-00{i}" for c in ("cat", "dog") for i in (0, 1)
+    ]
+    assert "sets, with a folder for each class: Train (train), dev (valid), eval (test)" in caplog.text
+    (top / "dev/loose.wav").touch()
+    with pytest.raises(
+        DataError, match=r"loose.wav: .* holds sets \(Train, dev, eval\), and this sound is in no class"
+    ):
+        read_folder(top)
+
+
+def test_a_set_that_no_folder_gives_is_drawn(tmp_path, caplog):
+    caplog.set_level("INFO")
+    top = folder(tmp_path / "s", {"train/dog": 10, "train/cat": 10, "test/dog": 3, "test/cat": 3})
+    prepare(top, tmp_path / "data")
+    counts = [len(clips(tmp_path / "data", name)) for name in ("train", "valid", "test")]
+    assert counts == [18, 2, 6] and "no set valid, drawn from train" in caplog.text
+
+
+def test_a_class_may_be_called_as_a_set(tmp_path, caplog):
+    top = folder(tmp_path / "s", {"train": 2, "bus": 2})
+    assert {s.labels for s in read_folder(top)} == {("train",), ("bus",)} and not caplog.text
+    folder(top, {"test/x": 1})
+    assert ("test/x/000.wav", "test", "") in found(top) and "test is a class here" in caplog.text
+
+
+def test_links_are_followed(tmp_path, caplog):
+    away, top = folder(tmp_path / "away", {"a": 1, "b": 1}), folder(tmp_path / "s", {"dog": 1, "cat": 1})
+    (top / "dog/session").symlink_to(away / "a")
+    (top / "bell").symlink_to(away / "b")
+    (top / "cat/one.wav").symlink_to(away / "a/000.wav")
+    (top / "cat/again.wav").symlink_to(away / "a/000.wav")
+    (top / "cat/gone.wav").symlink_to(away / "c")
+    want = {("dog/000.wav", "dog", ""), ("dog/session/000.wav", "dog", ""), ("bell/000.wav", "bell", "")}
+    assert found(top) == want | {("cat/000.wav", "cat", ""), ("cat/again.wav", "cat", "")}
+    groups = {str(s.path.relative_to(top)): s.group for s in read_folder(top)}
+    assert groups["dog/session/000.wav"] == groups["cat/again.wav"] != groups["dog/000.wav"]
+    assert "'broken link': 1" in caplog.text
+    (away / "a/up").symlink_to(top)
+    with pytest.raises(DataError, match="up: is a link to a folder that it lies in"):
+        read_folder(top)
+
+
+@pytest.mark.parametrize("name, good", [("dog,animal", False), ("Bell, church", True), ("1,000 Hz", True)])
+def test_a_comma_in_a_class(tmp_path, name, good):
+    folder(tmp_path / "s", {name: 3, "cat": 3})
+    if good:
+        prepare(tmp_path / "s", tmp_path / "data")
+        assert name in [v.name for v in read_labels(tmp_path / "data/labels.tsv")]
+        return
+    with pytest.raises(DataError, match="'dog,animal' is one class or several"):
+        prepare(tmp_path / "s", tmp_path / "data")
+    rows = "".join(f'{i}.wav,"{name}"\n{i}.flac,cat\n' for i in range(3))
+    with pytest.raises(DataError, match="is one class or several"):
+        prepare(table(tmp_path, f"path,labels\n{rows}"), tmp_path / "data")
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    top = folder(tmp_path / "s", {"dog": 3, "cat": 3})
+    (top / "dog" / "caf\udce9.wav").touch()
+    with pytest.raises(DataError, match="caf.*is not UTF-8: rename the file"):
+        prepare(top, tmp_path / "data")
