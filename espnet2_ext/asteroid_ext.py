@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.losses import separation, weak_label
+from espnet2_ext.core.weights import load_weights
 from espnet2_ext.util.files import atomic_path
-
-PREFIX = "model."  # of the model's weights in a checkpoint of a `System`
-
 
 # ---- losses --------------------------------------------------------------------------------------
 
@@ -214,7 +212,6 @@ def fit(
 
 def export_weights(checkpoint: str | Path, out: str | Path) -> None:
     """Write the model's weights of a checkpoint of a `System` as ESPnet keeps them."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    state = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    state = load_weights(checkpoint)
     with atomic_path(out) as tmp:
         torch.save(state, tmp)

@@ -232,7 +232,7 @@ def convert(argv: list[str] | None = None) -> None:
     import torch
 
     from espnet2_ext.core.public import cnn14, hts_at, st_sed_sep
-    from espnet2_ext.core.public.checkpoint import read_checkpoint
+    from espnet2_ext.core.weights import load
     from espnet2_ext.util.files import atomic_path
 
     parts = {
@@ -243,7 +243,7 @@ def convert(argv: list[str] | None = None) -> None:
     sources = [(args.checkpoint, prefix, fn) for prefix, fn in parts.items()]
     if args.tagger:
         sources[1:] = [(args.tagger, "query_net", hts_at.convert)]
-    public = {path: read_checkpoint(path) for path in {path for path, *_ in sources}}
+    public = {path: load(path, what="checkpoint of PyTorch") for path in {path for path, *_ in sources}}
     weights, counts, whole = {}, [], args.output.suffix == ".zip"
     for path, prefix, fn in sources:
         try:

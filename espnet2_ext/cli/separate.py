@@ -255,17 +255,17 @@ def info(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=info.__doc__)
     p.add_argument("bundle", nargs="?", help=f"default: ${BUNDLE_VARIABLE}")
     path = bundle_path(p.parse_args(argv).bundle)
-    import yaml
-
     from espnet2_ext.infer.bundle import open_bundle
+    from espnet2_ext.util.documents import dump_yaml
 
     with open_bundle(path) as bundle:
-        sizes = bundle.sizes()
-    numbers, size = (sum(column) for column in zip(*sizes))
-    weights = f"{len(sizes)} tensors, {numbers:,} numbers, {size / 1e6:.1f} MB"
+        sizes, model_hash = bundle.sizes(), bundle.model_hash
+    weights = (
+        f"{sizes.tensors} tensors, {sizes.numbers:,} numbers, {sizes.size / 1e6:.1f} MB" if sizes else "not counted"
+    )
     parts = {k: bundle.config[k] for k in PARTS if k in bundle.config}
-    shown = {"bundle": path, **bundle.info, **parts, "weights": weights}
-    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100), end="")
+    shown = {"bundle": path, **bundle.info, **parts, "weights": weights, "model_hash": model_hash}
+    print(dump_yaml(shown), end="")
     names = [label.name for label in bundle.labels]
     more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     print("labels: " + ("; ".join(names[:SHOWN]) or "none") + more)

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.build import build_model
-from espnet2_ext.core.public.checkpoint import UNREADABLE, reason
+from espnet2_ext.core.weights import load_weights, not_finite
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
-from espnet2_ext.infer.bundle import KINDS, OpenBundle, load_state, read_config
+from espnet2_ext.infer.bundle import KINDS, OpenBundle, read_config
 from espnet2_ext.registry import absent
 
 SHOWN = 3  # keys of a kind that a message lists
-PREFIX = "model."  # of the model's weights in a Lightning checkpoint
 
 
 def pick_device(name: str | torch.device) -> torch.device:
@@ -63,7 +62,7 @@ def model_of_exp(train_config: str | Path, model_file: str | Path, task: str) ->
         BundleError: a missing or broken file; a configuration that does not build; weights of another model.
     """
     model = built_model(read_config(train_config), task, str(train_config), trusted=True)
-    fill(model, lambda: read_weights(model_file), str(model_file))
+    fill(model, lambda: load_weights(model_file, error=BundleError), str(model_file))
     return model
 
 
@@ -85,32 +84,7 @@ def built_model(config: dict, task: str, where: str, trusted: bool = False) -> n
         raise BundleError(f"{where}: does not build a {name}: {e}") from e
 
 
-# ---- files of weights ----------------------------------------------------------------------------
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Weights by name from a `.pth` or a Lightning `.ckpt`; nothing in it is executed."""
-    if not Path(path).is_file():
-        raise BundleError(f"{path}: no such file")
-    if Path(path).suffix == ".ckpt":
-        return _of_lightning(path)
-    with open(path, "rb") as f:
-        return load_state(f, str(path))
-
-
-def _of_lightning(path: str | Path) -> dict[str, Tensor]:
-    """The model's weights of a Lightning checkpoint; those of the loss are left out."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as e:
-        raise BundleError(f"{path}: is not a whole checkpoint ({reason(e)})") from e
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
-        raise BundleError(f"{path}: is not a Lightning checkpoint (it has no state_dict)")
-    found = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
-    if not found:
-        raise BundleError(f"{path}: holds no weight whose name begins with {PREFIX!r}")
-    return found
+# ---- weights ------------------------------------------------------------------------------------
 
 
 def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) -> None:
@@ -143,5 +117,9 @@ def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) ->
     if faults:
         raise BundleError(
             f"{where}: these weights are of another model than the configuration's. Keys: {'; '.join(faults)}"
+        )
+    if broken := not_finite(state, dict(model.named_parameters())):
+        raise BundleError(
+            f"{where}: holds values that are not finite, in {', '.join(broken[:SHOWN])}; did its training fail?"
         )
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, assign=True)

@@ -12,7 +12,7 @@ import torch
 from espnet2.tasks import abs_task
 from torch import Tensor, nn
 
-from espnet2_ext.core.public.checkpoint import UNREADABLE, reason
+from espnet2_ext.core.weights import load_weights
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
 
@@ -64,18 +64,8 @@ class Entry(NamedTuple):
 
 
 def read_weights(path: str | Path, option: str = "--init_param") -> dict[str, Tensor]:
-    """Weights by name, on the CPU; a DataError names a file that is not there or holds others."""
-    if not Path(path).is_file():
-        raise DataError(f"{option}: no such file: {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as e:
-        raise DataError(f"{option}: {path} is not a whole file of weights ({reason(e)})") from e
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(
-            f"{option}: {path} holds something else than named tensors; give weights alone, such as valid.loss.best.pth"
-        )
-    return state
+    """Weights by name, on the CPU; see `core.weights.load_weights`, whose errors name the option."""
+    return load_weights(path, f"{option} {path}")
 
 
 def goes_on(args: argparse.Namespace) -> bool:
