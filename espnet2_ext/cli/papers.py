@@ -1,13 +1,13 @@
 """`espnet2-ext tables`, `sweep` and `bench`: the papers' tables, the experiments that fill them, the costs."""
 
 import argparse
-import json
 import shlex
 import signal
 import sys
 from pathlib import Path
 
-from espnet2_ext.util.files import shipped, write_text
+from espnet2_ext.util.documents import write_json
+from espnet2_ext.util.files import shipped
 from espnet2_ext.util.parallel import cores
 
 DEFAULT = [f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
@@ -154,7 +154,7 @@ def bench(argv: list[str] | None = None) -> None:
 
     result = report.bench(args, keep_memory)
     if args.json:
-        write_text(args.json, json.dumps(result, indent=1) + "\n")
+        write_json(args.json, result)
 
 
 def _add_queries(group) -> None:

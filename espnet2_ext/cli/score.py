@@ -1,12 +1,12 @@
 """Scores and reports: `qsep-scoring`, `weak-scoring`, `tag-scoring`, the report of each, `embedding-figure`."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 from espnet2_ext.cli.options import add_batch_size, add_device, add_workers
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import write_json
 
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -41,12 +41,11 @@ def score_tags(argv: list[str] | None = None) -> None:
         p.error("give either --bank and --tags_dir, or --folds")
     from espnet2_ext.report.results import fold_table, table_lines
     from espnet2_ext.scores import tagging
-    from espnet2_ext.util.files import write_text
 
     if args.folds:
         mean = tagging.mean_scores(args.folds)
         if args.out:
-            write_text(args.out, json.dumps(mean, indent=1) + "\n")
+            write_json(args.out, mean)
         print("\n".join(table_lines(fold_table(mean), 3)))
         return
     path = tagging.score_tags(args.bank, args.tags_dir)
@@ -138,7 +137,6 @@ def embedding_figure(argv: list[str] | None = None) -> None:
         if not getattr(args, option) > 0:
             raise DataError(f"--{option} must be more than 0, not {getattr(args, option)}")
     from espnet2_ext.report.embedding import draw_embeddings, record, save_embeddings
-    from espnet2_ext.util.files import write_text
 
     systems = []
     for path in args.bundle:  # one model at a time is held
@@ -146,7 +144,7 @@ def embedding_figure(argv: list[str] | None = None) -> None:
         systems.append(system)
         logging.info("%s: %s", system.name, ", ".join(f"{panel.what} {panel.kl:.2f}" for panel in system.panels))
     save_embeddings(draw_embeddings(systems, clips.names, clips.classes), out)
-    write_text(out.with_suffix(".json"), json.dumps(record(systems, clips, args.seed)) + "\n")
+    write_json(out.with_suffix(".json"), record(systems, clips, args.seed), indent=None)
     print(out)
 
 

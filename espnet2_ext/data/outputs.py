@@ -10,7 +10,6 @@ parts/          one npz per part while inference runs, see `write_part`
 
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,8 @@ import numpy as np
 
 from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, read_record
+from espnet2_ext.util.arrays import read_npz, write_npz
+from espnet2_ext.util.documents import parse_json, read_fields
 from espnet2_ext.util.tables import read_scp, write_scp
 
 PROTOCOLS = ("self", "other")  # which query: the clean target itself, or another clip of its class
@@ -43,12 +43,9 @@ def same_keys(table: dict, keys: Sequence[str], path: Path) -> dict:
 # ---- about.json ----------------------------------------------------------------------------------
 
 
-def read_about(path: Path) -> dict:
-    """`digest` and facts of a folder of outputs (see `util.files`). Raises a DataError where there are none."""
-    about = read_record(path)
-    if not about:
-        raise DataError(f"{path}: no such file, or not a complete one; run inference first")
-    return about
+def read_about(path: Path, fields: dict) -> dict:
+    """Facts of a folder of outputs, `fields` as in `util.documents.check`. Raises a DataError where there are none."""
+    return read_fields(path, fields, hint="run inference first")
 
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -64,15 +61,13 @@ class Part(NamedTuple):
 
 def write_part(path: Path, facts: dict, arrays: dict[str, np.ndarray]) -> None:
     """Write one part; `facts` are stored as JSON."""
-    with open(path, "wb") as f:
-        np.savez(f, facts=np.array(json.dumps(facts)), **arrays)
+    write_npz(path, {"facts": np.array(json.dumps(facts)), **arrays})
 
 
 def read_part(path: Path) -> Part:
     """Read what `write_part` wrote."""
-    with np.load(path) as z:
-        arrays = dict(z)
-    return Part(path, json.loads(str(arrays.pop("facts"))), arrays)
+    arrays = read_npz(path, ["facts"])
+    return Part(path, parse_json(str(arrays.pop("facts")), path), arrays)
 
 
 def joined(parts: Sequence[Part], name: str) -> np.ndarray:
@@ -85,7 +80,7 @@ def joined(parts: Sequence[Part], name: str) -> np.ndarray:
 
 def write_tags(path: Path, keys: Sequence[str], clipwise: np.ndarray) -> None:
     """Write `tags.npz`: probabilities `[N, K]` of N clips."""
-    _save(path, keys=np.array(keys), clipwise=clipwise)
+    write_npz(path, {"keys": np.array(keys), "clipwise": clipwise})
 
 
 def read_tags(path: Path, num_classes: int) -> tuple[list[str], np.ndarray]:
@@ -94,26 +89,20 @@ def read_tags(path: Path, num_classes: int) -> tuple[list[str], np.ndarray]:
     Raises:
         DataError: no such file, another number of classes, values that are not finite (the key is named).
     """
-    keys, clipwise = _load(path, "keys", "clipwise")
-    if clipwise.shape != (len(keys), num_classes):
+    keys, clipwise = _table(path, "clipwise")
+    if clipwise.shape[1] != num_classes:
         raise DataError(f"{path}: clipwise is {clipwise.shape}, expected ({len(keys)}, {num_classes})")
-    bad = ~np.isfinite(clipwise).all(axis=1)
-    if bad.any():
-        raise DataError(f"{path}: key {keys[int(bad.argmax())]}: a probability is not finite")
-    return list(keys.astype(str)), clipwise
+    return keys, clipwise
 
 
 def write_queries(path: Path, keys: Sequence[str], embedding: np.ndarray) -> None:
     """Write `queries.npz`: query embeddings `[N, E]`."""
-    _save(path, keys=np.array(keys), embedding=embedding)
+    write_npz(path, {"keys": np.array(keys), "embedding": embedding})
 
 
 def read_queries(path: Path) -> tuple[list[str], np.ndarray]:
     """Keys and embeddings `[N, E]` of a `queries.npz`. Raises a DataError for a missing or broken one."""
-    keys, embedding = _load(path, "keys", "embedding")
-    if embedding.ndim != 2 or len(embedding) != len(keys):
-        raise DataError(f"{path}: embedding is {embedding.shape}, expected ({len(keys)}, E)")
-    return list(keys.astype(str)), embedding
+    return _table(path, "embedding")
 
 
 # ---- activity.npz --------------------------------------------------------------------------------
@@ -197,7 +186,7 @@ def frames_of(parts: Sequence[Part]) -> dict[str, np.ndarray]:
 def write_activity(path: Path, activity: Activity) -> None:
     """Write `activity.npz`."""
     numbers = {k: np.int64(v) if isinstance(v, int) else v for k, v in vars(activity).items() if v is not None}
-    _save(path, **numbers)
+    write_npz(path, numbers)
 
 
 def read_activity(path: Path) -> Activity:
@@ -206,11 +195,16 @@ def read_activity(path: Path) -> Activity:
     Raises:
         DataError: a missing file or array, sizes that disagree, values that are no probabilities.
     """
-    arrays = _load_all(path, "keys", "frame", "indptr", "fs")
+    arrays = _load(path, "keys", "frame", "indptr", "fs")
+    shapes = {"keys": "U1", "classes": "U1", "indptr": "iu1", "frame": "f2", "clip": "f2", "edges": "iuf1"}
     known = {name: arrays[name] for name in Activity.__dataclass_fields__ if name in arrays}
+    for name, array in known.items():
+        *kinds, dims = shapes.get(name, "iu0")
+        if array.dtype.kind not in kinds or array.ndim != int(dims):
+            raise DataError(f"{path}: {name} is {array.dtype} {list(array.shape)}, which is not what inference writes")
     activity = Activity(**{k: int(v) if v.ndim == 0 else v for k, v in known.items()})
-    n, length = len(activity.keys), len(activity.frame)
-    if activity.indptr.shape != (n + 1,) or activity.indptr[-1] != length or (np.diff(activity.indptr) < 0).any():
+    n, length, starts = len(activity.keys), len(activity.frame), activity.indptr
+    if starts.shape != (n + 1,) or starts[0] or starts[-1] != length or (np.diff(starts) < 0).any():
         raise DataError(f"{path}: indptr does not divide {length} frames among {n} keys")
     if activity.edges is None and any(x is None for x in (activity.clip, activity.classes, activity.time_pool)):
         raise DataError(f"{path}: holds neither edges nor clip, classes and the sizes of the STFT's frames")
@@ -223,27 +217,20 @@ def read_activity(path: Path) -> Activity:
     return activity
 
 
-def _save(path: Path, **arrays: np.ndarray) -> None:
-    with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        np.savez(f, **arrays)
+def _table(path: Path, name: str) -> tuple[list[str], np.ndarray]:
+    """Keys, and the finite numbers `[N, X]` of the array `name`."""
+    arrays = _load(path, "keys", name)
+    keys, values = arrays["keys"], arrays[name]
+    if keys.ndim != 1 or values.ndim != 2 or len(values) != len(keys) or values.dtype.kind != "f":
+        raise DataError(f"{path}: {name} is {values.dtype} {list(values.shape)}, expected a row for each of the keys")
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        raise DataError(f"{path}: key {keys[int(bad.argmax())]}: a value of {name} is not finite")
+    return list(keys.astype(str)), values
 
 
-def _load(path: Path, *names: str) -> list[np.ndarray]:
-    arrays = _load_all(path, *names)
-    return [arrays[name] for name in names]
-
-
-def _load_all(path: Path, *names: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as z:
-            arrays = dict(z)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run inference first") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
-        raise DataError(f"{path}: is not a whole .npz file ({e})") from e
-    if missing := [name for name in names if name not in arrays]:
-        raise DataError(f"{path}: expected the arrays {' and '.join(names)}, got {list(arrays)}, no {missing[0]}")
-    return arrays
+def _load(path: Path, *names: str) -> dict[str, np.ndarray]:
+    return read_npz(path, names, hint="run inference first")
 
 
 # ---- estimates -----------------------------------------------------------------------------------

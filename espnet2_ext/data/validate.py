@@ -1,7 +1,6 @@
 """Look through tables of one's own recordings, or through what was prepared, and report all that is
 wrong, not only the first."""
 
-import json
 import logging
 import os
 import tempfile
@@ -17,6 +16,7 @@ from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.from_recordings import SLACK, past_end
 from espnet2_ext.data.tables import Clip, read_clips, read_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import read_json, write_json
 from espnet2_ext.util.parallel import map_parts, part_of
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def _decode(recordings: Sequence[Recording], problems: list[Problem], num_worker
         parts = map_parts(
             decode_part, items, Path(folder) / "parts", part_size=size, num_workers=num_workers, desc="recordings"
         )
-        found = [line for part in parts for line in json.loads(part.read_text(encoding="utf-8"))]
+        found = [line for part in parts for line in read_json(part)]
     for r, (status, detail, seconds) in zip(recordings, found, strict=True):
         if status in ("missing", "corrupt"):
             text = detail if str(r.path) in detail else f"{r.path}: {detail}"
@@ -89,7 +89,7 @@ def decode_part(items: Sequence[tuple[str, str]], path: Path) -> None:
     for number, source in items:
         entry = examine(Clip(number, (), source), Limits())
         found.append((entry.status, entry.detail, entry.samples / entry.rate if entry.rate else 0))
-    path.write_text(json.dumps(found), encoding="utf-8")
+    write_json(path, found)
 
 
 def _past_ends(recordings: Iterable[Recording], lengths: dict[Path, float]) -> Iterator[Problem]:
@@ -168,7 +168,7 @@ def _check_bank(folder: Path, problems: list[Problem]) -> str:
 
 def _check_table(folder: Path, problems: list[Problem]) -> str:
     table = MixtureTable(folder)
-    whole = table.info["settings"].get("whole", False)  # whole songs are for tests
+    whole = (table.info.get("settings") or {}).get("whole", False)  # whole songs are for tests
     priors = table.info["frame_prior"], table.info["clip_prior"]
     for name, frame, clip in zip(table.classes, *priors):
         if frame == 0:

@@ -1,20 +1,21 @@
 """Which experiments there are: as sweeps noted them (`sweep_NAME.json`), as named, or by their folders' names."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.papers.measured import load_json
 from espnet2_ext.papers.sweep import Run, Sweep
 from espnet2_ext.papers.tables import PAPERS, load_paper
-from espnet2_ext.util.files import locked, write_text
+from espnet2_ext.util.documents import read_fields, write_json
+from espnet2_ext.util.files import locked
 
 _FOLDER = re.compile(r"(qsep|tag|weak)_.")  # of an experiment
 _CELL = re.compile(r"(?:(?:qsep|tag|weak)_)?(.+?)(?:_seed(\d+))?$")
 _WEAK = re.compile(r"weak_(.+)_(strong|frame|clip|mixed)$")
+_NOTE = {"cell": str, "seed": int, "id": str, "folders": {str: str}, "seconds": float}
+_NOTES = {"sweep": str, "variables": {str: str}, "runs": {str: _NOTE}}  # what a sweep writes
 _DEPTH = 3  # exp/CORPUS/EXPERIMENT, and one to spare
 
 
@@ -152,21 +153,11 @@ def read_notes(path: Path) -> tuple[str, dict[str, str], dict[str, Note]]:
     Raises:
         DataError: a file that no sweep has written, by name.
     """
-    content = load_json(path)
-    try:
-        runs = {
-            name: Note(
-                str(run["cell"]),
-                int(run["seed"]),
-                run["id"],
-                {label: path.parent / folder for label, folder in run["folders"].items()},
-                float(run["seconds"]),
-            )
-            for name, run in content["runs"].items()
-        }
-        return str(content["sweep"]), dict(content["variables"]), runs
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise DataError(f"{path}: not what a sweep noted ({e!r}); remove it") from e
+    content = read_fields(path, _NOTES, hint="remove it")
+    runs = {name: Note(**{k: run[k] for k in Note._fields}) for name, run in content["runs"].items()}
+    for name, run in runs.items():
+        runs[name] = run._replace(folders={label: path.parent / folder for label, folder in run.folders.items()})
+    return content["sweep"], content["variables"], runs
 
 
 class Notes:
@@ -227,4 +218,4 @@ class Notes:
             "variables": self.sweep.variables,
             "runs": runs,
         }
-        write_text(self.path, json.dumps(content, indent=1) + "\n")
+        write_json(self.path, content)

@@ -12,8 +12,10 @@ from espnet2_ext.papers.measured import Scores, Spread, over_seeds
 from espnet2_ext.papers.tables import PAPERS, Column, PaperTable, Row, find_table, load_paper, paper_of
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, PROTOCOL_NOTE, Table
+from espnet2_ext.util.documents import check, read_json
 
 HOW = "`espnet2-ext tables --list` has the commands."
+_PICTURE = {"classes": [str], "clips": list, "kl_formula": str, "systems": [{"name": str, "kl": {str: float}}]}
 SHARES = ("map", "_f.", "_prior.", "_sources.")  # metrics between 0 and 1
 
 
@@ -280,16 +282,15 @@ def _numbers_of_pictures(table: PaperTable, files: Sequence[Path]) -> list[str]:
     for path in files:
         if not path.with_suffix(".png").is_file():
             continue  # not the figures beside a picture
-        content = measured.load_json(path)
+        content = read_json(path)
         if not isinstance(content, dict) or "kl_formula" not in content:
             continue
-        found = []
-        with measured.reading(path, "the figures beside a picture"):
-            data = f"{', '.join(content['classes'])}: {len(content['clips'])} clips"
-            for system in content["systems"]:
-                values = {k: {"mean": float(v)} for k, v in system["kl"].items()}
-                name, seed = experiments.cell_of(system["name"])
-                found.append(Found(Trained(name, seed, "", path, "", {}), Scores("", None, None, data, "", values)))
+        check(content, _PICTURE, path)
+        found, data = [], f"{', '.join(content['classes'])}: {len(content['clips'])} clips"
+        for system in content["systems"]:
+            values = {k: {"mean": float(v)} for k, v in system["kl"].items()}
+            name, seed = experiments.cell_of(system["name"])
+            found.append(Found(Trained(name, seed, "", path, "", {}), Scores("", None, None, data, "", values)))
         facts = [f"- data: `{data}`", f"- KL: {content['kl_formula']}"]
         lines += ["", f"### {path.with_suffix('.png')}", "", *facts, "", *markdown(_table(table, found))]
     return lines if lines[1:] else [*lines, *_nothing(table, "drawn")]

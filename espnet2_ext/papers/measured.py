@@ -1,19 +1,18 @@
 """What an experiment measured, whichever driver made it, as metrics by name with their data."""
 
-import contextlib
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.errors import DataError
 from espnet2_ext.recipe.training import begun_data
-from espnet2_ext.util.tables import read_tsv
+from espnet2_ext.util.documents import read_fields, reading
+from espnet2_ext.util.tables import number, read_tsv
 
 QSEP = ("sdr", "sdr_gain", "si_sdr", "si_sdr_gain", "clean_sdr", "silence_sdr")
+_TABLE = {"settings": ({"mean_events?": (float, None)}, None), "mixtures": int, "table_hash": str}
 _LAMBDA = re.compile(r"_lambda([\d.]+)$")
 
 
@@ -43,35 +42,13 @@ def read_scores(exp_dir: Path) -> list[Scores]:
     """
     found = []
     for path in sorted(exp_dir.glob("inference_*/scores/summary.json")):
-        summary, test = load_json(path), path.parents[1].name.removeprefix("inference_")
+        summary, test = read_fields(path, {}), path.parents[1].name.removeprefix("inference_")
         with reading(path, "the scores of a test set"):
             found += _qsep(summary, test) if "protocols" in summary else [_weak(summary, test)]
     for path in sorted(exp_dir.glob("tagging_*/scores.json")):
-        scores, test = load_json(path), path.parent.name.removeprefix("tagging_")
-        with reading(path, "a tagger's scores"):
-            found.append(_tagging(scores, test))
+        scores = read_fields(path, {"map": float})
+        found.append(_tagging(scores, path.parent.name.removeprefix("tagging_")))
     return found
-
-
-@contextlib.contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Of a file whose content is another than expected, raise a DataError that says so."""
-    try:
-        yield
-    except DataError:  # says so already
-        raise
-    except KeyError as e:
-        raise DataError(f"{path}: not {what}: {e.args[0]} is missing") from e
-    except (TypeError, ValueError, AttributeError) as e:
-        raise DataError(f"{path}: not {what}: {e}") from e
-
-
-def load_json(path: Path) -> dict:
-    """Content of a JSON file; a DataError names one that is not whole."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise DataError(f"{path}: not a whole JSON file ({e})") from e
 
 
 def _qsep(summary: dict, test: str) -> list[Scores]:
@@ -103,7 +80,7 @@ def _weak(summary: dict, test: str) -> Scores:
 
 def _tagging(scores: dict, test: str) -> Scores:
     data = f"{scores.get('bank', test)}: {scores.get('keys', '?')} clips, manifest {scores.get('manifest_hash', '?')}"
-    return Scores(test, None, None, data, "", {"map": {"mean": float(scores["map"])}})
+    return Scores(test, None, None, data, "", {"map": {"mean": scores["map"]}})
 
 
 def _stats(figures: dict) -> dict:
@@ -116,17 +93,14 @@ def read_statistics(table: Path) -> Scores:
     Raises:
         DataError: no statistics there, or broken ones.
     """
-    info, path = load_json(table / "table.json"), table / "statistics.tsv"
-    with reading(path, "the statistics of mixtures"):
-        values = {
-            f"{kind}.{name}": {"mean": float(value)}
-            for _, (kind, name, value) in read_tsv(path, ("table", "name", "value"))
-        }
-    with reading(table / "table.json", "the note of a table of mixtures"):
-        events = info["settings"].get("mean_events")
-        events = None if events is None else f"{events:g}"
-        data = f"{table}: {info['mixtures']} mixtures, table {info['table_hash']}"
-        return Scores(table.parent.name, events, None, data, info["table_hash"], values)
+    info, path = read_fields(table / "table.json", _TABLE), table / "statistics.tsv"
+    values = {
+        f"{kind}.{name}": {"mean": number(f"{path}:{line}: {kind} of {name}", value)}
+        for line, (kind, name, value) in read_tsv(path, ("table", "name", "value"))
+    }
+    events = (info["settings"] or {}).get("mean_events")
+    data = f"{table}: {info['mixtures']} mixtures, table {info['table_hash']}"
+    return Scores(table.parent.name, None if events is None else f"{events:g}", None, data, info["table_hash"], values)
 
 
 def trained_on(exp_dir: Path) -> str | None:
@@ -142,18 +116,15 @@ def trained_on(exp_dir: Path) -> str | None:
     for recipe in exp_dir.absolute().parents:
         for name, unit, key in (("bank.json", "clips", "manifest_hash"), ("table.json", "mixtures", "table_hash")):
             about = recipe / folder / name
-            if digest and folder and about.is_file() and load_json(about).get(key) == digest:
-                return f"{load_json(about).get(unit, '?')} {unit}, {digest}"
+            if digest and folder and about.is_file() and read_fields(about, {}).get(key) == digest:
+                return f"{read_fields(about, {}).get(unit, '?')} {unit}, {digest}"
     return digest or None
 
 
 def scored_model(exp_dir: Path) -> dict:
     """What `model.json` says of a model that was trained elsewhere; {} of one trained here."""
     path = exp_dir / "model.json"
-    model = load_json(path) if path.is_file() else {}
-    if not isinstance(model, dict):
-        raise DataError(f"{path}: not a description of a model")
-    return model
+    return read_fields(path, {"facts?": {str: str}}) if path.is_file() else {}
 
 
 class Spread(NamedTuple):

@@ -12,15 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep_configs import Configs
 from espnet2_ext.papers.tables import check_keys, check_mapping
 from espnet2_ext.recipe.names import weak_tags
 from espnet2_ext.recipe.options import pairs
 from espnet2_ext.util.config import read_config
-from espnet2_ext.util.documents import read_yaml
+from espnet2_ext.util.documents import dump_yaml, read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
 _SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args", "seeds", "cells"}
@@ -262,7 +260,7 @@ class Sweep:
             if word in made:
                 digest.update(self.configs.text(made[word]).encode())
             elif word.endswith(".yaml") and (self.recipe / word).is_file():
-                digest.update(yaml.safe_dump(read_config(self.recipe / word)).encode())
+                digest.update(dump_yaml(read_config(self.recipe / word), sort_keys=True, allow_unicode=False).encode())
         for name in run.cell.needs:
             digest.update(self.identity(self.needed(run, name)).encode())
         return digest.hexdigest()

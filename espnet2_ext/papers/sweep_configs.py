@@ -5,12 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.tables import check_keys, check_mapping
 from espnet2_ext.util.config import read_config, set_value
-from espnet2_ext.util.files import write_text
+from espnet2_ext.util.documents import dump_yaml, write_if_new
 
 HEAD = "# Made by a sweep, see conf/sweeps; change it there.\n"  # the same in every sweep
 
@@ -66,11 +64,10 @@ class Configs:
 
     def text(self, name: str) -> str:
         """Its file's text."""
-        return HEAD + yaml.safe_dump(self.content(name), sort_keys=False)
+        return HEAD + dump_yaml(self.content(name), allow_unicode=False)
 
     def write(self) -> None:
         """Write all of them where runs look for them."""
         for name in self:
             path, text = self._recipe / self.path(name), self.text(name)
-            if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                write_text(path, text)
+            write_if_new(path, text)

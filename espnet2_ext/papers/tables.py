@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, Table
+from espnet2_ext.util.documents import read_yaml
 
 HOW = """\
 Each command is run in the project's top folder with its environment active
@@ -27,15 +26,6 @@ ADDRESS = {"cell", "label", "metric", "stats", "test", "class", "classifier", "l
 _PAPER_KEYS = {"paper", "title", "run_options", "size", "tables"}
 _TABLE_KEYS = {"title", "recipe", "sweeps", "columns", "rows", "at", "run_options", "mixtures", "files", "zero_shot"}
 _ROW_KEYS = {"name", "values", "yaml", "overrides", "cited", "command", "at", "columns"}
-
-
-class _AsWritten(yaml.SafeLoader):
-    """Leaves decimal numbers as text: the paper's 11.00 is not 11.0."""
-
-    yaml_implicit_resolvers = {
-        first: [r for r in resolvers if r[0] != "tag:yaml.org,2002:float"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 class Column(NamedTuple):
@@ -152,7 +142,7 @@ def load_paper(key: str, folder: Path = HERE) -> Paper:
     path = folder / f"{key}.yaml"
     if not path.is_file():
         raise DataError(f"--paper {key}: available: {', '.join(PAPERS)}")
-    content = yaml.load(path.read_text(encoding="utf-8"), _AsWritten)
+    content = read_yaml(path, decimals=False)  # as written: the paper's 11.00 is not 11.0
     check_keys(content, _PAPER_KEYS, {"paper", "title", "tables"}, str(path))
     tables = {}
     for number, table in content["tables"].items():

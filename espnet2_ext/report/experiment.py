@@ -1,13 +1,15 @@
 """What is reported: scored test sets, with one model in each or several side by side, and what the models are."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.core.mixing.events import KNOWN
+from espnet2_ext.data.mixtures.event_table import read_table_info
 from espnet2_ext.errors import DataError
+from espnet2_ext.scores.summary import CLASS_ROW, CLASS_SUMMARY, QUERY_ROW, QUERY_SUMMARY
 from espnet2_ext.train.experiment import config_of, describe_trials, facts
+from espnet2_ext.util.documents import check, read_fields, read_json_lines
 
 
 class Experiment(NamedTuple):
@@ -27,17 +29,23 @@ class Scored(NamedTuple):
 
 
 def load_summary(folder: Path) -> dict:
-    """scores/summary.json of an inference folder. Raises a DataError where it has not been scored."""
+    """scores/summary.json of an inference folder. Raises a DataError where it has not been scored, or not so."""
     path = folder / "scores" / "summary.json"
-    if not path.is_file():
-        raise DataError(f"{folder}: no scores/summary.json; run the scoring first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    summary = read_fields(path, {}, hint="run the scoring first")
+    check(summary, QUERY_SUMMARY if "protocols" in summary else CLASS_SUMMARY, path)
+    scores = summary.get("scores")
+    if summary.get("protocols", scores) == {} and scores is None or scores and set(summary["classes"]) - set(scores):
+        raise DataError(f"{path}: holds no scores; run the scoring again")
+    return summary
 
 
 def load_rows(folder: Path) -> list[dict]:
     """scores/scores.jsonl of an inference folder, one row per key."""
-    lines = (folder / "scores" / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    path = folder / "scores" / "scores.jsonl"
+    return [
+        check(row, CLASS_ROW if "classes" in row else QUERY_ROW, f"{path}:{number}")
+        for number, row in read_json_lines(path)
+    ]
 
 
 def load_scored(folder: str | Path, label: str = "") -> Scored:
@@ -102,7 +110,7 @@ def model_facts(experiment: Experiment) -> dict[str, str]:
     if trials := describe_trials(experiment.folder):
         found["trials by validation loss"] = trials
     if (table := config.get("train_table")) and (Path(table) / "table.json").is_file():
-        info = json.loads((Path(table) / "table.json").read_text(encoding="utf-8"))
+        info = read_table_info(Path(table))
         found["training mixtures"] = f"{info['mixtures']} ({info['events']} events)"
         found["training table hash"] = info["table_hash"]
     return found

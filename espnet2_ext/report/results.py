@@ -28,7 +28,7 @@ from espnet2_ext.report.figures import class_pictures, draw_training, query_pict
 from espnet2_ext.report.tables import Table, class_tables, query_tables, share
 from espnet2_ext.scores.tagging import TAG_FORMULAS, load_tag_scores
 from espnet2_ext.train.experiment import facts
-from espnet2_ext.util.files import write_text
+from espnet2_ext.util.documents import write_if_new
 
 _CLASS_ROWS = 60  # of RESULTS.md; the page has all
 
@@ -154,8 +154,7 @@ def write_results(report: Report, *, git: bool = False) -> Path:
     lines += ["", "## Formulas", "", *(f"- `{name}`: {text}" for name, text in report.formulas.items())]
     text = "\n".join(lines) + "\n"
     path = report.folder / "RESULTS.md"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+    write_if_new(path, text)
     return path
 
 

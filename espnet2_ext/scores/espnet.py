@@ -7,7 +7,6 @@ a large set can be scored on a part of its keys, drawn with a fixed seed.
 """
 
 import functools
-import json
 import math
 import os
 import re
@@ -19,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_ext.util.documents import read_json, write_json
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.parallel import map_parts
+from espnet2_ext.util.tables import read_scp, write_scp
 
 # SIR is left out: with one source it is infinite.
 SCORES = ("SDR", "SI_SNR", "SAR", "STOI", "ESTOI")
@@ -56,7 +57,7 @@ def score_by_espnet(
         items = [{"key": str(n), "ref": pair.ref, "est": pair.est} for n, pair in enumerate(chosen)]
         run |= {"part_size": part_size(len(items)), "desc": "ESPnet's scoring"}
         for part in map_parts(functools.partial(score_part, stamp=stamp), items, parts, **run):
-            for n, scores in json.loads(part.read_text(encoding="utf-8")).items():
+            for n, scores in read_json(part).items():
                 chosen[int(n)].scores[chosen[int(n)].name] = scores
     for folder, found in pairs.items():
         for score in SCORES:
@@ -102,8 +103,7 @@ def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
         tables = {}
         for name in ("ref", "est"):
             tables[name] = Path(tmp) / f"{name}.scp"
-            lines = (f"{item['key']} {item[name]}\n" for item in items)
-            tables[name].write_text("".join(lines), encoding="utf-8")
+            write_scp(tables[name], {item["key"]: item[name] for item in items})
         options = {
             "key_file": tables["ref"],
             "ref_scp": tables["ref"],
@@ -120,11 +120,9 @@ def score_part(items: list[dict], path: Path, *, stamp: str) -> None:
             raise RuntimeError(f"espnet2.bin.enh_scoring failed:\n{done.stderr[-2000:]}")
         scores: dict = {item["key"]: {} for item in items}
         for name in SCORES:
-            text = (Path(tmp) / "out" / f"{name}_spk1").read_text(encoding="utf-8")
-            for line in text.splitlines():
-                key, value = line.split()
+            for key, value in read_scp(Path(tmp) / "out" / f"{name}_spk1").items():
                 scores[key][name] = _defined(name, float(value))
-    path.write_text(json.dumps(scores, allow_nan=False), encoding="utf-8")
+    write_json(path, scores, indent=None)
 
 
 def part_size(items: int) -> int:

@@ -11,7 +11,6 @@ the key has a query; for classes, a mixture, whose `classes` hold the scores of 
 """
 
 import functools
-import json
 import logging
 import math
 import os
@@ -29,7 +28,8 @@ from espnet2_ext.scores.espnet import class_pairs, query_pairs, score_by_espnet
 from espnet2_ext.scores.summary import summarise_classes, summarise_queries
 from espnet2_ext.scores.tagging import class_detection, query_tagging
 from espnet2_ext.scores.test_set import ClassSet, QuerySet, fingerprint, load_outputs, load_test_set, read_signal
-from espnet2_ext.util.files import made, write_record, write_text
+from espnet2_ext.util.documents import read_json_lines, write_json_lines
+from espnet2_ext.util.files import made, write_record
 from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1
@@ -69,11 +69,11 @@ def score(
     tagging = kind.tagging(data, outputs) if outputs.tags else None
     fn = functools.partial(score_part, kind=data.kind, stamp=stamp)
     paths = map_parts(fn, items, parts, part_size=part_of(len(items), 64, 1, MOST), desc="scoring", **run)
-    rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for path in paths for _, row in read_json_lines(path)]
     if espnet_keys != 0:
         pairs = kind.pairs(rows, items)
         score_by_espnet(pairs, data.keys, out, espnet_parts, max_keys=espnet_keys, stamp=stamp, **run)
-    write_text(out / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_json_lines(out / "scores.jsonl", rows)
     figures = kind.summarise(rows, data, outputs, tagging)
     write_record(summary, {"stamp": stamp}, {"data_dir": data_dir, "inference_dir": inference_dir} | figures)
     for folder in (parts, espnet_parts):
@@ -86,9 +86,7 @@ def score_part(items: list[dict], path: Path, *, kind: str, stamp: str) -> None:
     import torch
 
     torch.set_num_threads(1)  # the parts are what runs side by side
-    with open(path, "w", encoding="utf-8") as f:
-        for item in items:
-            f.write(json.dumps(score_item(item, kind), allow_nan=False) + "\n")
+    write_json_lines(path, (score_item(item, kind) for item in items))
 
 
 def score_item(item: dict, kind: str) -> dict:

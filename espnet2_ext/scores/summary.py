@@ -39,6 +39,39 @@ CLASS_FORMULAS = {
 PACKAGES = ("espnet", "torch", "numpy", "scipy", "mir_eval", "pystoi", "scikit-learn")
 _EXAMPLES = 3
 
+# What a report reads, as shapes of `util.documents.check`: a summary and a row of each kind.
+_VALUE = (float, None)
+_FIGURES = {"mean": _VALUE, "median": _VALUE, "count": int}
+_ESPNET = {"espnet?": {str: _FIGURES}, "espnet_input?": {str: _FIGURES}}
+VERSIONS = {"espnet": (str, None), "espnet2_ext": str, "torch": (str, None), str: (str, None)}
+_SUMMARY = {"data_dir": str, "keys": int, "seconds": float, "fs": int, "formulas": {str: str}, "versions": VERSIONS}
+_PROTOCOL = {name: _FIGURES for name in (*UNPROCESSED, *GAINS)} | {f"{name}?": _FIGURES for name in OWN[-3:]} | _ESPNET
+_PROTOCOL |= {"classes": [{"mid": str, "name": str, "keys": int, "sdr_gain": _FIGURES, str: (dict, str, int)}]}
+_PROTOCOL |= {"silent_references": {"count": int, "false_extractions": int, "level_db": _FIGURES}}
+_PROTOCOL |= {n: int for n in ("false_extractions", "silent_estimates", "single_sources", "without_query")}
+_PROTOCOL |= {"first_targets?": ({"sdr": _FIGURES, "sdr_gain": _FIGURES}, None)}
+QUERY_SUMMARY = _SUMMARY | {
+    "list": dict,
+    "false_extraction_db": float,
+    "mixture": dict.fromkeys(UNPROCESSED, _FIGURES) | _ESPNET,
+    "protocols": {f"{name}?": _PROTOCOL for name in PROTOCOLS},
+    "tagging": {str: {"map": float, "classes": int, "classes_without_clips": int, "keys": int}},
+    "examples": {str: {str: [str]}},
+}
+_SOURCE = {"input": _FIGURES, "si_sdr": _FIGURES, "gain": _FIGURES, "silent_estimates": int} | _ESPNET
+_SOURCE |= {"silent": {"count": int, "level_db": _FIGURES}}
+CLASS_SUMMARY = _SUMMARY | {
+    "classes": [str],
+    "alone": int,
+    "table": {"events": (int, None), "settings": (dict, None)},
+    "scores": {str: _SOURCE},
+    "overall": _SOURCE,
+    "detection": ({str: {"f": [_VALUE], "mean_f": _VALUE}}, None),
+}
+_SCORES = dict.fromkeys(("sdr", "sdr_gain", "si_sdr_gain", "silence_sdr?"), _VALUE)
+QUERY_ROW = {"key": str, "class": str, "mixture": {"sdr": _VALUE}} | {f"{name}?": _SCORES for name in PROTOCOLS}
+CLASS_ROW = {"key": str, "classes": {str: {"state": str, "level_db": float, "gain?": _VALUE, "input?": _VALUE}}}
+
 
 def summarise_queries(rows: list[dict], data: QuerySet, outputs: Outputs, tagging: dict | None) -> dict:
     """The content of summary.json except its paths.

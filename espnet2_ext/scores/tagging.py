@@ -3,7 +3,6 @@
 `tagging_of` gives what stands in a test set's summary.json; `score_tags` scores a tagger on a clip bank (scores.json).
 """
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from espnet2_ext.core.mixing.events import clip_activity, frame_activity
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
 from espnet2_ext.data.outputs import Activity, read_about, read_activity, read_tags, same_keys
 from espnet2_ext.errors import DataError
-from espnet2_ext.scores.summary import THRESHOLD, versions
+from espnet2_ext.scores.summary import THRESHOLD, VERSIONS, versions
 from espnet2_ext.scores.test_set import MODEL, ClassSet, Outputs, QuerySet
-from espnet2_ext.util.files import write_text
+from espnet2_ext.util.documents import read_fields, write_json
 
 TAG_FORMULAS = {
     "mAP": "average precision as scikit-learn's `average_precision_score` (no interpolation), "
@@ -25,6 +24,9 @@ TAG_FORMULAS = {
     "accuracy": "share of clips whose likeliest class is their label; only where every clip has exactly one",
 }
 MEANS = ("map", "accuracy")
+_CLASS = {"name": str, "ap": float, "clips": int}
+_SCORES = {"map": float, "accuracy": (float, None), "classes": {str: _CLASS}, "classes_without_clips": int, "keys": int}
+_SCORES |= {"seconds": float, "fs": int, "manifest_hash": str, "versions": VERSIONS}
 
 
 def average_precision(*, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -196,7 +198,7 @@ def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path
         "versions": versions(("espnet", "torch", "numpy", "scikit-learn")),
     }
     path = tags_dir / "scores.json"
-    write_text(path, json.dumps(scores, indent=1, allow_nan=False) + "\n")
+    write_json(path, scores)
     return path
 
 
@@ -210,9 +212,7 @@ def accuracy(clipwise: np.ndarray, truth: np.ndarray) -> float | None:
 def _tags_of(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
     """Probabilities [N, K], and the digest of what they were made of."""
     path = tags_dir / "tags.npz"
-    if not (tags_dir / "about.json").is_file() or not path.is_file():
-        raise DataError(f"{tags_dir}: no tags.npz, or not complete; run the tagging first")
-    about = read_about(tags_dir / "about.json")
+    about = read_about(tags_dir / "about.json", {"digest": str})
     keys, clipwise = read_tags(path, bank.num_classes)
     if any(about.get(k) != v for k, v in bank_key(bank).items()) or len(keys) != len(bank):
         raise DataError(f"{path}: is of other clips or classes than {bank.path} holds; tag them anew")
@@ -222,10 +222,8 @@ def _tags_of(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
 def load_tag_scores(folder: str | os.PathLike) -> dict:
     """`scores.json` of a folder. Raises a DataError where there is none, or one of former tags."""
     path, about = Path(folder) / "scores.json", Path(folder) / "about.json"
-    if not path.is_file():
-        raise DataError(f"{folder}: no scores.json; run the scoring first")
-    scores = json.loads(path.read_text(encoding="utf-8"))
-    if about.is_file() and read_about(about)["digest"] != scores.get("tags"):
+    scores = read_fields(path, _SCORES, hint="run the scoring first")
+    if about.is_file() and read_about(about, {"digest": str})["digest"] != scores.get("tags"):
         raise DataError(f"{path}: scores of other tags than lie there now; run the scoring again")
     return scores
 

@@ -5,7 +5,6 @@ A set for queries (`QuerySet`) has a key per target, a set for classes (`ClassSe
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -18,6 +17,7 @@ from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.outputs import INPUTS, PROTOCOLS, RESIDUAL, read_about, read_estimates, same_keys
 from espnet2_ext.data.tables import read_labels, split_mids
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import read_fields
 from espnet2_ext.util.tables import read_scp
 
 MODEL = "model"  # the one system of a folder of class-wise outputs
@@ -137,9 +137,7 @@ def load_test_set(path: str | os.PathLike) -> TestSet:
         DataError: a file that is missing, empty or broken; keys that differ between its files.
     """
     path = Path(path)
-    if not (path / "list.json").is_file():
-        raise DataError(f"{path}: no list.json; not a rendered test set, or not complete")
-    info = json.loads((path / "list.json").read_text(encoding="utf-8"))
+    info = read_fields(path / "list.json", {}, hint="a test set is a folder that was rendered")
     return _load_class_set(path, info) if (path / "mixtures").is_dir() else _load_query_set(path, info)
 
 
@@ -212,7 +210,7 @@ def _load_query_outputs(path: Path, data: QuerySet) -> Outputs:
 
 
 def _load_class_outputs(path: Path, data: ClassSet) -> Outputs:
-    names = read_about(path / "about.json")["outputs"]
+    names = read_about(path / "about.json", {"outputs": [str]})["outputs"]
     if names not in (data.classes, [*data.classes, RESIDUAL]):
         raise DataError(
             f"{path}: holds the outputs {', '.join(names)}, but the classes of "

@@ -5,12 +5,12 @@ import inspect
 import logging
 from pathlib import Path
 
-import yaml
 from torch import Tensor, nn
 
 from espnet2_ext.build import plain_class
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.checkpoints import read_weights
+from espnet2_ext.util.documents import mapping, read_yaml, reading
 
 HOW = "train one first: the same command with --part classifier and another --output_dir"
 PREFIX = "classifier."
@@ -47,11 +47,8 @@ def require_classifier(args: argparse.Namespace, classifier: nn.Module) -> None:
 def compare_configs(args: argparse.Namespace, path: str) -> None:
     """Refuse a classifier of other classes, networks or frames (DataError with both values)."""
     config = Path(path).parent / "config.yaml"
-    try:
-        theirs = argparse.Namespace(**yaml.safe_load(config.read_text(encoding="utf-8")))
-        found = describe(theirs)
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError, KeyError) as e:
-        raise DataError(f"{config}: is not the configuration of a classifier ({e})") from e
+    with reading(config, "the configuration of a classifier"):
+        found = describe(argparse.Namespace(**mapping(read_yaml(config), config)))
     for name, ours in describe(args).items():
         if ours != found[name]:
             raise DataError(f"--classifier_file {path}: its {name} is {found[name]}, that of this training {ours}")

@@ -1,6 +1,5 @@
 """What the files of an experiment say of its training: configuration, size, curves, cost; the best of several."""
 
-import json
 import math
 import os
 import re
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import dump_yaml, mapping, read_fields, read_yaml, write_json
 from espnet2_ext.util.files import write_text
 
 _EPOCH = re.compile(r"(\d+)epoch results: (.*)")
@@ -37,10 +37,8 @@ class Training(NamedTuple):
 
 def config_of(exp_dir: str | Path) -> dict:
     """`config.yaml` of an experiment; empty without one."""
-    import yaml
-
     path = Path(exp_dir) / "config.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    return mapping(read_yaml(path) or {}, path) if path.is_file() else {}
 
 
 def facts(exp_dir: str | Path) -> dict[str, str]:
@@ -58,7 +56,7 @@ def facts(exp_dir: str | Path) -> dict[str, str]:
             found["parameters"] = match[1].strip()
     model = exp_dir / "model.json"
     if model.is_file():
-        found |= json.loads(model.read_text(encoding="utf-8"))["facts"]
+        found |= read_fields(model, {"facts": {str: str}})["facts"]
     return found
 
 
@@ -82,8 +80,6 @@ def describe_model(
         What `model.json` holds: `zero_shot` (True, False, or None where the model does not list its classes), the
         model's `name`, `trained_on`, and all of it in words, `facts`.
     """
-    import yaml
-
     zero_shot, words = judge(classes, labels)
     found = {"scored model": scored}
     if "parameters" in info:
@@ -94,8 +90,8 @@ def describe_model(
     if [v.mid for v in classes] != [v.mid for v in labels]:
         found["mAP"] = "none: the model's tags are not the test set's classes"
     about = {"zero_shot": zero_shot, "name": info.get("name"), "trained_on": trained_on, "facts": found}
-    write_text(Path(exp_dir) / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    write_text(Path(exp_dir) / "model.json", json.dumps(about, indent=1) + "\n")
+    write_text(Path(exp_dir) / "config.yaml", dump_yaml(config))
+    write_json(Path(exp_dir) / "model.json", about)
     return about
 
 
@@ -221,7 +217,7 @@ def keep_best(exp_dir: str | os.PathLike, trials: Sequence[str | os.PathLike], m
         raise DataError(f"{exp_dir}: no trial has a finite validation loss")
     best = min(finite, key=lambda name: finite[name])
     record = {"kept": best, "model_file": model_file, "validation_loss": losses}
-    write_text(exp_dir.with_name(best) / TRIALS, json.dumps(record, indent=1) + "\n")
+    write_json(exp_dir.with_name(best) / TRIALS, record)
     tmp = exp_dir.with_name(f".tmp-{exp_dir.name}")
     tmp.unlink(missing_ok=True)
     tmp.symlink_to(best)
@@ -234,6 +230,8 @@ def describe_trials(exp_dir: str | os.PathLike) -> str:
     path = Path(exp_dir) / TRIALS
     if not path.is_file():
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    losses = ", ".join(f"{name} {loss:g}" for name, loss in found["validation_loss"].items())
+    found = read_fields(path, {"kept": str, "validation_loss": {str: (float, object)}})
+    losses = ", ".join(
+        f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in found["validation_loss"].items()
+    )
     return f"{losses}; kept: {found['kept']}"

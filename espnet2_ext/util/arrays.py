@@ -6,12 +6,13 @@ Nothing in them is executed, and what a header declares is compared with the fil
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from tokenize import TokenError
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
@@ -74,13 +75,34 @@ def read_npz(
 def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
     """Write a `.npy` file whole."""
     with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        np.save(f, array, allow_pickle=False)
+        np.save(f, _plain(array), allow_pickle=False)
 
 
-def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, ArrayLike]) -> None:
     """Write a `.npz` file whole."""
     with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        np.savez(f, allow_pickle=False, **arrays)
+        np.savez(f, **{name: _plain(array) for name, array in arrays.items()})
+
+
+def write_npy_rows(path: str | os.PathLike, shape: tuple[int, int], tables: Iterable[np.ndarray]) -> None:
+    """Write tables, one under the other and each padded with zeros to the right, as a `.npy` file; one is held."""
+    row, out = 0, None
+    with atomic_path(path) as tmp:
+        for table in tables:
+            if out is None:
+                out = np.lib.format.open_memmap(tmp, "w+", table.dtype, shape)
+            out[row : row + len(table), : table.shape[1]] = table
+            row += len(table)
+        if out is not None:
+            out.flush()
+        del out
+
+
+def _plain(array: ArrayLike) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.hasobject:
+        raise TypeError("an array of objects would be pickled")
+    return array
 
 
 def _check_file(path: str | os.PathLike, error: type[DataError], hint: str = "") -> None:
@@ -96,7 +118,7 @@ def _check_header(f: BinaryIO, size: int) -> None:
         raise ValueError(f"format {version} is unknown")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(f)
-    if dtype.hasobject:
-        raise ValueError("it holds objects, not numbers")
+    if dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"it holds {'objects' if dtype.hasobject else 'nothing'}, not numbers")
     if any(n < 0 for n in shape) or f.tell() + prod(map(int, shape)) * dtype.itemsize != size:
         raise ValueError(f"its header promises {list(shape)} {dtype}, which is not what the file holds")

@@ -5,7 +5,10 @@ memory. What is read here is plain values of a size in proportion to the file. E
 class `error`, a `DataError`.
 """
 
+import contextlib
+import functools
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -56,16 +59,25 @@ def read_text(path: str | os.PathLike, error: type[DataError] = DataError) -> st
     return decode(read_bytes(path, error), path, error)
 
 
+def write_if_new(path: str | os.PathLike, text: str) -> None:
+    """Write a text file, unless it holds that text; else it keeps its time."""
+    if not os.path.isfile(path) or Path(path).read_bytes() != text.encode():
+        write_text(path, text)
+
+
 # ---- YAML ----------------------------------------------------------------------------------------
 
 
-def read_yaml(path: str | os.PathLike, error: type[DataError] = DataError) -> Any:
+def read_yaml(path: str | os.PathLike, error: type[DataError] = DataError, *, decimals: bool = True) -> Any:
     """Content of a YAML file; raises as `read_bytes` and `parse_yaml`."""
-    return parse_yaml(read_bytes(path, error), path, error)
+    return parse_yaml(read_bytes(path, error), path, error, decimals=decimals)
 
 
-def parse_yaml(data: bytes | str, where: object, error: type[DataError] = DataError) -> Any:
+def parse_yaml(data: bytes | str, where: object, error: type[DataError] = DataError, *, decimals: bool = True) -> Any:
     """Content of YAML text.
+
+    Args:
+        decimals: False leaves decimal numbers as text, as they were written.
 
     Raises:
         error: not UTF-8, not YAML, nested too deeply, or aliases that stand for more than a document can hold.
@@ -74,7 +86,7 @@ def parse_yaml(data: bytes | str, where: object, error: type[DataError] = DataEr
 
     text = decode(data, where, error) if isinstance(data, bytes) else data
     try:
-        value = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        value = yaml.load(text, _loader(decimals))
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -83,11 +95,32 @@ def parse_yaml(data: bytes | str, where: object, error: type[DataError] = DataEr
     return value
 
 
-def dump_yaml(value: Any) -> str:
-    """Plain values as YAML text, keys in their order."""
+@functools.cache
+def _loader(decimals: bool) -> type:
     import yaml
 
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        def flatten_mapping(self, node):
+            super().flatten_mapping(node)
+            if len(node.value) > MOST_VALUES // 100:  # merges of merges multiply
+                raise yaml.constructor.ConstructorError(None, None, "merges too many keys", node.start_mark)
+
+    if not decimals:
+        resolvers = Loader.yaml_implicit_resolvers.items()
+        kept = {first: [r for r in found if r[0] != "tag:yaml.org,2002:float"] for first, found in resolvers}
+        Loader.yaml_implicit_resolvers = kept
+    return Loader
+
+
+def dump_yaml(value: Any, **style) -> str:
+    """Plain values as YAML text, keys in their order, what occurs twice written out twice; style: of PyYAML."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data) -> bool:
+            return True
+
+    return yaml.dump(value, Dumper=Dumper, **{"sort_keys": False, "allow_unicode": True} | style)
 
 
 def mapping(value: Any, where: object, error: type[DataError] = DataError) -> dict:
@@ -110,6 +143,8 @@ def parse_json(data: bytes | str, where: object, error: type[DataError] = DataEr
     text = decode(data, where, error) if isinstance(data, bytes) else data
     try:
         value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half a character is none
     except (ValueError, RecursionError) as e:
         raise error(f"{where}: is not valid JSON ({_first(e)})") from e
     _check_size(value, where, error)
@@ -126,13 +161,102 @@ def read_json_lines(path: str | os.PathLike, error: type[DataError] = DataError)
 
 def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> None:
     """Write a value as a JSON file."""
-    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def write_json_lines(path: str | os.PathLike, values: Iterable[Any]) -> None:
-    """Write values as a JSON file of one line each."""
+    """Write values, whose numbers must be finite, as a JSON file of one line each."""
     with atomic_path(path) as tmp, open(tmp, "w", encoding="utf-8") as f:
-        f.writelines(json.dumps(value) + "\n" for value in values)
+        f.writelines(json.dumps(value, allow_nan=False) + "\n" for value in values)
+
+
+# ---- shapes --------------------------------------------------------------------------------------
+
+
+def read_fields(
+    path: str | os.PathLike, fields: dict[str, Any], error: type[DataError] = DataError, hint: str = ""
+) -> dict:
+    """A JSON file that is a mapping with `fields`, see `check`; hint: what to do where there is none."""
+    try:
+        return check(read_json(path, error), fields, path, error)
+    except error as e:
+        raise error(f"{e}; {hint}") if hint else e from None
+
+
+def check(value: Any, shape: Any, where: object, error: type[DataError] = DataError) -> Any:
+    """`value`, if it is of a shape.
+
+    Args:
+        shape: a type or None (a whole number is a `float` too, which is finite; a bool is no number); `[shape]`: a
+            list of such; `{"key": shape}`: a mapping with at least these keys, one that may be missing written `key?`,
+            and `str: shape` what is behind all others; a tuple of shapes: one of them.
+
+    Raises:
+        error: it names `where` and the key.
+    """
+    if (fault := _misfit(value, shape)) is not None:
+        key, text = fault
+        raise error(f"{where}: {f'key {key}: ' if key else ''}{text}")
+    return value
+
+
+def _misfit(value: Any, shape: Any) -> tuple[str, str] | None:
+    """Dotted key and what is wrong there; None where nothing is."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
+            return "", f"expected keys with values, got {_short(value)}"
+        named = {k.removesuffix("?"): s for k, s in shape.items() if k is not str}
+        if missing := [k for k in named if k in shape and k not in value]:
+            return missing[0], "is missing"
+        shapes = ((k, v, named.get(k, shape.get(str, object))) for k, v in value.items())
+        return _first_misfit((k, v, s) for k, v, s in shapes if s is not object)
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return "", f"expected a list, got {_short(value)}"
+        return _first_misfit((str(n), v, shape[0]) for n, v in enumerate(value))
+    if not isinstance(shape, tuple):
+        return None if _is(value, shape) else ("", f"expected {_name(shape)}, got {_short(value)}")
+    faults = [_misfit(value, one) for one in shape]
+    if None in faults:
+        return None
+    inner = [fault for fault in faults if fault and fault[0]]
+    return (inner or [("", f"expected {' or '.join(map(_name, shape))}, got {_short(value)}")])[0]
+
+
+def _first_misfit(parts: Iterable[tuple[str, Any, Any]]) -> tuple[str, str] | None:
+    for name, value, shape in parts:
+        if (fault := _misfit(value, shape)) is not None:
+            return f"{name}.{fault[0]}".strip("."), fault[1]
+    return None
+
+
+def _is(value: Any, kind: type | None) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is None or isinstance(value, bool):
+        return value is None if kind is None else kind in (bool, object)
+    return isinstance(value, kind)
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", None: "nothing"}
+
+
+def _name(shape: Any) -> str:
+    kind = shape if shape is None or isinstance(shape, type) else type(shape)
+    return "a list" if kind is list else "keys with values" if kind is dict else _KINDS.get(kind, str(kind))
+
+
+@contextlib.contextmanager
+def reading(where: object, what: str) -> Iterator[None]:
+    """What goes wrong in taking `what` (in words) out of plain values is a DataError that names `where`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except KeyError as e:
+        raise DataError(f"{where}: is not {what}: {e.args[0]} is missing") from e
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as e:
+        raise DataError(f"{where}: is not {what} ({_first(e)})") from e
 
 
 # ---- sizes ---------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ All are UTF-8. Ours are separated by tabs, without quotes.
 import contextlib
 import csv
 import itertools
+import math
 import os
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, write_text
@@ -35,6 +36,23 @@ def at(path: str | os.PathLike, number: int) -> Iterator[None]:
         yield
     except DataError as e:
         raise TableError(f"{path}:{number}", str(e)) from None
+
+
+def number(name: str, text: str, least: float = -math.inf, most: float = math.inf, *, whole: bool = False) -> Any:
+    """The number that a field holds: finite, and a whole one that fits 64 bits where `whole`.
+
+    Raises:
+        DataError: it is none, or outside `least` to `most`; `name` stands in the text.
+    """
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text or (whole and abs(value) >= 1 << 63):
+        raise DataError(f"{name} must be {'a whole' if whole else 'a finite'} number, not {text[:40]!r}")
+    if not least <= value <= most:
+        raise DataError(f"{name} must be {least:g}{' or more' if most == math.inf else f' to {most:g}'}, not {text}")
+    return value
 
 
 def check_id(id_: str, seen: Container[str]) -> None:

@@ -422,7 +422,7 @@ def test_tables_ii_and_iii_come_from_the_preparation(tmp_path, capsys):
     assert str(e.value).count("statistics.tsv") == 1
     put(folder / "statistics.tsv", whole)
     put(folder / "table.json", {"settings": 3})
-    with pytest.raises(DataError, match="table.json: not the note of a table of mixtures"):
+    with pytest.raises(DataError, match="table.json: key mixtures: is missing"):
         tables(["--table", "II", "--exp_dirs", str(tmp_path)])
     put(folder / "table.json", {"settings": {"mean_events": 2.0}, "mixtures": 7, "table_hash": "beef"})
     found = rows(filled(capsys, "--table", "II", "--exp_dirs", tmp_path), "###")
@@ -461,7 +461,7 @@ def test_figure_3_of_care_sep_has_its_divergences(tmp_path, capsys):
     assert found["(c), (d): 768-d CaRE-SEP"] == ["3.00", "5.08", "7.25", "5.77"]
     assert f"### {tmp_path}/e/figure_3.png" in text
     put(tmp_path / "e/figure_3.json", "{")
-    with pytest.raises(DataError, match="figure_3.json: not a whole JSON file"):
+    with pytest.raises(DataError, match="figure_3.json: is not valid JSON"):
         tables(["--table", "fig3", "--exp_dirs", str(tmp_path)])
 
 
@@ -483,12 +483,16 @@ def test_all_tables_into_a_file(tmp_path, capsys):
 @pytest.mark.parametrize(
     "path, content, message",
     [
-        ("inference_t/scores/summary.json", "{", "summary.json: not a whole JSON file"),
-        ("inference_t/scores/summary.json", '{"protocols": {}}', "scores of a test set: list is mis"),
-        ("inference_t/scores/summary.json", "3", "summary.json: not the scores of a test set"),
-        ("tagging_t/scores.json", "{}", "scores.json: not a tagger's scores: map is missing"),
-        ("tagging_t/scores.json", '{"map": "x"}', "scores.json: not a tagger's scores: could not"),
-        ("tagging_t/scores.json", "3", "scores.json: not a tagger's scores"),
+        ("inference_t/scores/summary.json", "{", "summary.json: is not valid JSON"),
+        (
+            "inference_t/scores/summary.json",
+            '{"protocols": {}}',
+            "summary.json: is not the scores of a test set: list is mis",
+        ),
+        ("inference_t/scores/summary.json", "3", "summary.json: expected keys with values"),
+        ("tagging_t/scores.json", "{}", "scores.json: key map: is missing"),
+        ("tagging_t/scores.json", '{"map": "x"}', "scores.json: key map: expected a number"),
+        ("tagging_t/scores.json", "3", "scores.json: expected keys"),
     ],
 )
 def test_broken_scores_are_named(tmp_path, path, content, message):
@@ -499,7 +503,7 @@ def test_broken_scores_are_named(tmp_path, path, content, message):
 
 def test_a_broken_note_is_named(tmp_path):
     put(tmp_path / "sweep_x.json", "[]")
-    with pytest.raises(DataError, match="sweep_x.json: not what a sweep noted"):
+    with pytest.raises(DataError, match="sweep_x.json: expected keys .*; remove it"):
         tables(["--table", "1", "--exp_dirs", str(tmp_path)])
 
 

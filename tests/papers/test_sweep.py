@@ -259,7 +259,7 @@ def test_what_is_built_on_a_run_that_is_done_anew_is_so_too(place):
 def test_broken_scores_do_not_stop_the_rest(place):
     place("--only", "F")
     (place.exp / "qsep_F_seed0/inference_test/scores/summary.json").write_text("{")
-    with pytest.raises(DataError, match="the table .*F_seed0.*summary.json: not a whole JSON"):
+    with pytest.raises(DataError, match="the table .*F_seed0.*summary.json: is not valid JSON"):
         place("--max_seeds", "1")
     assert place.tags == ["tag_care_cls_seed0", "C_seed0"]
 
@@ -276,7 +276,7 @@ def test_a_copied_sweep_fills_the_papers_tables(place):
 def test_broken_notes_are_named(place, content):
     place.exp.mkdir(parents=True)
     (place.exp / "sweep_side_by_side.json").write_text(content)
-    with pytest.raises(DataError, match="sweep_side_by_side.json: not what a sweep noted"):
+    with pytest.raises(DataError, match="sweep_side_by_side.json: .*; remove it"):
         place()
 
 

@@ -102,7 +102,7 @@ def test_names_are_escaped(tmp_path):
 def test_nothing_scored_is_an_error(tmp_path, experiment):
     with pytest.raises(DataError, match="run the scoring first"):
         report_queries(["--exp_dir", str(tmp_path / "none")])
-    with pytest.raises(DataError, match="no scores/summary.json"):
+    with pytest.raises(DataError, match="scores/summary.json: no such file; run the scoring"):
         report_queries(["--exp_dir", str(experiment), "--inference_dir", str(tmp_path / "none")])
     with pytest.raises(SystemExit):
         report_queries(["--exp_dir", str(experiment), "--data_dir", "x"])

@@ -194,7 +194,7 @@ def drop_line(path, key):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda d, i: (d / "list.json").unlink(), "no list.json"),
+        (lambda d, i: (d / "list.json").unlink(), "list.json: no such file"),
         (lambda d, i: (d / "wav.scp").write_text(""), "wav.scp: the set is empty"),
         (lambda d, i: (d / "spk2.scp").unlink(), "data/spk2.scp: no such file"),
         (lambda d, i: drop_line(i / "spk3.scp", "m4"), "inf/spk3.scp: key m4 is missing"),

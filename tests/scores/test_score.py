@@ -204,7 +204,7 @@ def test_folders_that_are_not_whole_are_refused(scored, tmp_path):
     with pytest.raises(DataError, match="p0-2 has the class /m/x"):
         score(data, inference, **OPTIONS)
     (data / "list.json").unlink()
-    with pytest.raises(DataError, match="no list.json"):
+    with pytest.raises(DataError, match="list.json: no such file"):
         score(data, inference, **OPTIONS)
 
 
@@ -217,7 +217,7 @@ def test_tags_that_do_not_fit_are_refused(scored):
     clipwise = np.zeros((len(keys), 3))
     clipwise[2, 1] = math.nan
     np.savez(inference / "self/tags.npz", keys=keys, clipwise=clipwise)
-    with pytest.raises(DataError, match=f"key {keys[2]}: a probability is not finite"):
+    with pytest.raises(DataError, match="key p1-1: .* is not finite"):
         score(data, inference, **OPTIONS)
 
 

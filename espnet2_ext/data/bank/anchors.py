@@ -6,15 +6,14 @@ classes each clip has, `start` int64 where the best segment of each begins, in s
 """
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.arrays import read_npz, write_npz
+from espnet2_ext.util.documents import reading
 
 ARRAYS = ("indptr", "classes", "start", "num", "fs", "manifest_hash", "labels_hash", "model")
 _EQUAL = 1 - 1e-6  # sums of equal activities differ in the last bits, which must not decide
@@ -60,16 +59,12 @@ def write_anchors(path: str | os.PathLike, bank: ClipBank, start: np.ndarray, nu
     indptr = np.cumsum([0, *map(len, classes)])
     if len(start) != indptr[-1]:
         raise ValueError(f"{len(start)} starts for {indptr[-1]} labels")
-    with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        np.savez(
-            f,
-            indptr=indptr,
-            classes=np.concatenate(classes).astype(np.int32),
-            start=np.asarray(start, np.int64),
-            num=num,
-            model=model,
-            **bank_key(bank),
-        )
+    arrays = {
+        "indptr": indptr,
+        "classes": np.concatenate(classes).astype(np.int32),
+        "start": np.asarray(start, np.int64),
+    }
+    write_npz(path, arrays | {"num": num, "model": model} | bank_key(bank))
 
 
 class AnchorTable:
@@ -87,17 +82,15 @@ class AnchorTable:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        try:
-            with np.load(path) as z:
-                if lacks := set(ARRAYS) - set(z.files):
-                    raise DataError(f"{path}: not a table of anchors, it has no {', '.join(sorted(lacks))}")
-                self._indptr, self._classes, self._start = (z[n] for n in ARRAYS[:3])
-                self.num, self.fs, self.model = int(z["num"]), int(z["fs"]), str(z["model"])
-                self.key = {"fs": self.fs} | {n: str(z[n]) for n in ARRAYS if n.endswith("_hash")}
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such table of anchors") from None
-        except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as e:
-            raise e if isinstance(e, DataError) else DataError(f"{path}: {e}") from e
+        found = read_npz(path, ARRAYS)
+        self._indptr, self._classes, self._start = starts = [found[n] for n in ARRAYS[:3]]
+        with reading(path, "a table of anchors"):
+            self.num, self.fs, self.model = int(found["num"]), int(found["fs"]), str(found["model"])
+        self.key = {"fs": self.fs} | {n: str(found[n]) for n in ARRAYS if n.endswith("_hash")}
+        whole = all(v.ndim == 1 and v.dtype.kind in "iu" for v in starts) and len(self._indptr)
+        ends = self._indptr if whole and min(self.num, self.fs) > 0 else [1]
+        if ends[0] or not len(self._classes) == len(self._start) == ends[-1] or (np.diff(ends) < 0).any():
+            raise DataError(f"{path}: is not a table of anchors: its arrays do not fit together")
 
     def __reduce__(self):
         return AnchorTable, (self.path,)

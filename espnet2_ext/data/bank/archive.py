@@ -17,8 +17,11 @@ from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, shard_path, table
 from espnet2_ext.data.bank.scan import sound_hash, summarise
 from espnet2_ext.data.tables import Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, file_digest, make_once, write_text
+from espnet2_ext.util.arrays import read_npz, write_npy, write_npy_rows, write_npz
+from espnet2_ext.util.documents import read_text
+from espnet2_ext.util.files import file_digest, make_once, write_text
 from espnet2_ext.util.parallel import map_parts, part_of
+from espnet2_ext.util.tables import write_scp
 
 _MARK_BYTES = len(ark_header("", 0)) - 1  # what precedes a FLAC file in the archive, less the key
 
@@ -101,7 +104,7 @@ def _write_bank(manifest: Path, labels: Path, out_dir: Path, settings: Settings,
         desc=f"archive {out_dir.name}",
         **work,
     )
-    write_text(out_dir / "labels.tsv", labels.read_text(encoding="utf-8"))
+    write_text(out_dir / "labels.tsv", read_text(labels))
     _write_classes(out_dir, rows, num_classes)
     info = {"clips_per_shard": settings.clips_per_shard, "clips": len(good), "classes": num_classes}
     info |= _write_index(out_dir, good, parts, settings.fs, settings.format)
@@ -142,9 +145,7 @@ def archive_part(items: Sequence[Item], path: Path, *, out_dir: str, settings: S
         os.replace(audio, target)
     finally:
         audio.unlink(missing_ok=True)
-    with open(path, "wb") as f:
-        envelope, seek = _padded(levels), _padded(seeks)
-        np.savez(f, index=index, clipped=clipped, envelope=envelope, seek=seek)
+    write_npz(path, {"index": index, "clipped": clipped, "envelope": _padded(levels), "seek": _padded(seeks)})
 
 
 def _padded(rows: list[np.ndarray]) -> np.ndarray:
@@ -210,16 +211,16 @@ def _write_classes(out_dir: Path, lists: list[list[int]], num_classes: int) -> N
     indices = np.fromiter((k for v in lists for k in v), np.int64, count=int(indptr[-1]))
     owner = np.repeat(np.arange(len(lists)), np.diff(indptr))
     counts = np.bincount(indices, minlength=num_classes)
-    _save(out_dir, "labels.indptr", indptr)
-    _save(out_dir, "labels.indices", indices.astype(np.int32))
-    _save(out_dir, "clips.indptr", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    _save(out_dir, "clips.indices", owner[np.argsort(indices, kind="stable")].astype(np.int64))
+    write_npy(out_dir / "labels.indptr.npy", indptr)
+    write_npy(out_dir / "labels.indices.npy", indices.astype(np.int32))
+    write_npy(out_dir / "clips.indptr.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    write_npy(out_dir / "clips.indices.npy", owner[np.argsort(indices, kind="stable")].astype(np.int64))
 
 
 def _write_index(out_dir: Path, good: list[Entry], parts: list[Path], fs: int, format: str) -> dict:
     """Write what says where each clip lies; returns figures for `bank.json`."""
     index, clipped = _merge_parts(out_dir, parts, format)
-    _save(out_dir, "ids", np.array([e.id.encode() for e in good]))
+    write_npy(out_dir / "ids.npy", np.array([e.id.encode() for e in good]))
     if format == "flac":
         _write_scp(out_dir, good, index)
     _remove_strangers(out_dir, len(parts), format)
@@ -236,48 +237,30 @@ def _merge_parts(out_dir: Path, parts: list[Path], format: str) -> tuple[np.ndar
     """Write `index.npy`, `envelope.npy`, `seek.npy`; returns index and number of clipped clips."""
     tables, clipped, widths = [], 0, {"envelope": 0, "seek": 0}
     for n, part in enumerate(parts):
-        with np.load(part) as t:
-            tables.append(t["index"])
-            clipped += int(t["clipped"])
-            widths = {k: max(w, t[k].shape[1]) for k, w in widths.items()}
+        t = read_npz(part, ("index", "clipped", *widths))
+        tables.append(t["index"])
+        clipped += int(t["clipped"])
+        widths = {k: max(w, t[k].shape[1]) for k, w in widths.items()}
         shard, last = shard_path(out_dir, n, format), tables[-1][-1]
         if not shard.is_file() or shard.stat().st_size != last["offset"] + last["nbytes"]:
             part.unlink()
             raise DataError(f"{shard}: was removed or changed; run again to make it anew")
     index = np.concatenate(tables)
-    _save(out_dir, "index", index)
+    write_npy(out_dir / "index.npy", index)
     for name, width in widths.items():
         if width:
-            _join(out_dir / f"{name}.npy", parts, name, (len(index), width))
+            rows = (read_npz(part)[name] for part in parts)
+            write_npy_rows(out_dir / f"{name}.npy", (len(index), width), rows)
     return index, clipped
-
-
-def _join(path: Path, parts: list[Path], name: str, shape: tuple[int, int]) -> None:
-    """Write table `name` of all parts as one, without holding it."""
-    row = 0
-    with atomic_path(path) as tmp:
-        for part in parts:
-            with np.load(part) as t:
-                table = t[name]
-            if row == 0:
-                out = np.lib.format.open_memmap(tmp, "w+", table.dtype, shape)
-            out[row : row + len(table), : table.shape[1]] = table
-            row += len(table)
-        out.flush()
-        del out
-
-
-def _save(out_dir: Path, name: str, array: np.ndarray) -> None:
-    with atomic_path(out_dir / f"{name}.npy") as tmp, open(tmp, "wb") as f:
-        np.save(f, array)
 
 
 def _write_scp(out_dir: Path, good: list[Entry], index: np.ndarray) -> None:
     """`wav.scp` for ESPnet (type kaldi_ark): its offsets point at the mark before each sound."""
-    with atomic_path(out_dir / "wav.scp") as tmp, open(tmp, "w", encoding="utf-8") as f:
-        for e, row in zip(good, index, strict=True):
-            shard = shard_path(out_dir, row["shard"], "flac")
-            f.write(f"{e.id} {shard}:{row['offset'] - _MARK_BYTES}\n")
+    rows = zip(good, index, strict=True)
+    write_scp(
+        out_dir / "wav.scp",
+        {e.id: f"{shard_path(out_dir, row['shard'], 'flac')}:{row['offset'] - _MARK_BYTES}" for e, row in rows},
+    )
 
 
 def _remove_strangers(out_dir: Path, shards: int, format: str) -> None:

@@ -11,11 +11,14 @@ import soundfile
 from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import encode, file_digest, read_record
+from espnet2_ext.util.arrays import read_npy
+from espnet2_ext.util.documents import read_fields
+from espnet2_ext.util.files import encode, file_digest
 
 VERSION = 1
 SUFFIX = {"flac": "ark", "pcm16": "pcm"}
 INDEX = np.dtype([("shard", "<u2"), ("offset", "<u8"), ("nbytes", "<u4"), ("samples", "<u4")])
+_INFO = {"version": int, "format": str, "fs": int, "classes": int, "clips": int, "seconds": float, "manifest_hash": str}
 _OPEN_SHARDS = 512  # kept open; the usual limit is 1024 files a process
 _MEAN_SQUARE = np.where(np.arange(256) == 0, 0, 10.0 ** ((np.arange(256) - 120) / 10)).astype("f4")
 
@@ -179,37 +182,28 @@ class ClipBank:
 
     def _load(self) -> None:
         self._files: dict[int, int] = {}
-        if not (self.path / "bank.json").is_file():
-            raise DataError(f"{self.path}: no bank.json, so there is no whole clip bank")
-        self.info = read_record(self.path / "bank.json")
-        lacks = {"fs", "classes", "clips"} - self.info.keys()
-        if lacks or self.info.get("version") != VERSION or self.info.get("format") not in SUFFIX:
+        self.info = read_fields(self.path / "bank.json", _INFO, hint="make the clip bank again")
+        if self.info["version"] != VERSION or self.info["format"] not in SUFFIX or self.info["fs"] < 1:
             raise DataError(f"{self.path}/bank.json: not a bank of version {VERSION}: make it again")
-        self.fs, self.num_classes = int(self.info["fs"]), int(self.info["classes"])
+        self.fs, self.num_classes = self.info["fs"], self.info["classes"]
         self.classes: list[Label] = read_labels(self.path / "labels.tsv")
-        self._tables = {name: self._map(name) for name in tables(self.info["format"])}
+        self._tables = {n: read_npy(self.path / f"{n}.npy", mmap=True) for n in tables(self.info["format"])}
         self._index, self._ids = self._tables["index"], self._tables["ids"]
         self._envelope = self._tables["envelope"]
         self._seek = self._tables.get("seek")
         self._check()
 
-    def _map(self, name: str) -> np.ndarray:
-        path = self.path / f"{name}.npy"
-        try:
-            array = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError) as e:
-            raise DataError(f"{path}: {e}") from e
-        return array.view(np.ndarray)  # the map stays alive; plain indexing is twice as fast
-
     def _check(self) -> None:
-        n, t = int(self.info["clips"]), self._tables
+        n, t = self.info["clips"], self._tables
+        for name, of in (("labels", n), ("clips", self.num_classes)):
+            ptr = t[f"{name}.indptr"]
+            if ptr.shape != (of + 1,) or ptr.dtype.kind not in "iu":
+                raise DataError(f"{self.path}: table {name}.indptr does not fit bank.json ({n} clips)")
         fits = {
             "index": self._index.dtype == INDEX and self._index.shape == (n,),
             "ids": self._ids.dtype.kind == "S" and self._ids.shape == (n,),
             "envelope": self._envelope.ndim == 2 and len(self._envelope) == n,
-            "labels.indptr": t["labels.indptr"].shape == (n + 1,),
             "labels.indices": t["labels.indices"].shape == (t["labels.indptr"][-1],),
-            "clips.indptr": t["clips.indptr"].shape == (self.num_classes + 1,),
             "clips.indices": t["clips.indices"].shape == (t["clips.indptr"][-1],),
             "labels": len(self.classes) == self.num_classes,
             "seek": self._seek is None or (self._seek.ndim == 2 and len(self._seek) == n),

@@ -11,7 +11,8 @@ import numpy as np
 
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, make_once
+from espnet2_ext.util.arrays import read_npy, write_npy
+from espnet2_ext.util.files import make_once
 from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1
@@ -76,23 +77,23 @@ def bank_loudness(bank: ClipBank, **work) -> np.ndarray:
             desc=f"loudness {bank.path.name}",
             **work,
         )
-        with atomic_path(path) as tmp:
-            np.save(tmp, np.concatenate([np.load(part) for part in parts]))
+        write_npy(path, np.concatenate([read_npy(part) for part in parts]))
 
     make_once(path.with_suffix(".json"), key, measure, [path])
     shutil.rmtree(bank.path / ".loudness", ignore_errors=True)
-    return _report(np.load(path), bank)
+    return _report(path, bank)
 
 
 def measure_part(rows: Sequence[int], path: Path, *, bank: str, about: dict) -> None:
     """Write the loudness of some rows to `path`; `about` only counts in the plan's digest."""
     clips = ClipBank(bank)
-    levels = np.array([loudness(clips.read(i), clips.fs) for i in rows])
-    with open(path, "wb") as f:
-        np.save(f, levels)
+    write_npy(path, np.array([loudness(clips.read(i), clips.fs) for i in rows]))
 
 
-def _report(levels: np.ndarray, bank: ClipBank) -> np.ndarray:
+def _report(path: Path, bank: ClipBank) -> np.ndarray:
+    levels = read_npy(path)
+    if levels.shape != (len(bank),) or levels.dtype != np.float64 or np.isnan(levels).any():
+        raise DataError(f"{path}: is not the loudness of {len(bank)} clips; remove it and run again")
     silent = np.flatnonzero(~np.isfinite(levels))
     if len(silent):
         names = ", ".join(bank.id(i) for i in silent[:5]) + (", ..." if len(silent) > 5 else "")

@@ -11,7 +11,6 @@ A folder `data/<set>/mixtures/` holds
 import contextlib
 import hashlib
 import logging
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,13 +19,15 @@ import numpy as np
 
 from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture, clip_activity, frame_activity
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import made, read_record, write_record, write_text
-from espnet2_ext.util.tables import at, check_id, read_tsv, write_tsv
+from espnet2_ext.util.documents import read_fields
+from espnet2_ext.util.files import made, write_record, write_text
+from espnet2_ext.util.tables import at, check_id, number, read_tsv, write_tsv
 
 VERSION = 1
 MIXTURES = ("id", "samples", "known")
 EVENTS = ("mixture", "class", "clip", "start", "onset", "samples", "gain")
-_INFO = {"fs", "classes", "mixtures", "events", "n_fft", "hop", "frame_prior", "clip_prior", "table_hash"}
+_INFO = {"version": int, "fs": int, "classes": [str], "mixtures": int, "events": int, "n_fft": int, "hop": int}
+_INFO |= {"frame_prior": [float], "clip_prior": [float], "table_hash": str, "settings?": (dict, None)}
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ class MixtureTable:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        self.info = _read_info(self.folder)
-        self.fs, self.classes = int(self.info["fs"]), list(self.info["classes"])
+        self.info = read_table_info(self.folder)
+        self.fs, self.classes = self.info["fs"], self.info["classes"]
         self._arrays = _read(self.folder, self.classes)
         if table_hash(self.folder) != self.info["table_hash"]:
             raise DataError(f"{self.folder}: changed since table.json was written; make it again")
@@ -199,13 +200,15 @@ def _report(folder: Path, classes: Sequence[str], prior: np.ndarray) -> None:
             log.warning("%s: class %s %s (prior %d); it cannot be learned", folder, name, what, p)
 
 
-def _read_info(folder: Path) -> dict:
+def read_table_info(folder: Path) -> dict:
+    """`table.json` of a table, checked."""
     path = folder / "table.json"
-    if not path.is_file():
-        raise DataError(f"{path}: no such file, so there is no whole table")
-    info = read_record(path)
-    if info.get("version") != VERSION or _INFO - info.keys():
+    info = read_fields(path, _INFO, hint="make the table again")
+    priors = [*info["frame_prior"], *info["clip_prior"]]
+    if info["version"] != VERSION or min(info["fs"], info["n_fft"], info["hop"]) < 1 or not info["classes"]:
         raise DataError(f"{path}: not a table of version {VERSION}: make it again")
+    if len(priors) != 2 * len(info["classes"]) or not all(0 <= p <= 1 for p in priors):
+        raise DataError(f"{path}: expected a frame_prior and a clip_prior from 0 to 1 for each class")
     return info
 
 
@@ -217,8 +220,8 @@ def _read(folder: Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
     counts = np.zeros(len(ids), np.int64)
     columns: tuple[list, ...] = ([], [], [], [], [], [])
     path, last = folder / "events.tsv", 0
-    for number, fields in read_tsv(path, EVENTS):
-        with at(path, number):
+    for line, fields in read_tsv(path, EVENTS):
+        with at(path, line):
             i = places.get(fields[0], -1)
             if i < last:
                 raise DataError(f"mixture {fields[0]!r} is not in mixtures.tsv, or out of order")
@@ -248,14 +251,13 @@ def _read(folder: Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
 def _read_mixtures(path: Path) -> tuple[list[str], list[int], list[str]]:
     """Columns of `mixtures.tsv`."""
     rows: dict[str, tuple[int, str]] = {}
-    for number, (id_, samples, known) in read_tsv(path, MIXTURES):
-        with at(path, number):
+    for line, (id_, samples, known) in read_tsv(path, MIXTURES):
+        with at(path, line):
             check_id(id_, rows)
-            if not samples.isdecimal() or int(samples) < 1:
-                raise DataError(f"samples must be a positive number, not {samples!r}")
+            length = number("samples", samples, 1, whole=True)
             if known not in KNOWN:
                 raise DataError(f"known must be one of {', '.join(KNOWN)}")
-        rows[id_] = int(samples), known
+        rows[id_] = length, known
     if not rows:
         raise DataError(f"{path}: the table holds no mixture")
     return list(rows), [v[0] for v in rows.values()], [v[1] for v in rows.values()]
@@ -263,15 +265,11 @@ def _read_mixtures(path: Path) -> tuple[list[str], list[int], list[str]]:
 
 def _parse(fields: list[str], rows: dict[str, int], total: int, known: str) -> tuple:
     """An event from its fields, with the clip's id or ''."""
-    _, name, clip, *places, gain = fields
-    try:
-        k, (start, onset, samples), gain = rows[name], map(int, places), float(gain)
-    except KeyError:
-        raise DataError(f"class {name!r} is none of {', '.join(v for v in rows if v)}") from None
-    except ValueError:
-        raise DataError("start, onset, samples or gain is not a number") from None
-    if start < 0 or onset < 0 or samples < 1 or not math.isfinite(gain):
-        raise DataError("start and onset from 0, samples from 1, a finite gain are expected")
+    _, name, clip, start, onset, samples, gain = fields
+    if (k := rows.get(name)) is None:
+        raise DataError(f"class {name!r} is none of {', '.join(v for v in rows if v)}")
+    start, onset = number("start", start, 0, whole=True), number("onset", onset, 0, whole=True)
+    samples, gain = number("samples", samples, 1, whole=True), number("gain", gain)
     if onset + samples > total:
         what = "begins" if onset >= total else "ends"
         raise DataError(f"the event {what} past the end of its mixture, sample {total}")

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.core.mixing.events import Event, Mixture
+from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.tables import read_tsv
+from espnet2_ext.util.tables import at, number, read_tsv
 
 MARKS = ("clip", "known", "class", "onset", "offset", "where")
 SLACK = 0.01  # seconds by which an offset may lie past the end: tables are rounded
@@ -116,12 +116,12 @@ def make_own_table(
 
 def _read_marks(path: Path) -> dict[str, list[_Line]]:
     marks: dict[str, list[_Line]] = defaultdict(list)
-    for number, (id_, known, label, onset, offset, where) in read_tsv(path, MARKS):
-        try:
-            times = (float(v) if v else None for v in (onset, offset))
+    for line, (id_, known, label, onset, offset, where) in read_tsv(path, MARKS):
+        with at(path, line):
+            if known not in KNOWN:
+                raise DataError(f"known must be one of {', '.join(KNOWN)}")
+            times = (number(k, v, 0) if v else None for k, v in (("onset", onset), ("offset", offset)))
             marks[id_].append(_Line(known, label, *times, where))
-        except ValueError:
-            raise DataError(f"{path}:{number}: onset or offset is not a number") from None
     return dict(sorted(marks.items()))
 
 
@@ -129,6 +129,8 @@ def _mixtures(
     id_: str, lines: list[_Line], total: int, fs: int, classes: Sequence[str], settings: OwnSettings
 ) -> list[Mixture]:
     """The chunks of a recording of `total` samples."""
+    if unknown := [v for v in lines if v.label and v.label not in classes]:
+        raise DataError(f"{unknown[0].where}: class {unknown[0].label!r} is none of the bank's")
     spans = [(classes.index(v.label), *_span(v, total, fs)) for v in lines if v.label]
     known = lines[0].known
     num = total if known == "clip" and settings.whole_clips else round(settings.seconds * fs)

@@ -7,7 +7,6 @@ Pishdadian et al., "Finding Strength in Weakness", section III-F, which leaves t
 """
 
 import functools
-import json
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.data.mixtures.event_table import same_table, write_table
 from espnet2_ext.data.tables import read_clips, read_manifest
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import read_json, write_json
 from espnet2_ext.util.parallel import map_parts
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _levels(bank: ClipBank, songs: Mapping, num: int, out: Path, **work) -> dict
     )
     levels = {}
     for part in parts:
-        levels |= {int(row): v for row, v in json.loads(part.read_text()).items()}
+        levels |= {int(row): v for row, v in read_json(part).items()}
     shutil.rmtree(parts_dir, ignore_errors=True)
     return levels
 
@@ -143,7 +143,7 @@ def measure_part(rows: Sequence[int], path: Path, *, bank: str, num: int, digest
     that parts of another one are not taken for its."""
     opened = ClipBank(bank)
     levels = {row: window_levels(opened.read(row), num).tolist() for row in rows}
-    path.write_text(json.dumps(levels))
+    write_json(path, levels, indent=None)
 
 
 def window_levels(x: np.ndarray, num: int) -> np.ndarray:

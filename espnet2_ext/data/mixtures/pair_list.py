@@ -6,7 +6,6 @@ a list is never used with other clips or classes than those it was drawn from.
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -18,13 +17,14 @@ from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, en
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import mapping, read_json
 from espnet2_ext.util.files import file_digest, made, write_record, write_text
-from espnet2_ext.util.tables import at, check_id, read_tsv, tsv_line
+from espnet2_ext.util.tables import at, check_id, number, read_tsv, tsv_line
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
 CLIPS = ("clip1", "clip2", "query1", "query2", "absent1", "absent2")
 _AT_LEAST = {"num": 1, "qnum": 1, "start1": 0, "start2": 0, "qstart1": 0, "qstart2": 0}
-_CLASSES = ("class1", "class2")
+_AT_LEAST |= {"class1": 0, "class2": 0, "gain2": 0}
 
 
 def draw_list(
@@ -110,13 +110,7 @@ def about_list(path: str | os.PathLike) -> dict:
         DataError: naming the file, when it is broken.
     """
     beside = Path(path).with_suffix(".json")
-    try:
-        about = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as e:
-        raise DataError(f"{beside}: {e}") from e
-    return about
+    return mapping(read_json(beside), beside) if beside.exists() else {}
 
 
 def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
@@ -132,8 +126,8 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
         if about[name] != key[name]:
             raise DataError(f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it again")
     pairs, seen = [], set()
-    for number, fields in read_tsv(path, COLUMNS):
-        with at(path, number):
+    for line, fields in read_tsv(path, COLUMNS):
+        with at(path, line):
             pair = _parse(fields)
             check_id(pair.id, seen)
             if bank is not None:
@@ -147,13 +141,8 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
 
 def _parse(fields: list[str]) -> Pair:
     row = dict(zip(COLUMNS, fields, strict=True))
-    for name in (*_AT_LEAST, *_CLASSES, "gain2"):
-        try:
-            row[name] = float(row[name]) if name == "gain2" else int(row[name])
-        except ValueError:
-            raise DataError(f"{name} is not a number: {row[name]!r}") from None
-        if not row[name] >= _AT_LEAST.get(name, 0) or row[name] == float("inf"):
-            raise DataError(f"{name} is out of range: {row[name]}")
+    for name, least in _AT_LEAST.items():
+        row[name] = number(name, row[name], least, whole=name != "gain2")
     return Pair(**row)
 
 
@@ -190,7 +179,7 @@ def draw_list_file(
         anchors.check(bank, round(options["segment"] * bank.fs))
         key["anchors"] = file_digest(anchor_file)
     found = made(Path(path).with_suffix(".json"), key, [path])
-    if found and found["list_hash"] == file_digest(path):
+    if found and found.get("list_hash") == file_digest(path):
         logging.info("%s: up to date, skipped", path)
         return False
     pairs = draw_list(bank, n, seed, anchors=anchors, **options)

@@ -17,7 +17,6 @@ has no sources to write: then there are `wav.scp` and the labels only.
 """
 
 import functools
-import json
 import logging
 import os
 import shutil
@@ -36,7 +35,8 @@ from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.pair_list import format_list, text_hash
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, made, read_record, write_record, write_text
+from espnet2_ext.util.documents import read_fields, write_json
+from espnet2_ext.util.files import atomic_path, made, write_record, write_text
 from espnet2_ext.util.parallel import map_parts, part_of
 from espnet2_ext.util.tables import read_scp
 
@@ -149,8 +149,8 @@ def _merge(parts: Sequence[Path], out_dir: Path) -> tuple[dict[str, str], int]:
     """Places of all sounds, and how many items were lowered."""
     places, scaled = {}, 0
     for n, part in enumerate(parts):
-        about, ark = read_record(part), out_dir / f"{_part_name(n)}.ark"
-        if not ark.is_file() or ark.stat().st_size != about.get("bytes"):
+        about, ark = read_fields(part, {"bytes": int, "scaled": int}), out_dir / f"{_part_name(n)}.ark"
+        if not ark.is_file() or ark.stat().st_size != about["bytes"]:
             part.unlink()
             raise DataError(f"{ark}: was removed or changed; run again to make it anew")
         places.update(read_scp(out_dir / f"{_part_name(n)}.scp"))
@@ -189,7 +189,7 @@ def _write_part(path: Path, out_dir: str, n: int, fs: int, bits: int, rows: Iter
             scaled += factor != 1.0
             for name, x in sounds.items():
                 archive.write(f"{id_}-{name}", x)
-    path.write_text(json.dumps({"bytes": archive.ark.stat().st_size, "scaled": scaled}))
+    write_json(path, {"bytes": archive.ark.stat().st_size, "scaled": scaled})
 
 
 def pair_sounds(pair: Pair, bank: ClipBank) -> tuple[dict[str, np.ndarray], float]:

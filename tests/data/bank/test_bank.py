@@ -136,7 +136,7 @@ def copy(tmp_path):
 def test_a_bank_that_is_not_whole_is_refused(copy):
     info = json.loads((copy / "bank.json").read_text())
     (copy / "bank.json").unlink()
-    with pytest.raises(DataError, match="no bank.json"):
+    with pytest.raises(DataError, match="bank.json: no such file"):
         ClipBank(copy)
     (copy / "bank.json").write_text("{")
     with pytest.raises(DataError, match="bank.json"):
