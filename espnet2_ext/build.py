@@ -105,7 +105,7 @@ def query_parts(config: Mapping[str, Any], find: Find) -> dict[str, nn.Module | 
     query_net = None
     if config.get("query_net", SHARED) != SHARED:  # models older than the option share the encoder
         query_net = query_network(config, find, encoder.sample_rate)
-    extractor = _extractor(config, find, encoder.output_dim, query_net)
+    extractor = _extractor(config, find, encoder, query_net)
     return {
         "encoder": encoder,
         "extractor": extractor,
@@ -128,18 +128,22 @@ def query_network(config: Mapping[str, Any], find: Find, fs: int | None = None) 
     return net
 
 
-def _extractor(config: Mapping[str, Any], find: Find, input_dim: int, query_net: Tagger | None) -> nn.Module:
+def _extractor(config: Mapping[str, Any], find: Find, encoder: Any, query_net: Tagger | None) -> nn.Module:
     """The extractor; where its width of queries is free and not given, it is the query network's.
 
     Raises:
-        DataError: nothing makes query embeddings, or they are of another width.
+        DataError: nothing makes query embeddings, or they are of another width; other bands than the encoder's.
     """
     name, conf = config.get("extractor"), config.get("extractor_conf") or {}
-    given = {"input_dim": input_dim}
-    if query_net is not None and "query_dim" not in conf:
-        if "query_dim" in inspect.signature(find("extractor", name)).parameters:
-            given["query_dim"] = query_net.query_dim
+    known = {"sample_rate": encoder.sample_rate}
+    if query_net is not None:
+        known["query_dim"] = query_net.query_dim
+    takes = inspect.signature(find("extractor", name)).parameters
+    given = {"input_dim": encoder.output_dim} | {k: v for k, v in known.items() if k in takes and k not in conf}
     extractor = _part(config, find, "extractor", **given)
+    bands = getattr(encoder, "num_bands", None), getattr(extractor.net, "num_bands", None)
+    if None not in bands and bands[0] != bands[1]:
+        raise DataError(f"num_bands is {bands[0]} in encoder_conf and {bands[1]} in extractor_conf")
     if query_net is None and not extractor.embeds:
         raise DataError(
             f"extractor {name} makes no query embeddings, so query_net cannot be "

@@ -46,6 +46,6 @@ def test_level_is_what_a_network_measures():
     encoder = encoder_choices.get_class("mel_band_split")(num_bands=32)
     wave = 0.3 * torch.randn(1, 320000)
     spec, frames = encoder(wave, torch.tensor([320000]))
-    net = CaREEncoder(num_bands=32, band_width=encoder.output_dim, dim=8, heads=(1, 1, 1), connector_heads=1)
+    net = CaREEncoder(num_bands=32, num_bins=encoder.output_dim, dim=8, heads=(1, 1, 1), connector_heads=1)
     rms = wave.square().mean(-1).sqrt()
     assert torch.allclose(net.level_of(spec, frames), encoder.level(rms), rtol=0.01)

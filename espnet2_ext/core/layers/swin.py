@@ -112,6 +112,14 @@ class WindowAttention(nn.Module):
         bw, m, d = x.shape
         q, k, v = self.qkv(x).view(bw, m, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = self.bias()
+        if mask.requires_grad and x.device.type == "cpu":  # there attention with such a mask is not fused
+            score = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+            if groups is None:
+                score = score + mask
+            else:
+                score = score.unflatten(0, (-1, groups.shape[1])) + (mask + groups[:, :, None])
+            out = score.softmax(-1).flatten(0, -4) @ v
+            return self.proj(out.transpose(1, 2).reshape(bw, m, d))
         if groups is not None:
             mask = mask + groups[:, :, None].to(mask.dtype)  # [B or 1, n_windows, H, M, M]
             mask = mask.expand(bw // mask.shape[1], -1, -1, -1, -1).reshape(bw, self.heads, m, m)
@@ -187,7 +195,7 @@ class SwinStage(nn.Module):
         self.window = (min(window, length or window), min(window, bands))
         if bands % self.window[1]:
             raise ValueError(f"windows of {window} tokens do not fill {bands} tokens of frequency")
-        self.bands = bands
+        self.bands, self.takes_query = bands, query_dim > 0
         half = (0 if length == self.window[0] else window // 2, 0 if bands == self.window[1] else window // 2)
         drop_path = drop_path or [0.0] * depth
         self.shifts = [half if i % 2 else (0, 0) for i in range(depth)]

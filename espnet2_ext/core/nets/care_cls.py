@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from espnet2_ext.core.layers.spec_augment import SpecAugment
-from espnet2_ext.core.layers.spectrum import STFT, BandSplit
+from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.layers.swin import valid_mask
 from espnet2_ext.core.nets.care_sep import CaREEncoder
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger, mix_up
@@ -23,7 +23,7 @@ class CaRECLS(Tagger):
     Args:
         sample_rate: Hz.
         n_fft, hop_length: samples.
-        num_bands: N of the mel band split.
+        num_bands: N, mel-scale bands.
         spec_augment: arguments of `SpecAugment`; None: none.
         The rest as in `CaREEncoder`.
     """
@@ -49,10 +49,10 @@ class CaRECLS(Tagger):
     ):
         super().__init__()
         self.stft = STFT(n_fft, hop_length)
-        self.bands = BandSplit(n_fft, sample_rate, num_bands)
         self.net = CaREEncoder(
             num_bands,
-            self.bands.band_width,
+            n_fft // 2 + 1,
+            sample_rate,
             dim,
             image_channels,
             tuple(depths),
@@ -74,10 +74,10 @@ class CaRECLS(Tagger):
         if lengths is None:
             lengths = torch.full(wave.shape[:1], wave.shape[1])
         frames = self.stft.frames(lengths.to(wave.device))
-        spec = self.bands.split(self.stft(wave))  # [B, L, N, W]
+        spec = self.stft(wave)  # [B, L, F]
         if mixup is not None:
-            level = self.net.level_of(spec, frames).clamp(min=1e-8)[:, None, None, None]
-            spec = spec * valid_mask(frames, spec.shape[1]) / level
+            level = self.net.level_of(spec, frames).clamp(min=1e-8)[:, None, None]
+            spec = spec * valid_mask(frames, spec.shape[1])[..., 0] / level
             spec, frames = mix_up(spec, frames, mixup)
         image = self.net.image(spec, frames)
         if self.spec_augment is not None:

@@ -4,39 +4,25 @@ Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General So
 section 2 and figures 1 and 2. Where the paper leaves a choice open, the line says what was chosen.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.bands import BandExpand, BandProject, Bands
 from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, valid_mask
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
-
-
-class BandLinear(nn.Module):
-    """One linear map a band: `[..., L, N, D_in]` to `[..., L, N, D_out]`."""
-
-    def __init__(self, num_bands: int, in_dim: int, out_dim: int):
-        super().__init__()
-        bound = 1 / math.sqrt(in_dim)
-        self.weight = nn.Parameter(torch.empty(num_bands, in_dim, out_dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(num_bands, 1, out_dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., L, N, D_in]` to `[..., L, N, D_out]`."""
-        x = x.transpose(-2, -3)  # [..., N, L, D_in]
-        return (torch.matmul(x, self.weight) + self.bias).transpose(-2, -3)
+QUERY_AT = ("all", "connector", "decoder")
+FLOOR = 1e-10  # of a bin's energy at unit level
 
 
 class CaREEncoder(nn.Module):
     """The half that embeds and tags (`embed`): band image, Swin encoder, connector, token-semantic head.
 
     Args:
-        num_bands: N, bands of the split; a multiple of `patch_size` * 8.
-        band_width: W, bins in the widest band.
+        num_bands: N, mel-scale bands of the bins; a multiple of `patch_size` * 8.
+        num_bins: F, bins of the spectrum. fs: its rate in Hz.
         dim: D, width of the first stage; 96 and 256 in the paper (query widths 768 and 2048).
         image_channels: C of the image C x L x N that the band projections make.
         depths, heads: of the three encoder stages.
@@ -46,7 +32,7 @@ class CaREEncoder(nn.Module):
         num_classes: K of the token-semantic head; 0 leaves the head out.
         drop_path: stochastic depth, rising linearly to this value, as in HTS-AT.
         compress: exponent of the magnitudes that the network sees.
-        takes_query: the blocks can be given a query, as in the separation pass of `CaRESep`.
+        query_at: from where on blocks can be given a query, as in the separation pass of `CaRESep`; None: nowhere.
 
     Attributes:
         token_frames: frames of the spectrum in one frame of the connector's map, and of the framewise tags.
@@ -56,7 +42,8 @@ class CaREEncoder(nn.Module):
     def __init__(
         self,
         num_bands: int = 64,
-        band_width: int = 27,
+        num_bins: int = 513,
+        fs: int = 32000,
         dim: int = 96,
         image_channels: int = 32,
         depths: tuple[int, ...] = (2, 2, 6),
@@ -68,7 +55,7 @@ class CaREEncoder(nn.Module):
         num_classes: int = 527,
         drop_path: float = 0.1,
         compress: float = 0.3,
-        takes_query: bool = False,
+        query_at: str | None = None,
     ):
         super().__init__()
         scale = 2 ** len(depths)
@@ -76,15 +63,16 @@ class CaREEncoder(nn.Module):
             raise ValueError(f"num_bands must be a multiple of {patch_size * scale}: {num_bands}")
         if len(depths) != len(heads):
             raise ValueError(f"depths and heads differ in number: {depths}, {heads}")
-        self.num_bands, self.band_width, self.patch_size = num_bands, band_width, patch_size
+        self.num_bands, self.num_bins, self.patch_size = num_bands, num_bins, patch_size
         self.window, self.compress = window, compress
         self.token_frames = patch_size * scale
         self.grid_frames = self.token_frames * window
         self.num_classes = num_classes
         self.query_dim = e = scale * dim
-        query_dim = e if takes_query else 0
+        query_dim = e if query_at == "all" else 0
 
-        self.project = BandLinear(num_bands, 3 * band_width, image_channels)
+        self.bands = Bands(num_bins, fs, num_bands)
+        self.project = BandProject(self.bands, 3, image_channels, (0.0, 0.0, FLOOR ** (compress / 2)))
         self.patch_embed = nn.Linear(patch_size**2 * image_channels, dim)
         self.patch_norm = nn.LayerNorm(dim)
 
@@ -97,7 +85,13 @@ class CaREEncoder(nn.Module):
             self.encoder.append(SwinStage(d, depth, head, window, bands >> i, query_dim, rates[at : at + depth]))
             self.merges.append(PatchMerge(d))
         self.connector = SwinStage(
-            e, connector_depth, connector_heads, window, bands // scale, query_dim, rates[sum(depths) :]
+            e,
+            connector_depth,
+            connector_heads,
+            window,
+            bands // scale,
+            e if query_at in ("all", "connector") else 0,
+            rates[sum(depths) :],
         )
         self.connector_norm = nn.LayerNorm(e)
         # Token-semantic head of HTS-AT: folds the frequency axis, looks at three frames.
@@ -106,55 +100,57 @@ class CaREEncoder(nn.Module):
     def level_of(self, spec: Tensor, frames: Tensor) -> Tensor:
         """Root of the mean energy of the valid frames, `[B]`; the network's input is divided by it.
 
-        spec `[B, L, N, W]` complex, frames `[B]`.
+        spec `[B, L, F]` complex, frames `[B]`.
         """
-        valid = valid_mask(frames, spec.shape[1])
-        energy = (spec.real**2 + spec.imag**2).mul(valid).sum((1, 2, 3))
-        return (energy / frames.clamp(min=1)).sqrt()
+        valid = valid_mask(frames, spec.shape[1])[..., 0, 0]
+        energy = (spec.real.square() + spec.imag.square()).sum(2) * valid
+        return (energy.sum(1) / frames.clamp(min=1)).sqrt()
 
     def image(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> Tensor:
-        """Complex spectrum `[B, L, N, W]` to the image `[B, L', N, C]`, L' padded to whole tokens.
+        """Complex spectrum `[B, L, F]` to the image `[B, L', N, C]`, L' padded to whole tokens.
 
         The network sees the spectrum at unit level (so that loudness does not matter), with
         compressed magnitudes; real part, imaginary part and magnitude of each bin.
         """
         level = self.level_of(spec, frames) if level is None else level
-        level = level.clamp(min=1e-8)[:, None, None, None]
-        spec = spec.permute(0, 2, 3, 1)  # [B, N, W, L], the order in memory
+        level = level.clamp(min=1e-8)[:, None, None]
+        spec = spec.transpose(1, 2)  # [B, F, L], the order in memory
         real, imag = spec.real / level, spec.imag / level
-        power = (real.square() + imag.square()).clamp(min=1e-10)
-        gain = (power.log() * ((self.compress - 1) / 2)).exp()
-        x = torch.cat([real * gain, imag * gain, power.sqrt() * gain], dim=2)  # [B, N, 3 W, L]
-        x = self.project(x.permute(0, 3, 1, 2))
-        x = x * valid_mask(frames, x.shape[1])
-        if pad := -x.shape[1] % self.token_frames:
-            x = F.pad(x, (0, 0, 0, 0, 0, pad))
-        return x
+        power = (real.square() + imag.square()).clamp(min=FLOOR)
+        magnitude = (power.log() * (self.compress / 2)).exp()
+        gain = magnitude * power.rsqrt()
+        x = self.project(torch.stack([real * gain, imag * gain, magnitude], 1))  # [B, N, C, L]
+        x = x * valid_mask(frames, x.shape[-1])[..., 0].transpose(1, 2)[:, None]
+        if pad := -x.shape[-1] % self.token_frames:
+            x = F.pad(x, (0, pad))
+        return x.permute(0, 3, 1, 2)
 
     def tokens(self, image: Tensor) -> Tensor:
         """Patch embedding: `[B, L, N, C]` to `[B, L / 4, N / 4, D]`."""
-        b, length, bands, c = image.shape
         p = self.patch_size
-        x = image.view(b, length // p, p, bands // p, p, c).transpose(2, 3).flatten(3)
-        return self.patch_norm(self.patch_embed(x))
+        x = image.unflatten(2, (-1, p)).unflatten(1, (-1, p))
+        return self.patch_norm(self.patch_embed(x.transpose(2, 3).flatten(3)))
 
     def encode(self, x: Tensor, frames: list[int], query: Tensor | None = None):
-        """Encoder and connector on `tokens`: skips (finest first, each with its valid tokens),
-        output `[B, L', N', 8 D]`, its valid tokens.
+        """Encoder and connector on `tokens` `[B, L, N, D]`, for queries `[B Q, E]`.
+
+        Returns:
+            Skips (finest first, each with the valid tokens of its items), output `[B Q, L', N', 8 D]`, its valid
+            tokens. What no query has entered yet is of B items, not of B Q.
         """
         valid = [-(-f // self.patch_size) for f in frames]
         x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
         skips = []
         for stage, merge in zip(self.encoder, self.merges):
-            x = stage(x, valid, query)
+            x, valid = _enter(stage, x, valid, query)
             skips.append((x, valid))
             x = merge(x)
             valid = [-(-v // 2) for v in valid]
             x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
-        return skips, self.connector(x, valid, query), valid
+        return skips, *_enter(self.connector, x, valid, query)
 
     def embed(self, spec: Tensor, frames: Tensor) -> QueryOutput:
-        """Query embedding and tags of `spec` `[B, L, N, W]` (complex) with `frames` `[B]` valid.
+        """Query embedding and tags of `spec` `[B, L, F]` (complex) with `frames` `[B]` valid.
 
         The blocks run without a query. A framewise frame stands for `token_frames` of `spec`.
         """
@@ -183,6 +179,8 @@ class CaRESep(CaREEncoder):
             (modulus bounded by `mask_bound`).
         image_skip: join the image to the up-sampled map before the masks. The paper has no skip at
             full resolution; without it a token must carry 4 frames of 4 bands through D numbers.
+        query_at: from where on the query is added to the maps of the separation pass: `all` (the paper),
+            `connector` or `decoder`. What lies before is done once for all queries on a mixture.
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
@@ -191,7 +189,8 @@ class CaRESep(CaREEncoder):
     def __init__(
         self,
         num_bands: int = 64,
-        band_width: int = 27,
+        num_bins: int = 513,
+        fs: int = 32000,
         dim: int = 96,
         image_channels: int = 32,
         depths: tuple[int, ...] = (2, 2, 6),
@@ -206,10 +205,16 @@ class CaRESep(CaREEncoder):
         image_skip: bool = True,
         drop_path: float = 0.1,
         compress: float = 0.3,
+        query_at: str = "all",
     ):
+        if mask_type not in MASK_TYPES or query_at not in QUERY_AT:
+            raise ValueError(
+                f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}; query_at of {QUERY_AT}, not {query_at!r}"
+            )
         super().__init__(
             num_bands,
-            band_width,
+            num_bins,
+            fs,
             dim,
             image_channels,
             depths,
@@ -221,10 +226,8 @@ class CaRESep(CaREEncoder):
             num_classes,
             drop_path,
             compress,
-            takes_query=True,
+            query_at=query_at,
         )
-        if mask_type not in MASK_TYPES:
-            raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
 
         bands = num_bands // patch_size
@@ -236,48 +239,61 @@ class CaRESep(CaREEncoder):
             self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, self.query_dim))
         self.patch_up = PatchExpand(dim, dim, patch_size)
         parts = 2 if mask_type == "complex" else 1
-        self.to_mask = BandLinear(num_bands, dim + (image_channels if image_skip else 0), parts * band_width)
+        self.to_mask = BandExpand(self.bands, dim + (image_channels if image_skip else 0), parts)
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
         """Masks for several queries on each mixture.
 
         Args:
-            spec: `[B, L, N, W]` complex, the mixture.
+            spec: `[B, L, F]` complex, the mixture.
             frames: `[B]`, valid frames of each item.
             query: `[B, Q, E]`.
             level: `[B]` in units of `level_of`; None measures it on `spec`.
 
         Returns:
-            `[B, Q, L, N, W]`, real in [0, 1] (`magnitude`) or complex (`complex`).
+            `[B, Q, L, F]`, real in [0, 1] (`magnitude`) or complex (`complex`).
         """
         if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
             raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
-        b, q = query.shape[:2]
-        length = spec.shape[1]
+        b, length = spec.shape[:2]
         query = query.flatten(0, 1)
-        image = self.image(spec, frames, level)  # what does not depend on the query is done once
-        x = self.tokens(image).repeat_interleave(q, 0)
-        skips, x, _ = self.encode(x, frames.repeat_interleave(q).tolist(), query)
+        image = self.image(spec, frames, level)
+        skips, x, _ = self.encode(self.tokens(image), frames.tolist(), query)
         for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):
-            x = join(torch.cat([expand(x), skip], dim=-1))
+            skip, valid = _for_each(query, skip, valid)
+            x = join(torch.cat([expand(_for_each(query, x)[0]), skip], dim=-1))
             x = stage(x, valid, query)
-        x = self.patch_up(x)[:, :length]
-        if self.image_skip:
-            x = torch.cat([x, image[:, :length].repeat_interleave(q, 0)], dim=-1)
-        return self._bounded(self.to_mask(x)).unflatten(0, (b, q))
+        x = self.patch_up(x)[:, :length].permute(0, 2, 3, 1).unflatten(0, (b, -1))  # [B, Q, N, D, L]
+        shared = image[:, :length].permute(0, 2, 3, 1) if self.image_skip else None
+        return self._bounded(self.to_mask(x, shared))
 
     def _bounded(self, x: Tensor) -> Tensor:
+        """`[B, Q, P F, L]` to masks `[B, Q, L, F]`."""
         if self.mask_type == "magnitude":
-            return torch.sigmoid(x)
-        x = x.unflatten(-1, (self.band_width, 2))
-        modulus = x.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
-        bound = self.mask_bound
-        return torch.view_as_complex((x * (bound * torch.tanh(modulus / bound) / modulus)).float())
+            return torch.sigmoid(x).transpose(2, 3)
+        real, imag = x.float().unflatten(2, (-1, 2)).transpose(2, 4).unbind(3)
+        modulus = (real.square() + imag.square()).clamp(min=1e-12).sqrt()
+        gain = self.mask_bound * torch.tanh(modulus / self.mask_bound) / modulus
+        return torch.complex(real * gain, imag * gain)
 
     def forward(
         self, spec: Tensor, frames: Tensor, anchor: Tensor, anchor_frames: Tensor
     ) -> tuple[Tensor, QueryOutput]:
-        """Both passes: masked spectra `[B, L, N, W]`, one anchor an item, and the query output."""
+        """Both passes: masked spectra `[B, L, F]`, one anchor an item, and the query output."""
         out = self.embed(anchor, anchor_frames)
         mask = self.mask(spec, frames, out.embedding[:, None]).squeeze(1)
         return spec * mask, out
+
+
+def _for_each(query: Tensor | None, x: Tensor, valid: list[int] | None = None) -> tuple[Tensor, list[int]]:
+    """`x` `[B, ...]` and its valid tokens once for each of the queries `[B Q, E]`; as they are where they are so."""
+    times = 1 if query is None else len(query) // len(x)
+    return (x.repeat_interleave(times, 0) if times > 1 else x), [v for v in valid or [] for _ in range(times)]
+
+
+def _enter(stage: SwinStage, x: Tensor, valid: list[int], query: Tensor | None) -> tuple[Tensor, list[int]]:
+    """A stage with the queries, if it takes any: the first such one makes B maps B Q."""
+    if not stage.takes_query:
+        return stage(x, valid), valid
+    x, valid = _for_each(query, x, valid)
+    return stage(x, valid, query), valid

@@ -52,8 +52,8 @@ class Decoder(Protocol):
 class QueryMasker(Protocol):
     """A network that gives masks for queries (`extractor` in a YAML).
 
-    Its constructor takes the encoder's `output_dim` as `input_dim`, `num_bins` or `band_width`; one
-    that takes `query_dim` is given the width of the query network's embeddings.
+    Its constructor takes the encoder's `output_dim` as `input_dim` or `num_bins` and, if it needs it, the
+    rate as `fs`; one that takes `query_dim` is given the width of the query network's embeddings.
 
     Attributes:
         query_dim: E.

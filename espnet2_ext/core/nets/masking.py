@@ -2,7 +2,7 @@
 
 The constructor of such a part takes the network's own arguments; those that the model fills in are
 named alike for all networks: `input_dim`, the size of the encoder's features (the network's own
-`num_bins` or `band_width`), `num_spk` (`num_outputs`) and `sample_rate` (`fs`).
+`num_bins`), `num_spk` (`num_outputs`) and `sample_rate` (`fs`).
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 # the network's own name of an argument -> its name for every network
-RENAMED = {"band_width": "input_dim", "num_bins": "input_dim", "num_outputs": "num_spk", "fs": "sample_rate"}
+RENAMED = {"num_bins": "input_dim", "num_outputs": "num_spk", "fs": "sample_rate"}
 NUM_SPK = 2  # outputs unless the model says otherwise
 
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from espnet2_ext.core.nets.care_sep import BandLinear, CaREEncoder
+from espnet2_ext.core.nets.care_sep import CaREEncoder
 
 SMALL = dict(
     num_bands=32,
-    band_width=5,
+    num_bins=65,
+    fs=8000,
     dim=8,
     image_channels=4,
     depths=(1, 2, 1),
@@ -29,21 +30,12 @@ def make(**kw):
 
 
 def spectrum(b, length):
-    return torch.randn(b, length, 32, 5, dtype=torch.cfloat, generator=torch.Generator().manual_seed(1))
-
-
-def test_band_linear_has_a_map_for_each_band():
-    layer = BandLinear(3, 2, 4)
-    torch.nn.init.normal_(layer.bias)
-    x = torch.randn(5, 3, 2)  # L, N, D_in
-    for n in range(3):
-        want = x[:, n] @ layer.weight[n] + layer.bias[n]
-        assert torch.allclose(layer(x)[:, n], want, atol=1e-6)
+    return torch.randn(b, length, 65, dtype=torch.cfloat, generator=torch.Generator().manual_seed(1))
 
 
 def test_without_a_query_there_are_no_weights_for_one():
     assert not any(".query." in name for name, _ in make().named_parameters())
-    assert sum(".query.weight" in n for n, _ in make(takes_query=True).named_parameters()) == 6
+    assert sum(".query.weight" in n for n, _ in make(query_at="all").named_parameters()) == 6
 
 
 def test_every_parameter_gets_a_gradient():
@@ -80,7 +72,7 @@ def test_no_head():
     [
         ({"num_bands": 40}, "multiple of 32: 40"),
         ({"depths": (1, 1)}, "differ in number"),
-        ({"num_bands": 96, "window": 8}, "windows of 8 tokens do not fill 12"),
+        ({"num_bands": 96, "num_bins": 129, "window": 8}, "windows of 8 tokens do not fill 12"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(kw, message):

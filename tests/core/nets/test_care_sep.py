@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from espnet2_ext.core.layers.spectrum import BandSplit
-from espnet2_ext.core.nets.care_sep import CaREEncoder, CaRESep
+from espnet2_ext.core.nets.care_sep import QUERY_AT, CaREEncoder, CaRESep
 
 SMALL = dict(
     num_bands=32,
+    num_bins=129,
+    fs=8000,
     dim=8,
     image_channels=4,
     depths=(1, 2, 1),
@@ -22,53 +23,48 @@ SMALL = dict(
 DECODER = ("expands", "joins", "decoder", "patch_up", "to_mask")
 
 
-@pytest.fixture(scope="module")
-def bands():
-    return BandSplit(256, 8000, 32)
-
-
-def make(bands, **kw):
+def make(**kw):
     torch.manual_seed(0)
-    net = CaRESep(**{**SMALL, "band_width": bands.band_width, **kw}).eval()
+    net = CaRESep(**{**SMALL, **kw}).eval()
     for p in net.parameters():  # weights away from their start, so that nothing hides behind zeros
         torch.nn.init.normal_(p, std=0.2)
     return net
 
 
-def spectrum(bands, b, length, seed=1):
+def spectrum(b, length, seed=1):
     g = torch.Generator().manual_seed(seed)
-    return bands.split(torch.randn(b, length, 129, dtype=torch.cfloat, generator=g))
+    return torch.randn(b, length, 129, dtype=torch.cfloat, generator=g)
 
 
 @pytest.mark.parametrize("mask_type", ["magnitude", "complex"])
 @pytest.mark.parametrize("length", [1, 5, 32, 77])
-def test_any_length(bands, mask_type, length):
-    net = make(bands, mask_type=mask_type)
-    spec, frames = spectrum(bands, 2, length), torch.tensor([length, max(1, length // 2)])
+def test_any_length(mask_type, length):
+    net = make(mask_type=mask_type)
+    spec, frames = spectrum(2, length), torch.tensor([length, max(1, length // 2)])
     masked, out = net(spec, frames, spec, frames)
     assert masked.shape == spec.shape and masked.isfinite().all()
     assert out.embedding.shape == (2, 64) and out.clipwise.shape == (2, 5)
     assert out.framewise.shape[::2] == (2, 5)
 
 
-def test_magnitude_mask_keeps_the_phase_and_never_amplifies(bands):
-    net, spec = make(bands), spectrum(bands, 1, 40)
+def test_magnitude_mask_keeps_the_phase_and_never_amplifies():
+    net, spec = make(), spectrum(1, 40)
     mask = net.mask(spec, torch.tensor([40]), torch.randn(1, 1, 64))
     assert mask.dtype == torch.float32 and 0 <= mask.min() and mask.max() <= 1
 
 
-def test_complex_mask_is_bounded(bands):
-    net, spec = make(bands, mask_type="complex", mask_bound=1.5), spectrum(bands, 1, 40)
+def test_complex_mask_is_bounded():
+    net, spec = make(mask_type="complex", mask_bound=1.5), spectrum(1, 40)
     net.to_mask.bias.data.fill_(1e4)
     mask = net.mask(spec, torch.tensor([40]), torch.randn(1, 1, 64))
     assert mask.is_complex() and mask.abs().max() <= 1.5 + 1e-5
 
 
-def test_a_batch_of_differing_lengths_is_as_each_alone(bands):
-    net = make(bands)
+def test_a_batch_of_differing_lengths_is_as_each_alone():
+    net = make()
     lengths = [61, 40, 9]
-    specs = [spectrum(bands, 1, n, seed=n) for n in lengths]
-    batch = torch.cat([torch.nn.functional.pad(s, (0, 0, 0, 0, 0, 61 - n)) for s, n in zip(specs, lengths)])
+    specs = [spectrum(1, n, seed=n) for n in lengths]
+    batch = torch.cat([torch.nn.functional.pad(s, (0, 0, 0, 61 - n)) for s, n in zip(specs, lengths)])
     frames, query = torch.tensor(lengths), torch.randn(3, 1, 64)
     together, out = net.mask(batch, frames, query), net.embed(batch, frames)
     for i, n in enumerate(lengths):
@@ -79,8 +75,8 @@ def test_a_batch_of_differing_lengths_is_as_each_alone(bands):
         assert torch.allclose(out.clipwise[i], net.embed(specs[i], one).clipwise[0], atol=1e-4)
 
 
-def test_several_queries_in_one_batch_are_as_one_by_one(bands):
-    net, spec = make(bands), spectrum(bands, 2, 50)
+def test_several_queries_in_one_batch_are_as_one_by_one():
+    net, spec = make(), spectrum(2, 50)
     frames, query = torch.tensor([50, 33]), torch.randn(2, 3, 64)
     together = net.mask(spec, frames, query)
     assert together.shape[:2] == (2, 3)
@@ -88,8 +84,8 @@ def test_several_queries_in_one_batch_are_as_one_by_one(bands):
         assert torch.allclose(together[:, q], net.mask(spec, frames, query[:, q : q + 1])[:, 0], atol=1e-5)
 
 
-def test_loudness_does_not_matter(bands):
-    net, spec = make(bands), spectrum(bands, 1, 50)
+def test_loudness_does_not_matter():
+    net, spec = make(), spectrum(1, 50)
     frames, query = torch.tensor([50]), torch.randn(1, 1, 64)
     mask = net.mask(spec, frames, query)
     assert torch.allclose(net.mask(1e-3 * spec, frames, query), mask, atol=1e-4)
@@ -98,15 +94,15 @@ def test_loudness_does_not_matter(bands):
     assert not torch.allclose(net.mask(spec, frames, query, 10 * level), mask, atol=1e-2)
 
 
-def test_silence_gives_numbers(bands):
-    net = make(bands)
-    spec, frames = torch.zeros(1, 20, 32, bands.band_width, dtype=torch.cfloat), torch.tensor([20])
+def test_silence_gives_numbers():
+    net = make()
+    spec, frames = torch.zeros(1, 20, 129, dtype=torch.cfloat), torch.tensor([20])
     masked, out = net(spec, frames, spec, frames)
     assert masked.abs().max() == 0 and out.embedding.isfinite().all()
 
 
-def test_both_passes_share_the_encoder(bands):
-    net, spec = make(bands), spectrum(bands, 1, 40)
+def test_both_passes_share_the_encoder():
+    net, spec = make(), spectrum(1, 40)
     frames = torch.tensor([40])
     for p in net.parameters():
         p.grad = None
@@ -122,16 +118,32 @@ def test_both_passes_share_the_encoder(bands):
         assert f"{name}.weight" in by_mask  # the separation pass has one at every level
 
 
-def test_gradient_reaches_the_query(bands):
-    net, spec = make(bands), spectrum(bands, 1, 40)
+@pytest.mark.parametrize("query_at", QUERY_AT)
+def test_what_lies_before_the_query_is_done_once(query_at):
+    net, spec, frames = make(query_at=query_at), spectrum(2, 50), torch.tensor([50, 33])
+    seen = {}
+    for name, stage in [("encoder", net.encoder[0]), ("connector", net.connector), ("decoder", net.decoder[0])]:
+        stage.register_forward_hook(lambda m, args, out, name=name: seen.update({name: len(out)}))
+    query = torch.randn(2, 3, 64)
+    together = net.mask(spec, frames, query)
+    first = {"all": 0, "connector": 1, "decoder": 2}[query_at]
+    assert list(seen.values()) == [2] * first + [6] * (3 - first)
+    for q in range(3):
+        alone = net.mask(spec, frames, query[:, q : q + 1])[:, 0]
+        assert torch.allclose(together[:, q], alone, atol=1e-5)
+        assert not torch.allclose(together[:, q], together[:, q - 1], atol=1e-3)
+
+
+def test_gradient_reaches_the_query():
+    net, spec = make(), spectrum(1, 40)
     frames, query = torch.tensor([40]), torch.randn(1, 1, 64, requires_grad=True)
     net.mask(spec, frames, query).sum().backward()
     assert query.grad.abs().max() > 0
 
 
-def test_encoder_alone_listens_as_the_encoder_within(bands):
-    net, spec = make(bands), spectrum(bands, 2, 50)
-    alone = CaREEncoder(band_width=bands.band_width, **SMALL).eval()
+def test_encoder_alone_listens_as_the_encoder_within():
+    net, spec = make(), spectrum(2, 50)
+    alone = CaREEncoder(**SMALL).eval()
     missing, unknown = alone.load_state_dict(net.state_dict(), strict=False)
     assert missing == [] and all(".query." in n or n.startswith(DECODER) for n in unknown)
     frames = torch.tensor([50, 21])
@@ -139,11 +151,11 @@ def test_encoder_alone_listens_as_the_encoder_within(bands):
         assert torch.equal(one, other)
 
 
-def test_windows_repeat_on_the_grid(bands):
-    net = make(bands)
+def test_windows_repeat_on_the_grid():
+    net = make()
     grid = net.grid_frames
     assert grid == 4 * 8 * 4  # bands in a token, three merges, window of 4
-    a, b = spectrum(bands, 1, 2 * grid), spectrum(bands, 1, grid, seed=2)
+    a, b = spectrum(1, 2 * grid), spectrum(1, grid, seed=2)
     for stage in [*net.encoder, net.connector, *net.decoder]:  # no shift: windows are on their own
         for block in stage.blocks:
             block.shift = (0, 0)
@@ -153,8 +165,8 @@ def test_windows_repeat_on_the_grid(bands):
     assert torch.allclose(whole[:, :, 2 * grid :], part, atol=1e-5)
 
 
-def test_every_parameter_gets_a_gradient(bands):
-    net, spec = make(bands).train(), spectrum(bands, 2, 70)
+def test_every_parameter_gets_a_gradient():
+    net, spec = make().train(), spectrum(2, 70)
     frames = torch.tensor([70, 40])
     masked, out = net(spec, frames, spec, frames)
     (masked.abs().sum() + out.clipwise.sum()).backward()
@@ -179,11 +191,11 @@ def test_sizes_of_the_paper():
         ({"depths": (1, 1)}, "differ in number"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(bands, kw, message):
+def test_arguments_that_do_not_fit_are_refused(kw, message):
     with pytest.raises(ValueError, match=message):
-        make(bands, **kw)
+        make(**kw)
 
 
-def test_query_of_another_width_is_refused(bands):
+def test_query_of_another_width_is_refused():
     with pytest.raises(ValueError, match=r"\[1, Q, 64\], got \[1, 1, 63\]"):
-        make(bands).mask(spectrum(bands, 1, 8), torch.tensor([8]), torch.randn(1, 1, 63))
+        make().mask(spectrum(1, 8), torch.tensor([8]), torch.randn(1, 1, 63))
