@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import decode
-from espnet2_ext.util.tables import TableError, check_id, parse_tsv, read_tsv, write_tsv
+from espnet2_ext.util.tables import TableError, at, check_id, number, parse_tsv, read_tsv, write_tsv
 
 LABELS = ("index", "mid", "name", "related")
 CLIPS = ("id", "labels", "source")
@@ -65,17 +65,16 @@ def parse_labels(data: bytes, where: object) -> list[Label]:
 
 def _labels(rows: Iterable[tuple[int, list[str]]], path: object) -> list[Label]:
     labels, seen = [], set()
-    for number, (index, mid, name, related) in rows:
-        try:
-            label = Label(int(index), mid, name, tuple(int(v) for v in related.split(",") if v))
-        except ValueError:
-            raise TableError(f"{path}:{number}", "an index is not a number") from None
-        if label.index != len(labels) or mid in seen or not mid:
-            raise TableError(f"{path}:{number}", f"index {index}, mid {mid!r}: out of order or duplicated")
+    for line, (index, mid, name, related) in rows:
+        with at(path, line):
+            if index != str(len(labels)):
+                raise DataError(f"index {index!r}, where {len(labels)} is expected")
+            check_id(mid, seen)
+            others = (number("a related index", v, 0, whole=True) for v in related.split(",") if v)
+            labels.append(Label(len(labels), mid, name, tuple(others)))
         seen.add(mid)
-        labels.append(label)
     for label in labels:
-        if any(not 0 <= r < len(labels) for r in label.related):
+        if any(r >= len(labels) for r in label.related):
             raise DataError(f"{path}: class {label.mid} is related to an unknown index")
     return labels
 
@@ -93,11 +92,11 @@ def read_clips(path: str | os.PathLike) -> Iterator[Clip]:
         DataError: with file and line: a broken line, a duplicated id.
     """
     seen = set()
-    for number, (id_, labels, source) in read_tsv(path, CLIPS):
+    for line, (id_, labels, source) in read_tsv(path, CLIPS):
         try:  # not `at`: AudioSet has two million lines
             check_id(id_, seen)
         except DataError as e:
-            raise TableError(f"{path}:{number}", str(e)) from None
+            raise TableError(f"{path}:{line}", str(e)) from None
         seen.add(id_)
         yield Clip(id_, split_mids(labels), source)
 
@@ -109,15 +108,17 @@ def write_clips(path: str | os.PathLike, clips: Iterable[Clip]) -> None:
 
 def read_manifest(path: str | os.PathLike) -> Iterator[Entry]:
     """Yield the rows of `manifest.tsv`. Raises DataError with file and line for a broken one."""
-    for number, row in read_tsv(path, MANIFEST):
-        id_, status, rate, channels, samples, digest, labels, source, detail = row
+    seen = set()
+    for line, (id_, status, *sizes, digest, labels, source, detail) in read_tsv(path, MANIFEST):
         try:
-            sizes = int(rate), int(channels), int(samples)
-        except ValueError:
-            raise DataError(f"{path}:{number}: rate, channels or samples not a number") from None
-        if status not in STATUSES:
-            raise DataError(f"{path}:{number}: unknown status {status!r}")
-        yield Entry(id_, status, *sizes, digest, split_mids(labels), source, detail)
+            check_id(id_, seen)
+            rate, channels, samples = (number(k, v, 0, whole=True) for k, v in zip(MANIFEST[2:], sizes))
+            if status not in STATUSES:
+                raise DataError(f"unknown status {status!r}")
+        except DataError as e:
+            raise TableError(f"{path}:{line}", str(e)) from None
+        seen.add(id_)
+        yield Entry(id_, status, rate, channels, samples, digest, split_mids(labels), source, detail)
 
 
 @functools.lru_cache(maxsize=1 << 16)  # clips share their class lists: one tuple for all of them

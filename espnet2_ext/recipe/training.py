@@ -15,10 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.documents import read_yaml
+from espnet2_ext.util.documents import mapping, parse_yaml, read_text, read_yaml
 from espnet2_ext.util.files import file_digest, made, read_record, write_record
 
 BEGUN, DONE, CHECKED = ".begun_with", ".done", ".checked"
@@ -114,7 +112,7 @@ class Training:
         if begun or not (self.exp / BEGUN).is_file():
             return begun
         sums = _earlier_record(self.exp)
-        trained = flatten(read_yaml(path) or {}) if path.is_file() else {}
+        trained = flatten(mapping(read_yaml(path) or {}, path)) if path.is_file() else {}
         same = sums.get("files") == " ".join(_checksum(path) for path in self.files)
         then = {"files": self.files if same else {}, "options": {k: trained.get(k, v) for k, v in options.items()}}
         return {k: v for k, v in sums.items() if k == self.data} | then
@@ -159,10 +157,14 @@ def _flatten_given(given: dict[str, list[str]]) -> dict[str, Any]:
     for name, values in given.items():
         for value in values if name.endswith("_conf") else []:
             key, equals, text = value.partition("=")
-            flat |= flatten({name: {key: yaml.safe_load(text)} if equals else yaml.safe_load(value)})
+            flat |= flatten({name: {key: _value(name, text)} if equals else _value(name, value)})
         if not name.endswith("_conf"):
-            flat |= flatten({name: yaml.safe_load(" ".join(values)) if values else True})
+            flat |= flatten({name: _value(name, " ".join(values)) if values else True})
     return flat
+
+
+def _value(name: str, text: str) -> Any:
+    return parse_yaml(text, f"--{name}")
 
 
 def _number(value: Any) -> Any:
@@ -183,7 +185,7 @@ def _changes(then: dict | None, now: dict) -> list[str]:
 
 def _earlier_record(exp: Path) -> dict[str, str]:
     """Lines `what: checksum` that earlier versions wrote."""
-    parts = [line.rpartition(": ") for line in (exp / BEGUN).read_text(encoding="utf-8").splitlines()]
+    parts = [line.rpartition(": ") for line in read_text(exp / BEGUN).splitlines()]
     return {what: checksum for what, _, checksum in parts}
 
 

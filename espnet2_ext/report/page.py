@@ -29,7 +29,7 @@ def write_page(report: Report, out: Path, data_dirs: Sequence[str] | None = None
     models = [(e.label, kind.model(e), training_curves(e.folder)) for e in report.experiments]
     scores = [(name, s.label, s.summary) for name, scored in report.sets.items() for s in scored]
     stamp = digest(VERSION, scores, models)
-    if index.is_file() and stamp in index.read_text(encoding="utf-8"):
+    if index.is_file() and stamp.encode() in index.read_bytes():
         return index
     index.unlink(missing_ok=True)
     shutil.rmtree(out / "figures", ignore_errors=True)

@@ -5,11 +5,9 @@ J. F. Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audi
 """
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import soundfile
 
@@ -17,7 +15,8 @@ from espnet2_ext.audio.read import tar_members
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.tables import TableError, read_lines, read_table
+from espnet2_ext.util.documents import check, read_json
+from espnet2_ext.util.tables import TableError, check_id, number, read_lines, read_table
 
 PACKED = (".h5", ".hdf5")
 _MORE_SUFFIXES = (".aif", ".oga", ".opus", ".wave")  # names that differ from libsndfile's formats
@@ -75,11 +74,11 @@ def read_class_labels(path: str | os.PathLike, ontology: str | os.PathLike | Non
         DataError: naming file and line.
     """
     rows: dict[str, str] = {}
-    for number, row in read_table(path, ("index", "mid", "display_name"), more=()):
+    for line, row in read_table(path, ("index", "mid", "display_name"), more=()):
         if row["index"] != str(len(rows)) or not row["mid"]:
-            raise TableError(f"{path}:{number}", f"expected {len(rows)},MID,NAME")
+            raise TableError(f"{path}:{line}", f"expected {len(rows)},MID,NAME")
         if row["mid"] in rows:
-            raise TableError(f"{path}:{number}", f"{row['mid']} is listed twice")
+            raise TableError(f"{path}:{line}", f"{row['mid']} is listed twice")
         rows[row["mid"]] = row["display_name"]
     if not rows:
         raise TableError(path, "no classes in it")
@@ -93,13 +92,8 @@ def read_ontology(path: str | os.PathLike, mids: Sequence[str]) -> list[tuple[in
     Raises:
         DataError: not a list of objects with `id` and `child_ids`.
     """
-    try:
-        nodes = json.loads(Path(path).read_text(encoding="utf-8"))
-        children = {node["id"]: list(node["child_ids"]) for node in nodes}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{path}: not an ontology (objects with id and child_ids): {e!r}") from e
+    nodes = check(read_json(path), [{"id": str, "child_ids": [str]}], path)
+    children = {node["id"]: node["child_ids"] for node in nodes}
     rows = {mid: i for i, mid in enumerate(mids)}
     related: list[set[int]] = [set() for _ in mids]
     for mid, i in rows.items():
@@ -128,15 +122,17 @@ def read_segments(
     segments: dict[tuple[str, float, float], tuple[str, tuple[str, ...]]] = {}
     recordings = set()
     for path in paths:
-        for number, row in read_lines(path):
+        for line, row in read_lines(path):
             if row[0].startswith("#"):
                 continue
-            where = f"{path}:{number}"
-            key, mids = _segment(row, where)
-            if unknown := [m for m in mids if m not in known]:
-                raise TableError(where, f"unknown class {unknown[0]}")
-            if key in segments:
-                raise TableError(where, f"{key[0]} at {key[1]:g} s is listed twice")
+            try:  # not `at`: there are two million lines
+                key, mids = _segment(row)
+                if unknown := [m for m in mids if m not in known]:
+                    raise DataError(f"unknown class {unknown[0]}")
+                if key in segments:
+                    raise DataError(f"{key[0]} at {key[1]:g} s is listed twice")
+            except DataError as e:
+                raise TableError(f"{path}:{line}", str(e)) from None
             id_ = f"{key[0]}_{round(key[1] * 1000)}" if key[0] in recordings else key[0]
             recordings.add(key[0])
             segments[key] = id_, mids
@@ -145,16 +141,15 @@ def read_segments(
     return segments
 
 
-def _segment(row: list[str], where: str) -> tuple[tuple[str, float, float], tuple[str, ...]]:
-    try:
-        ytid, start, end, mids = row
-        key = ytid, float(start), float(end)
-    except ValueError:
-        raise TableError(where, f'expected YTID, start, end, "mid,mid", found {len(row)} fields: {row}') from None
-    mids = tuple(m.strip() for m in mids.split(","))
-    if not ytid or any(c.isspace() for c in ytid) or not 0 <= key[1] < key[2] or not all(mids):
-        raise TableError(where, f"no id, no class, or an end that is not past the start: {row}")
-    return key, mids
+def _segment(row: list[str]) -> tuple[tuple[str, float, float], tuple[str, ...]]:
+    if len(row) != 4:
+        raise DataError(f'expected YTID, start, end, "mid,mid", found {len(row)} fields')
+    ytid, mids = row[0], tuple(m.strip() for m in row[3].split(","))
+    start, end = number("start", row[1], 0), number("end", row[2])
+    if not start < end or not all(mids):
+        raise DataError(f"no class, or an end that is not past the start: {', '.join(row[1:])}")
+    check_id(ytid, ())
+    return (ytid, start, end), mids
 
 
 def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None) -> dict[str, str]:

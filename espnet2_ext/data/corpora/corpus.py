@@ -33,6 +33,7 @@ from pathlib import Path
 
 from espnet2_ext.data.tables import Clip, Label, read_clips, write_clips, write_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import check_id
 
 # name: module in this folder with its `CORPUS`
 CORPORA = {
@@ -119,11 +120,21 @@ def write_lists(
     for name, clips in lists.items():
         if not clips:
             raise DataError(f"set {name}: no clip is in it")
+        seen: set[str] = set()
+        try:
+            for clip in clips:
+                check_id(clip.id, seen)
+                seen.add(clip.id)
+        except DataError as e:
+            raise DataError(f"set {name}: {e}") from None
         each = ", ".join(f"{label} {n}" for label, n in Counter(v for c in clips for v in c.labels).most_common(20))
         log.info("set %s: %d clips (%s)", name, len(clips), each)
         if missing := [c for c in clips if not c.source]:
             each = ", ".join(f"{label} {n}" for label, n in Counter(v for c in missing for v in c.labels).items())
             log.warning("set %s: %d listed clips have no file (%s)", name, len(missing), each)
+    labels = list(labels)
+    if odd := [v.mid for v in labels if "," in v.mid or len(v.mid.split()) != 1]:
+        raise DataError(f"class {odd[0]!r}: the identifier of a class is a word without a comma")
     write_labels(Path(data_dir) / "labels.tsv", labels)
     for name, clips in lists.items():
         write_clips(Path(data_dir) / name / "clips.tsv", clips)

@@ -13,7 +13,7 @@ from pathlib import Path
 from espnet2_ext.data.corpora.corpus import Corpus, Step, check_folds, counted, named_labels, write_lists
 from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.tables import TableError, read_table
+from espnet2_ext.util.tables import TableError, at, number, read_table
 
 COLUMNS = ("filename", "fold", "target", "category")
 
@@ -25,17 +25,13 @@ def read_meta(root: str | os.PathLike) -> list[dict]:
         DataError: with file and line: no such file, a missing column, a broken line.
     """
     path = Path(root) / "meta" / "esc50.csv"
-    if not path.is_file():
-        raise TableError(path, f"no such file (is {root} the folder of ESC-50?)")
     rows, names = [], {}
-    for number, row in read_table(path, COLUMNS):
-        where = f"{path}:{number}"
+    for line, row in read_table(path, COLUMNS):
+        where = f"{path}:{line}"
         if not row["filename"] or not row["category"]:
             raise TableError(where, "no filename or no category")
-        try:
-            row |= {"fold": int(row["fold"]), "target": int(row["target"])}
-        except ValueError:
-            raise TableError(where, "fold or target is not a number") from None
+        with at(path, line):
+            row |= {name: number(name, row[name], whole=True) for name in ("fold", "target")}
         if names.setdefault(row["target"], row["category"]) != row["category"]:
             raise TableError(where, f"target {row['target']} has two names")
         rows.append(row)

@@ -10,7 +10,6 @@ onset, offset nor label in the second; all classes are inactive in it.
 """
 
 import argparse
-import math
 import os
 import re
 from collections import Counter
@@ -25,7 +24,7 @@ from espnet2_ext.data.mixtures.from_recordings import MARKS, OwnSettings, make_o
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
-from espnet2_ext.util.tables import DELIMITERS, TableError, read_header, read_table, write_tsv
+from espnet2_ext.util.tables import DELIMITERS, TableError, number, read_header, read_table, write_tsv
 
 COLUMNS = {"clip": ("path", "labels"), "frame": ("path", "onset", "offset", "label")}
 MORE = {"set", "group"}
@@ -167,20 +166,10 @@ def _marks(known: str, row: dict, where: str) -> Iterator[Mark]:
         return
     if not row["label"] or ";" in row["label"]:
         raise DataError(f"one label a line is expected, not {row['label']!r}")
-    times = [_seconds(name, row[name]) for name in ("onset", "offset")]
+    times = [number(name, row[name], 0) for name in ("onset", "offset")]
     if not times[0] < times[1]:
         raise DataError(f"onset {row['onset']} is not before offset {row['offset']}")
     yield Mark(row["label"], *times, where)
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise DataError(f"{name} {text!r} is not a number of seconds from 0")
-    return value
 
 
 def _strangers(recordings: Iterable[Recording], classes: Sequence[str]) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from espnet2_ext.data.corpora.corpus import Corpus, Step, check_folds, named_labels, write_lists
 from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.tables import TableError, read_table
+from espnet2_ext.util.tables import TableError, at, number, read_table
 
 COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class")
 CLASSES = ("car_horn", "dog_bark", "gun_shot", "jackhammer", "siren")  # the paper's
@@ -57,10 +57,10 @@ def _parts(item: str) -> list[Part]:
     folds, _, share = item.partition("/")
     first, _, last = folds.partition("-")
     index, count = (int(v) for v in share.split("of")) if share else (1, 1)
-    found = [Part(fold, index - 1, count) for fold in range(int(first), int(last or first) + 1)]
-    if not found or not 1 <= index <= count:
+    folds = range(int(first), int(last or first) + 1)
+    if not 1 <= len(folds) <= 100 or not 1 <= index <= count:
         raise ValueError(item)
-    return found
+    return [Part(fold, index - 1, count) for fold in folds]
 
 
 def read_meta(root: str | os.PathLike) -> list[dict]:
@@ -71,18 +71,15 @@ def read_meta(root: str | os.PathLike) -> list[dict]:
             slice that is listed twice, a recording in two folds.
     """
     path = Path(root) / "metadata" / "UrbanSound8K.csv"
-    if not path.is_file():
-        raise TableError(path, f"no such file (is {root} the folder of UrbanSound8K?)")
     rows, seen, folds = [], set(), {}
-    for number, row in read_table(path, COLUMNS):
-        where, name = f"{path}:{number}", row["slice_file_name"]
+    for line, row in read_table(path, COLUMNS):
+        where, name = f"{path}:{line}", row["slice_file_name"]
         if not name or not row["class"]:
             raise TableError(where, "no slice_file_name or no class")
-        if not row["fold"].isdecimal():
-            raise TableError(where, f"fold {row['fold']!r} is not a number")
         if name in seen:
             raise TableError(where, f"slice {name} is listed twice")
-        row["fold"] = int(row["fold"])
+        with at(path, line):
+            row["fold"] = number("fold", row["fold"], 0, whole=True)
         if folds.setdefault(row["fsID"], row["fold"]) != row["fold"]:
             raise TableError(where, f"recording {row['fsID']} is in two folds")
         seen.add(name)

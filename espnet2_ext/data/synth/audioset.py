@@ -16,7 +16,6 @@ Layout:
 import base64
 import functools
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from espnet2_ext.data.synth.embedded import make_corpus, play_score, rng_of
 from espnet2_ext.data.synth.score import Score, compose
 from espnet2_ext.data.synth.voices import Voice, all_voices, branches
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import write_json
 from espnet2_ext.util.files import atomic_path, write_text
 
 FS = 32000
@@ -157,7 +157,7 @@ def render(score: Score, seconds: float) -> np.ndarray:
 def _write_tables(root: Path, voices: Sequence[Voice], clips: list[Clip], settings: dict, parts: list[Path]) -> None:
     rows = "".join(f'{i},{v.mid},"{v.name}"\n' for i, v in enumerate(voices))
     write_text(root / "class_labels_indices.csv", f"index,mid,display_name\n{rows}")
-    write_text(root / "ontology.json", json.dumps(ontology(voices), indent=1) + "\n")
+    write_json(root / "ontology.json", ontology(voices))
     for split, name in SPLITS.items():
         labels = {clip_id(c, settings["seed"]): clip_labels(c, voices) for c in clips if c.split == split}
         write_text(root / f"{name}.csv", _segments(labels, settings["clip_seconds"]))

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from espnet2_ext.util.documents import read_yaml
 
 
 @dataclass(frozen=True)
@@ -55,4 +55,4 @@ def branches() -> tuple[tuple[str, str, list[str]], ...]:
 
 @functools.cache
 def _read() -> dict:
-    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return read_yaml(Path(__file__).with_suffix(".yaml"))

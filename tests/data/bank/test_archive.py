@@ -174,7 +174,7 @@ def test_kill_in_the_middle_then_again(tmp_path):
     """
     child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
     assert child.returncode == -signal.SIGKILL
-    with pytest.raises(DataError, match="no whole clip bank"):
+    with pytest.raises(DataError, match="bank.json: no such file"):
         ClipBank(tmp_path / "bank")
     left = snapshot(tmp_path / "bank")
     assert {"audio.00000.ark", "audio.00001.ark", ".parts/000001"} <= set(left)

@@ -154,7 +154,8 @@ def to_bank_and_compare(top):
     "line, message",
     [
         ("abc, 0.0, 10.0", "seg.csv:7: expected YTID"),
-        ('abc, zero, 10.0, "/m/0bt9lr"', "seg.csv:7: expected YTID"),
+        ('abc, zero, 10.0, "/m/0bt9lr"', "seg.csv:7: start must be a finite number"),
+        ('abc, 0, inf, "/m/0bt9lr"', "seg.csv:7: end must be a finite number"),
         ('abc, 0.0, 10.0, "/m/0bt9lr', "seg.csv:7"),
         ('abc, 10.0, 10.0, "/m/0bt9lr"', "seg.csv:7: .*end"),
         ('abc, 0.0, 10.0, ""', "seg.csv:7: .*no class"),
@@ -203,7 +204,7 @@ def test_files_and_folders_that_are_not_what_is_needed(lists):
         prepare_audioset(lists / "d", {"a": [lists / "seg2.csv"]}, lists / "classes.csv", [])
     for text in ("{", "[1]", '[{"id": "a"}]'):
         (lists / "ontology.json").write_text(text)
-        with pytest.raises(DataError, match="ontology.json: not an ontology"):
+        with pytest.raises(DataError, match="ontology.json: is not valid JSON"):
             read_class_labels(lists / "classes.csv", lists / "ontology.json")
 
 

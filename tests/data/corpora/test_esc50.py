@@ -58,7 +58,7 @@ def test_folds_are_checked(tmp_path, sets, message):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("1-1-A-0.wav,x,0,dog,True,1,A", "esc50.csv:3: fold or target"),
+        ("1-1-A-0.wav,x,0,dog,True,1,A", "esc50.csv:3: fold must be a whole number"),
         ("1-1-A-0.wav,1", "esc50.csv:3: 2 fields where 7"),
         (",1,0,dog,True,1,A", "esc50.csv:3: no filename or no category"),
         ("1-1-A-0.wav,1,0,cat,True,1,A", "esc50.csv:3: target 0 has two names"),

@@ -178,7 +178,7 @@ def test_what_is_asked_for_is_checked(tmp_path, change, message):
     [
         (LINES[0], "csv:3: slice 10-1-0-0.wav is listed twice"),
         (line(10, 2, "car_horn", 5), "csv:3: recording 10 is in two folds"),
-        ("a.wav,1,0.0,4.0,1,one,1,siren", "csv:3: fold 'one' is not a number"),
+        ("a.wav,1,0.0,4.0,1,one,1,siren", "csv:3: fold must be a whole number"),
         ("a.wav,1,0.0,4.0,1,1,1", "csv:3: 7 fields where 8"),
         ("a.wav,1,0.0,4.0,1,1,1,siren,x", "csv:3: 9 fields where 8"),
         (",1,0.0,4.0,1,1,1,siren", "csv:3: no slice_file_name or no class"),
