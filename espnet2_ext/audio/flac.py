@@ -140,12 +140,42 @@ def _frame_start(number: int, samples: int, fs: int) -> bytes:
         rate_code, rate_tail = 13, (fs & 0xFFFF).to_bytes(2, "big")
     head = bytes([0xFF, 0xF8, size_code << 4 | rate_code, 0x08])
     raw = head + _coded_number(number) + size_tail + rate_tail
+    return raw + bytes([_crc8(raw)])
+
+
+def _crc8(data: bytes) -> int:
     crc = 0
-    for byte in raw:
+    for byte in data:
         crc ^= byte
         for _ in range(8):
             crc = ((crc << 1) ^ 0x07) & 0xFF if crc & 0x80 else crc << 1
-    return raw + bytes([crc])
+    return crc
+
+
+def end_of_frames(tail: bytes, block: int) -> int:
+    """Number of samples up to the end of the last frame whose header is found in the `tail` of a FLAC file, or 0.
+
+    Args:
+        block: samples of a frame, as the stream's own header says (its largest block).
+    """
+    sizes = {code: size for size, code in _SIZES.items()}
+    at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        head = tail[at : at + 16]
+        if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[2] & 0xF0 == 0 or head[3] & 1:
+            continue
+        lead = 8 - (head[4] ^ 0xFF).bit_length()  # ones that the coded number begins with
+        more = max(lead, 1)
+        number = head[4] & (0xFF >> (lead + 1))
+        for byte in head[5 : 4 + more]:
+            number = number << 6 | byte & 0x3F
+        code, place = head[2] >> 4, 4 + more
+        wide = code - 5 if code in (6, 7) else 0
+        size = int.from_bytes(head[place : place + wide], "big") + 1 if wide else sizes.get(code, 0)
+        place += wide + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+        if len(head) > place and _crc8(head[:place]) == head[place]:
+            return number + size if head[1] & 1 else number * block + size
+    return 0
 
 
 def _coded_number(n: int) -> bytes:

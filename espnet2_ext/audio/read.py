@@ -7,19 +7,19 @@ Two forms spare a search or an argument: `tar:PATH#MEMBER@OFFSET+BYTES` names wh
 
 import contextlib
 import functools
-import io
 import logging
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 
-from espnet2_ext.audio.flac import Stream, encode_flac, pull, to_int16, to_int24
+from espnet2_ext.audio.flac import encode_flac, to_int16, to_int24
+from espnet2_ext.audio.packed import Row
+from espnet2_ext.audio.sound import Place, Sound
+from espnet2_ext.audio.view import MissingAudio, open_file, read_at
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
 from espnet2_ext.util.tables import write_scp
@@ -27,12 +27,24 @@ from espnet2_ext.util.tables import write_scp
 _ARK = re.compile(r"(.+\.ark):(\d+)")
 _TAR = re.compile(r"tar:(.+?)#(.+?)(?:@(\d+)\+(\d+))?")
 _HDF5 = re.compile(r"hdf5:(.+)#(\d+)(?:@(\d+))?")
-_ENDLESS = 1 << 60
 _MARK = b"AUDIO"  # what ESPnet's archive readers want before a sound: mark, width, length
 
 
-class MissingAudio(DataError):
-    """The file, member or row that a reference names does not exist."""
+def open_sound(ref: str | os.PathLike) -> Sound | Row:
+    """The sound behind a reference (see the module's docstring); a file of that name comes first.
+
+    Raises:
+        MissingAudio: no such file, member or row. DataError: what is no sound. Both name `ref`.
+    """
+    ref = os.fspath(ref)
+    if ":" in ref and not os.path.exists(ref):
+        if m := _HDF5.fullmatch(ref):
+            return Row(ref, m[1], int(m[2]), int(m[3] or 0))
+        if m := _TAR.fullmatch(ref):
+            return Sound(_member(ref, *m.groups()), ref)
+        if m := _ARK.fullmatch(ref):
+            return Sound(*_entry(ref, m[1], int(m[2])))
+    return Sound(Place(ref))
 
 
 def read_audio(ref: str | os.PathLike, start: int = 0, num: int | None = None) -> tuple[np.ndarray, int]:
@@ -49,18 +61,10 @@ def read_audio(ref: str | os.PathLike, start: int = 0, num: int | None = None) -
         MissingAudio: no such file, member or row.
         DataError: what cannot be decoded, or ends before the length in its header. Both name `ref`.
     """
-    ref = os.fspath(ref)
     if start < 0 or (num is not None and num < 0):
         raise ValueError(f"start {start} and num {num} must not be negative")
-    if m := _HDF5.fullmatch(ref):
-        return _read_row(ref, m[1], int(m[2]), m[3], start, num)
-    if m := _TAR.fullmatch(ref):
-        return _decode(ref, _open_member(ref, *m.groups()), start, num)
-    if m := _ARK.fullmatch(ref):
-        return _decode(ref, _open_entry(ref, m[1], int(m[2])), start, num)
-    if not os.path.isfile(ref):
-        raise MissingAudio(f"{ref}: no such file")
-    return _decode(ref, ref, start, num)
+    sound = open_sound(ref)
+    return sound.read(start, num), sound.fs
 
 
 def read_mono(ref: str | os.PathLike, fs: int | None = None) -> np.ndarray:
@@ -96,66 +100,34 @@ def resample(x: np.ndarray, fs_in: int, fs_out: int) -> np.ndarray:
     return x if fs_in == fs_out else soxr.resample(x, fs_in, fs_out, quality="HQ")
 
 
-def _decode(ref: str, file: str | BinaryIO, start: int, num: int | None) -> tuple[np.ndarray, int]:
-    """Decode what libsndfile reads; `ref` is for messages."""
-    try:
-        with Stream(file) as f:
-            start = min(start, f.frames)
-            want = f.frames - start if num is None else min(num, f.frames - start)
-            if start:
-                f.seek(start)
-            x = pull(f, want)
-            rate, frames = f.samplerate, f.frames
-            if frames > _ENDLESS:  # a stream whose header has no length
-                want = len(x)
-    except (soundfile.SoundFileError, OSError) as e:
-        reason = getattr(e, "error_string", None) or e
-        raise DataError(f"{ref}: cannot be decoded: {reason}") from e
-    if len(x) < want:
-        raise DataError(f"{ref}: ends at sample {start + len(x)} of {frames}")
-    return x, rate
+def _entry(ref: str, path: str, offset: int) -> tuple[Place, str, bool]:
+    """Place of an archive's entry, behind a length mark as ESPnet writes it or a bare file, and whether its size is
+    known: a bare file is decoded to the end of its own stream."""
+    with open_file(path) as f:
+        head = read_at(f, offset, 14)
+        if head[:5] == _MARK and len(head) > 6:
+            size = int.from_bytes(head[6 : 6 + head[5]], "little")
+            start = offset + 6 + head[5]
+            return Place(path, start, start + size), ref, True
+        if head[:4] in (b"fLaC", b"RIFF", b"OggS"):
+            return Place(path, offset, os.fstat(f.fileno()).st_size), ref, False
+    raise DataError(f"{ref}: no sound at this offset")
 
 
-def _open_entry(ref: str, path: str, offset: int) -> BinaryIO:
-    """Bytes of one archive entry: behind a length mark as ESPnet writes it, or a bare FLAC file."""
-    try:
-        with open(path, "rb") as f:
-            f.seek(offset)
-            head = f.read(6)
-            if head[:5] == _MARK and len(head) == 6:
-                size = int.from_bytes(f.read(head[5]), "little")
-            elif head[:4] in (b"fLaC", b"RIFF", b"OggS"):
-                f.seek(offset)
-                size = -1  # no length: the decoder stops at the end of its own stream
-            else:
-                raise DataError(f"{ref}: no sound at this offset")
-            data = f.read(size)
-    except FileNotFoundError:
-        raise MissingAudio(f"{ref}: no such file") from None
-    if len(data) < size:
-        raise DataError(f"{ref}: the archive ends within this entry")
-    return io.BytesIO(data)
-
-
-def _open_member(ref: str, path: str, name: str, offset: str, size: str) -> BinaryIO:
-    """Bytes of one member of a tar file, found by its place or through the file's index."""
-    try:
+def _member(ref: str, path: str, name: str, offset: str, size: str) -> Place:
+    """Place of a member of a tar file, found by its offset or through the file's index."""
+    with open_file(path) as f:
         if offset is None:
-            st = os.stat(path)
+            st = os.fstat(f.fileno())
             place = _tar_index(path, st.st_mtime_ns, st.st_size).get(name)
             if place is None:
                 raise MissingAudio(f"{ref}: no such member")
         else:
             place = int(offset), int(size)
-        with open(path, "rb") as f:
-            f.seek(place[0] - 512)
-            block = f.read(512)
-            data = f.read(place[1])
-    except FileNotFoundError:
-        raise MissingAudio(f"{ref}: no such file") from None
-    if block[257:262] != b"ustar" or len(data) < place[1]:
-        raise DataError(f"{ref}: the tar file has changed since it was listed, or is cut off")
-    return io.BytesIO(data)
+        block = read_at(f, max(0, place[0] - 512), 512)
+        if block[257:262] != b"ustar" or sum(place) > os.fstat(f.fileno()).st_size:
+            raise DataError(f"{ref}: the tar file has changed since it was listed, or is cut off")
+    return Place(path, place[0], sum(place))
 
 
 @functools.lru_cache(maxsize=8)
@@ -174,42 +146,8 @@ def tar_members(path: str | os.PathLike) -> list[tuple[str, int, int]]:
     try:
         with tarfile.open(path, "r:") as tar:
             return [(m.name, m.offset_data, m.size) for m in tar if m.isreg()]
-    except tarfile.TarError as e:
+    except (tarfile.TarError, OSError, ValueError) as e:
         raise DataError(f"{path}: not an uncompressed tar file: {e}") from e
-
-
-def _read_row(ref: str, path: str, row: int, rate: str | None, start: int, num: int | None) -> tuple[np.ndarray, int]:
-    """Read a row of a packed waveform file (datasets `audio_name`, `waveform`)."""
-    if not os.path.isfile(path):
-        raise MissingAudio(f"{ref}: no such file")
-    wave, own_rate = _open_hdf5(os.path.abspath(path), os.getpid())
-    rate = int(rate) if rate else own_rate
-    if not rate:
-        raise DataError(f"{ref}: the file has no attribute sample_rate; give the rate")
-    if row >= wave.shape[0]:
-        raise MissingAudio(f"{ref}: the file has {wave.shape[0]} rows")
-    stop = wave.shape[1] if num is None else min(start + num, wave.shape[1])
-    try:
-        x = wave[row, min(start, stop) : stop]
-    except OSError as e:
-        raise DataError(f"{ref}: cannot be decoded: {e}") from e
-    scale = 32768 if x.dtype == np.int16 else 1
-    return (x.astype(np.float32) / np.float32(scale))[:, None], rate
-
-
-@functools.lru_cache(maxsize=4)
-def _open_hdf5(path: str, pid: int) -> tuple:
-    """The waveform dataset and the rate (0: unknown). One a process: a handle outlives no fork."""
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-        wave = file["waveform"]
-    except (OSError, KeyError) as e:
-        raise DataError(f"{path}: not an HDF5 file with a dataset 'waveform': {e}") from e
-    if wave.ndim != 2 or wave.dtype not in (np.int16, np.float32):
-        raise DataError(f"{path}: waveform is {wave.dtype} {wave.shape}, not int16 [clip, sample]")
-    return wave, int(file.attrs.get("sample_rate", 0))
 
 
 def ark_header(key: str, nbytes: int) -> bytes:

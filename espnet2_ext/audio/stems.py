@@ -1,7 +1,6 @@
 """Stem files, `.stem.mp4`: the mixture and its stems as the audio streams of one MP4 file.
 
-They are read with PyAV, which carries FFmpeg's libraries; no program of FFmpeg is needed. The
-order of the streams is MUSDB18's (Rafii et al., "The MUSDB18 corpus for music separation", 2017).
+The order of the streams is MUSDB18's (Rafii et al., "The MUSDB18 corpus for music separation", 2017).
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from espnet2_ext.audio.pyav import decode, open_av
+from espnet2_ext.audio.view import open_file
 from espnet2_ext.errors import DataError
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 SUFFIX = ".stem.mp4"
-_SLACK = 4096  # samples by which a stream may fall short of the length in its header
 
 
 def stem_blocks(path: Path | str, stems: Sequence[str] = STREAMS) -> Iterator[tuple[str, np.ndarray, int]]:
@@ -27,39 +27,14 @@ def stem_blocks(path: Path | str, stems: Sequence[str] = STREAMS) -> Iterator[tu
         DataError: naming the file: missing, other than five sounds in it, bytes that cannot be
             decoded, a stream that ends early, no package `av`.
     """
-    av = _load_av()
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with av.open(str(path)) as file:
-            streams = list(file.streams.audio)
-            if len(streams) != len(STREAMS):
-                raise DataError(
-                    f"{path}: {len(streams)} audio streams where {len(STREAMS)} are expected: {', '.join(STREAMS)}"
-                )
-            wanted = {streams[STREAMS.index(name)].index: name for name in stems}
-            yield from _decode(av, file, path, wanted)
-    except av.error.FFmpegError as e:
-        raise DataError(f"{path}: cannot be decoded: {e.strerror or e}") from e
-
-
-def _decode(av, file, path, wanted: dict[int, str]) -> Iterator[tuple[str, np.ndarray, int]]:
-    chosen = [file.streams[i] for i in wanted]
-    planes = {i: av.AudioResampler(format="fltp") for i in wanted}  # floats, a channel a row
-    got = dict.fromkeys(wanted, 0)
-    for packet in file.demux(chosen):
-        for frame in packet.decode():
-            i = packet.stream_index
-            frames = [frame] if frame.format.name == "fltp" else planes[i].resample(frame)
-            for part in frames:
-                x = part.to_ndarray().T
-                got[i] += len(x)
-                yield wanted[i], x, part.sample_rate
-    for stream in chosen:
-        length = int((stream.duration or 0) * stream.time_base * stream.rate)
-        if got[stream.index] < max(length - _SLACK, 1):
-            name, end = wanted[stream.index], got[stream.index]
-            raise DataError(f"{path}: stream {name} ends at sample {end} of {length}")
+    with open_file(path) as bytes_, open_av(bytes_, str(path)) as file:
+        streams = list(file.streams.audio)
+        if len(streams) != len(STREAMS):
+            raise DataError(
+                f"{path}: {len(streams)} audio streams where {len(STREAMS)} are expected: {', '.join(STREAMS)}"
+            )
+        wanted = {streams[STREAMS.index(name)].index: name for name in stems}
+        yield from ((wanted[i], x, rate) for i, x, rate in decode(file, wanted, str(path)))
 
 
 def read_stems(path: Path | str, stems: Sequence[str] = STREAMS) -> tuple[dict[str, np.ndarray], int]:
@@ -95,11 +70,3 @@ def read_mono_stems(path: Path | str, fs: int, stems: Sequence[str] = STREAMS) -
     for name, stream in resamplers.items():
         parts[name].append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
     return {name: np.concatenate(blocks) for name, blocks in parts.items()}
-
-
-def _load_av():
-    try:
-        import av
-    except ImportError as e:
-        raise DataError("stem files need the package av: pip install av") from e
-    return av

@@ -11,11 +11,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from espnet2_ext.audio.flac import Stream
+from espnet2_ext.audio.read import open_sound
+from espnet2_ext.audio.sound import BLOCK, reason
 from espnet2_ext.errors import DataError
 
-BLOCK = 1 << 16  # samples a read
-ENDLESS = 1 << 60
 KEPT = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}  # bits a sample
 FORMATS = {".wav": "WAV", ".w64": "W64", ".flac": "FLAC"}
 WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes of sound that a WAV's 32-bit sizes can hold, with room
@@ -48,76 +47,18 @@ class ArraySource:
             yield self.x[i : i + BLOCK].astype(dtype, copy=False)
 
 
-class FileSource:
-    """A sound file that libsndfile reads.
+def open_source(ref: str | Path) -> Source:
+    """The recording behind a path or another reference (see `read`), checked for sound in it; its notes are logged.
 
     Raises:
-        DataError: no such file, a folder, no samples, not decodable (at once, or from `blocks` at the damage).
-        OSError: not readable.
+        DataError: as `open_sound`; no samples in it.
     """
-
-    def __init__(self, path: str | Path):
-        self.path, self.name = Path(path), str(path)
-        if not self.path.exists():
-            raise DataError(f"{path}: no such file")
-        if self.path.is_dir():
-            raise DataError(f"{path}: is a folder, not a sound file")
-        with self._open() as f:
-            self.fs, self.channels, self.frames = f.samplerate, f.channels, f.frames
-            self.subtype = f.subtype
-            odd = "(should be" in f.extra_info
-        if self.frames > ENDLESS:  # a stream whose header gives no length: count
-            self.frames = sum(map(len, self.blocks()))
-        if self.frames == 0:
-            raise DataError(f"{path}: holds no sound (0 samples)")
-        if odd:
-            logging.warning(
-                "%s: header and file size disagree, it may be truncated; it holds %.2f s", path, self.frames / self.fs
-            )
-
-    def _open(self) -> Stream:
-        if self.path.stat().st_size == 0:
-            raise DataError(f"{self.path}: is empty (0 bytes)")
-        with open(self.path, "rb"):  # an unreadable file says so itself (OSError)
-            pass
-        try:
-            return Stream(self.path)
-        except (soundfile.SoundFileError, TypeError) as e:
-            raise DataError(
-                f"{self.path}: cannot be decoded as sound ({_reason(e)}); WAV, FLAC, Ogg and MP3 can"
-            ) from e
-
-    def blocks(self, dtype: str = "float32") -> Iterator[np.ndarray]:
-        done = 0
-        with self._open() as f:
-            while done < self.frames:
-                try:
-                    x = f.read(min(BLOCK, self.frames - done), dtype=dtype, always_2d=True)
-                except soundfile.SoundFileError as e:
-                    raise self._damaged(done, _reason(e)) from e
-                if not len(x):
-                    if self.frames > ENDLESS:
-                        return
-                    raise self._damaged(done, "it ends there")
-                done += len(x)
-                yield x
-
-    def _damaged(self, done: int, why: str) -> DataError:
-        return DataError(
-            f"{self.name}: damaged at {done / self.fs:.2f} s ({why}; its header promises {self.frames / self.fs:.2f} s)"
-        )
-
-
-def open_source(ref: str | Path) -> Source:
-    """The recording behind a path, or behind a reference into an archive (`file.ark:OFFSET`)."""
-    if not Path(ref).exists() and ":" in str(ref):
-        from espnet2_ext.audio.read import read_audio
-
-        x, fs = read_audio(str(ref))
-        if not len(x):
-            raise DataError(f"{ref}: holds no sound (0 samples)")
-        return ArraySource(x, fs, str(ref))
-    return FileSource(ref)
+    source = open_sound(ref)
+    if not source.frames:
+        raise DataError(f"{ref}: holds no sound (0 samples)")
+    for note in source.notes:
+        logging.warning("%s: %s; %.2f s are read", ref, note, source.frames / source.fs)
+    return source
 
 
 class Resampler:
@@ -135,10 +76,6 @@ class Resampler:
         for x in blocks:
             yield self.soxr.resample_chunk(np.ascontiguousarray(x))
         yield self.soxr.resample_chunk(np.zeros((0, self.channels), np.float32), last=True)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
 
 
 class Measured(NamedTuple):
@@ -255,7 +192,7 @@ class FileSink:
         try:
             self.file = soundfile.SoundFile(path, "w", fs, channels, kind.subtype, format=kind.format)
         except soundfile.SoundFileError as e:
-            raise OSError(f"{name}: cannot be written ({_reason(e)})") from e
+            raise OSError(f"{name}: cannot be written ({reason(e)})") from e
 
     def write(self, x: np.ndarray) -> np.ndarray:
         self.total += x.size
@@ -274,7 +211,7 @@ class FileSink:
         try:
             self.file.write(data)
         except (soundfile.SoundFileError, AssertionError) as e:
-            raise OSError(f"{self.name}: writing failed; is the disk full? ({_reason(e)})") from e
+            raise OSError(f"{self.name}: writing failed; is the disk full? ({reason(e)})") from e
         return kept
 
     def close(self) -> None:
@@ -282,7 +219,7 @@ class FileSink:
         try:
             self.file.close()
         except soundfile.SoundFileError as e:
-            raise OSError(f"{self.name}: writing failed; is the disk full? ({_reason(e)})") from e
+            raise OSError(f"{self.name}: writing failed; is the disk full? ({reason(e)})") from e
         if self.clipped:
             logging.warning(
                 "%s: %d of %d samples (%.3g %%) beyond full scale were clipped, the highest at "

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet2_ext.audio import sound
 from espnet2_ext.audio.streams import ArraySource, Resampler, open_source
 from espnet2_ext.errors import DataError
 
-SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64".split())
 WINDOW = 10.0  # seconds of a query that the network sees at once
 FLOOR = 10 ** (-90 / 20)  # RMS of a 20 ms frame below which it counts as silence
 BELOW_PEAK = 10 ** (-50 / 20)  # and so does one this far below the loudest
@@ -33,13 +33,9 @@ def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         return [path]
-    found = sorted(
-        p
-        for p in path.iterdir()
-        if p.is_file() and not p.name.startswith(".") and p.suffix.lower() in SUFFIXES.union(more)
-    )
+    found = sound.sound_files(path, more)
     if not found:
-        raise DataError(f"{path}: no sound file in this folder (looked for {', '.join(sorted(SUFFIXES.union(more)))})")
+        raise DataError(f"{path}: no sound file in this folder, by their suffixes ({sound.KNOWN})")
     return found
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_ext.audio.sound import scale_note
 from espnet2_ext.audio.streams import (
     ArraySink,
     ArraySource,
@@ -113,6 +114,8 @@ def separate_stream(
             source.name,
             "is silent" if level.peak == 0 else "its channels cancel each other in their mean, the network's input",
         )
+    if note := scale_note(level.peak):
+        logging.warning("%s: %s", source.name, note)
     mix = _Taker(source.blocks("float64"))
     at_model = source.frames * fs / source.fs
     chunks = 0

@@ -11,7 +11,7 @@ import torch
 from standin import StandIn, noise
 
 from espnet2_ext.audio import streams as audio_files
-from espnet2_ext.audio.streams import ArraySource, FileSource, OutputType, output_type
+from espnet2_ext.audio.streams import ArraySource, OutputType, open_source, output_type
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.query_separator import Separator
@@ -237,7 +237,7 @@ def test_rf64_can_be_read(separator, wav, tmp_path, query, monkeypatch):
     mix = wav("mix.wav", noise(1, 16000))
     separator.separate_to(mix, [tmp_path / "est.wav"], query)
     assert soundfile.info(tmp_path / "est.wav").format == "RF64"
-    assert FileSource(tmp_path / "est.wav").frames == 16000
+    assert open_source(tmp_path / "est.wav").frames == 16000
 
 
 def test_no_room(separator, wav, tmp_path, query, monkeypatch):

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet2_ext.audio.flac import encode_flac, seek_points, to_int16
-from espnet2_ext.audio.read import ark_header, read_audio, resample, to_mono
+from espnet2_ext.audio.read import ark_header, open_sound, resample, to_mono
 from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, shard_path, tables
-from espnet2_ext.data.bank.scan import sound_hash, summarise
+from espnet2_ext.data.bank.scan import SoundHash, summarise
 from espnet2_ext.data.tables import Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_npz, write_npy, write_npy_rows, write_npz
@@ -162,10 +162,14 @@ def prepare(item: Item, fs: int) -> tuple[np.ndarray, bool]:
     Raises:
         DataError: the sound is not the one that was scanned.
     """
-    x, rate = read_audio(item.source)
-    if sound_hash(x) != item.hash:
+    sound = open_sound(item.source)
+    digest, parts = SoundHash(), []
+    for x in sound.blocks(size=1 << 20):
+        digest.add(x)
+        parts.append(to_mono(x))
+    if digest.hex() != item.hash:
         raise DataError(f"{item.source}: clip {item.id} has changed since the scan: scan again")
-    x = resample(to_mono(x), rate, fs)
+    x = resample(np.concatenate(parts), sound.fs, fs)
     return to_int16(x), bool(np.abs(x).max(initial=0) > 1)
 
 

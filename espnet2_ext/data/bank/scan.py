@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.audio.flac import to_int16
-from espnet2_ext.audio.read import MissingAudio, read_audio, to_mono
+from espnet2_ext.audio.read import MissingAudio, open_sound, to_mono
+from espnet2_ext.audio.sound import scale_note
 from espnet2_ext.data.tables import MANIFEST, STATUSES, Clip, Entry, read_clips, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, file_digest, make_once
@@ -118,35 +119,83 @@ def examine(clip: Clip, limits: Limits) -> Entry:
 
     if not clip.source:
         return entry("missing", "not found among the audio given")
+    rate, shape = 0, (0, 0)
     try:
-        x, rate = read_audio(clip.source)
+        sound = open_sound(clip.source)
+        level, digest, channels = Level(sound.fs), SoundHash(), sound.channels
+        for x in sound.blocks():
+            level.add(x)
+            if np.isfinite(level.peak):
+                digest.add(x)
+        rate, shape = sound.fs, (level.samples, channels)
     except MissingAudio as e:
         return entry("missing", str(e))
     except DataError as e:
         return entry("corrupt", str(e))
-    if not len(x):
-        return entry("corrupt", "holds no samples", rate, x.shape)
-    if not np.isfinite(x).all():
-        return entry("corrupt", "holds NaN or infinity", rate, x.shape)
-    found = rate, x.shape, sound_hash(x)
-    if len(x) < limits.min_seconds * rate:
-        return entry("short", f"{len(x) / rate:.3f} s", *found)
-    level = loudest_db(to_mono(x), rate)
-    if level < limits.silence_db:
-        return entry("silent", f"loudest 100 ms at {level:.1f} dB", *found)
-    return entry("ok", "", *found)
+    if not level.samples:
+        return entry("corrupt", "holds no samples", rate, shape)
+    if not np.isfinite(level.peak):
+        return entry("corrupt", "holds NaN or infinity", rate, shape)
+    if note := scale_note(level.peak):
+        return entry("corrupt", note, rate, shape)
+    found = rate, shape, digest.hex()
+    if level.samples < limits.min_seconds * rate:
+        status, details = "short", [f"{level.samples / rate:.3f} s"]
+    elif (loudest := level.loudest_db()) < limits.silence_db:
+        status, details = "silent", [f"loudest 100 ms at {loudest:.1f} dB"]
+    else:
+        status, details = "ok", []
+    return entry(status, "; ".join([*details, *sound.notes]), *found)
 
 
-def sound_hash(x: np.ndarray) -> str:
-    """blake2b-128 of float samples [T, C] as int16, channels interleaved, as hex digits."""
-    return hashlib.blake2b(to_int16(x).data, digest_size=16).hexdigest()
+class SoundHash:
+    """blake2b-128 of float samples as int16, channels interleaved, block by block."""
+
+    def __init__(self):
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, x: np.ndarray) -> None:
+        """Add `[T, C]`."""
+        self._hash.update(to_int16(x).data)
+
+    def hex(self) -> str:
+        """32 hex digits."""
+        return self._hash.hexdigest()
+
+
+class Level:
+    """Level of a recording that is added block by block: the sums of each 100 ms of its mono sound are kept."""
+
+    def __init__(self, fs: int):
+        self.hop, self.samples, self.peak = max(1, fs // 10), 0, 0.0
+        self._sums: list[np.ndarray] = []  # [2, N]: of the samples, and of their squares
+        self._rest = np.zeros(0)
+
+    def add(self, x: np.ndarray) -> None:
+        """Add `[T, C]`."""
+        self.samples += len(x)
+        self.peak = float(np.maximum(self.peak, np.abs(x).max(initial=0)))  # NaN stays
+        mono = np.concatenate([self._rest, to_mono(x)])
+        whole = mono[: len(mono) // self.hop * self.hop].reshape(-1, self.hop)
+        self._sums.append(_sums(whole))
+        self._rest = mono[whole.size :]
+
+    def loudest_db(self) -> float:
+        """Level of the loudest 100 ms in dB of full scale (mean square, mean of all removed)."""
+        sums = np.concatenate([*self._sums, _sums(self._rest[None])], axis=1)
+        mean = np.float32(sums[0].sum() / max(self.samples, 1)).astype(np.float64)
+        lengths = np.full(sums.shape[1], self.hop)
+        lengths[-1] = len(self._rest)
+        power = (sums[1] - 2 * mean * sums[0] + lengths * mean**2).max()
+        return float(10 * np.log10(max(power, 0.0) / max(min(self.hop, self.samples), 1) + 1e-12))
+
+
+def _sums(rows: np.ndarray) -> np.ndarray:
+    return np.stack([rows.sum(1), np.einsum("nt,nt->n", rows, rows)])
 
 
 def loudest_db(x: np.ndarray, fs: int) -> float:
-    """Level of the loudest 100 ms of [T] in dB of full scale (mean square, mean of all removed)."""
-    x = x - x.mean(dtype=np.float64).astype(x.dtype)
-    hop = min(max(1, fs // 10), len(x))
-    whole = x[: len(x) // hop * hop].reshape(-1, hop)
-    rest = x[whole.size :]
-    power = max(np.einsum("nt,nt->n", whole, whole).max(), rest @ rest)
-    return float(10 * np.log10(float(power) / hop + 1e-12))
+    """`Level.loudest_db` of [T]."""
+    level = Level(fs)
+    level.add(x[:, None])
+    return level.loudest_db()

@@ -7,20 +7,19 @@ J. F. Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audi
 import argparse
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import soundfile
-
+from espnet2_ext.audio import packed
 from espnet2_ext.audio.read import tar_members
+from espnet2_ext.audio.sound import KNOWN, SUFFIXES, WITH_AV, left_out
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import check, read_json
 from espnet2_ext.util.tables import TableError, check_id, number, read_lines, read_table
 
-PACKED = (".h5", ".hdf5")
-_MORE_SUFFIXES = (".aif", ".oga", ".opus", ".wave")  # names that differ from libsndfile's formats
-_NOT_SOUND = {".raw"}  # no header, so no rate
+_SEARCHED = SUFFIXES.union(packed.SUFFIXES, (".tar",))
 
 
 def prepare_audioset(
@@ -155,29 +154,49 @@ def _segment(row: list[str]) -> tuple[tuple[str, float, float], tuple[str, ...]]
 def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None) -> dict[str, str]:
     """Name without folder and suffix -> reference, over folders, tar files and packed files.
 
-    Each folder is listed once. Of two files of one name the first by path is taken.
+    Each folder is listed once. Of two files of one name the first by path is taken, of those that libsndfile reads
+    where there are such. What is there is counted in the log.
 
     Raises:
         DataError: a missing path, no sound at all, a tar or HDF5 file that is broken.
     """
-    suffixes = {f".{name.lower()}" for name in soundfile.available_formats()}
-    suffixes = (suffixes | set(_MORE_SUFFIXES)) - _NOT_SOUND
-    found: dict[str, str] = {}
+    found: dict[str, tuple[bool, str]] = {}
+    kinds, others = Counter(), []
     for root in audio:
         for path in _files(os.fspath(root)):
-            stem, suffix = os.path.splitext(os.path.basename(path))
-            if suffix.lower() == ".tar":
-                pairs = _in_tar(path, suffixes)
-            elif suffix.lower() in PACKED:
-                pairs = _in_hdf5(path, hdf5_rate)
-            else:
-                pairs = [(stem, path)] if suffix.lower() in suffixes else []
-            for name, ref in pairs:
-                if name not in found or ref < found[name]:
-                    found[name] = ref
+            for name, suffix, ref in _sounds(path, hdf5_rate):
+                kinds[suffix] += 1
+                rank = suffix in WITH_AV, ref
+                if name not in found or rank < found[name]:
+                    found[name] = rank
+            if os.path.splitext(path)[1].lower() not in _SEARCHED:
+                others.append(path)
+    where = ", ".join(map(str, audio))
+    left_out(where, others)
     if not found:
-        raise DataError(f"{', '.join(map(str, audio))}: no sound files in it")
-    return found
+        raise DataError(f"{where}: no sound files in it, by their suffixes ({KNOWN})")
+    logging.info("%s: %s", where, ", ".join(f"{n} {suffix}" for suffix, n in sorted(kinds.items())))
+    return {name: ref for name, (_, ref) in found.items()}
+
+
+def _sounds(path: str, hdf5_rate: int | None) -> Iterator[tuple[str, str, str]]:
+    """Name, suffix and reference of each sound of a file, which may be a tar or a packed file."""
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    suffix = suffix.lower()
+    if suffix == ".tar":
+        for member, offset, size in tar_members(path):
+            stem, suffix = os.path.splitext(os.path.basename(member))
+            if suffix.lower() in SUFFIXES:
+                yield stem, suffix.lower(), f"tar:{path}#{member}@{offset}+{size}"
+    elif suffix in packed.SUFFIXES:
+        names, own = packed.packed_names(path)
+        if not own and not hdf5_rate:
+            raise DataError(f"{path}: has no attribute sample_rate: give hdf5_rate")
+        tail = "" if own else f"@{hdf5_rate}"
+        for row, name in enumerate(names):
+            yield os.path.splitext(os.path.basename(name))[0], suffix, f"hdf5:{path}#{row}{tail}"
+    elif suffix in SUFFIXES:
+        yield stem, suffix, path
 
 
 def _files(root: str) -> Iterator[str]:
@@ -199,32 +218,6 @@ def _files(root: str) -> Iterator[str]:
                     stack.append(entry.path)
                 else:
                     yield entry.path
-
-
-def _in_tar(path: str, suffixes: set[str]) -> Iterator[tuple[str, str]]:
-    for member, offset, size in tar_members(path):
-        stem, suffix = os.path.splitext(os.path.basename(member))
-        if suffix.lower() in suffixes:
-            yield stem, f"tar:{path}#{member}@{offset}+{size}"
-
-
-def _in_hdf5(path: str, rate: int | None) -> Iterator[tuple[str, str]]:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as f:
-            names = [v.decode() if isinstance(v, bytes) else str(v) for v in f["audio_name"][:]]
-            rows = len(f["waveform"])
-            own = "sample_rate" in f.attrs
-    except (OSError, KeyError) as e:
-        raise DataError(f"{path}: not a packed file (audio_name, waveform): {e}") from e
-    if rows != len(names):
-        raise DataError(f"{path}: {len(names)} names for {rows} waveforms")
-    if not own and not rate:
-        raise DataError(f"{path}: has no attribute sample_rate: give hdf5_rate")
-    tail = "" if own else f"@{rate}"
-    for row, name in enumerate(names):
-        yield os.path.splitext(os.path.basename(name))[0], f"hdf5:{path}#{row}{tail}"
 
 
 def _source(sources: dict[str, str], ytid: str, start: float, end: float, whole: bool) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet2_ext.audio.sound import KNOWN, SUFFIXES
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, rank, write_lists
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
@@ -17,7 +18,6 @@ from espnet2_ext.util.tables import DELIMITERS, TableError, check_utf8, read_tab
 
 SETS = ("train", "valid", "test")
 SET_FOLDERS = {name: name for name in SETS} | {"validation": "valid", "val": "valid", "dev": "valid", "eval": "test"}
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 
 
 class Sound(NamedTuple):
@@ -57,8 +57,7 @@ def read_folder(folder: Path) -> list[Sound]:
     if others:
         logging.warning("%s: left out, no sound of a known format in a folder of its class: %s", folder, dict(others))
     if not paths:
-        known = " ".join(SUFFIXES)
-        raise DataError(f"{folder}: no sound files in its subfolders, one per class ({known})")
+        raise DataError(f"{folder}: no sound files in its subfolders, one per class ({KNOWN})")
     sets, sounds, first = _sets_of(folder, paths), [], {}
     for path in sorted(paths):
         check_utf8(str(path), folder)

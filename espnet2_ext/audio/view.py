@@ -1,0 +1,121 @@
+"""A file seen through pieces of it, so that a decoder finds a header that is true."""
+
+import bisect
+import itertools
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from espnet2_ext.errors import DataError
+
+Piece = bytes | tuple[int, int]  # bytes of its own, or what lies from one offset to another in the file
+_READ = 1 << 20
+
+
+class MissingAudio(DataError):
+    """The file, member or row that a reference names does not exist."""
+
+
+class Survey(NamedTuple):
+    """What the bytes of a sound file say of it, without decoding.
+
+    parts: pieces of each of the sounds that follow one another; None: the file as it is. frames: samples of the whole,
+    where the decoder cannot know. claim: a size in bytes to pretend, for a decoder that ends where it expects the end.
+    demuxer: FFmpeg's name of a container that libsndfile does not read. notes: what a user should know.
+    """
+
+    parts: list[list[Piece]] | None = None
+    notes: tuple[str, ...] = ()
+    frames: int = 0
+    claim: int = 0
+    demuxer: str = ""
+
+
+class View:
+    """A file to read, made of pieces of `file`; a `claim` above its size is what it gives as its size."""
+
+    def __init__(self, file: BinaryIO, pieces: list[Piece], claim: int = 0):
+        self.file, self.pieces, self.at = file, pieces, 0
+        self.ends = list(itertools.accumulate(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in pieces))
+        self.size = max(claim, self.ends[-1])
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.at = max(0, offset + (0, self.at, self.size)[whence])
+        return self.at
+
+    def close(self) -> None:
+        self.file.close()
+
+    __del__ = close
+
+    def tell(self) -> int:
+        return self.at
+
+    def read(self, num: int = -1) -> bytes:
+        num = self.size - self.at if num < 0 else num
+        found = []
+        while num > 0 and self.at < self.ends[-1]:
+            n = bisect.bisect_right(self.ends, self.at)
+            piece, left = self.pieces[n], self.ends[n] - self.at
+            take = min(num, left)
+            if isinstance(piece, bytes):
+                data = piece[len(piece) - left :][:take]
+            else:
+                self.file.seek(piece[1] - left)
+                data = self.file.read(take)
+            if not data:
+                break
+            found.append(data)
+            self.at += len(data)
+            num -= len(data)
+        if num and self.at >= self.size - 128 > self.ends[-1]:  # where a tag could be, were the claim true
+            found.append(bytes(min(num, self.size - self.at)))
+            self.at += len(found[-1])
+        return b"".join(found)
+
+    def readinto(self, buffer) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def open_file(path: str | os.PathLike) -> BinaryIO:
+    """A regular file, open for reading.
+
+    Raises:
+        MissingAudio: no such file. DataError: a folder, a pipe or a device, or what the system says against it.
+    """
+    try:
+        mode = os.stat(path).st_mode  # before it is opened: a pipe would wait for its other end
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingAudio(f"{path}: no such file") from None
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{path}: is a folder, not a sound file")
+    what = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+    raise DataError(f"{path}: is a {what}, not a regular file; sound is read more than once: save it to a file first")
+
+
+def read_at(file: BinaryIO, at: int, num: int) -> bytes:
+    """At most `num` bytes from offset `at`."""
+    file.seek(at)
+    return file.read(num)
+
+
+def find_all(file: BinaryIO, needle: bytes, at: int, end: int) -> Iterator[int]:
+    """Offsets in [at, end) at which `needle` begins."""
+    held = b""
+    while at < end:
+        block = read_at(file, at, min(_READ, end - at))
+        if not block:
+            return
+        data, base = held + block, at - len(held)
+        place = data.find(needle)
+        while place >= 0:
+            yield base + place
+            place = data.find(needle, place + 1)
+        held, at = data[-len(needle) + 1 :], at + len(block)
