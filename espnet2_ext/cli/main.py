@@ -5,16 +5,14 @@ A command's module is imported when it is called.
 
 import contextlib
 import ctypes
-import difflib
 import importlib
-import logging
 import os
-import platform
 import sys
 from collections.abc import Callable
 
 from espnet2_ext import __version__
 from espnet2_ext.errors import DataError
+from espnet2_ext.util import process
 
 PROG = "espnet2-ext"
 # malloc.h of glibc: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
@@ -111,6 +109,8 @@ def find(name: str) -> str:
     known = {command: target for commands in COMMANDS.values() for command, (target, _) in commands.items()}
     key = name.replace("_", "-")
     if key not in known:
+        import difflib
+
         near = difflib.get_close_matches(key, known, 1)
         raise DataError(f"unknown command {name}" + (f"; did you mean {near[0]}?" if near else f"; see {PROG} --help"))
     return known[key]
@@ -141,26 +141,34 @@ def main(argv: list[str] | None = None) -> None:
 def run(main: Callable) -> None:
     """Run `main()`; end with a plain message and a status other than zero when it fails.
 
-    A `DataError`, an `OSError` (a missing file, a full disk) or a package that is not installed is the
-    user's to mend: a plain message is printed, status 1. Ctrl-C ends with 130. Anything else is an error
-    of this program and keeps its traceback.
+    What the user can mend (`process.explain`: bad input, a full disk, a worker that was killed) or a package that is
+    not installed is a line, status 1. Ctrl-C ends with 130, SIGTERM with 143, a reader that has gone (`| head`) with
+    141 and no word. Anything else is an error of this program and keeps its traceback.
     """
-    keep_memory()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped; run again to resume", file=sys.stderr)
-        os._exit(130)  # worker processes are left to the pools' own clean-up at their parent's end
-    except (DataError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(1)
-    except ModuleNotFoundError as e:
-        top = (e.name or "").partition(".")[0]
-        if top in ("", "espnet2_ext"):
-            raise
-        print(f"error: {missing_package(top)}", file=sys.stderr)
-        sys.exit(1)
+    import logging
+
+    with process.ends_on_signals():
+        process.follow_driver()
+        process.allow_open_files()
+        keep_memory()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+        logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
+        try:
+            main()
+            sys.stdout.flush()
+        except Exception as e:
+            if isinstance(e, BrokenPipeError) and process.reader_is_gone():
+                os._exit(141)
+            text = _missing(e) if isinstance(e, ModuleNotFoundError) else process.explain(e)
+            if text is None:
+                raise
+            print(f"error: {text}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _missing(error: ModuleNotFoundError) -> str | None:
+    top = (error.name or "").partition(".")[0]
+    return None if top in ("", "espnet2_ext") else missing_package(top)
 
 
 def keep_memory() -> None:
@@ -180,6 +188,8 @@ def keep_memory() -> None:
 
 def missing_package(module: str) -> str:
     """What to tell a user without the package of `module`."""
+    import platform
+
     package = PACKAGES.get(module, module)
     text = f"this command needs the package {package}, which is not installed"
     if package in OPTIONAL:

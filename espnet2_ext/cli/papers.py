@@ -2,8 +2,6 @@
 
 import argparse
 import shlex
-import signal
-import sys
 from pathlib import Path
 
 from espnet2_ext.util.documents import write_json
@@ -72,6 +70,7 @@ def sweep(argv: list[str] | None = None) -> None:
     from espnet2_ext.papers.experiments import Notes
     from espnet2_ext.papers.run_sweep import run_sweep, shell_line, write_sweep_table
     from espnet2_ext.papers.sweep import Sweep
+    from espnet2_ext.recipe.steps import end
 
     chosen = Sweep(args.sweep, recipe=args.recipe, size=args.size, folder=args.folder, run_options=run_options)
     runs = chosen.runs(args.only, args.max_seeds)
@@ -83,8 +82,7 @@ def sweep(argv: list[str] | None = None) -> None:
     elif args.table_only:
         print(write_sweep_table(Notes(chosen)))
     else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that run.sh is ended as well
-        run_sweep(chosen, runs, max_minutes=args.max_minutes)
+        end(lambda: run_sweep(chosen, runs, max_minutes=args.max_minutes))
 
 
 def sweep_parser() -> argparse.ArgumentParser:

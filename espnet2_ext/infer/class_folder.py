@@ -6,7 +6,6 @@ number of channels, and keep them.
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from espnet2_ext.infer import folder
 from espnet2_ext.infer.chunks import Plan, equal_lengths
 from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, WeakSeparator
 from espnet2_ext.util.files import digest, write_record
+from espnet2_ext.util.locks import temporary
 
 # A quiet class must not be rounded to silence, which has no SI-SDR and would leave the means.
 BITS = 24
@@ -167,8 +167,8 @@ def _batch(separator: WeakSeparator, waves: np.ndarray, writers: list, keys: lis
 
 def _stream(separator: WeakSeparator, source: Source, plan: Plan, writers: list, key: str) -> outputs.Tags | None:
     """Separate one recording chunk by chunk, through files beside the archives."""
-    with tempfile.TemporaryDirectory(dir=writers[0].ark.parent, prefix=".tmp-") as tmp:
-        files = [Path(tmp) / f"{s}.flac" for s in range(len(writers))]
+    with temporary(writers[0].ark, folder=True) as tmp:
+        files = [tmp / f"{s}.flac" for s in range(len(writers))]
         try:
             done = separator.separate_to(source, files, plan=plan, subtype=f"PCM_{BITS}")
             tags = separator.classify(source, plan) if separator.tags else None

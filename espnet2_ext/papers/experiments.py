@@ -9,7 +9,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep import Run, Sweep
 from espnet2_ext.papers.tables import PAPERS, load_paper
 from espnet2_ext.util.documents import read_fields, write_json
-from espnet2_ext.util.files import locked
+from espnet2_ext.util.locks import locked
 
 _FOLDER = re.compile(r"(qsep|tag|weak)_.")  # of an experiment
 _CELL = re.compile(r"(?:(?:qsep|tag|weak)_)?(.+?)(?:_seed(\d+))?$")

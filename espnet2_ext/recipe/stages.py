@@ -17,7 +17,7 @@ from espnet2_ext.recipe.options import Options
 from espnet2_ext.recipe.steps import log
 from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training
 from espnet2_ext.util.config import read_config
-from espnet2_ext.util.files import locked
+from espnet2_ext.util.locks import hold
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # of steps that run one process per core
 _SHOWN = "epoch (started|results)|best checkpoint|WARNING|ERROR|^error:|Traceback"  # lines of a training's log
@@ -69,7 +69,10 @@ class Driver(ABC):
         kinds = {s.kind for s in chosen}
         with ExitStack() as held:
             if kinds:  # others may read the data too, unless this run makes them
-                held.enter_context(self._holding(self.dump, shared="data" not in kinds))
+                makes = "data" in kinds
+                sets = [folder / name for folder in (self.dump, self.data) for name in o.sets]
+                folders = [self.dump, self.data, *(f for f in sets if makes or f.is_dir())]
+                held.enter_context(self._holding(*folders, shared=not makes))
             if kinds - {"data"}:
                 held.enter_context(self._holding(self.folder))
             for stage in chosen:
@@ -80,17 +83,13 @@ class Driver(ABC):
         log(f"finished in {time.monotonic() - begin:.0f} s")
 
     @contextmanager
-    def _holding(self, folder: Path, *, shared: bool = False) -> Iterator[None]:
-        """Keep other runs out of a folder; the steps inherit the lock, so that what is left of a killed run counts."""
-        with ExitStack() as held:
-            try:
-                lock = held.enter_context(locked(folder / ".lock", wait=False, shared=shared))
-            except BlockingIOError:
-                where = Path.cwd() / folder
-                raise DataError(f"another run is still working in {where}; wait for it or end it first") from None
-            self._locks.append(lock)
+    def _holding(self, *folders: Path, shared: bool = False) -> Iterator[None]:
+        """Keep other runs out of folders; the steps inherit the locks, so that what is left of a killed run counts."""
+        before = self._locks
+        with hold(*folders, shared=shared) as locks:
+            self._locks = before + locks
             yield
-            self._locks.remove(lock)
+            self._locks = before
 
     # ---- steps -------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """Steps of a recipe: subprocesses that end with everything they started, logged and followed."""
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -11,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from espnet2_ext.util.process import STATUS, STOPPED, driver_pipe, end_with_parent, signals_wait
+
 TAIL = 20  # lines of a log that are shown after a failure
 _PATIENCE = 10.0  # seconds that a step's workers are given to end
 _LOGS = 9  # logs of earlier runs that are kept
-_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 class Stopped(BaseException):
@@ -40,7 +40,7 @@ def log(text: str) -> None:
 
 def end(main: Callable[[], None]) -> None:
     """Run `main`; a failed step ends the process with its own status, a signal with that of the signal."""
-    for number in _STATUS:
+    for number in STATUS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, _stop)
     try:
@@ -49,8 +49,8 @@ def end(main: Callable[[], None]) -> None:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(e.status)
     except Stopped as e:
-        log("stopped; run again to resume")
-        sys.exit(_STATUS[signal.Signals(e.number)])
+        log(STOPPED)
+        sys.exit(STATUS[signal.Signals(e.number)])
 
 
 def _stop(number: int, _) -> None:
@@ -85,25 +85,29 @@ def run(
             log_file.parent.mkdir(parents=True, exist_ok=True)
             rotate(log_file)
             output = opened.enter_context(open(log_file, "w"))
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT if output else None,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            process_group=0,  # so that all its workers hear a signal
-            pass_fds=keep_open,
-            preexec_fn=_end_with_parent,
-        )
+        follow, pipe = driver_pipe()
+        process = None
         try:
+            with signals_wait():  # no signal between the start of a process and its name
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT if output else None,
+                    env={**os.environ, **follow, **(env or {})},
+                    cwd=cwd,
+                    process_group=0,  # so that all its workers hear a signal
+                    pass_fds=(*keep_open, pipe),
+                    preexec_fn=_begin,
+                )
             if log_file and show is not None:
                 for line in _follow(log_file, process):
                     if re.search(show, line):
                         print(line, flush=True)
             status = process.wait()
         except BaseException as e:
-            _end_group(process, e.number if isinstance(e, Stopped) else signal.SIGTERM)
+            if process is not None:
+                _end_group(process, e.number if isinstance(e, Stopped) else signal.SIGTERM)
             raise
     if status:
         more = ""
@@ -141,7 +145,7 @@ def _follow(path: Path, process: subprocess.Popen) -> Iterator[str]:
 
 def _end_group(process: subprocess.Popen, number: int) -> None:
     """Send a signal to a step and its workers; kill those that have not ended in time."""
-    for other in _STATUS:
+    for other in STATUS:
         signal.signal(other, signal.SIG_IGN)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM if number == signal.SIGHUP else number)
@@ -153,10 +157,6 @@ def _end_group(process: subprocess.Popen, number: int) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
-    if _PRCTL:
-        _PRCTL(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-# looked up before a fork, where nothing may be loaded any more
-_PRCTL = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
+def _begin() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STATUS)
+    end_with_parent()

@@ -12,22 +12,24 @@ digest:
 `_archive` writes the files (long work in parts: `util.parallel.map_parts`, which resumes where it was stopped) and
 returns a dictionary for the record, or None. Where a key would be long, its digest does: `{"digest": digest(...)}`.
 A change of what is written for the same inputs raises the version in the key. `made` and `write_record` are the two
-halves, for results that do not fit one call; `hold` keeps a second process out of a folder.
+halves, for results that do not fit one call; `util.locks.hold` keeps a second run out of a folder.
 """
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.locks import hold, is_temporary, temporary
 
 _MISSING = object()
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # a file cannot be written
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -42,67 +44,48 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     suffix, because many writers choose their format by it.
 
     Raises:
-        OSError: what the file system said, for example a full disk; nothing is left behind.
+        OSError: what the file system said, for example a full disk, also where a library says something else; nothing
+            is left behind.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
-    try:
-        yield tmp
-        with open(tmp, "rb+") as f:
+    if is_temporary(path):  # one of a part: renamed by who asked for it
+        yield path
+        return
+    with temporary(path) as tmp:
+        try:
+            yield tmp
+            with open(tmp, "rb+") as f:
+                os.fsync(f.fileno())
+            os.replace(tmp, path)
+        except Exception as e:
+            if reason := _no_room(e, tmp):
+                raise OSError(reason.errno, reason.strerror, str(path)) from e
+            raise
+
+
+def _no_room(error: BaseException, tmp: Path) -> OSError | None:
+    """The file system's own reason why `tmp` could not be written, if that is what `error` comes from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _WRITING:
+            return cause if cause.filename in (None, tmp, str(tmp)) else None
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, (DataError, OSError)):
+        return None
+    try:  # libraries do not say
+        with open(tmp, "ab") as f:
+            f.write(bytes(2**20))
+            f.flush()
             os.fsync(f.fileno())
-        os.replace(tmp, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            tmp.unlink()
+    except OSError as e:
+        return e if e.errno in _WRITING else None
+    return None
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` (UTF-8) to `path` through `atomic_path`."""
     with atomic_path(path) as tmp:
         tmp.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def locked(path: str | os.PathLike, *, wait: bool = True, shared: bool = False) -> Iterator[int]:
-    """Hold the file `path`, made if need be, for this process alone; yield its descriptor, which a child may inherit.
-
-    On a file system without locks nobody is kept out.
-
-    Args:
-        wait: for another process that holds it, or else raise.
-        shared: other processes may hold it too, if they share it.
-
-    Raises:
-        BlockingIOError: without `wait`, another process holds it.
-    """
-    import fcntl
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as f:
-        try:
-            fcntl.flock(f, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # a file system without locks
-        yield f.fileno()
-
-
-@contextlib.contextmanager
-def hold(*folders: str | os.PathLike) -> Iterator[None]:
-    """Keep other processes that ask for it out of `folders`, which are made, by a file `.lock` in each.
-
-    Raises:
-        DataError: another process is at work in one of them.
-    """
-    with contextlib.ExitStack() as held:
-        for folder in folders:
-            try:
-                held.enter_context(locked(Path(folder) / ".lock", wait=False))
-            except BlockingIOError:
-                raise DataError(f"{folder}: another process is at work here; wait for it or end it first") from None
-        yield
 
 
 def shipped(name: str) -> Path:
@@ -129,7 +112,7 @@ def make_once(
     *,
     redo: bool = False,
 ) -> dict:
-    """Call `make()` unless `record` says that it was done for the same `key`.
+    """Call `make()` unless `record` says that it was done for the same `key`; other runs are kept out meanwhile.
 
     Args:
         record: JSON file of the result, written last.
@@ -140,13 +123,17 @@ def make_once(
 
     Returns:
         What the record holds.
+
+    Raises:
+        DataError: another run is working in the record's folder.
     """
     found = None if redo else made(record, key, files)
-    if found is not None:
-        logging.info("%s: up to date, skipped", record)
-        return found
-    Path(record).unlink(missing_ok=True)
-    return write_record(record, key, make() or {})
+    if found is None:
+        with hold(Path(record).parent):
+            Path(record).unlink(missing_ok=True)
+            return write_record(record, key, make() or {})
+    logging.info("%s: up to date, skipped", record)
+    return found
 
 
 def made(record: str | os.PathLike, key: dict, files: Iterable[str | os.PathLike] = ()) -> dict | None:

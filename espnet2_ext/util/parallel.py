@@ -7,19 +7,21 @@ import functools
 import hashlib
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
 import re
-import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, encode, hold, made, write_record
+from espnet2_ext.util.files import atomic_path, encode, made, write_record
+from espnet2_ext.util.locks import hold
+from espnet2_ext.util.process import as_worker, end_processes, remove, signals_wait, watched
+
+_DIED = "a worker process died (killed, or out of memory); run again to resume, perhaps with fewer workers"
+_NO_WORKERS = 30  # seconds until a Dask scheduler without workers is reported
 
 
 def map_parts(
@@ -51,8 +53,8 @@ def map_parts(
 
     Raises:
         Exception: the first one that `fn` raised; parts that are done stay.
-        ChildProcessError: a worker process died.
-        DataError: another process works in `parts_dir`, or the Dask scheduler is out of reach.
+        ChildProcessError: a worker process died, or the Dask scheduler.
+        DataError: another run works in `parts_dir`, or the Dask scheduler is out of reach.
     """
     parts_dir = Path(parts_dir).resolve()
     parts_dir.mkdir(parents=True, exist_ok=True)
@@ -60,13 +62,11 @@ def map_parts(
     paths = [parts_dir / f"{n:06d}" for n in range(len(starts))]
     plan, key = parts_dir / "plan.json", {"digest": _digest([_settings(fn), part_size], items)}
     with hold(parts_dir):
-        for unfinished in parts_dir.glob(".tmp-*"):  # of a process that was killed
-            unfinished.unlink(missing_ok=True)
         if made(plan, key) is None:
             plan.unlink(missing_ok=True)
             for old in parts_dir.iterdir():
                 if re.fullmatch(r"\d{6,}", old.name):
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+                    remove(old)
             write_record(plan, key)
         todo = [n for n, path in enumerate(paths) if not path.exists()]
         if todo:
@@ -108,9 +108,7 @@ def _drive(pool, width: int, fn: Callable, jobs: Iterator, bar) -> None:
                     raise error
                 bar.update(pending.pop(future))
     except concurrent.futures.process.BrokenProcessPool:
-        raise ChildProcessError(
-            "a worker process died (killed, or out of memory); run again to resume, perhaps with fewer workers"
-        ) from None
+        raise ChildProcessError(_DIED) from None
     finally:
         for future in pending:
             future.cancel()
@@ -145,16 +143,19 @@ def _pool(num_workers: int | None, scheduler: str | None, num_jobs: int, fn: Cal
     # forked from a clean server: this process may hold threads, which do not survive a fork
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_unwrap(fn).__module__])
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
-    try:
-        yield pool, 2 * workers
-    except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
+    with signals_wait(signal.SIGINT):  # Ctrl-C is for this process alone, which ends the others
+        forkserver.ensure_running()
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=as_worker)
+    processes = pool._processes
+    with watched(lambda: list(processes)):
+        try:
+            yield pool, 2 * workers
+        except BaseException as e:
+            if isinstance(e, ChildProcessError) or not isinstance(e, Exception):
+                end_processes(list(processes.values()))
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
 
 
 class _Inline:
@@ -167,26 +168,6 @@ class _Inline:
         except Exception as e:
             future.set_exception(e)
         return future
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent ends, however it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _stop(*_) -> None:
-    raise SystemExit(1)
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)  # unwinds the main thread, which removes its file
-    time.sleep(2)
-    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,8 @@ with open("calls", "a") as f:
     f.write(json.dumps(args) + "\\n")
 if os.path.exists("sleep_in_" + tag):
     import signal
-    signal.signal(signal.SIGTERM, lambda *_: (open("ended", "w").close(), sys.exit(143)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: (open("ended", "w").close(), sys.exit(143)))
     open("started", "w").close()
     time.sleep(60)
 if os.path.exists("fail_in_" + tag):

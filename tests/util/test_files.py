@@ -2,16 +2,13 @@
 
 import json
 import logging
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import digest, file_digest, hold, made, make_once, read_record, write_record
+from espnet2_ext.util.files import digest, file_digest, made, make_once, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -59,15 +56,3 @@ def test_digests_rest_on_plain_values_alone(tmp_path):
         digest(object())
     (tmp_path / "a").write_bytes(b"")
     assert file_digest(tmp_path / "a") == "cae66941d9efbd404e4d88758ea67670"  # blake2b-128 of nothing
-
-
-def test_a_folder_is_held_by_one_process(tmp_path):
-    code = "import sys; from espnet2_ext.util.files import hold\nwith hold(sys.argv[1]): pass"
-    other = [sys.executable, "-c", code, str(tmp_path / "b")]
-    with hold(tmp_path / "a", tmp_path / "b"):
-        done = subprocess.run(other, capture_output=True, text=True)
-        assert f"{tmp_path}/b: another process is at work here" in done.stderr
-        with pytest.raises(DataError, match="at work"):
-            with hold(tmp_path / "c", tmp_path / "a"):
-                pass
-    assert subprocess.run(other).returncode == 0

@@ -3,16 +3,19 @@
 import functools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.util import process
 from espnet2_ext.util.parallel import map_parts
 
 ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}
@@ -33,6 +36,11 @@ def fail_on(items, path, *, bad, error):
 
 def end_process(items, path):
     os._exit(9)
+
+
+def fill_memory(items, path):
+    resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+    bytearray(2**40)
 
 
 def slow(items, path, *, log):
@@ -94,6 +102,38 @@ def test_dead_worker_is_told(tmp_path):
         map_parts(end_process, range(4), tmp_path, part_size=1, num_workers=2)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+def test_a_worker_that_is_killed_or_stopped_ends_the_work_and_it_goes_on(tmp_path, number, monkeypatch):
+    monkeypatch.setattr(process, "_PATIENCE", 1)
+    step, parts = functools.partial(slow, log=str(tmp_path / "log")), tmp_path / "p"
+    hit: list[float] = []
+
+    def hurt():
+        wait_for(lambda: len(list(parts.glob("0*"))) >= 2)
+        pids = [int(p.read_text() or 0) for p in sorted(tmp_path.glob("log-*"))]
+        hit.append(time.monotonic())
+        os.kill(pids[-1], number)
+
+    thread = threading.Thread(target=hurt)
+    thread.start()
+    with pytest.raises(ChildProcessError, match="run again to resume"):
+        map_parts(step, range(40), parts, part_size=1, num_workers=2)
+    thread.join()
+    assert time.monotonic() - hit[0] < 10
+    pids = {int(p.read_text() or 0) for p in tmp_path.glob("log-*")}
+    wait_for(lambda: not any(pid and Path(f"/proc/{pid}").exists() for pid in pids))
+    assert texts(map_parts(step, range(40), parts, part_size=20, num_workers=1)) == [
+        ",".join(map(str, range(n, n + 20))) for n in (0, 20)
+    ]
+    assert sorted(p.name for p in parts.iterdir()) == ["000000", "000001", "plan.json"]
+
+
+def test_a_worker_out_of_memory_is_told_in_a_line(tmp_path):
+    with pytest.raises(MemoryError) as failed:
+        map_parts(fill_memory, range(2), tmp_path, part_size=1, num_workers=2)
+    assert process.explain(failed.value).startswith("out of memory")
+
+
 def test_vague_settings_are_refused(tmp_path):
     with pytest.raises(TypeError, match="plain values"):
         map_parts(functools.partial(square, log=object()), [1], tmp_path, part_size=1)
@@ -115,7 +155,7 @@ def test_second_process_is_refused_and_a_killed_one_is_cleared(tmp_path):
     parts = tmp_path / "p"
     wait_for(lambda: len(list(parts.glob("0*"))) >= 2)
     step = functools.partial(slow, log=str(tmp_path / "log"))
-    with pytest.raises(DataError, match="another process"):
+    with pytest.raises(DataError, match="another run is still working in"):
         map_parts(step, range(20), parts, part_size=1, num_workers=1)
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -152,7 +192,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_worker(tmp_path):
     assert not list((tmp_path / "p").glob(".tmp-*"))
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=60):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "waited too long"

@@ -19,7 +19,7 @@ from espnet2_ext.data.tables import Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_npz, write_npy, write_npy_rows, write_npz
 from espnet2_ext.util.documents import read_text
-from espnet2_ext.util.files import file_digest, make_once, write_text
+from espnet2_ext.util.files import atomic_path, file_digest, make_once, write_text
 from espnet2_ext.util.parallel import map_parts, part_of
 from espnet2_ext.util.tables import write_scp
 
@@ -129,22 +129,15 @@ def archive_part(items: Sequence[Item], path: Path, *, out_dir: str, settings: S
     index = np.zeros(len(items), INDEX)
     shard = items[0].row // settings.clips_per_shard
     levels, seeks, clipped = [], [], 0
-    audio = path.with_name(path.name + ".audio")  # beside the part: cleared like it after a kill
     target = shard_path(out_dir, shard, settings.format)
-    try:
-        with open(audio, "wb") as f:
-            for n, item in enumerate(items):
-                pcm, cut = prepare(item, settings.fs)
-                clipped += cut
-                offset, nbytes, points = _put(f, item.id, pcm, settings, target)
-                index[n] = shard, offset, nbytes, len(pcm)
-                seeks.append(points)
-                levels.append(envelope_db(pcm, settings.fs))
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(audio, target)
-    finally:
-        audio.unlink(missing_ok=True)
+    with atomic_path(target) as audio, open(audio, "wb") as f:
+        for n, item in enumerate(items):
+            pcm, cut = prepare(item, settings.fs)
+            clipped += cut
+            offset, nbytes, points = _put(f, item.id, pcm, settings)
+            index[n] = shard, offset, nbytes, len(pcm)
+            seeks.append(points)
+            levels.append(envelope_db(pcm, settings.fs))
     write_npz(path, {"index": index, "clipped": clipped, "envelope": _padded(levels), "seek": _padded(seeks)})
 
 
@@ -173,7 +166,7 @@ def prepare(item: Item, fs: int) -> tuple[np.ndarray, bool]:
     return to_int16(x), bool(np.abs(x).max(initial=0) > 1)
 
 
-def _put(f, key: str, pcm: np.ndarray, settings: Settings, target: Path) -> tuple[int, int, np.ndarray]:
+def _put(f, key: str, pcm: np.ndarray, settings: Settings) -> tuple[int, int, np.ndarray]:
     """Append a clip; returns offset and bytes of the sound itself, and its seek points."""
     if settings.format == "pcm16":
         head, data, points = b"", pcm.tobytes(), np.zeros(0, np.uint32)
@@ -181,10 +174,7 @@ def _put(f, key: str, pcm: np.ndarray, settings: Settings, target: Path) -> tupl
         data = encode_flac(pcm, settings.fs)
         head, points = ark_header(key, len(data)), seek_points(data, len(pcm), settings.fs)
     offset = f.tell() + len(head)
-    try:
-        f.write(head + data)
-    except OSError as e:
-        raise OSError(e.errno, e.strerror, str(target)) from e
+    f.write(head + data)
     return offset, len(data), points
 
 

@@ -46,7 +46,7 @@ def make_corpus(
     done, begun = root / "done.json", root / "settings.json"
     if begun.is_file() and not read_record(begun):
         raise DataError(f"{begun}: not JSON; remove the folder to make it anew")
-    if not begun.is_file() and root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if not begun.is_file() and root.exists() and (not root.is_dir() or any(p.name != ".lock" for p in root.iterdir())):
         raise DataError(f"{root}: holds files that are not from here; name a new folder")
     if made(done, settings) is None:
         load_synthesizer()  # a missing package is reported before anything is removed
@@ -58,8 +58,6 @@ def make_corpus(
             write_record(begun, settings)
         finish(map_parts(fn, items, root / "parts", part_size=part_size, desc="sounds from the sound font", **work))
         shutil.rmtree(root / "parts")
-        for left in root.rglob(".tmp-*"):  # of a process that was killed
-            left.unlink()
 
     make_once(done, settings, make)
     return root

@@ -178,7 +178,7 @@ def test_kill_in_the_middle_then_again(tmp_path):
         ClipBank(tmp_path / "bank")
     left = snapshot(tmp_path / "bank")
     assert {"audio.00000.ark", "audio.00001.ark", ".parts/000001"} <= set(left)
-    assert any(".audio" in name for name in left)
+    assert any(".tmp-" in name for name in left)
     go(data, tmp_path / "bank")
     assert contents(tmp_path / "bank") == whole
     after = snapshot(tmp_path / "bank")
@@ -269,7 +269,7 @@ def test_file_size_limit_ends_the_command_plainly(tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)),
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "error: [Errno 27] File too large" in done.stderr and "audio.0000" in done.stderr
+    assert ": File too large" in done.stderr and "audio.0000" in done.stderr
     assert not [n for n in snapshot(out) if "lock" not in n and "plan" not in n]
 
 
