@@ -26,16 +26,9 @@ data.bank.scan data.bank.loudness data.mixtures.draw data.mixtures.render data.m
 infer.query_folder infer.class_folder infer.tagger infer.features infer.class_separator infer.query_separator
 scores.score scores.tagging report.page report.results recipe.qsep recipe.weak recipe.tag papers.tables papers.sweep
 papers.fill audio.stems tasks.qsep tasks.weak tasks.tagging train.check train.experiment asteroid_ext""".split()
-WATCHED = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "socket.getaddrinfo")
-WATCHED += (
-    "urllib.Request",
-    "webbrowser.open",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.symlink",
-    "os.link",
-    "os.mkdir",
+WATCHED = set(
+    """os.system os.exec os.posix_spawn subprocess.Popen socket.connect socket.getaddrinfo urllib.Request
+webbrowser.open os.rename os.remove os.rmdir os.symlink os.link os.mkdir shutil.rmtree""".split()
 )
 
 
@@ -46,6 +39,7 @@ class Outcome(NamedTuple):
     text: str = ""
     seconds: float = 0.0
     megabytes: float = 0.0  # at most, above those of the process that it was forked from
+    cpu: float = 0.0  # seconds
 
 
 def load() -> None:
@@ -93,11 +87,14 @@ class Child:
         self.usage = None
         sys.stdout.flush()
         sys.stderr.flush()
+        self.base = _pages(1)
+        begun, begin = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             status = RAISED
             try:
                 self._prepare(cwd, log, megabytes, audit)
+                os.close(begin)
                 status = _call(work, setup)
             except BaseException:
                 traceback.print_exc()
@@ -105,6 +102,9 @@ class Child:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
+        os.close(begin)
+        os.read(begun, 1)  # until it is ready
+        os.close(begun)
 
     def _prepare(self, cwd: Path, log: Path, megabytes: int, audit: Path | None) -> None:
         os.setsid()
@@ -114,8 +114,8 @@ class Child:
         os.dup2(fd, 1)
         os.dup2(fd, 2)
         os.chdir(cwd)
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + (megabytes << 20),) * 2)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of memory counts from here
+        resource.setrlimit(resource.RLIMIT_AS, (_pages(0) + (megabytes << 20),) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         sys.modules["__main__"] = types.ModuleType("__main__")  # workers would import the harness again
         if audit:
@@ -137,7 +137,7 @@ class Child:
 
     def session(self) -> list[int]:
         """Its processes that are alive, itself first."""
-        return session(self.pid)
+        return _session(self.pid)
 
     def end(self) -> None:
         """Kill what is left of it."""
@@ -152,7 +152,8 @@ class Child:
             self.end()
             return Outcome("FAULT", f"hang: not done after {seconds:g} s {where}", seconds)
         took = time.monotonic() - self.begin
-        above = (self.usage.ru_maxrss - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
+        above = self.usage.ru_maxrss / 1024 - self.base / 2**20
+        cpu = self.usage.ru_utime + self.usage.ru_stime
         lines = [v for v in self.log.read_text("utf-8", "replace").replace("\r", "\n").split("\n") if v.strip()]
         last = lines[-1][:300] if lines else ""
         what = "accepted" if self.status == 0 else "refused"
@@ -162,7 +163,7 @@ class Child:
             what, last = "FAULT", f"traceback: {last} {_place(lines)}"
         elif self.status and not any(w in v for v in lines[-12:] for w in ("error:", "stopped;", "problem", "ERROR")):
             what, last = "FAULT", f"status {self.status} without a reason: {last}"
-        return Outcome(what, last, took, max(above, 0.0))
+        return Outcome(what, last, took, max(above, 0.0), cpu)
 
 
 def _call(work: Callable[[], None] | Sequence[str], setup: Callable[[], None] | None) -> int:
@@ -180,7 +181,7 @@ def _call(work: Callable[[], None] | Sequence[str], setup: Callable[[], None] | 
     return 0
 
 
-def session(leader: int) -> list[int]:
+def _session(leader: int) -> list[int]:
     """Processes of a session that are alive, its leader first."""
     found = []
     for name in os.listdir("/proc"):
@@ -192,6 +193,11 @@ def session(leader: int) -> list[int]:
             if fields[3] == str(leader) and fields[0] not in "ZX":
                 found.append(int(name))
     return sorted(found, key=lambda pid: (pid != leader, pid))
+
+
+def _pages(field: int) -> int:
+    """Bytes of this process: 0 of its address space, 1 in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[field]) * resource.getpagesize()
 
 
 def _kill(pid: int, number: int) -> None:

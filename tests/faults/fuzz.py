@@ -7,9 +7,11 @@ from random import Random
 
 import soundfile
 from children import Child, Outcome
-from mutate import ODD_NAMES, mutate, place
+from damage import ODD_NAMES, place
+from mutate import mutate
 from readers import KINDS, Kind, write_seeds
 from sandbox import Sandbox
+from world import words
 
 LIMIT = 30.0  # seconds; a whole input of these sizes takes 0.02 to 1
 MEGABYTES = 700  # above the process that has imported everything
@@ -27,7 +29,7 @@ class Fuzz:
         self.world, self.work, self.keep, self.seed = world, work, keep, seed
         self.box: Sandbox | None = None
 
-    def __call__(self, n: int) -> tuple[str, str, Outcome]:
+    def __call__(self, n: int) -> list[tuple[str, str, Outcome]]:
         """Kind, damage and outcome of case `n`."""
         kind, r = KINDS[n % len(KINDS)], Random(f"{self.seed} {n}")
         if self.box is None:  # one for each lane
@@ -44,7 +46,7 @@ class Fuzz:
         if outcome.what == "FAULT":
             self._keep(n, path, log)
         self.box.restore()
-        return kind.name, damage, outcome
+        return [(kind.name, damage, outcome)]
 
     def _damage(self, kind: Kind, r: Random) -> tuple[Path, str]:
         path = self.box.path / kind.file
@@ -64,7 +66,7 @@ class Fuzz:
         if callable(kind.work):
             return lambda: kind.work(Path(os.path.relpath(path, self.box.path)))
         given = os.path.relpath(path, self.box.path)
-        return [given if word == "FILE" else word for word in kind.work.split()]
+        return [given if word == "FILE" else word for word in words(kind.work)]
 
     def _wrong(self, kind: Kind, path: Path) -> str:
         """What is wrong with an accepted result, where that can be known."""

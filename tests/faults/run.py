@@ -60,6 +60,7 @@ def main() -> None:
     import world
 
     found: dict[str, Counter] = defaultdict(Counter)
+    a.keep.mkdir(parents=True, exist_ok=True)
     base = "/dev/shm" if Path("/dev/shm").is_dir() and not a.short else None
     with tempfile.TemporaryDirectory(prefix="faults", dir=base, ignore_cleanup_errors=True) as work:
         top = Path(work) / "world"
@@ -86,9 +87,10 @@ def cases(part: str, a: argparse.Namespace, top: Path, work: Path, took: dict[st
     do, number = module.make(part, a, top, work, took)
     todo = range(number) if a.case is None else [a.case]
     done = Counter()
-    for i, (kind, detail, outcome) in children.lanes(len(todo), lambda i: do(todo[i]), a.jobs):
-        done[outcome.what] += 1
-        yield kind, f"(--only {part} --case {todo[i]}, {detail})", outcome
+    for i, results in children.lanes(len(todo), lambda i: do(todo[i]), a.jobs):
+        for kind, detail, outcome in results:
+            done[outcome.what] += 1
+            yield kind, f"(--only {part} --case {todo[i]}, {detail})", outcome
     print(f"{part}: {dict(done)}", file=sys.stderr, flush=True)
 
 

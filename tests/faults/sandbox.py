@@ -16,14 +16,16 @@ def tree(top: Path) -> dict[str, tuple]:
                 if e.is_dir(follow_symlinks=False):
                     found[path] = ("folder",)
                     stack.append(path)
+                elif e.is_symlink():
+                    found[path] = ("link", os.readlink(e.path))
                 else:
-                    st = e.stat(follow_symlinks=False)
+                    st = e.stat()
                     found[path] = (st.st_mode, st.st_size, st.st_mtime_ns)
     return found
 
 
 class Sandbox:
-    """The project `world` at `path`; what is in `spare` (outside the project) is emptied as well."""
+    """The project `world` at `path`."""
 
     def __init__(self, world: Path, path: Path):
         self.world, self.path = world, path
@@ -41,14 +43,14 @@ class Sandbox:
             path = self.path / name
             if path.is_dir() and not path.is_symlink() and self.good.get(name) != ("folder",):
                 shutil.rmtree(path)
-            elif path.is_symlink() or (path.exists() and not path.is_dir()):
-                path.unlink()
+            elif path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
         for name, what in sorted(self.good.items()):
             path = self.path / name
             if what == ("folder",):
                 path.mkdir(exist_ok=True)
-            elif not path.exists():
-                shutil.copy2(self.world / name, path)
+            elif not os.path.lexists(path):
+                shutil.copy2(self.world / name, path, follow_symlinks=False)
 
     def without(self, patterns: str) -> None:
         """Remove what a stage makes."""

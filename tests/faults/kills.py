@@ -1,0 +1,138 @@
+"""Kills at random moments of every stage: after some of them the command is run to its end, and what it has made must
+be bit for bit what an undisturbed run makes, with nothing lost, doubled or left over."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+from children import ROOT, Child, Outcome
+from sandbox import Sandbox
+from states import difference, state
+from world import STAGES, Stage, words
+
+PATIENCE = 10.0  # seconds in which a stopped command, or one whose worker was killed, has to end with all its workers
+LIMIT = 180.0
+LEFT_OUT = ("own-weak", "scan-weak", "archive-weak", "archive-valid", "draw-valid", "draw-mix", "musdb-scan")
+SELDOM = ("qsep-report", "weak-report", "make-mini")  # take seconds; every fifth round of theirs
+SIGNALS = ["kill"] * 4 + ["kill all"] * 2 + ["term"] * 3 + ["int"] * 4 + ["kill worker"] * 4
+# what the kernel or a user does: to the command alone, to the command and its workers, to one worker
+
+
+class Kills:
+    """Case n of a seed: a stage, killed once to six times, then run to its end.
+
+    Attributes:
+        expected: stage -> what it makes, and the seconds it takes.
+    """
+
+    def __init__(self, world: Path, work: Path, keep: Path, seed: int):
+        self.world, self.work, self.keep, self.seed = world, work, keep, seed
+        self.stages = [s for s in STAGES if s.name not in LEFT_OUT]
+        self.expected: dict = {}
+        self.box: Sandbox | None = None
+
+    def prepare(self) -> None:
+        """Run every stage undisturbed, twice."""
+        from children import lanes
+
+        for n, found in lanes(len(self.stages), self._undisturbed, os.cpu_count() or 1):
+            self.expected[self.stages[n].name] = found
+
+    def _undisturbed(self, n: int) -> tuple[dict[str, str], float]:
+        stage, states = self.stages[n], []
+        for _ in range(2):
+            self._begin(stage)
+            outcome = Child(words(stage.command), self.box.path, self.log).outcome(LIMIT)
+            if outcome.what != "accepted":
+                raise RuntimeError(f"{stage.name}: {outcome.text}")
+            states.append(self._state())
+        if wrong := difference(*states):
+            raise RuntimeError(f"{stage.name} is not the same twice: {wrong}")
+        return states[0], outcome.seconds
+
+    def _begin(self, stage: Stage) -> None:
+        if self.box is None:
+            self.box = Sandbox(self.world, self.work / f"kill{os.getpid():07d}")
+            self.log = self.work / f"kill{os.getpid()}.log"
+        self.box.restore()
+        self.box.without(stage.makes)
+
+    def _state(self) -> dict[str, str]:
+        """Of all that the stage has made or changed; what it has made as it was in the project is in it as well."""
+        return state(self.box.path, self.box.changed())
+
+    def __call__(self, n: int) -> list[tuple[str, str, Outcome]]:
+        """Kind, what was done and outcome of each kill; the last one stands for the state at the end."""
+        r = Random(f"{self.seed} kill {n}")
+        stage = self.stages[n % len(self.stages)]
+        if stage.name in SELDOM and n // len(self.stages) % 5:
+            stage = r.choice([s for s in self.stages if s.name not in SELDOM])
+        self._begin(stage)
+        expected, seconds = self.expected[stage.name]
+        workers = r.choice((1, 1, 2)) if "WORKERS" in stage.command else 1
+        plain = r.random() < 0.04  # a process of its own, which may be stopped while it imports
+        seconds += (0.7 if workers > 1 else 0.0) + (4.0 if plain else 0.0)
+        found = []
+        for _ in range(r.choice((1, 2, 4, 6))):
+            how = r.choice(SIGNALS if workers > 1 else SIGNALS[:13])
+            outcome = self._kill(words(stage.command, workers), how, r.uniform(0, seconds), plain)
+            found.append((f"kill {stage.name}", how, outcome))
+            if outcome.what == "FAULT":
+                shutil.copy(self.log, self.keep / f"kill-{self.seed}-{n}.log")
+            if outcome.what != "refused":
+                break
+        if found[-1][2].what != "FAULT":
+            end = Child(words(stage.command, workers), self.box.path, self.log).outcome(LIMIT)
+            if end.what != "accepted":
+                end = end._replace(what="FAULT", text=f"the rerun: {end.text}")
+            elif wrong := difference(self._state(), expected):
+                end = end._replace(what="FAULT", text=wrong)
+            kind, how, last = found.pop()
+            found.append((kind, how, end if end.what == "FAULT" else last))
+        return found
+
+    def _kill(self, command: list[str], how: str, moment: float, plain: bool) -> Outcome:
+        """Start a command and stop it at a moment; `accepted`: it was done before, `refused`: it was stopped."""
+        work = (lambda: os.execv(sys.executable, [sys.executable, "-m", "espnet2_ext", *command])) if plain else command
+        os.environ["PYTHONPATH"] = str(ROOT)
+        child = Child(work, self.box.path, self.log, 8000 if plain else 3000)
+        if child.wait(moment):
+            return child.outcome(0)
+        mine, others = child.pid, child.session()[1:]
+        number = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(how, signal.SIGKILL)
+        hit = {"kill": [mine], "kill worker": others[-1:], "kill all": [mine, *others], "int": [mine, *others]}
+        for pid in hit.get(how, [mine]):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+        if how == "kill worker":  # may be replaced, or have been of no use any more
+            outcome = child.outcome(LIMIT if child.wait(PATIENCE) else 0.0)
+        else:
+            outcome = child.outcome(PATIENCE)
+        if outcome.text.startswith(("crash: SIGKILL", "crash: SIGTERM")) and number in (signal.SIGKILL, signal.SIGTERM):
+            outcome = outcome._replace(what="refused")
+        if child.status in (130, 143, -signal.SIGTERM) and "Traceback" not in self.log.read_text(errors="replace"):
+            outcome = outcome._replace(what="refused")
+        until = time.monotonic() + PATIENCE
+        while (left := child.session()) and time.monotonic() < until:
+            time.sleep(0.02)
+        if left:
+            names = subprocess.run(
+                ["ps", "-o", "args=", "-p", ",".join(map(str, left))], capture_output=True, text=True
+            )
+            child.end()
+            return outcome._replace(what="FAULT", text=f"outlives the command by {PATIENCE:g} s: {names.stdout[:200]}")
+        return outcome
+
+
+def make(part: str, a, top: Path, work: Path, took: dict[str, float]) -> tuple[Kills, int]:
+    """What does case n, and the number of cases: about three kills each."""
+    kills = Kills(top, work, a.keep, a.seed)
+    kills.prepare()
+    return kills, (30 if a.short else a.kills) // 3
