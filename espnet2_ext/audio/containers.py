@@ -178,14 +178,14 @@ def _as_rf64(file: BinaryIO, top: int, field: int, start: int, rest: int) -> lis
 
 
 def _flac(file: BinaryIO, at: int, size: int) -> Survey:
-    heads = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
-    starts = [p for p in find_all(file, b"fLaC", at + 1, size) if read_at(file, p, 8) in heads]
+    info = read_at(file, at, 42)
+    starts = list(find_all(file, info[:12], at + 1, size)) if len(info) == 42 else []  # of one encoder
     if starts:
         notes = (f"is joined of {len(starts) + 1} FLAC streams: read to the end",)
         return Survey([[(a, b)] for a, b in zip([at, *starts], [*starts, size])], notes)
-    info = read_at(file, at, 42)
     said = int.from_bytes(info[21:26], "big") & (1 << 36) - 1 if len(info) == 42 else 0
-    tail = max(at, size - (1 << 16))
+    most = int.from_bytes(info[15:18], "big") or 1 << 16  # bytes of the largest frame
+    tail = max(at, size - most - 1024)  # and of tags behind it
     held = end_of_frames(read_at(file, tail, size - tail), int.from_bytes(info[10:12], "big")) if said else 0
     if held <= said:
         return Survey()
