@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_ext.audio.sound import scale_note
+from espnet2_ext.audio.sound import BLOCK, scale_note
 from espnet2_ext.audio.streams import (
     ArraySink,
     ArraySource,
@@ -59,7 +59,8 @@ def estimate_blocks(
     down = Resampler(source.fs, fs, channels)
     up = Resampler(fs, source.fs, num_queries * channels)
     found = chunker.run(down.run(source.blocks()))  # [Q, T', C] at the model's rate
-    flat = (est.transpose(1, 0, 2).reshape(est.shape[1], num_queries * channels) for est in found)
+    parts = (est[:, i : i + BLOCK] for est in found for i in range(0, est.shape[1], BLOCK))
+    flat = (est.transpose(1, 0, 2).reshape(est.shape[1], num_queries * channels) for est in parts)
     left = source.frames
     for x in up.run(flat):
         est = x.reshape(-1, num_queries, channels).transpose(1, 0, 2)[:, :left]
