@@ -204,7 +204,7 @@ def test_files_and_folders_that_are_not_what_is_needed(lists):
         prepare_audioset(lists / "d", {"a": [lists / "seg2.csv"]}, lists / "classes.csv", [])
     for text in ("{", "[1]", '[{"id": "a"}]'):
         (lists / "ontology.json").write_text(text)
-        with pytest.raises(DataError, match="ontology.json: is not valid JSON"):
+        with pytest.raises(DataError, match="ontology.json: (is not valid JSON|key 0)"):
             read_class_labels(lists / "classes.csv", lists / "ontology.json")
 
 
