@@ -16,7 +16,8 @@ from espnet2_ext.core.models.class_separator import ClassSeparator, frame_sizes
 from espnet2_ext.core.models.query_separator import QuerySeparator
 from espnet2_ext.core.nets import contracts
 from espnet2_ext.core.nets.tagger import Tagger, TaggingModel
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, refusing
+from espnet2_ext.util.config import check_arguments
 
 SHARED = "shared"  # query_net: the separator's own encoder embeds the queries
 WEAK = "weak_label"
@@ -64,36 +65,39 @@ def make(find: Find, kind: str, name: str, conf: Mapping[str, Any] | None, **giv
     Raises:
         DataError: an unknown name, or a key or value of `conf` that the class does not take.
     """
-    cls, conf = find(kind, name), conf or {}
-    check_keys(cls, conf, f"{kind}_conf of {name}", given)
-    try:
-        made = cls(**given, **conf)
-    except DataError:
-        raise
-    except ValueError as e:
-        raise DataError(f"{kind}_conf of {name}: {e}") from e
+    cls = find(kind, name)
+    made = construct(cls, conf, f"{kind}_conf of {name}", **given)
     if kind in contracts.CONTRACTS and not cls.__module__.startswith(TRUSTED):
         contracts.check(kind, made.net if kind in ("extractor", "separator") else made)
     return made
 
 
-def check_keys(cls: Callable, conf: Mapping[str, Any], where: str, given: Mapping | tuple = ()) -> None:
-    """Refuse keys of `conf` that the constructor of `cls` does not take, or that are `given`.
+def construct(cls: Callable, conf: Mapping[str, Any] | None, where: str, **given) -> Any:
+    """An object of `cls` from what a YAML says and what is `given`.
 
     Raises:
-        DataError: naming `where` and the keys.
+        DataError: a key or value that the class does not take; it begins with `where`.
     """
-    parameters = inspect.signature(cls).parameters
-    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if unknown := [k for k in conf if k in given or not (free or k in parameters)]:
-        takes = ", ".join(k for k in parameters if k not in given)
-        raise DataError(f"{where}: unknown key {', '.join(map(repr, unknown))}; it takes: {takes}")
+    conf = {} if conf is None else conf
+    check_arguments(cls, conf, where, given)
+    with refusing(where):
+        return cls(**given, **conf)
 
 
 def _part(config: Mapping[str, Any], find: Find, kind: str, **given) -> Any:
     if kind not in config:
         raise DataError(f"the configuration names no {kind}")
     return make(find, kind, config[kind], config.get(f"{kind}_conf"), **given)
+
+
+def _decoder(config: Mapping[str, Any], find: Find, encoder: nn.Module) -> Any:
+    """The decoder; refuses other frames than the encoder's (DataError)."""
+    decoder = _part(config, find, "decoder")
+    for name in ("n_fft", "hop", "hop_length"):
+        sizes = [getattr(getattr(part, "stft", part), name, None) for part in (encoder, decoder)]
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise DataError(f"{name} is {sizes[0]} in encoder_conf and {sizes[1]} in decoder_conf")
+    return decoder
 
 
 # ---- separation by query -------------------------------------------------------------------------
@@ -109,7 +113,7 @@ def query_parts(config: Mapping[str, Any], find: Find) -> dict[str, nn.Module | 
     return {
         "encoder": encoder,
         "extractor": extractor,
-        "decoder": _part(config, find, "decoder"),
+        "decoder": _decoder(config, find, encoder),
         "query_net": query_net,
     }
 
@@ -163,7 +167,8 @@ def _extractor(config: Mapping[str, Any], find: Find, encoder: Any, query_net: T
 def class_parts(config: Mapping[str, Any], find: Find) -> dict[str, nn.Module | None]:
     """Encoder, separator, decoder and classifier of a `ClassSeparator`; errors as in `build_model`."""
     names = class_names(config)
-    encoder, decoder = _part(config, find, "encoder"), _part(config, find, "decoder")
+    encoder = _part(config, find, "encoder")
+    decoder = _decoder(config, find, encoder)
     classifier = separator = None
     if has_classifier(config):
         classifier = make_classifier(config, find, encoder)

@@ -46,9 +46,13 @@ def tag_train(argv: list[str] | None = None) -> None:
 
 def _check(name: str, argv: list[str] | None) -> None:
     task = _task(name)
+    from espnet2_ext.tasks.common import check_schedule, first_step
     from espnet2_ext.train.check import check
 
-    check(task, task.get_parser().parse_args(argv))
+    args = task.get_parser().parse_args(argv)
+    check_schedule(args)
+    with first_step(args):
+        check(task, args)
 
 
 def qsep_check(argv: list[str] | None = None) -> None:
@@ -92,15 +96,14 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
     group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
     args = parser.parse_args(argv)
     task.check_required_command_args(args)
-    from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
-
     from espnet2_ext import asteroid_ext
-    from espnet2_ext.tasks.common import fit_schedule
+    from espnet2_ext.tasks.common import check_schedule
+    from espnet2_ext.util.documents import dump_yaml
     from espnet2_ext.util.files import write_text
 
     sys.argv[0] = shutil.which(PROG) or sys.argv[0]  # Lightning starts its other processes with it
     lightning = {k: vars(args).pop(k) for k in ("devices", "accelerator")}
-    fit_schedule(args)
+    check_schedule(args)
     model = task.start_model(args)
     (optimizer,) = task.build_optimizers(args, model)
     system = asteroid_ext.ModelSystem(model, optimizer, _Loader(task, args), _schedule(args, optimizer), args.seed)
@@ -122,7 +125,7 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
     if system.global_rank == 0:
         if not best.is_file():
             raise DataError(f"{out}: training ended without a checkpoint")
-        write_text(out / "config.yaml", yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False))
+        write_text(out / "config.yaml", dump_yaml(vars(args), indent=4, allow_unicode=False))
         asteroid_ext.export_weights(best, out / f"valid.{monitor}.best.pth")
         asteroid_ext.export_weights(best.with_name("last.ckpt"), out / "latest.pth")
         logging.info("best checkpoint: %s", best)

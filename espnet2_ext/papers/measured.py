@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_ext.errors import refusing
 from espnet2_ext.recipe.training import begun_data
-from espnet2_ext.util.documents import read_fields, reading
+from espnet2_ext.util.documents import read_fields
 from espnet2_ext.util.tables import number, read_tsv
 
 QSEP = ("sdr", "sdr_gain", "si_sdr", "si_sdr_gain", "clean_sdr", "silence_sdr")
@@ -43,7 +44,7 @@ def read_scores(exp_dir: Path) -> list[Scores]:
     found = []
     for path in sorted(exp_dir.glob("inference_*/scores/summary.json")):
         summary, test = read_fields(path, {}), path.parents[1].name.removeprefix("inference_")
-        with reading(path, "the scores of a test set"):
+        with refusing(f"{path}: is not the scores of a test set"):
             found += _qsep(summary, test) if "protocols" in summary else [_weak(summary, test)]
     for path in sorted(exp_dir.glob("tagging_*/scores.json")):
         scores = read_fields(path, {"map": float})

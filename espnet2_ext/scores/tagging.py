@@ -24,8 +24,9 @@ TAG_FORMULAS = {
     "accuracy": "share of clips whose likeliest class is their label; only where every clip has exactly one",
 }
 MEANS = ("map", "accuracy")
+_MEANS = {"map": float, "accuracy": (float, None), "keys": int}
 _CLASS = {"name": str, "ap": float, "clips": int}
-_SCORES = {"map": float, "accuracy": (float, None), "classes": {str: _CLASS}, "classes_without_clips": int, "keys": int}
+_SCORES = _MEANS | {"classes": {str: _CLASS}, "classes_without_clips": int}
 _SCORES |= {"seconds": float, "fs": int, "manifest_hash": str, "versions": VERSIONS}
 
 
@@ -219,10 +220,10 @@ def _tags_of(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
     return clipwise, about["digest"]
 
 
-def load_tag_scores(folder: str | os.PathLike) -> dict:
-    """`scores.json` of a folder. Raises a DataError where there is none, or one of former tags."""
+def load_tag_scores(folder: str | os.PathLike, fields: dict | None = None) -> dict:
+    """`scores.json` of a folder, `fields` of it if not all. Raises a DataError where there is none, or one of former tags."""
     path, about = Path(folder) / "scores.json", Path(folder) / "about.json"
-    scores = read_fields(path, _SCORES, hint="run the scoring first")
+    scores = read_fields(path, fields or _SCORES, hint="run the scoring first")
     if about.is_file() and read_about(about, {"digest": str})["digest"] != scores.get("tags"):
         raise DataError(f"{path}: scores of other tags than lie there now; run the scoring again")
     return scores
@@ -236,7 +237,7 @@ def mean_scores(folders: Sequence[str | os.PathLike]) -> dict:
     """
     folds = [
         {"folder": str(folder)} | {k: scores[k] for k in (*MEANS, "keys")}
-        for folder, scores in ((f, load_tag_scores(f)) for f in folders)
+        for folder, scores in ((f, load_tag_scores(f, _MEANS)) for f in folders)
     ]
     found: dict = {"folds": folds, "keys": sum(f["keys"] for f in folds), "std": {}}
     for name in MEANS:

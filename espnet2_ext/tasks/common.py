@@ -3,25 +3,44 @@
 import argparse
 import contextlib
 import functools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
+from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
+from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.class_choices import ClassChoices
 from espnet2.utils import config_argparse
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import int_or_none, str2bool, str2pair_str, str2triple_str, str_or_none
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from espnet2_ext import registry
-from espnet2_ext.build import make
+from espnet2_ext.build import construct, make
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.choices import PluginChoices, table
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import FAULTS, DataError, refusing, told
 from espnet2_ext.train.checkpoints import goes_on, whole_checkpoints
 from espnet2_ext.util.config import read_config
+from espnet2_ext.util.documents import check, mapping, short
 
 find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
+
+
+CRITERION = {"name": str, "conf?": (dict, None), "wrapper?": str, "wrapper_conf?": (dict, None)}
+TYPES = {int: "a whole number", int_or_none: "a whole number or null", float: "a number", str2bool: "true or false"}
+TYPES |= {str: "text", str_or_none: "text or null", str2triple_str: "three words", str2pair_str: "two words"}
+ENDS = {"best_model_criterion": 3, "early_stopping_criterion": 3, "val_scheduler_criterion": 2}  # number of words
+MANY = 1_000_000
+LIMITS = {name: (1, MANY) for name in ("batch_size", "valid_batch_size", "max_epoch", "accum_grad", "log_interval")}
+LIMITS |= {"num_iters_per_epoch": (1, 100 * MANY), "num_workers": (0, 1000), "ngpu": (0, 1000)}
+LIMITS |= {"seed": (0, 2**32 - 1), "patience": (0, MANY), "keep_nbest_models": (0, MANY), "sample_rate": (1, MANY)}
+LIMITS |= {name: (1, 2**40) for name in ("batch_bins", "valid_batch_bins")} | {"nbest_averaging_interval": (0, MANY)}
 
 
 def choices(*kinds: str) -> list[ClassChoices]:
@@ -30,7 +49,7 @@ def choices(*kinds: str) -> list[ClassChoices]:
 
 
 class ConfigParser(config_argparse.ArgumentParser):
-    """ESPnet's parser with a `--config` that may `include` others, see `read_config`."""
+    """ESPnet's parser with a `--config` that may `include` others, see `read_config`; its values are checked."""
 
     @classmethod
     def of(cls, parser: config_argparse.ArgumentParser) -> "ConfigParser":
@@ -39,17 +58,69 @@ class ConfigParser(config_argparse.ArgumentParser):
         return parser
 
     def parse_known_args(self, args=None, namespace=None):
-        parse = argparse.ArgumentParser.parse_known_args
-        path = parse(self, args, namespace)[0].config
+        """As ESPnet's.
+
+        Raises:
+            DataError: naming the YAML and its key, or the option: an unknown one, a value of another type or size.
+        """
+        with refusing("options"):  # a YAML text in an option that is none
+            path = argparse.ArgumentParser.parse_known_args(self, args, namespace)[0].config
         if path is not None:
-            try:
-                config = read_config(path)
-            except DataError as e:
-                self.error(str(e))
-            if unknown := sorted(config.keys() - {action.dest for action in self._actions}):
-                self.error(f"{path}: unknown key {', '.join(unknown)}")
-            self.set_defaults(**config)
-        return parse(self, args, namespace)
+            config, actions = read_config(path), {action.dest: action for action in self._actions}
+            if unknown := sorted(config.keys() - actions.keys()):
+                raise DataError(f"{path}: unknown key {', '.join(unknown)}")
+            self.set_defaults(**{key: self._checked(path, actions[key], value) for key, value in config.items()})
+        found, rest = argparse.ArgumentParser.parse_known_args(self, args, namespace)
+        for name, (least, most) in LIMITS.items():
+            for value in flat([getattr(found, name, None)]):
+                if value is not None and not least <= value <= most:
+                    raise DataError(f"{found.config or '--'}: key {name}: must be {least} to {most}, not {value}")
+        return found, rest
+
+    def _checked(self, path: str, action: argparse.Action, value: Any) -> Any:
+        """The value of a YAML's key, if it is what the option takes."""
+        where, many = f"{path}: key {action.dest}", action.nargs in ("+", "*") or isinstance(action.nargs, int)
+        if action.dest in ENDS:
+            for row in value if isinstance(value, list) and value and isinstance(value[0], list) else [value]:
+                good = isinstance(row, list) and len(row) == ENDS[action.dest] and all(isinstance(v, str) for v in row)
+                if not good or row[0] not in ("train", "valid") or row[2:] not in ([], ["min"], ["max"]):
+                    raise DataError(f"{where}: expected such as [valid, loss, min], not {short(row)}")
+            return value
+        if action.dest == "criterions":
+            return check(value, [CRITERION], where)
+        if isinstance(action, NestedDictAction):
+            return {} if value is None else mapping(value, where)
+        if not (many or isinstance(action, argparse._AppendAction)) or not isinstance(value, list):
+            return self._one(where, action, value)
+        if isinstance(action.nargs, int) and len(value) != action.nargs or (not value and action.nargs == "+"):
+            raise DataError(f"{where}: expected {action.nargs if action.nargs != '+' else 'some'} values, got {value}")
+        return [self._one(where, action, v) for v in value]
+
+    def _one(self, where: str, action: argparse.Action, value: Any) -> Any:
+        if value is None and (action.default is None or action.type is str_or_none):
+            return None
+        if isinstance(value, list) and action.type in (str2triple_str, str2pair_str):
+            size = 3 if action.type is str2triple_str else 2
+            return check(value, [str], where) if len(value) == size else self._one(where, action, str(value))
+        text = value if isinstance(value, str) else str(value)
+        try:
+            if isinstance(value, list | dict | None):
+                raise ValueError
+            found = action.type(text) if action.type else value
+            if found != found or (action.choices is not None and found not in action.choices):
+                raise ValueError
+        except (ValueError, TypeError, ArithmeticError, LookupError):
+            among = (
+                f"one of {', '.join(map(str, action.choices))}" if action.choices else TYPES.get(action.type, "a value")
+            )
+            raise DataError(f"{where}: expected {among}, not {short(value)}") from None
+        return value if found == value else found
+
+
+def flat(values: Any) -> Iterator[Any]:
+    """What is in nested lists."""
+    for value in values:
+        yield from flat(value) if isinstance(value, list | tuple) else [value]
 
 
 def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrapper:
@@ -58,9 +129,32 @@ def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrappe
     Args:
         given: arguments of the criterion that the task knows.
     """
+    check(entry, CRITERION, "criterions")
     criterion = make(find, "criterion", entry["name"], entry.get("conf"), **given)
     wrapper = entry.get("wrapper", default_wrapper)
     return make(find, "loss_wrapper", wrapper, entry.get("wrapper_conf"), criterion=criterion)
+
+
+def config_of(args: argparse.Namespace) -> str:
+    """What messages call a training's configuration."""
+    return getattr(args, "config", None) or "options"
+
+
+@contextlib.contextmanager
+def first_step(args: argparse.Namespace, steps: list | tuple = ()) -> Iterator[None]:
+    """What goes wrong inside while there are no `steps` is a DataError that names the configuration.
+
+    Raises:
+        DataError: that, or one of a loader's worker, in one line.
+    """
+    try:
+        yield
+    except FAULTS as e:
+        unknown = isinstance(e, KeyError) and " is not found: " in str(e)  # a criterion that names no figure
+        if isinstance(e, DataError) and "\n" not in str(e) or steps and not (unknown or isinstance(e, DataError)):
+            raise
+        where = "" if isinstance(e, DataError) else f"{config_of(args)}: the first step fails: "
+        raise DataError(f"{where}{told(e)}") from e
 
 
 def require(args: argparse.Namespace, *names: str) -> None:
@@ -91,18 +185,46 @@ def fit_schedule(args: argparse.Namespace) -> None:
     args.scheduler_conf = {**args.scheduler_conf, "total_steps": total or steps}
 
 
+def check_schedule(args: argparse.Namespace) -> None:
+    """Make the optimiser and the schedule of a training for one weight, and go through the first of its epochs.
+
+    Raises:
+        DataError: `optim_conf` or `scheduler_conf` with a key or value that they do not take; see `fit_schedule`.
+    """
+    with refusing(f"{config_of(args)}: scheduler_conf of {args.scheduler}"):
+        fit_schedule(args)
+    optimizers, schedulers = abs_task.optim_classes, abs_task.scheduler_classes
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    where = f"{config_of(args)}: optim_conf of {args.optim}"
+    optimizer = construct(optimizers[args.optim], args.optim_conf, where, params=[weight])
+    if args.scheduler is None:
+        return
+    where, cls = f"{config_of(args)}: scheduler_conf of {args.scheduler}", schedulers[args.scheduler]
+    scheduler = construct(cls, args.scheduler_conf, where, optimizer=optimizer)
+    values = [1.0] if issubclass(cls, AbsValEpochStepScheduler) else []
+    with refusing(where), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(min(args.max_epoch, 100, args.scheduler_conf.get("total_steps", 101) - 1)):
+            optimizer.step()
+            scheduler.step(*values)
+
+
 @contextlib.contextmanager
 def training(args: argparse.Namespace) -> Iterator[None]:
     """Around `main_worker`: checkpoints are written whole, and the process group is closed.
 
     Raises:
-        DataError: see `fit_schedule`.
+        DataError: see `check_schedule`; whatever values of the configuration set off before the first step.
     """
-    fit_schedule(args)
+    check_schedule(args)
+    steps: list[bool] = []
+    hook = register_optimizer_step_post_hook(lambda *_: steps or steps.append(True))
     try:
-        with whole_checkpoints():
+        with whole_checkpoints(), first_step(args, steps):
             yield
     finally:  # ESPnet leaves the group open, and some processes then abort at their end
+        hook.remove()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 

@@ -10,16 +10,25 @@ from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
 
-from espnet2_ext.build import SHARED, check_keys, make, query_parts
+from espnet2_ext.build import SHARED, construct, make, query_parts
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import read_list
 from espnet2_ext.enh.choices import OrPath, add, name_or_path, query_net_choices
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import ConfigParser, build_criterion, choices, find, keep_classes, require, training
+from espnet2_ext.tasks.common import (
+    ConfigParser,
+    build_criterion,
+    choices,
+    config_of,
+    find,
+    keep_classes,
+    require,
+    training,
+)
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.schedulers import WarmupHalvingLR
@@ -130,11 +139,7 @@ class QSepTask(TargetSpeakerExtractionTask):
         preprocess = iter_options.preprocess_fn
         require(args, "train_bank")
         if mode == "train":
-            check_keys(PairDrawer, args.pair_conf, "pair_conf", ("bank", "anchors"))
-            source = {
-                "drawer": _drawer(preprocess.bank, args.anchor_file, args.pair_conf),
-                "num_iters_per_epoch": iter_options.num_iters_per_epoch,
-            }
+            source = {"drawer": _drawer(preprocess.bank, args), "num_iters_per_epoch": iter_options.num_iters_per_epoch}
         else:
             require(args, "valid_pairs")
             source = {"rows": read_list(args.valid_pairs, preprocess.bank)}
@@ -142,14 +147,15 @@ class QSepTask(TargetSpeakerExtractionTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetQSepModel:
-        parts = query_parts(vars(args), find)
-        wrappers = [build_criterion(c, "keyed_order") for c in args.criterions or []]
-        known = {"query_net": parts.pop("query_net"), "query_grad": getattr(args, "query_grad", True)}
-        check_keys(ESPnetQSepModel, args.model_conf, "model_conf", known)
-        model = ESPnetQSepModel(**parts, loss_wrappers=wrappers, **known, **args.model_conf)
-        if args.init is not None:
-            initialize(model, args.init)
-        return model
+        with refusing(config_of(args)):
+            parts = query_parts(vars(args), find)
+            wrappers = [build_criterion(c, "keyed_order") for c in args.criterions or []]
+            known = {"query_net": parts.pop("query_net"), "query_grad": getattr(args, "query_grad", True)}
+            known |= {"loss_wrappers": wrappers}
+            model = construct(ESPnetQSepModel, args.model_conf, "model_conf", **parts, **known)
+            if args.init is not None:
+                initialize(model, args.init)
+            return model
 
     @classmethod
     def check_weights(cls, args: argparse.Namespace) -> None:
@@ -180,10 +186,11 @@ class QSepTask(TargetSpeakerExtractionTask):
             super().main_worker(args)
 
 
-def _drawer(bank: ClipBank, anchor_file: str | None, conf: dict) -> PairDrawer:
+def _drawer(bank: ClipBank, args: argparse.Namespace) -> PairDrawer:
     """Refuses a table of anchors of another bank or segment length, or for none (DataError)."""
+    anchor_file = args.anchor_file
     anchors = None if anchor_file is None else AnchorTable(anchor_file)
-    drawer = PairDrawer(bank, anchors=anchors, **conf)
+    drawer = construct(PairDrawer, args.pair_conf, f"{config_of(args)}: pair_conf", bank=bank, anchors=anchors)
     if anchors is not None:
         if drawer.num is None:
             raise DataError(

@@ -10,13 +10,13 @@ from espnet2.train.trainer import Trainer
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
-from espnet2_ext.build import check_keys, query_network
+from espnet2_ext.build import construct, query_network
 from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import ConfigParser, choices, find, keep_classes, require, training
+from espnet2_ext.tasks.common import ConfigParser, choices, config_of, find, keep_classes, require, training
 from espnet2_ext.train.checkpoints import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
@@ -89,9 +89,8 @@ class TaggingTask(AbsTask):
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str) -> AbsIterFactory:
         bank = iter_options.preprocess_fn.bank
         if mode == "train":
-            check_keys(TagDrawer, args.tag_conf, "tag_conf", ("bank",))
             source = {
-                "drawer": TagDrawer(bank, **args.tag_conf),
+                "drawer": construct(TagDrawer, args.tag_conf, f"{config_of(args)}: tag_conf", bank=bank),
                 "num_iters_per_epoch": iter_options.num_iters_per_epoch,
             }
         else:
@@ -102,7 +101,8 @@ class TaggingTask(AbsTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
-        return ESPnetTaggingModel(query_network(vars(args), find))
+        with refusing(config_of(args)):
+            return ESPnetTaggingModel(query_network(vars(args), find))
 
     @classmethod
     def start_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
@@ -124,7 +124,7 @@ class TaggingTask(AbsTask):
         train, valid = ClipBank(args.train_bank), ClipBank(_valid_bank(args))
         if [c.mid for c in valid.classes] != [c.mid for c in train.classes]:
             raise DataError(f"{valid.path}: its classes are not those of {train.path}")
-        net = query_network(vars(args), find)
+        net = cls.build_model(args).net
         for bank in (train, valid):
             check_fits(net, bank)
         keep_classes(args, train, write=False)

@@ -11,8 +11,8 @@ from espnet2.utils.types import str2bool, str_or_none
 
 from espnet2_ext.build import (
     WEAK,
-    check_keys,
     class_parts,
+    construct,
     has_classifier,
     make,
     make_classifier,
@@ -25,9 +25,9 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.enh.choices import add
 from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import ConfigParser, build_criterion, choices, find, require, training
+from espnet2_ext.tasks.common import ConfigParser, build_criterion, choices, config_of, find, require, training
 from espnet2_ext.train.checkpoints import goes_on
 from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.train.weak_data import WeakPreprocessor
@@ -185,6 +185,11 @@ class WeakLabelTask(EnhancementTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:
+        with refusing(config_of(args)):
+            return cls._build(args)
+
+    @classmethod
+    def _build(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:
         _check(args)
         parts = class_parts(vars(args), find)
         classifier = parts.pop("classifier")
@@ -209,9 +214,9 @@ class WeakLabelTask(EnhancementTask):
             "label_type": args.label_type,
             "sample_rate": args.sample_rate,
             "freeze_classifier": args.part == "separator" and args.strategy == "fixed",
+            "loss_wrappers": wrappers,
         }
-        check_keys(ESPnetWeakLabelModel, args.model_conf, "model_conf", known)
-        model = ESPnetWeakLabelModel(**parts, loss_wrappers=wrappers, **known, **args.model_conf)
+        model = construct(ESPnetWeakLabelModel, args.model_conf, "model_conf", **parts, **known)
         if args.init is not None:
             initialize(model, args.init)
         return model
@@ -242,7 +247,8 @@ def _remix(args: argparse.Namespace) -> float:
 
 
 def _encoder(args: argparse.Namespace):
-    return make(find, "encoder", args.encoder, args.encoder_conf)
+    with refusing(config_of(args)):
+        return make(find, "encoder", args.encoder, args.encoder_conf)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -250,7 +256,7 @@ def _check(args: argparse.Namespace) -> None:
     for name, known in OPTIONS.items():
         if getattr(args, name) not in known:
             raise DataError(f"{name} must be one of {', '.join(known)}; got {getattr(args, name)}")
-    if not args.criterions or any("name" not in c for c in args.criterions):
+    if not args.criterions:
         raise DataError("criterions must be a list of at least one {name: ..., conf: ...}")
     others = [c["name"] for c in args.criterions if c["name"] != WEAK]
     if args.part == "separator" and others and args.label_type != "strong":

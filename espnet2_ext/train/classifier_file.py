@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from espnet2_ext.build import plain_class
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.train.checkpoints import read_weights
-from espnet2_ext.util.documents import mapping, read_yaml, reading
+from espnet2_ext.util.documents import mapping, read_yaml
 
 HOW = "train one first: the same command with --part classifier and another --output_dir"
 PREFIX = "classifier."
@@ -47,7 +47,7 @@ def require_classifier(args: argparse.Namespace, classifier: nn.Module) -> None:
 def compare_configs(args: argparse.Namespace, path: str) -> None:
     """Refuse a classifier of other classes, networks or frames (DataError with both values)."""
     config = Path(path).parent / "config.yaml"
-    with reading(config, "the configuration of a classifier"):
+    with refusing(f"{config}: is not the configuration of a classifier"):
         found = describe(argparse.Namespace(**mapping(read_yaml(config), config)))
     for name, ours in describe(args).items():
         if ours != found[name]:

@@ -5,7 +5,6 @@ memory. What is read here is plain values of a size in proportion to the file. E
 class `error`, a `DataError`.
 """
 
-import contextlib
 import functools
 import json
 import math
@@ -126,7 +125,7 @@ def dump_yaml(value: Any, **style) -> str:
 def mapping(value: Any, where: object, error: type[DataError] = DataError) -> dict:
     """`value`, if it is a mapping from texts; raises `error`, naming `where`, for anything else."""
     if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
-        raise error(f"{where}: should hold `key: value` lines, not {_short(value)}")
+        raise error(f"{where}: should hold `key: value` lines, not {short(value)}")
     return value
 
 
@@ -204,7 +203,7 @@ def _misfit(value: Any, shape: Any) -> tuple[str, str] | None:
     """Dotted key and what is wrong there; None where nothing is."""
     if isinstance(shape, dict):
         if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
-            return "", f"expected keys with values, got {_short(value)}"
+            return "", f"expected keys with values, got {short(value)}"
         named = {k.removesuffix("?"): s for k, s in shape.items() if k is not str}
         if missing := [k for k in named if k in shape and k not in value]:
             return missing[0], "is missing"
@@ -212,15 +211,15 @@ def _misfit(value: Any, shape: Any) -> tuple[str, str] | None:
         return _first_misfit((k, v, s) for k, v, s in shapes if s is not object)
     if isinstance(shape, list):
         if not isinstance(value, list):
-            return "", f"expected a list, got {_short(value)}"
+            return "", f"expected a list, got {short(value)}"
         return _first_misfit((str(n), v, shape[0]) for n, v in enumerate(value))
     if not isinstance(shape, tuple):
-        return None if _is(value, shape) else ("", f"expected {_name(shape)}, got {_short(value)}")
+        return None if _is(value, shape) else ("", f"expected {_name(shape)}, got {short(value)}")
     faults = [_misfit(value, one) for one in shape]
     if None in faults:
         return None
     inner = [fault for fault in faults if fault and fault[0]]
-    return (inner or [("", f"expected {' or '.join(map(_name, shape))}, got {_short(value)}")])[0]
+    return (inner or [("", f"expected {' or '.join(map(_name, shape))}, got {short(value)}")])[0]
 
 
 def _first_misfit(parts: Iterable[tuple[str, Any, Any]]) -> tuple[str, str] | None:
@@ -244,19 +243,6 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 def _name(shape: Any) -> str:
     kind = shape if shape is None or isinstance(shape, type) else type(shape)
     return "a list" if kind is list else "keys with values" if kind is dict else _KINDS.get(kind, str(kind))
-
-
-@contextlib.contextmanager
-def reading(where: object, what: str) -> Iterator[None]:
-    """What goes wrong in taking `what` (in words) out of plain values is a DataError that names `where`."""
-    try:
-        yield
-    except DataError:
-        raise
-    except KeyError as e:
-        raise DataError(f"{where}: is not {what}: {e.args[0]} is missing") from e
-    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as e:
-        raise DataError(f"{where}: is not {what} ({_first(e)})") from e
 
 
 # ---- sizes ---------------------------------------------------------------------------------------
@@ -287,6 +273,7 @@ def _first(text: object) -> str:
     return (str(text).strip().splitlines() or ["unreadable"])[0]
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as a message shows it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -110,7 +110,7 @@ def test_a_training_goes_on_without_the_tagger(command, trained):
     "more, message",
     [
         ([], "query_net hts_at is frozen .* nothing gives it trained weights"),
-        (["--init_param", "gone.pth:net:query_net"], "no such file: gone.pth"),
+        (["--init_param", "gone.pth:net:query_net"], "gone.pth: no such file"),
         (["--init_param", "{tagger}:nets:query_net"], "no weights under 'nets'; available: net"),
     ],
 )

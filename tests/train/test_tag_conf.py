@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from espnet2_ext.build import check_keys
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.train.tag_data import TagDrawer
+from espnet2_ext.util.config import check_arguments
 
 CONF = Path(__file__).parents[2] / "conf"
 FULL = {
@@ -21,7 +21,7 @@ MINI = sorted(CONF.glob("mini/tag_*.yaml"))
 
 def build(path, device="cpu"):
     args = TaggingTask.get_parser().parse_args(["--config", str(path), "--output_dir", "unused"])
-    check_keys(TagDrawer, args.tag_conf, "tag_conf", ("bank",))
+    check_arguments(TagDrawer, args.tag_conf, "tag_conf", ("bank",))
     with torch.device(device):
         return args, TaggingTask.build_model(args)
 

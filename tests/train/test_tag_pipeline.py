@@ -218,7 +218,7 @@ def test_check_reads_data_and_takes_a_step(banks, tmp_path, caplog):
     [
         (["--tag_conf", "segmnt=1"], "tag_conf: unknown key 'segmnt'"),
         (["--query_net_conf", "hopp=1"], "query_net_conf of bands: unknown key 'hopp'"),
-        (["--train_bank", "nowhere"], "nowhere: no bank.json"),
+        (["--train_bank", "nowhere"], "nowhere/bank.json: no such file"),
         (["--query_net_conf", "num_classes=5"], "has 4 classes, the network tags 5"),
         (["--query_net_conf", "sample_rate=16000"], "at 8000 Hz, but the network at 16000 Hz"),
     ],
@@ -228,11 +228,10 @@ def test_bad_options_are_named(banks, tmp_path, more, message):
         tag_train(options(banks, tmp_path / "bad", *more))
 
 
-def test_unknown_keys_of_a_yaml_are_named(banks, tmp_path, capsys):
+def test_unknown_keys_of_a_yaml_are_named(banks, tmp_path):
     (tmp_path / "train.yaml").write_text("query_net: bands\nbatch_sise: 3\n")
-    with pytest.raises(SystemExit):
+    with pytest.raises(DataError, match="batch_sise"):
         tag_train(options(banks, tmp_path, "--config", tmp_path / "train.yaml"))
-    assert "batch_sise" in capsys.readouterr().err
 
 
 def other_classes(bank: ClipBank, top: Path) -> Path:
@@ -282,7 +281,7 @@ def test_banks_without_labels_are_refused(banks, known, tmp_path):
 
 def test_tags_of_other_clips_are_not_scored(banks, known, tmp_path):
     out = str(tmp_path / "o")
-    with pytest.raises(DataError, match="o: no tags.npz"):
+    with pytest.raises(DataError, match="o/about.json: no such file"):
         tag_scoring.main(["--bank", str(banks[0].path), "--tags_dir", out])
     tag_inference.main(["--bank", str(banks[1].path), "--output_dir", out, *model(known)])
     with pytest.raises(DataError, match="tags.npz: is of other clips or classes than"):

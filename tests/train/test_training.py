@@ -140,7 +140,7 @@ def test_targets_that_do_not_sum_are_refused():
     "more, message",
     [
         (["--pair_conf", "segmnt=1"], "pair_conf: unknown key 'segmnt'"),
-        (["--train_bank", "nowhere"], "nowhere: no bank.json"),
+        (["--train_bank", "nowhere"], "nowhere/bank.json: no such file"),
         (["--valid_pairs", "nowhere.tsv"], "nowhere.tsv"),
     ],
 )

@@ -285,7 +285,7 @@ def test_lightning_on_two_devices_gives_the_gradients_of_one(weak_corpus, config
     [
         ([], "strategy fixed needs --classifier_file.*--part classifier"),
         (["--classifier_file", "nowhere/a.pth"], "no file nowhere/a.pth; train one.*--part classifier"),
-        (["--train_bank", "nowhere"], "nowhere: no bank.json"),
+        (["--train_bank", "nowhere"], "nowhere/bank.json: no such file"),
         (["--valid_table", "nowhere"], "nowhere"),
         (["--class_names", "bell", "drum"], "its classes are bell, drum, rain.*bell, drum"),
         (["--encoder_conf", "sample_rate=16000"], "at 8000 Hz, but the model at 16000 Hz"),

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.util.arrays import read_npz, write_npz
-from espnet2_ext.util.documents import reading
 
 ARRAYS = ("indptr", "classes", "start", "num", "fs", "manifest_hash", "labels_hash", "model")
 _EQUAL = 1 - 1e-6  # sums of equal activities differ in the last bits, which must not decide
@@ -84,7 +83,7 @@ class AnchorTable:
         self.path = Path(path)
         found = read_npz(path, ARRAYS)
         self._indptr, self._classes, self._start = starts = [found[n] for n in ARRAYS[:3]]
-        with reading(path, "a table of anchors"):
+        with refusing(f"{path}: is not a table of anchors"):
             self.num, self.fs, self.model = int(found["num"]), int(found["fs"]), str(found["model"])
         self.key = {"fs": self.fs} | {n: str(found[n]) for n in ARRAYS if n.endswith("_hash")}
         whole = all(v.ndim == 1 and v.dtype.kind in "iu" for v in starts) and len(self._indptr)
