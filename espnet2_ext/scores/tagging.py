@@ -221,7 +221,7 @@ def _tags_of(tags_dir: Path, bank: ClipBank) -> tuple[np.ndarray, str]:
 
 
 def load_tag_scores(folder: str | os.PathLike, fields: dict | None = None) -> dict:
-    """`scores.json` of a folder, `fields` of it if not all. Raises a DataError where there is none, or one of former tags."""
+    """`scores.json` of a folder, or `fields` of it. Raises a DataError where there is none, or one of former tags."""
     path, about = Path(folder) / "scores.json", Path(folder) / "about.json"
     scores = read_fields(path, fields or _SCORES, hint="run the scoring first")
     if about.is_file() and read_about(about, {"digest": str})["digest"] != scores.get("tags"):

@@ -133,7 +133,7 @@ def test_parts_missing_or_broken(toy_bundle, tmp_path):
         ((), {"bundle__yaml": b"task: qsep\nclasses: 6"}, "6 classes, labels.tsv lists 5"),
         ((), {"labels__tsv": other.encode()}, "labels.tsv:1: expected the columns"),
         ((), {"labels__tsv": LABELS.replace("2\t/m", "x\t/m").encode()}, "labels.tsv:4: index 'x'"),
-        ((), {"labels__tsv": LABELS.replace("2\t/m", "7\t/m").encode()}, "labels.tsv:4: index 7"),
+        ((), {"labels__tsv": LABELS.replace("2\t/m", "7\t/m").encode()}, "labels.tsv:4: index '7'"),
         ((), {"model__pth": b"not weights"}, "not a whole file of weights"),
         ((), {"config__yaml": b"\xff\xfe"}, "not UTF-8"),
     ):
