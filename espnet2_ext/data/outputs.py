@@ -21,6 +21,7 @@ from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_npz, write_npz
 from espnet2_ext.util.documents import parse_json, read_fields
+from espnet2_ext.util.files import verified
 from espnet2_ext.util.tables import read_scp, write_scp
 
 PROTOCOLS = ("self", "other")  # which query: the clean target itself, or another clip of its class
@@ -241,8 +242,11 @@ def archive_sizes(writers: Iterable[FlacArkWriter]) -> dict[str, int]:
     return {w.ark.name: w.ark.stat().st_size for w in writers}
 
 
-def join_estimates(folder: Path, keys: Sequence[str], parts: Sequence[Part], outputs: int = 1) -> None:
+def join_estimates(folder: Path, keys: Sequence[str], parts: Sequence[Part], outputs: int = 1) -> list[Path]:
     """Join the tables of the parts' archives into `spk1.scp` ... `spkS.scp`, in the order of `keys`.
+
+    Returns:
+        The tables and archives.
 
     Args:
         parts: with the fact `archives`: name (`spk1.00000.ark`, ...) to bytes.
@@ -257,11 +261,13 @@ def join_estimates(folder: Path, keys: Sequence[str], parts: Sequence[Part], out
             if not ark.is_file() or ark.stat().st_size != size:
                 part.path.unlink()
                 raise DataError(f"{ark}: is missing or was changed; run again to make it anew")
+    archives = [name for part in parts for name in part.facts["archives"]]
     for s in range(outputs, 0, -1):  # spk1.scp last: it stands for all
         table: dict[str, str] = {}
-        for name in (name for part in parts for name in part.facts["archives"] if name.startswith(f"spk{s}.")):
+        for name in (name for name in archives if name.startswith(f"spk{s}.")):
             table |= read_scp(folder / f"{Path(name).stem}.scp")
         write_scp(folder / f"spk{s}.scp", {key: table[key] for key in keys})
+    return [folder / name for name in [*archives, *(f"spk{s + 1}.scp" for s in range(outputs))]]
 
 
 def remove_old(folder: Path, pattern: str, keep: Sequence[Part] = ()) -> None:
@@ -278,4 +284,4 @@ ARCHIVES = r"spk\d+\.\d{5}\.(ark|scp)"  # for `remove_old`: archives and their t
 def read_estimates(folder: Path, keys: Sequence[str], outputs: int = 1) -> list[dict[str, str]]:
     """Key to place of the estimate, for each of `outputs` outputs. Raises a DataError where keys differ."""
     files = [folder / f"spk{s}.scp" for s in range(1, outputs + 1)]
-    return [same_keys(read_scp(f), list(keys), f) for f in files]
+    return [same_keys(read_scp(verified(f, folder / "about.json")), list(keys), f) for f in files]

@@ -67,8 +67,9 @@ def infer_class_folder(
     if "frame" in parts[0].arrays:
         keys = [key for _, rows in items for key, _ in rows]
         outputs.write_activity(output_dir / "activity.npz", activity_of(parts, keys))
-    outputs.join_estimates(output_dir, list(table), parts, len(facts["outputs"]))
-    write_record(about, key, {"keys": len(table), **facts})
+    files = outputs.join_estimates(output_dir, list(table), parts, len(facts["outputs"]))
+    files += [f for f in [output_dir / "activity.npz"] if f.exists()]
+    write_record(about, key, {"keys": len(table), **facts}, files)
     outputs.remove_old(output_dir, outputs.ARCHIVES, keep=parts)
     folder.end_job(parts_dir)
 

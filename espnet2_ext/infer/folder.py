@@ -19,7 +19,7 @@ import numpy as np
 
 from espnet2_ext.data.outputs import Part, read_part, write_part
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import file_digest, made
+from espnet2_ext.util.files import file_digest, made, verified
 from espnet2_ext.util.parallel import map_parts
 from espnet2_ext.util.tables import read_scp
 
@@ -149,10 +149,15 @@ def check_batch_size(batch_size: int) -> None:
 
 def read_table(path: Path) -> dict[str, str]:
     """An scp that must not be empty (DataError)."""
-    table = read_scp(path)
+    table = read_scp(rendered(path))
     if not table:
         raise DataError(f"{path}: is empty")
     return table
+
+
+def rendered(path: Path) -> Path:
+    """A table of a data folder, as it was rendered where it was."""
+    return verified(path, path.with_name("list.json"))
 
 
 def folder_digest(data_dir: Path) -> str:

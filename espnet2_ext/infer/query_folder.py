@@ -66,7 +66,7 @@ def infer_folder(
     stamp = [folder.VERSION, model.digest(), folder.folder_digest(data_dir)]
     inputs = {p: folder.read_table(data_dir / outputs.INPUTS[p]) for p in passes}
     table = data_dir / "labels.tsv"
-    classes = [label.mid for label in read_labels(table)] if table.exists() else []
+    classes = [label.mid for label in read_labels(folder.rendered(table))] if table.exists() else []
     enrolls = _queries_of(data_dir, protocols)
     run = functools.partial(folder.run_job, model=model, workers=workers, stamp=stamp)
     embed = EmbedQueries(batch_size, classes if tags else None, bool(model.bundle))
@@ -76,7 +76,7 @@ def infer_folder(
 
 def _queries_of(data_dir: Path, protocols: Sequence[str]) -> dict[str, dict[str, str]]:
     """Protocol to key to query; a protocol without any is left out."""
-    tables = {p: read_scp(data_dir / f"enroll_{p}.scp") for p in protocols}
+    tables = {p: read_scp(folder.rendered(data_dir / f"enroll_{p}.scp")) for p in protocols}
     for protocol in [p for p, table in tables.items() if not table]:
         logging.warning("%s: no key has a query, protocol %s is left out", data_dir, protocol)
         del tables[protocol]
@@ -158,7 +158,7 @@ def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, ru
         tags.unlink(missing_ok=True)
         if protocol == "self" and "clipwise" in own:  # where the query is the target itself
             outputs.write_tags(tags, names, own["clipwise"])
-        write_record(marks[protocol], keys[protocol])
+        write_record(marks[protocol], keys[protocol], files=marks[protocol].parent.glob("*.npz"))
     folder.end_job(parts_dir)
 
 
@@ -221,9 +221,9 @@ def _separate_passes(output_dir: Path, enrolls: dict, inputs: dict[str, dict], s
     every = run(items, parts_dir, size=1)
     for out, key, first, archives in todo:
         parts = every[first : first + len(archives)]
-        outputs.join_estimates(out, [key for rows in archives for key, *_ in rows], parts)
+        files = outputs.join_estimates(out, [key for rows in archives for key, *_ in rows], parts)
         total = {name: sum(p.facts[name] for p in parts) for name in ("keys", "clipped")}
-        write_record(out / "about.json", key, {"fs": parts[0].facts["fs"], **total})
+        write_record(out / "about.json", key, {"fs": parts[0].facts["fs"], **total}, files)
         outputs.remove_old(out, outputs.ARCHIVES, keep=parts)
     folder.end_job(parts_dir)
 
@@ -254,7 +254,7 @@ def _infer_own(data_dir: Path, output_dir: Path, model: folder.ModelFiles, worke
     job = SeparateOwn(str(output_dir / "wavs"))
     parts = folder.run_job(job, items, parts_dir, size=8, model=model, stamp=key, workers=workers)
     write_scp(scp, {key: output_dir / "wavs" / name for key, _, _, name in items})
-    write_record(about, key, {"keys": len(items), "clipped": sum(p.facts["clipped"] for p in parts)})
+    write_record(about, key, {"keys": len(items), "clipped": sum(p.facts["clipped"] for p in parts)}, [scp])
     folder.end_job(parts_dir)
 
 

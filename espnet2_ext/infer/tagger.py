@@ -174,7 +174,7 @@ def tag_bank(
         times = {"fs": int(bank.fs), "edges": outputs.joined(parts, "edges")}
         outputs.write_activity(files[1], outputs.Activity(np.array(keys), **outputs.frames_of(parts), **times))
     about = {"keys": len(bank), "bank": str(bank_dir), "model": model.digest(), **bank_key(bank)}
-    write_record(out / "about.json", key, about)
+    write_record(out / "about.json", key, about, files)
     folder.end_job(out / "parts")
 
 

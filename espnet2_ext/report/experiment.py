@@ -10,6 +10,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.scores.summary import CLASS_ROW, CLASS_SUMMARY, QUERY_ROW, QUERY_SUMMARY
 from espnet2_ext.train.experiment import config_of, describe_trials, facts
 from espnet2_ext.util.documents import check, read_fields, read_json_lines
+from espnet2_ext.util.files import verified
 
 
 class Experiment(NamedTuple):
@@ -44,7 +45,7 @@ def load_rows(folder: Path) -> list[dict]:
     path = folder / "scores" / "scores.jsonl"
     return [
         check(row, CLASS_ROW if "classes" in row else QUERY_ROW, f"{path}:{number}")
-        for number, row in read_json_lines(path)
+        for number, row in read_json_lines(verified(path, path.with_name("summary.json")))
     ]
 
 

@@ -75,7 +75,8 @@ def score(
         score_by_espnet(pairs, data.keys, out, espnet_parts, max_keys=espnet_keys, stamp=stamp, **run)
     write_json_lines(out / "scores.jsonl", rows)
     figures = kind.summarise(rows, data, outputs, tagging)
-    write_record(summary, {"stamp": stamp}, {"data_dir": data_dir, "inference_dir": inference_dir} | figures)
+    figures = {"data_dir": data_dir, "inference_dir": inference_dir} | figures
+    write_record(summary, {"stamp": stamp}, figures, [out / "scores.jsonl"])
     for folder in (parts, espnet_parts):
         shutil.rmtree(folder, ignore_errors=True)
     return summary

@@ -16,7 +16,8 @@ from espnet2_ext.data.outputs import Activity, read_about, read_activity, read_t
 from espnet2_ext.errors import DataError
 from espnet2_ext.scores.summary import THRESHOLD, VERSIONS, versions
 from espnet2_ext.scores.test_set import MODEL, ClassSet, Outputs, QuerySet
-from espnet2_ext.util.documents import read_fields, write_json
+from espnet2_ext.util.documents import read_fields
+from espnet2_ext.util.files import write_record
 
 TAG_FORMULAS = {
     "mAP": "average precision as scikit-learn's `average_precision_score` (no interpolation), "
@@ -199,7 +200,7 @@ def score_tags(bank_dir: str | os.PathLike, tags_dir: str | os.PathLike) -> Path
         "versions": versions(("espnet", "torch", "numpy", "scikit-learn")),
     }
     path = tags_dir / "scores.json"
-    write_json(path, scores)
+    write_record(path, scores)
     return path
 
 

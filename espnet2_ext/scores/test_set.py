@@ -18,6 +18,7 @@ from espnet2_ext.data.outputs import INPUTS, PROTOCOLS, RESIDUAL, read_about, re
 from espnet2_ext.data.tables import read_labels, split_mids
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_fields
+from espnet2_ext.util.files import verified
 from espnet2_ext.util.tables import read_scp
 
 MODEL = "model"  # the one system of a folder of class-wise outputs
@@ -144,17 +145,17 @@ def load_test_set(path: str | os.PathLike) -> TestSet:
 def _load_query_set(path: Path, info: dict) -> QuerySet:
     targets = _some(path / "spk1.scp")
     keys = sorted(targets)
-    scp = {"spk1.scp": targets, "wav.scp": same_keys(read_scp(path / "wav.scp"), keys, path / "wav.scp")}
+    scp = {"spk1.scp": targets, "wav.scp": same_keys(_scp(path / "wav.scp"), keys, path / "wav.scp")}
     if (path / "absent.scp").is_file():
-        scp["absent.scp"] = same_keys(read_scp(path / "absent.scp"), keys, path / "absent.scp")
+        scp["absent.scp"] = same_keys(_scp(path / "absent.scp"), keys, path / "absent.scp")
     for name in (f"enroll_{protocol}.scp" for protocol in PROTOCOLS):
         if (path / name).is_file():
-            scp[name] = read_scp(path / name)
-    classes = same_keys(read_scp(path / "utt2class"), keys, path / "utt2class")
-    names = {label.mid: label.name for label in read_labels(path / "labels.tsv")}
+            scp[name] = _scp(path / name)
+    classes = same_keys(_scp(path / "utt2class"), keys, path / "utt2class")
+    names = {label.mid: label.name for label in read_labels(verified(path / "labels.tsv", path / "list.json"))}
     labels = {}
     if (path / "utt2labels").is_file():
-        table = same_keys(read_scp(path / "utt2labels"), keys, path / "utt2labels")
+        table = same_keys(_scp(path / "utt2labels"), keys, path / "utt2labels")
         labels = {k: list(split_mids(v)) for k, v in table.items()}
     for key, mid in [(k, m) for k in keys for m in [classes[k], *labels.get(k, [])]]:
         if mid not in names:
@@ -167,14 +168,18 @@ def _load_class_set(path: Path, info: dict) -> ClassSet:
     table, keys = MixtureTable(path / "mixtures"), sorted(scp["wav.scp"])
     names = [f"spk{s}.scp" for s in range(1, len(table.classes) + 1)]
     for name in names if (path / names[0]).is_file() else []:  # none: recordings of which only labels are known
-        scp[name] = same_keys(read_scp(path / name), keys, path / name)
+        scp[name] = same_keys(_scp(path / name), keys, path / name)
     rest = path / "rest.scp"
-    scp["rest.scp"] = same_keys(read_scp(rest), keys, rest) if rest.is_file() else {}
+    scp["rest.scp"] = same_keys(_scp(rest), keys, rest) if rest.is_file() else {}
     return ClassSet(path, keys, scp, info, table.classes, table)
 
 
+def _scp(path: Path) -> dict[str, str]:
+    return read_scp(verified(path, path.with_name("list.json")))
+
+
 def _some(path: Path) -> dict[str, str]:
-    table = read_scp(path)
+    table = _scp(path)
     if not table:
         raise DataError(f"{path}: the set is empty, there is nothing to score")
     return table

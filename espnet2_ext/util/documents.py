@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path, write_text
+from espnet2_ext.util.files import atomic_path, unsealed, write_text
 
 MOST_BYTES = 1 << 28  # of a document; tables are read line by line and may be larger
 MOST_VALUES = 4_000_000  # of a document in which aliases are written out
@@ -138,7 +138,11 @@ def read_json(path: str | os.PathLike, error: type[DataError] = DataError) -> An
 
 
 def parse_json(data: bytes | str, where: object, error: type[DataError] = DataError) -> Any:
-    """Value of JSON text; raises `error` where it is not UTF-8, not JSON, or nested too deeply."""
+    """Value of JSON text; of a record of `util.files`, its content.
+
+    Raises:
+        error: not UTF-8, not JSON, nested too deeply, or a record that changed.
+    """
     text = decode(data, where, error) if isinstance(data, bytes) else data
     try:
         value = json.loads(text)
@@ -147,7 +151,7 @@ def parse_json(data: bytes | str, where: object, error: type[DataError] = DataEr
     except (ValueError, RecursionError) as e:
         raise error(f"{where}: is not valid JSON ({_first(e)})") from e
     _check_size(value, where, error)
-    return value
+    return unsealed(value, where, error)
 
 
 def read_json_lines(path: str | os.PathLike, error: type[DataError] = DataError) -> Iterator[tuple[int, dict]]:

@@ -1,7 +1,6 @@
 """Parts: made once, gone on with, made anew; processes and a Dask cluster that lose workers."""
 
 import functools
-import json
 import os
 import resource
 import signal
@@ -16,6 +15,7 @@ import pytest
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util import process
+from espnet2_ext.util.documents import read_json
 from espnet2_ext.util.parallel import map_parts
 
 ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}
@@ -222,4 +222,4 @@ def test_scheduler_that_does_not_answer(tmp_path, monkeypatch):
 
 def test_plan_is_readable(tmp_path):
     map_parts(square, [1], tmp_path, part_size=1, num_workers=1)
-    assert set(json.loads((tmp_path / "plan.json").read_text())) == {"digest"}
+    assert set(read_json(tmp_path / "plan.json")) == {"digest"}

@@ -13,13 +13,13 @@ import numpy as np
 
 from espnet2_ext.audio.flac import encode_flac, seek_points, to_int16
 from espnet2_ext.audio.read import ark_header, open_sound, resample, to_mono
-from espnet2_ext.data.bank.bank import INDEX, SUFFIX, VERSION, shard_path, tables
+from espnet2_ext.data.bank.bank import INDEX, SUFFIX, SUMMED, VERSION, block_sums, shard_path, tables
 from espnet2_ext.data.bank.scan import SoundHash, summarise
 from espnet2_ext.data.tables import Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_npz, write_npy, write_npy_rows, write_npz
 from espnet2_ext.util.documents import read_text
-from espnet2_ext.util.files import atomic_path, file_digest, make_once, write_text
+from espnet2_ext.util.files import atomic_path, file_digest, make_once, verified, write_text
 from espnet2_ext.util.parallel import map_parts, part_of
 from espnet2_ext.util.tables import write_scp
 
@@ -84,12 +84,14 @@ def archive(
     files = [out_dir / f"{name}.npy" for name in tables(settings.format)]
     key = _key(manifest, labels, settings)
     make = functools.partial(_write_bank, manifest, labels, out_dir, settings, **work)
-    info = make_once(out_dir / "bank.json", key, make, files)
+    others = ("labels.tsv", "sums.npy", "audio.[0-9]*")
+    info = make_once(out_dir / "bank.json", key, make, files, more=lambda: [f for n in others for f in out_dir.glob(n)])
     shutil.rmtree(out_dir / ".parts", ignore_errors=True)
     return info
 
 
 def _write_bank(manifest: Path, labels: Path, out_dir: Path, settings: Settings, **work) -> dict:
+    verified(manifest, manifest.with_suffix(".json"))
     good = sorted((e for e in read_manifest(manifest) if e.status == "ok"), key=_by_id)
     if not good:
         raise DataError(f"{manifest}: no clip is ok")
@@ -129,16 +131,23 @@ def archive_part(items: Sequence[Item], path: Path, *, out_dir: str, settings: S
     index = np.zeros(len(items), INDEX)
     shard = items[0].row // settings.clips_per_shard
     levels, seeks, clipped = [], [], 0
+    sums, rest = [], b""
     target = shard_path(out_dir, shard, settings.format)
     with atomic_path(target) as audio, open(audio, "wb") as f:
         for n, item in enumerate(items):
             pcm, cut = prepare(item, settings.fs)
             clipped += cut
-            offset, nbytes, points = _put(f, item.id, pcm, settings)
-            index[n] = shard, offset, nbytes, len(pcm)
+            offset, data, points = _put(f, item.id, pcm, settings)
+            index[n] = shard, offset, len(data), len(pcm)
             seeks.append(points)
             levels.append(envelope_db(pcm, settings.fs))
-    write_npz(path, {"index": index, "clipped": clipped, "envelope": _padded(levels), "seek": _padded(seeks)})
+            if settings.format == "pcm16":
+                rest += data
+                whole = len(rest) // SUMMED * SUMMED
+                sums.append(block_sums(rest[:whole]))
+                rest = rest[whole:]
+    found = {"envelope": _padded(levels), "seek": _padded(seeks), "sums": np.concatenate([*sums, block_sums(rest)])}
+    write_npz(path, {"index": index, "clipped": clipped} | found)
 
 
 def _padded(rows: list[np.ndarray]) -> np.ndarray:
@@ -166,8 +175,8 @@ def prepare(item: Item, fs: int) -> tuple[np.ndarray, bool]:
     return to_int16(x), bool(np.abs(x).max(initial=0) > 1)
 
 
-def _put(f, key: str, pcm: np.ndarray, settings: Settings) -> tuple[int, int, np.ndarray]:
-    """Append a clip; returns offset and bytes of the sound itself, and its seek points."""
+def _put(f, key: str, pcm: np.ndarray, settings: Settings) -> tuple[int, bytes, np.ndarray]:
+    """Append a clip; returns offset and content of the sound itself, and its seek points."""
     if settings.format == "pcm16":
         head, data, points = b"", pcm.tobytes(), np.zeros(0, np.uint32)
     else:
@@ -175,7 +184,7 @@ def _put(f, key: str, pcm: np.ndarray, settings: Settings) -> tuple[int, int, np
         head, points = ark_header(key, len(data)), seek_points(data, len(pcm), settings.fs)
     offset = f.tell() + len(head)
     f.write(head + data)
-    return offset, len(data), points
+    return offset, data, points
 
 
 def envelope_db(pcm: np.ndarray, fs: int) -> np.ndarray:
@@ -213,26 +222,27 @@ def _write_classes(out_dir: Path, lists: list[list[int]], num_classes: int) -> N
 
 def _write_index(out_dir: Path, good: list[Entry], parts: list[Path], fs: int, format: str) -> dict:
     """Write what says where each clip lies; returns figures for `bank.json`."""
-    index, clipped = _merge_parts(out_dir, parts, format)
+    index, facts = _merge_parts(out_dir, parts, format)
     write_npy(out_dir / "ids.npy", np.array([e.id.encode() for e in good]))
     if format == "flac":
         _write_scp(out_dir, good, index)
     _remove_strangers(out_dir, len(parts), format)
-    if clipped:
-        logging.warning("%s: %d clips cut at full scale", out_dir, clipped)
+    if facts["clipped"]:
+        logging.warning("%s: %d clips cut at full scale", out_dir, facts["clipped"])
     return {
         "seconds": round(int(index["samples"].sum(dtype=np.int64)) / fs, 3),
         "max_samples": int(index["samples"].max()),
-        "clipped": clipped,
+        **facts,
     }
 
 
-def _merge_parts(out_dir: Path, parts: list[Path], format: str) -> tuple[np.ndarray, int]:
-    """Write `index.npy`, `envelope.npy`, `seek.npy`; returns index and number of clipped clips."""
-    tables, clipped, widths = [], 0, {"envelope": 0, "seek": 0}
+def _merge_parts(out_dir: Path, parts: list[Path], format: str) -> tuple[np.ndarray, dict]:
+    """Write `index.npy`, `envelope.npy`, `seek.npy`, `sums.npy`; returns the index, and facts for `bank.json`."""
+    tables, sums, clipped, widths = [], [], 0, {"envelope": 0, "seek": 0}
     for n, part in enumerate(parts):
         t = read_npz(part, ("index", "clipped", *widths))
         tables.append(t["index"])
+        sums.append(t.get("sums"))  # None: a part of an earlier version
         clipped += int(t["clipped"])
         widths = {k: max(w, t[k].shape[1]) for k, w in widths.items()}
         shard, last = shard_path(out_dir, n, format), tables[-1][-1]
@@ -245,7 +255,10 @@ def _merge_parts(out_dir: Path, parts: list[Path], format: str) -> tuple[np.ndar
         if width:
             rows = (read_npz(part)[name] for part in parts)
             write_npy_rows(out_dir / f"{name}.npy", (len(index), width), rows)
-    return index, clipped
+    if format != "pcm16" or any(s is None for s in sums):
+        return index, {"clipped": clipped}
+    write_npy(out_dir / "sums.npy", np.cumsum(np.concatenate([np.zeros(1, np.uint64), *sums]), dtype=np.uint64))
+    return index, {"clipped": clipped, "summed": SUMMED}
 
 
 def _write_scp(out_dir: Path, good: list[Entry], index: np.ndarray) -> None:
@@ -263,5 +276,5 @@ def _remove_strangers(out_dir: Path, shards: int, format: str) -> None:
     for path in out_dir.glob("audio.[0-9]*"):
         if path not in ours:
             path.unlink()
-    for name in ("wav.scp", "seek.npy") if format != "flac" else ():
+    for name in ("wav.scp", "seek.npy") if format != "flac" else ("sums.npy",):
         (out_dir / name).unlink(missing_ok=True)

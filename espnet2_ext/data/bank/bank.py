@@ -13,12 +13,13 @@ from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_npy
 from espnet2_ext.util.documents import read_fields
-from espnet2_ext.util.files import encode, file_digest
+from espnet2_ext.util.files import CHANGED, encode, file_digest, verified
 
 VERSION = 1
 SUFFIX = {"flac": "ark", "pcm16": "pcm"}
 INDEX = np.dtype([("shard", "<u2"), ("offset", "<u8"), ("nbytes", "<u4"), ("samples", "<u4")])
 _INFO = {"version": int, "format": str, "fs": int, "classes": int, "clips": int, "seconds": float, "manifest_hash": str}
+SUMMED = 8192  # bytes of a pcm16 shard for each number in `sums.npy`
 _OPEN_SHARDS = 512  # kept open; the usual limit is 1024 files a process
 _MEAN_SQUARE = np.where(np.arange(256) == 0, 0, 10.0 ** ((np.arange(256) - 120) / 10)).astype("f4")
 
@@ -27,6 +28,12 @@ def tables(format: str) -> tuple[str, ...]:
     """Names of the `.npy` tables of a bank."""
     classes = "labels.indptr", "labels.indices", "clips.indptr", "clips.indices"
     return ("index", "ids", *classes, "envelope") + (("seek",) if format == "flac" else ())
+
+
+def block_sums(data: bytes) -> np.ndarray:
+    """Sum of each `SUMMED` bytes as 64-bit words, the last ones padded with zeros: uint64 [blocks]."""
+    padded = data + bytes(-len(data) % SUMMED)
+    return np.frombuffer(padded, "<u8").reshape(-1, SUMMED // 8).sum(axis=1)
 
 
 def shard_path(folder: str | os.PathLike, n: int, format: str) -> Path:
@@ -39,7 +46,9 @@ class ClipBank:
 
     Tables are memory maps, so processes share them; an object is pickled as its path, and files are
     opened by the process that reads. Rows are sorted by clip id (as bytes). `seek.npy` [clips, S]
-    holds the offset in its clip of every fourth FLAC frame, 0 where there is none.
+    holds the offset in its clip of every fourth FLAC frame, 0 where there is none. What changed
+    since the bank was made is noticed: tables when they are opened, FLAC by its frames' checksums,
+    pcm16 by `sums.npy`: of all shards' `block_sums`, one shard after another, the sums up to each.
 
     Args:
         path: the folder, `dump/<set>`.
@@ -49,7 +58,7 @@ class ClipBank:
         related: bool [K, K], a class with itself, its ancestors and descendants.
 
     Raises:
-        DataError: `bank.json` is missing (the bank is not whole), or tables do not fit together.
+        DataError: `bank.json` is missing (the bank is not whole), or tables changed or do not fit together.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -103,9 +112,8 @@ class ClipBank:
         Raises:
             DataError: naming shard and clip, when the bytes cannot be read or decoded.
         """
-        row = self._index[self._row(int(i))]
-        total = int(row["samples"])
-        start = int(start)
+        row = self._index[self._row(int(i))].item()
+        total, start = row[3], int(start)
         num = max(total - start, 0) if num is None else int(num)
         if start < 0 or num < 0:
             raise ValueError(f"start {start} and num {num} must not be negative")
@@ -121,20 +129,31 @@ class ClipBank:
             table[label.index, list(label.related)] = True
         return table | table.T
 
-    def _samples(self, i: int, row: np.void, start: int, num: int) -> np.ndarray:
-        shard = int(row["shard"])
+    def _samples(self, i: int, row: tuple[int, int, int, int], start: int, num: int) -> np.ndarray:
+        """A crop of row `i`, whose entry of the index is `row`."""
         try:
-            if self.info["format"] == "flac":
-                return self._from_flac(i, row, start, num)
-            data = self._bytes(shard, int(row["offset"]) + 2 * start, 2 * num)
-            return np.frombuffer(data, "<i2") * np.float32(2**-15)
+            return (self._from_pcm if self._seek is None else self._from_flac)(i, row, start, num)
         except (OSError, EOFError, soundfile.SoundFileError) as e:
-            raise DataError(f"{self._shard(shard)}: clip {self.id(i)}: {e}") from e
+            raise DataError(f"{self._shard(row[0])}: clip {self.id(i)}: {e}") from e
 
-    def _from_flac(self, i: int, row: np.void, start: int, num: int) -> np.ndarray:
+    def _from_pcm(self, i: int, row: tuple[int, int, int, int], start: int, num: int) -> np.ndarray:
+        """Read the blocks that hold a crop, and compare their checksum where the bank has some."""
+        shard, first = row[0], row[1] + 2 * start
+        a, b = first // SUMMED, -(-(first + 2 * num) // SUMMED)
+        at, size = self._blocks[shard]
+        data = self._bytes(shard, a * SUMMED, min(b * SUMMED, size) - a * SUMMED)
+        if self._sums is not None:
+            words = np.frombuffer(data if len(data) % 8 == 0 else data + bytes(-len(data) % 8), "<u8")
+            if int(np.add.reduce(words)) != (int(self._sums[at + b]) - int(self._sums[at + a])) % (1 << 64):
+                raise EOFError(f"{CHANGED} (remove {self.path / 'bank.json'} first)")
+        x = np.frombuffer(data, "<i2", num, first - a * SUMMED).astype(np.float32)
+        x *= np.float32(2**-15)
+        return x
+
+    def _from_flac(self, i: int, row: tuple[int, int, int, int], start: int, num: int) -> np.ndarray:
         """Read the frames that a crop needs, by the table of some frames' places, and decode."""
-        offset, nbytes, samples = int(row["offset"]), int(row["nbytes"]), int(row["samples"])
-        shard, step = int(row["shard"]), BLOCK * STRIDE
+        shard, offset, nbytes, samples = row
+        step = BLOCK * STRIDE
         first, end = start // step, -(-(start + num) // step)
         a = int(self._seek[i, first])
         b = int(self._seek[i, end]) if end * step < samples else 0
@@ -186,11 +205,14 @@ class ClipBank:
         if self.info["version"] != VERSION or self.info["format"] not in SUFFIX or self.info["fs"] < 1:
             raise DataError(f"{self.path}/bank.json: not a bank of version {VERSION}: make it again")
         self.fs, self.num_classes = self.info["fs"], self.info["classes"]
-        self.classes: list[Label] = read_labels(self.path / "labels.tsv")
-        self._tables = {n: read_npy(self.path / f"{n}.npy", mmap=True) for n in tables(self.info["format"])}
+        record = self.path / "bank.json"
+        self.classes: list[Label] = read_labels(verified(self.path / "labels.tsv", record))
+        names = tables(self.info["format"]) + ("sums",) * ("summed" in self.info)
+        files = {name: verified(self.path / f"{name}.npy", record) for name in names}
+        self._tables = {name: read_npy(file, mmap=True) for name, file in files.items()}
         self._index, self._ids = self._tables["index"], self._tables["ids"]
         self._envelope = self._tables["envelope"]
-        self._seek = self._tables.get("seek")
+        self._seek, self._sums = self._tables.get("seek"), self._tables.get("sums")
         self._check()
 
     def _check(self) -> None:
@@ -208,14 +230,18 @@ class ClipBank:
             "labels": len(self.classes) == self.num_classes,
             "seek": self._seek is None or (self._seek.ndim == 2 and len(self._seek) == n),
         }
+        ends = np.append(np.flatnonzero(np.diff(self._index["shard"])), n - 1) if n else []
+        blocks, self._blocks = 0, {}  # shard: its first block in `sums`, its bytes
+        for shard, offset, nbytes, _ in self._index[ends].tolist():
+            self._blocks[shard] = blocks, offset + nbytes
+            blocks += -(-(offset + nbytes) // SUMMED)
+        fits["sums"] = self._sums is None or (self._sums.shape == (blocks + 1,) and self._sums.dtype == np.uint64)
         for name, good in fits.items():
             if not good:
                 raise DataError(f"{self.path}: table {name} does not fit bank.json ({n} clips)")
-        shards = self._index["shard"]
-        ends = np.append(np.flatnonzero(np.diff(shards)), n - 1) if n else []
-        for row in self._index[ends]:
-            path = self._shard(row["shard"])
-            if not path.is_file() or path.stat().st_size < row["offset"] + row["nbytes"]:
+        for shard, (_, size) in self._blocks.items():
+            path = self._shard(shard)
+            if not path.is_file() or path.stat().st_size < size:
                 raise DataError(f"{path}: missing or cut off")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_npy, write_npy
-from espnet2_ext.util.files import make_once
+from espnet2_ext.util.files import make_once, verified
 from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1
@@ -91,7 +91,7 @@ def measure_part(rows: Sequence[int], path: Path, *, bank: str, about: dict) -> 
 
 
 def _report(path: Path, bank: ClipBank) -> np.ndarray:
-    levels = read_npy(path)
+    levels = read_npy(verified(path, path.with_suffix(".json")))
     if levels.shape != (len(bank),) or levels.dtype != np.float64 or np.isnan(levels).any():
         raise DataError(f"{path}: is not the loudness of {len(bank)} clips; remove it and run again")
     silent = np.flatnonzero(~np.isfinite(levels))

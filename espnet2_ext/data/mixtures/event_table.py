@@ -20,11 +20,12 @@ import numpy as np
 from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture, clip_activity, frame_activity
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_fields
-from espnet2_ext.util.files import made, write_record, write_text
+from espnet2_ext.util.files import made, verified, write_record, write_text
 from espnet2_ext.util.tables import at, check_id, number, read_tsv, write_tsv
 
 VERSION = 1
 MIXTURES = ("id", "samples", "known")
+FILES = ("mixtures.tsv", "events.tsv", "ids")
 EVENTS = ("mixture", "class", "clip", "start", "onset", "samples", "gain")
 _INFO = {"version": int, "fs": int, "classes": [str], "mixtures": int, "events": int, "n_fft": int, "hop": int}
 _INFO |= {"frame_prior": [float], "clip_prior": [float], "table_hash": str, "settings?": (dict, None)}
@@ -50,6 +51,7 @@ class MixtureTable:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self.info = read_table_info(self.folder)
+        verified(self.folder / "ids", self.folder / "table.json")
         self.fs, self.classes = self.info["fs"], self.info["classes"]
         self._arrays = _read(self.folder, self.classes)
         if table_hash(self.folder) != self.info["table_hash"]:
@@ -152,7 +154,7 @@ def write_table(
         "table_hash": table_hash(folder),
         "version": VERSION,
     }
-    return write_record(folder / "table.json", info)
+    return write_record(folder / "table.json", info, files=[folder / name for name in FILES])
 
 
 def same_table(folder: str | os.PathLike, key: dict, files: Sequence[str] = ()) -> MixtureTable | None:

@@ -23,6 +23,7 @@ from espnet2_ext.data.mixtures.event_table import same_table, write_table
 from espnet2_ext.data.tables import read_clips, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_json, write_json
+from espnet2_ext.util.files import verified
 from espnet2_ext.util.parallel import map_parts
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def make_song_table(
 
 def _songs(data_dir: Path, bank: ClipBank) -> dict[str, list[int]]:
     """Song -> rows of its stems in the bank; songs with a bad stem are left out and reported."""
-    status = {e.id: e.status for e in read_manifest(data_dir / "manifest.tsv")}
+    status = {e.id: e.status for e in read_manifest(verified(data_dir / "manifest.tsv", data_dir / "manifest.json"))}
     songs: dict[str, list[int]] = defaultdict(list)
     bad: dict[str, str] = {}
     for clip in read_clips(data_dir / "clips.tsv"):

@@ -18,7 +18,7 @@ from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import mapping, read_json
-from espnet2_ext.util.files import file_digest, made, write_record, write_text
+from espnet2_ext.util.files import file_digest, made, verified, write_record, write_text
 from espnet2_ext.util.tables import at, check_id, number, read_tsv, tsv_line
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
@@ -100,7 +100,7 @@ def write_list(path: str | os.PathLike, pairs: Sequence[Pair], about: dict | Non
     beside.unlink(missing_ok=True)
     write_text(path, text)
     if about is not None:
-        write_record(beside, about, {"pairs": len(pairs), "list_hash": text_hash(text)})
+        write_record(beside, about, {"pairs": len(pairs), "list_hash": text_hash(text)}, [path])
 
 
 def about_list(path: str | os.PathLike) -> dict:
@@ -126,7 +126,7 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
         if about[name] != key[name]:
             raise DataError(f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it again")
     pairs, seen = [], set()
-    for line, fields in read_tsv(path, COLUMNS):
+    for line, fields in read_tsv(verified(path, Path(path).with_suffix(".json")), COLUMNS):
         with at(path, line):
             pair = _parse(fields)
             check_id(pair.id, seen)
@@ -178,8 +178,7 @@ def draw_list_file(
             raise DataError(f"{anchor_file}: anchors place segments, but {path} is to be of whole clips (0 s)")
         anchors.check(bank, round(options["segment"] * bank.fs))
         key["anchors"] = file_digest(anchor_file)
-    found = made(Path(path).with_suffix(".json"), key, [path])
-    if found and found.get("list_hash") == file_digest(path):
+    if made(Path(path).with_suffix(".json"), key, [path]):
         logging.info("%s: up to date, skipped", path)
         return False
     pairs = draw_list(bank, n, seed, anchors=anchors, **options)

@@ -31,7 +31,7 @@ from espnet2_ext.core.mixing.events import Mixture
 from espnet2_ext.core.mixing.pair_drawer import Pair
 from espnet2_ext.core.mixing.pairs import peak_start
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest, bank_key
-from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.data.mixtures.event_table import FILES, MixtureTable
 from espnet2_ext.data.mixtures.pair_list import format_list, text_hash
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
@@ -70,11 +70,12 @@ def render_pairs(
     key = {"version": VERSION, "list_hash": text_hash(text), **bank_key(bank)}
     about = {"pairs": len(pairs), "keys": 2 * len(pairs), "seed": seed, "bank": str(bank.path), **key}
 
-    def finish(places: dict[str, str]) -> dict:
-        without = _write_pair_tables(out_dir, pairs, bank, places)
+    def finish(places: dict[str, str]) -> tuple[dict, list[str]]:
+        tables = _write_pair_tables(out_dir, pairs, bank, places)
         write_text(out_dir / "pairs.tsv", text)
         write_labels(out_dir / "labels.tsv", bank.classes)
-        return {"without_other": without}
+        without = len(tables["spk1.scp"]) - len(tables["enroll_other.scp"])
+        return {"without_other": without}, [*tables, "pairs.tsv", "labels.tsv"]
 
     part = functools.partial(pairs_part, bank=str(bank.path))
     return _render(out_dir, key, about, part, list(enumerate(pairs)), finish, **work)
@@ -108,9 +109,8 @@ def render_mixtures(table: MixtureTable, bank: ClipBank, out_dir: str | os.PathL
     }
     about = {"mixtures": len(table), "scaled": 0, "bank": str(bank.path), **key}
 
-    def finish(places: dict[str, str]) -> dict:
-        _write_mixture_tables(out_dir, table, tracks, places)
-        return {}
+    def finish(places: dict[str, str]) -> tuple[dict, list[str]]:
+        return {}, _write_mixture_tables(out_dir, table, tracks, places)
 
     part = functools.partial(mixtures_part, table=os.path.abspath(table.folder), bank=os.path.abspath(bank.path))
     return _render(out_dir, key, about, part, list(range(len(table))), finish, **work)
@@ -122,11 +122,14 @@ def _render(
     about: dict,
     part: Callable,
     items: Sequence,
-    finish: Callable[[dict[str, str]], dict],
+    finish: Callable[[dict[str, str]], tuple[dict, list[str]]],
     part_size: int | None = None,
     **work,
 ) -> dict:
-    """Render `items` in parts, an archive each, unless `list.json` is of `key`; then write the tables with `finish`."""
+    """Render `items` in parts, an archive each, unless `list.json` is of `key`; then write the tables with `finish`.
+
+    finish: makes facts for `list.json`, and the tables' names, from the places of the sounds.
+    """
     record = out_dir / "list.json"
     if (found := made(record, key)) is not None:
         log.info("%s: up to date, skipped", out_dir)
@@ -136,8 +139,9 @@ def _render(
     fn = functools.partial(part, out_dir=str(out_dir), part_size=size, about=key)
     parts = map_parts(fn, items, out_dir / "parts", part_size=size, desc=out_dir.name, **work)
     places, about["scaled"] = _merge(parts, out_dir)
-    found = write_record(record, about, finish(places))
     ours = {f"{_part_name(n)}.ark" for n in range(len(parts))}
+    facts, names = finish(places)
+    found = write_record(record, about, facts, [out_dir / name for name in (*names, *ours)])
     for path in out_dir.glob("audio.[0-9]*"):  # tables of the parts, and archives of an earlier list
         if path.name not in ours:
             path.unlink()
@@ -221,8 +225,10 @@ def _in_range(sounds: dict[str, np.ndarray], bits: int) -> tuple[dict[str, np.nd
     return {name: np.float32(factor) * x for name, x in sounds.items()}, factor
 
 
-def _write_pair_tables(out_dir: Path, pairs: Sequence[Pair], bank: ClipBank, places: dict[str, str]) -> int:
-    """Write the folder's tables; the number of keys without another clip of their class."""
+def _write_pair_tables(
+    out_dir: Path, pairs: Sequence[Pair], bank: ClipBank, places: dict[str, str]
+) -> dict[str, list[str]]:
+    """Write the folder's tables; their lines by name."""
     lines = {f"{name}.scp": [] for name in _PAIR_TABLES} | {"utt2class": [], "utt2labels": []}
     for pair in pairs:
         for i, clip, k in ((1, pair.clip1, pair.class1), (2, pair.clip2, pair.class2)):
@@ -235,7 +241,7 @@ def _write_pair_tables(out_dir: Path, pairs: Sequence[Pair], bank: ClipBank, pla
             lines["utt2labels"].append(f"{key} {','.join(mids)}")
     for name, rows in lines.items():
         write_text(out_dir / name, "".join(f"{row}\n" for row in sorted(rows)))
-    return len(lines["spk1.scp"]) - len(lines["enroll_other.scp"])
+    return lines
 
 
 def _tracks(table: MixtureTable) -> list[str]:
@@ -247,7 +253,8 @@ def _tracks(table: MixtureTable) -> list[str]:
     return [*names, "rest"] if any(e.cls < 0 for e in found) else names
 
 
-def _write_mixture_tables(out_dir: Path, table: MixtureTable, tracks: list[str], places: dict) -> None:
+def _write_mixture_tables(out_dir: Path, table: MixtureTable, tracks: list[str], places: dict) -> list[str]:
+    """Write the folder's tables; their names."""
     ids = sorted(table.id(i) for i in range(len(table)))
     for track in tracks:
         lines = (f"{id} {places[f'{id}-{track}']}\n" for id in ids)
@@ -260,6 +267,7 @@ def _write_mixture_tables(out_dir: Path, table: MixtureTable, tracks: list[str],
     write_text(out_dir / "utt2labels", "".join(lines))
     labels = (Label(k, name, name.replace("_", " ")) for k, name in enumerate(table.classes))
     write_labels(out_dir / "classes.tsv", labels)
-    for name in ("mixtures.tsv", "events.tsv", "ids", "table.json"):
+    for name in (*FILES, "table.json"):
         with atomic_path(out_dir / "mixtures" / name) as tmp:
             shutil.copyfile(table.folder / name, tmp)
+    return [*(f"{track}.scp" for track in tracks), "utt2labels", "classes.tsv"]

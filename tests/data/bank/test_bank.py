@@ -13,6 +13,7 @@ from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import read_record, write_record
 
 NUM, FS = 12, 16000
 
@@ -134,20 +135,96 @@ def copy(tmp_path):
 
 
 def test_a_bank_that_is_not_whole_is_refused(copy):
-    info = json.loads((copy / "bank.json").read_text())
-    (copy / "bank.json").unlink()
+    record, info = copy / "bank.json", read_record(copy / "bank.json")
+    record.unlink()
     with pytest.raises(DataError, match="bank.json: no such file"):
         ClipBank(copy)
-    (copy / "bank.json").write_text("{")
+    record.write_text("{")
     with pytest.raises(DataError, match="bank.json"):
         ClipBank(copy)
     for broken in (info | {"version": 0}, info | {"format": "mp3"}, {"version": 1}):
-        (copy / "bank.json").write_text(json.dumps(broken))
+        write_record(record, broken)
         with pytest.raises(DataError, match="bank.json"):
             ClipBank(copy)
-    (copy / "bank.json").write_text(json.dumps(info | {"clips": 11}))
+    write_record(record, info | {"clips": 11})
     with pytest.raises(DataError, match="does not fit"):
         ClipBank(copy)
+
+
+def flip(path, at=None, bit=3):
+    """Flip one bit, in the middle by default; the time stays, as when a disk does it."""
+    data, stat = bytearray(path.read_bytes()), path.stat()
+    data[len(data) // 2 if at is None else at] ^= 1 << bit
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("format", ["flac", "pcm16"])
+def test_a_flipped_bit_in_a_table_is_named(tmp_path, format):
+    bank = make(tmp_path, format)
+    names = [p.name for p in bank.glob("*.npy")] + ["labels.tsv", "bank.json"]
+    assert ("seek.npy" if format == "flac" else "sums.npy") in names
+    for name in names:
+        whole = (bank / name).read_bytes()
+        for at in (0, len(whole) // 2, len(whole) - 2):
+            flip(bank / name, at)
+            with pytest.raises(DataError, match=name):
+                ClipBank(bank)
+            (bank / name).write_bytes(whole)
+    ClipBank(bank)
+
+
+def test_a_flipped_bit_in_a_pcm16_shard_is_named_by_the_crops_that_hold_it(tmp_path):
+    bank = ClipBank(make(tmp_path, "pcm16"))
+    n, x = 7, bank.read(7)
+    shard, offset, nbytes, samples = bank._index[n].item()
+    path = tmp_path / f"bank/audio.{shard:05d}.pcm"
+    for at in (0, 1, 5000, samples - 1):
+        flip(path, offset + 2 * at + at % 2)
+        for start, num in ((0, samples), (max(at - 50, 0), 60), (at, 1)):
+            with pytest.raises(DataError, match=rf"{path.name}: clip c007: changed since .*bank.json first"):
+                bank.read(n, start, num)
+        far = 0 if at > 9000 else samples - 100
+        assert np.array_equal(bank.read(n, far, 100), x[far : far + 100])
+        flip(path, offset + 2 * at + at % 2)
+    assert np.array_equal(bank.read(n), x)
+
+
+def test_a_flipped_bit_in_a_flac_shard_is_named(tmp_path):
+    bank = ClipBank(make(tmp_path))
+    shard, offset, nbytes, samples = bank._index[7].item()
+    x, silent = bank.read(7), []
+    for at in [*range(8, 42), *range(130, nbytes, nbytes // 40)]:
+        flip(tmp_path / f"bank/audio.{shard:05d}.ark", offset + at, at % 8)
+        for start, num in ((0, samples), (5000, 3000)):
+            try:
+                silent += [at] * (not np.array_equal(bank.read(7, start, num), x[start : start + num]))
+            except DataError as e:
+                assert f"audio.{shard:05d}.ark: clip c007" in str(e)
+        flip(tmp_path / f"bank/audio.{shard:05d}.ark", offset + at, at % 8)
+    assert not silent
+
+
+@pytest.mark.parametrize("format", ["flac", "pcm16"])
+def test_a_bank_of_an_earlier_version_has_no_checksums(tmp_path, format):
+    path = make(tmp_path, format)
+    info = read_record(path / "bank.json")
+    if format == "pcm16":
+        assert info.pop("summed")
+        (path / "sums.npy").unlink()
+    (path / "bank.json").write_text(json.dumps(info))
+    bank = ClipBank(path)
+    assert np.array_equal(bank.read(3), clip(3)) and np.array_equal(bank.read(3, 4000, 900), clip(3)[4000:4900])
+    before = (path / "bank.json").stat().st_mtime_ns
+    archive(tmp_path / "data/set", path, settings=Settings(FS, format, 5), num_workers=1)
+    assert (path / "bank.json").stat().st_mtime_ns == before  # it is up to date
+
+
+def test_archive_makes_a_changed_table_again(copy, caplog):
+    whole = (copy / "envelope.npy").read_bytes()
+    flip(copy / "envelope.npy")
+    archive(copy.parent / "data/set", copy, settings=Settings(FS, "flac", 5), num_workers=1)
+    assert (copy / "envelope.npy").read_bytes() == whole and "envelope.npy: changed since" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["index.npy", "ids.npy", "envelope.npy", "clips.indices.npy"])

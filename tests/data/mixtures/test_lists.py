@@ -20,6 +20,7 @@ from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, w
 from espnet2_ext.data.mixtures.render import pair_sounds, render_pairs
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import parse_json, read_json
 from espnet2_ext.util.tables import read_scp
 
 FS = 8000
@@ -127,6 +128,9 @@ def test_broken_lists_name_the_file(pair_bank, pairs, tmp_path):
     with pytest.raises(DataError, match=r"pairs\.tsv: drawn from another bank"):
         read_list(path, pair_bank)
     path.write_text(path.read_text().replace("p000001\t", "p000001"))
+    with pytest.raises(DataError, match=r"pairs\.tsv: changed since it was made"):
+        read_list(path)
+    path.with_suffix(".json").unlink()
     with pytest.raises(DataError, match=r"pairs\.tsv:3: 15 fields"):
         read_list(path)
 
@@ -169,7 +173,7 @@ def test_rendered_folder_is_what_render_gives(pair_bank, pairs, tmp_path):
             mid = f"/m/{getattr(p, f'class{i}')}"
             assert t["utt2class"][key] == t["utt2labels"][key] == mid
     assert 0 < lowered < len(pairs) and without > 0
-    assert about == json.loads((tmp_path / "out" / "list.json").read_text())
+    assert about == read_json(tmp_path / "out" / "list.json")
     assert (about["pairs"], about["keys"], about["fs"], about["seed"]) == (12, 24, FS, 5)
     assert (about["scaled"], about["without_other"]) == (lowered, without)
     assert about["manifest_hash"] == pair_bank.info["manifest_hash"]
@@ -199,7 +203,7 @@ def test_a_stopped_rendering_goes_on_and_a_whole_one_is_left(pair_bank, pairs, t
     render_pairs(pairs, pair_bank, out, part_size=5, num_workers=0)
     assert len(made) == 14
     whole = render_pairs(pairs, pair_bank, tmp_path / "again", part_size=5, num_workers=0)
-    assert whole == json.loads(first["list.json"])
+    assert whole == parse_json(first["list.json"], out)
     for name in ("audio.00000.ark", "audio.00002.ark", "pairs.tsv", "utt2class"):
         assert (tmp_path / "again" / name).read_bytes() == first[name]
     shorter = render_pairs(pairs[:3], pair_bank, out, part_size=5, num_workers=0)

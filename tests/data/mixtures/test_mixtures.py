@@ -82,7 +82,7 @@ def test_class_that_never_occurs_or_always(tmp_path, caplog):
         ("events.tsv", "\t\tc3", "\t\t", "events.tsv:4: a row with neither class nor clip"),
         ("events.tsv", "\tgain", "", "events.tsv:1: expected the columns"),
         ("events.tsv", "\t0.1", "\t0.2", "changed since table.json was written"),
-        ("table.json", '"version": 1', '"version": 7', "not a table of version"),
+        ("table.json", '"version": 1', '"version": 7', "table.json: changed since it was made"),
         ("table.json", "{", "", "table.json"),
     ],
 )
