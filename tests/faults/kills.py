@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -98,9 +99,7 @@ class Kills:
 
     def _kill(self, command: list[str], how: str, moment: float, plain: bool) -> Outcome:
         """Start a command and stop it at a moment; `accepted`: it was done before, `refused`: it was stopped."""
-        work = (lambda: os.execv(sys.executable, [sys.executable, "-m", "espnet2_ext", *command])) if plain else command
-        os.environ["PYTHONPATH"] = str(ROOT)
-        child = Child(work, self.box.path, self.log, 8000 if plain else 3000)
+        child = Child(in_process(command) if plain else command, self.box.path, self.log, 8000 if plain else 3000)
         if child.wait(moment):
             return child.outcome(0)
         mine, others = child.pid, child.session()[1:]
@@ -129,6 +128,12 @@ class Kills:
             child.end()
             return outcome._replace(what="FAULT", text=f"outlives the command by {PATIENCE:g} s: {names.stdout[:200]}")
         return outcome
+
+
+def in_process(command: list[str]) -> Callable[[], None]:
+    """Runs a command of espnet2-ext in a new process."""
+    line = [sys.executable, "-m", "espnet2_ext", *command]
+    return lambda: os.execve(sys.executable, line, {**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def make(part: str, a, top: Path, work: Path, took: dict[str, float]) -> tuple[Kills, int]:

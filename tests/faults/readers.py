@@ -70,8 +70,8 @@ def judge_sound(path: Path) -> None:
     source = open_source(path)
     blocks = [len(x) for x in source.blocks() if np.isfinite(x).all() or entry.status == "corrupt"]
     if entry.status in ("missing", "corrupt"):
-        if "NaN" in entry.detail or "finite" in entry.detail:
-            raise DataError(entry.detail)  # a sample of a sound that is whole otherwise
+        if any(v in entry.detail for v in ("NaN", "finite", "full scale")):
+            raise DataError(entry.detail)  # the sound can be decoded, its samples are of no use to training
         raise AssertionError(f"scan: {entry.detail}; separate reads {sum(blocks)} samples")
     if (sum(blocks), source.fs, source.channels) != (entry.samples, entry.rate, entry.channels):
         raise AssertionError(f"scan: {entry[1:5]}; separate: {sum(blocks)} {source.fs} {source.channels}")
