@@ -14,15 +14,20 @@ from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep_configs import Configs
-from espnet2_ext.papers.tables import check_keys, check_mapping
+from espnet2_ext.papers.tables import check_keys
 from espnet2_ext.recipe.names import weak_tags
 from espnet2_ext.recipe.options import pairs
 from espnet2_ext.util.config import read_config
-from espnet2_ext.util.documents import dump_yaml, read_yaml
+from espnet2_ext.util.documents import check, dump_yaml, read_yaml
 
 TASKS = {"separation": "qsep", "tagging": "tag", "weak": "weak"}
-_SWEEP_KEYS = {"title", "task", "recipe", "folder", "sizes", "tables", "configs", "options", "args", "seeds", "cells"}
-_CELL_KEYS = {"name", "title", "task", "config", "options", "args", "seeds"}
+_VALUE = (str, int, float, bool)  # of an option
+_CELL = {"name": _VALUE, "title?": str, "task?": str, "config": str, "options?": ({str: _VALUE}, None)}
+_CELL |= {"args?": (str, None), "seeds?": [int]}
+_SWEEP = {"title": str, "task?": str, "recipe": str, "folder?": str, "cells": [dict], "seeds?": [int]}
+_SWEEP |= {"sizes?": ({str: ({str: _VALUE}, None)}, None), "tables?": ({str: [_VALUE]}, None)}
+_SWEEP |= {"configs?": ({str: {"from": str, "set": {str: object}}}, None), "options?": ({str: _VALUE}, None)}
+_SWEEP |= {"args?": (str, {str: (str, None)}, None)}
 _NAME = re.compile(r"\{(exp:)?([\w.]+)\}")
 _LABELS = "strong frame clip"  # what the recipe trains by default
 _FREE = {"label_types", "stop_stage"}  # may be narrowed for all cells: they change no experiment
@@ -90,9 +95,8 @@ class Sweep:
     ):
         self.path, self.run_options = Path(path), _pairs(run_options)
         content = read_yaml(self.path)
-        check_keys(content, _SWEEP_KEYS, {"title", "recipe", "cells"}, str(path))
-        for key in ("sizes", "tables", "configs", "options"):
-            check_mapping(content.get(key) or {}, f"{path}: {key}")
+        check_keys(content, {key.removesuffix("?") for key in _SWEEP}, {"title", "recipe", "cells"}, str(path))
+        check(content, _SWEEP, path)
         top = self.path.resolve().parent.parent.parent
         self.recipe = Path(recipe or os.path.relpath(top / content["recipe"]))
         if not (self.recipe / "run.sh").is_file():
@@ -113,24 +117,22 @@ class Sweep:
         self.configs = Configs(
             content.get("configs") or {}, self.recipe, self.expdir, self.variables, f"{path}: configs"
         )
-        if not isinstance(content["cells"], list) or not content["cells"]:
+        if not content["cells"]:
             raise DataError(f"{path}: cells: there is none")
         cells = [self._cell(c, content, f"{path}: cells[{n}]") for n, c in enumerate(content["cells"])]
         self.cells = {cell.name: cell for cell in cells}
         self._check(cells)
 
     def _cell(self, given: dict, content: dict, where: str) -> Cell:
-        check_keys(given, _CELL_KEYS, {"name", "config"}, where)
+        check_keys(given, {key.removesuffix("?") for key in _CELL}, {"name", "config"}, where)
+        check(given, _CELL, where)
         task = given.get("task", content.get("task", "separation"))
         if task not in TASKS:
             raise DataError(f"{where}.task: {task!r} is none of {', '.join(TASKS)}")
         if not (self.recipe / f"{TASKS[task]}.sh").exists():
             raise DataError(f"{where}: {self.recipe} is no recipe of {task} (it has no {TASKS[task]}.sh)")
-        if not isinstance(config := given["config"], str):
-            raise DataError(f"{where}.config: expected the name of a YAML, got {config!r}")
-        seeds = given.get("seeds", content.get("seeds", [0]))
-        whole = isinstance(seeds, list) and all(type(s) is int for s in seeds)
-        if not whole or not seeds or len(set(seeds)) < len(seeds):
+        config, seeds = given["config"], given.get("seeds", content.get("seeds", [0]))
+        if not seeds or len(set(seeds)) < len(seeds):
             raise DataError(f"{where}.seeds: expected a list of different integers, got {seeds!r}")
         name, options = str(given["name"]), {**(content.get("options") or {}), **(given.get("options") or {})}
         if held := sorted(_HELD[TASKS[task]] & {**options, **self.run_options}.keys()):

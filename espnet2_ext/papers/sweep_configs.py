@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.papers.tables import check_keys, check_mapping
+from espnet2_ext.papers.tables import check_keys
 from espnet2_ext.util.config import read_config, set_value
 from espnet2_ext.util.documents import dump_yaml, write_if_new
 
@@ -31,7 +31,6 @@ class Configs:
         self._variables, self._where = variables, where
         for name, entry in entries.items():
             check_keys(entry, {"from", "set"}, {"from", "set"}, f"{where}.{name}")
-            check_mapping(entry["set"], f"{where}.{name}.set")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import NONE, Table
-from espnet2_ext.util.documents import read_yaml
+from espnet2_ext.util.documents import mapping, read_yaml
 
 HOW = """\
 Each command is run in the project's top folder with its environment active
@@ -190,17 +190,11 @@ def _row(row: dict, columns: int, where: str) -> Row:
 
 def check_keys(given: Any, known: set, needed: set, where: str) -> None:
     """Refuse a mapping with an unknown key, or without a needed one (DataError naming it)."""
-    check_mapping(given, where)
+    mapping(given, where)
     if unknown := sorted(map(str, given.keys() - known)):
         raise DataError(f"{where}: unknown key {', '.join(unknown)}; available: {', '.join(sorted(known))}")
     if missing := sorted(needed - given.keys()):
         raise DataError(f"{where}: {', '.join(missing)} is missing")
-
-
-def check_mapping(given: Any, where: str) -> None:
-    """Refuse what is no mapping (DataError)."""
-    if not isinstance(given, dict):
-        raise DataError(f"{where}: expected keys with values, got {given!r}")
 
 
 def paper_of(number: str) -> str:

@@ -35,7 +35,7 @@ def read_config(path: str | os.PathLike) -> dict:
 def _read(path: Path, within: tuple[Path, ...]) -> dict:
     if path.resolve() in within:
         raise DataError(f"{path}: includes itself")
-    content = mapping(read_yaml(path), path)
+    content = _named(read_yaml(path), path)
     included = content.pop(INCLUDE, [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
@@ -44,6 +44,15 @@ def _read(path: Path, within: tuple[Path, ...]) -> dict:
     for name in included:
         merged = merge(merged, _read(path.parent / name, (*within, path.resolve())))
     return merge(merged, content)
+
+
+def _named(value: Any, where: object) -> dict:
+    """`value`, a mapping, if all mappings in it are from texts."""
+    for key, part in mapping(value, where).items():
+        for one in part if isinstance(part, list) else [part]:
+            if isinstance(one, dict):
+                _named(one, f"{where}: key {key}")
+    return value
 
 
 def merge(base: dict, over: dict) -> dict:

@@ -19,6 +19,7 @@ from espnet2_ext.util.files import atomic_path, unsealed, write_text
 MOST_BYTES = 1 << 28  # of a document; tables are read line by line and may be larger
 MOST_VALUES = 4_000_000  # of a document in which aliases are written out
 MOST_DEPTH = 100
+_PLAIN = (str, int, float, bool, type(None))
 
 
 # ---- text ----------------------------------------------------------------------------------------
@@ -104,10 +105,9 @@ def _loader(decimals: bool) -> type:
             if len(node.value) > MOST_VALUES // 100:  # merges of merges multiply
                 raise yaml.constructor.ConstructorError(None, None, "merges too many keys", node.start_mark)
 
-    if not decimals:
-        resolvers = Loader.yaml_implicit_resolvers.items()
-        kept = {first: [r for r in found if r[0] != "tag:yaml.org,2002:float"] for first, found in resolvers}
-        Loader.yaml_implicit_resolvers = kept
+    text = ["tag:yaml.org,2002:timestamp", *([] if decimals else ["tag:yaml.org,2002:float"])]
+    resolvers = Loader.yaml_implicit_resolvers.items()
+    Loader.yaml_implicit_resolvers = {first: [r for r in found if r[0] not in text] for first, found in resolvers}
     return Loader
 
 
@@ -257,6 +257,8 @@ def _check_size(value: Any, where: object, error: type[DataError]) -> None:
         size = _size(value, {}, 0)
     except RecursionError:
         raise error(f"{where}: is nested more than {MOST_DEPTH} deep, or holds itself") from None
+    except TypeError as e:
+        raise error(f"{where}: holds something else than texts, numbers, lists and mappings: {e}") from None
     if size > MOST_VALUES:
         raise error(f"{where}: its aliases stand for more than {MOST_VALUES} values")
 
@@ -264,6 +266,8 @@ def _check_size(value: Any, where: object, error: type[DataError]) -> None:
 def _size(value: Any, known: dict[int, int], depth: int) -> int:
     """Number of plain values, those behind an alias as often as it occurs; each is looked at once."""
     if not isinstance(value, dict | list):
+        if not isinstance(value, _PLAIN):
+            raise TypeError(short(value))
         return 1
     if depth > MOST_DEPTH:
         raise RecursionError

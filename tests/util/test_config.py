@@ -1,9 +1,12 @@
 """Configurations that include others."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import pytest
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.config import merge, read_config, set_value
+from espnet2_ext.util.config import check_arguments, merge, read_config, set_value
 
 
 def put(path, text):
@@ -68,3 +71,58 @@ def test_set_value_reaches_into_lists():
     assert config == {"a": [{"b": 2}]}
     with pytest.raises(DataError, match="a.1.b leads nowhere"):
         set_value(config, "a.1.b", 2)
+
+
+def network(
+    dim: int,
+    rate: float = 1.0,
+    depths: Sequence[int] = (1,),
+    name: "str | None" = None,
+    betas: tuple[float, float] = (0.9, 0.99),
+    mode: Literal["a", "b"] = "a",
+    odd: int = None,
+    conf: dict | None = None,
+    on: bool = False,
+    free=None,
+):
+    """Takes arguments of many types."""
+
+
+GOOD = {"dim": 3, "rate": 2, "depths": [1, 2], "name": None, "betas": [0, 0.5], "mode": "b", "odd": None, "on": True}
+
+
+def test_arguments_of_their_types():
+    check_arguments(network, GOOD | {"conf": {"a": 1}, "free": [{}], "depths": (1.0,)}, "net_conf")
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ([], "should hold `key: value` lines"),
+        ({"width": 1}, "unknown key 'width'; it takes: dim, rate"),
+        ({"given": 1}, "unknown key 'given'"),
+        ({"dim": "x"}, "key dim: expected a whole number, not 'x'"),
+        ({"dim": 1.5}, "key dim: expected a whole number, not 1.5"),
+        ({"dim": True}, "key dim: expected a whole number, not True"),
+        ({"dim": 10**30}, "key dim: expected a whole number"),
+        ({"rate": "1e-3"}, "key rate: expected a number, not '1e-3'; YAML writes it 1.0e-3"),
+        ({"rate": float("nan")}, "key rate: expected a number, not nan"),
+        ({"rate": float("inf")}, "key rate: expected a number, not inf"),
+        ({"depths": 1}, "key depths: expected a list, each a whole number, not 1"),
+        ({"depths": [1, "a"]}, "key depths: expected a list, each a whole number"),
+        ({"name": 3}, "key name: expected text or null, not 3"),
+        ({"betas": [1]}, "key betas: expected a list"),
+        ({"mode": "c"}, "key mode: expected"),
+        ({"on": 1}, "key on: expected true or false, not 1"),
+        ({"conf": [1]}, "key conf: expected keys with values or null"),
+    ],
+)
+def test_arguments_of_other_types_are_named(conf, words):
+    with pytest.raises(DataError, match=f"^net_conf: {words}"):
+        check_arguments(network, conf, "net_conf", {"given"})
+
+
+def test_keys_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: {b: {1: 2}}\n")
+    with pytest.raises(DataError, match="a.yaml: key a: key b: should hold"):
+        read_config(tmp_path / "a.yaml")
