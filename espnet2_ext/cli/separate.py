@@ -234,19 +234,16 @@ def embed(argv: list[str] | None = None) -> None:
     _end_on_sigterm()
     if Path(args.output).suffix != ".npy":
         raise DataError(f"-o {args.output}: must end in .npy")
-    import numpy as np
-
     from espnet2_ext.infer.queries import sound_files
     from espnet2_ext.infer.query_separator import Separator
-    from espnet2_ext.util.files import atomic_path
+    from espnet2_ext.util.arrays import write_npy
 
     for query in args.files:
         sound_files(query)
     separator = Separator.from_bundle(bundle_path(args.bundle), args.device)
     _log_model(separator)
     vector, agreement = separator.embed_queries(args.files)
-    with atomic_path(args.output) as part, open(part, "wb") as f:
-        np.save(f, vector)
+    write_npy(args.output, vector)
     logging.info("%s: %d numbers; lowest cosine between the sounds %.2f", args.output, len(vector), agreement)
 
 

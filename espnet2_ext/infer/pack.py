@@ -10,23 +10,22 @@ import sys
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from espnet2_ext import __version__
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.infer.bundle import FORMAT, read_config
 from espnet2_ext.infer.query_separator import check_classes
 from espnet2_ext.infer.weights import built_model, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
-from espnet2_ext.util.documents import mapping, parse_yaml, read_bytes, read_json
+from espnet2_ext.util.documents import dump_yaml, mapping, parse_yaml, read_bytes, read_fields
 from espnet2_ext.util.files import atomic_path, digest, file_digest
+from espnet2_ext.util.zips import BROKEN, open_zip, read_member
 
 META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
 PLACES = {  # keys of a configuration that name files, folders and hosts of the training
@@ -171,15 +170,15 @@ def pack_experiment(
 def made_of(bundle: Path) -> str | None:
     """The digest of what a bundle was made of; None where there is no whole one."""
     try:
-        with zipfile.ZipFile(bundle) as z:
-            return mapping(parse_yaml(z.read("bundle.yaml"), bundle), bundle).get("made_of")
-    except (FileNotFoundError, zipfile.BadZipFile, zlib.error, KeyError, DataError):
+        with open(bundle, "rb") as file, open_zip(file) as z:
+            return mapping(parse_yaml(read_member(z, "bundle.yaml"), bundle), bundle).get("made_of")
+    except (FileNotFoundError, KeyError, *BROKEN):
         return None
 
 
 def trained_on(bank: Path) -> dict:
     """Number and hash of the clips of a bank."""
-    about = read_json(bank / "bank.json")
+    about = read_fields(bank / "bank.json", {"clips": int, "seconds": float, "manifest_hash": str})
     return {
         "set": bank.name,
         "clips": about["clips"],
@@ -190,7 +189,12 @@ def trained_on(bank: Path) -> dict:
 
 def results(inference_dir: Path) -> dict:
     """Mean scores of a test set in dB: of queries by protocol, of classes by class; None where a mean has no value."""
-    summary = read_json(inference_dir / "scores" / "summary.json")
+    path = inference_dir / "scores" / "summary.json"
+    with refusing(f"{path}: is not the scores of a test set"):
+        return _results(read_fields(path, {}))
+
+
+def _results(summary: dict) -> dict:
     if "protocols" not in summary:
         figures = {**summary["scores"], "overall": summary["overall"]}
         found = {"mixtures": summary["keys"], "table_hash": summary["table"]["table_hash"]}
@@ -245,13 +249,8 @@ def _versions() -> dict[str, str]:
         return found
 
 
-class _NoAliases(yaml.SafeDumper):
-    def ignore_aliases(self, data) -> bool:
-        return True
-
-
 def _dump(content: dict) -> bytes:
-    return yaml.dump(content, Dumper=_NoAliases, indent=4, sort_keys=False, allow_unicode=True).encode()
+    return dump_yaml(content, indent=4).encode()
 
 
 def _write_zip(out: Path, members: dict[str, bytes], state: dict[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ from espnet2_ext.infer.bundle import OpenBundle, open_bundle
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
+from espnet2_ext.util.arrays import read_npy
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
@@ -104,10 +105,7 @@ class Separator:
         return vector
 
     def _saved(self, path: Path) -> np.ndarray:
-        try:
-            vector = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as e:
-            raise DataError(f"{path}: is not a saved query vector ({e})") from e
+        vector = read_npy(path)
         if vector.shape != (self.query_dim,) or vector.dtype.kind != "f":
             raise DataError(
                 f"{path}: holds {vector.dtype} {list(vector.shape)}, this model's queries are float [{self.query_dim}]"

@@ -1,8 +1,8 @@
 """The driver of query-based separation."""
 
 import dataclasses
-import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
@@ -11,6 +11,7 @@ from espnet2_ext.recipe.options import Options, group
 from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end
 from espnet2_ext.recipe.training import Training
+from espnet2_ext.util.zips import BROKEN, open_zip
 
 _mix, _model = group("Mixtures"), group("Model")
 
@@ -173,11 +174,9 @@ def check_bundle(bundle: Path, model: str) -> None:
                 text = f"{bundle} is no trained experiment: it has no {file} (--inference_model names the weights)"
                 raise DataError(f"--bundle: {text}")
         return
-    try:
-        with zipfile.ZipFile(bundle) as archive:
-            is_bundle = any(name.endswith("bundle.yaml") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        is_bundle = False
+    is_bundle = False
+    with suppress(*BROKEN), open(bundle, "rb") as file, open_zip(file) as archive:
+        is_bundle = any(name.endswith("bundle.yaml") for name in archive.namelist())
     if not is_bundle:
         raise DataError(f"--bundle: {bundle} is no bundle: give what a recipe or 'espnet2-ext pack' has written")
 

@@ -1,6 +1,5 @@
 """What the drivers share: numbered stages, data preparation, training once, and the commands of the steps."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,8 @@ from espnet2_ext.recipe.options import Options
 from espnet2_ext.recipe.steps import log
 from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training
 from espnet2_ext.util.config import read_config
+from espnet2_ext.util.documents import read_text
+from espnet2_ext.util.files import read_record
 from espnet2_ext.util.locks import hold
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # of steps that run one process per core
@@ -261,7 +262,7 @@ def need(path: Path, stage: int) -> None:
 
 def value_of(path: Path, key: str) -> str:
     """Value of a key in one of the small JSON files beside the data; empty where it has none."""
-    return json.loads(path.read_text(encoding="utf-8") or "{}").get(key, "") if path.is_file() else ""
+    return read_record(path).get(key, "")
 
 
 def need_rendered(folder: Path, made_from: Path, key: str) -> None:
@@ -275,7 +276,7 @@ def number_of_classes(bank: Path) -> int:
     """Classes in the label table of an archive."""
     table = bank / "labels.tsv"
     need(table, 3)
-    return len(table.read_text(encoding="utf-8").splitlines()) - 1
+    return read_text(table).count("\n") - 1
 
 
 def _launcher() -> str:

@@ -5,7 +5,6 @@ Nothing in them is executed, and what a header declares is compared with the fil
 
 import os
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from tokenize import TokenError
@@ -16,9 +15,9 @@ from numpy.typing import ArrayLike
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.zips import BROKEN, open_zip
 
 _BROKEN = (ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, TokenError, RecursionError, OverflowError)
-_BROKEN_ZIP = (*_BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 _DENSE = 64  # a compressed array is at most so many times as large as its part of the file
 
 
@@ -53,11 +52,11 @@ def read_npz(
         error: no such file, not whole, without one of `names`.
     """
     _check_file(path, error, hint)
-    arrays, size = {}, os.path.getsize(path)
+    arrays = {}
     try:
-        with zipfile.ZipFile(path) as z:
+        with open(path, "rb") as file, open_zip(file) as z:
             for info in z.infolist():
-                if info.file_size > (size if info.compress_type == zipfile.ZIP_STORED else _DENSE * size):
+                if info.compress_type != zipfile.ZIP_STORED and info.file_size > _DENSE * info.compress_size:
                     raise ValueError(f"{info.filename} declares {info.file_size} bytes")
                 with z.open(info) as f:
                     _check_header(f, info.file_size)
@@ -65,7 +64,7 @@ def read_npz(
                     arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(f, allow_pickle=False)
                     if f.read(1):  # at the end the checksum is compared
                         raise ValueError(f"{info.filename} goes on behind its array")
-    except _BROKEN_ZIP as e:
+    except (*_BROKEN, *BROKEN) as e:
         raise error(f"{path}: is not a whole .npz file ({e})") from e
     if missing := [name for name in names if name not in arrays]:
         raise error(f"{path}: expected the arrays {' and '.join(names)}, got {list(arrays)}, no {missing[0]}")
