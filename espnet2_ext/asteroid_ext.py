@@ -13,12 +13,16 @@ import torch
 from asteroid.engine import System
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole
 from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.losses import separation, weak_label
 from espnet2_ext.core.weights import load_weights
 from espnet2_ext.util.files import atomic_path
+
+LAST = "last.ckpt"  # the checkpoint to resume from
 
 # ---- losses --------------------------------------------------------------------------------------
 
@@ -156,6 +160,26 @@ class ModelSystem(System):
         return self.loader("valid", self.trainer.current_epoch + 1)
 
 
+class _Checkpoints(TorchCheckpointIO):
+    """Checkpoints that are whole and finite, and the one before `LAST`, see `core.checkpoints`.
+
+    Args:
+        resumed: `LAST` is there, and of this training.
+    """
+
+    def __init__(self, resumed: bool):
+        super().__init__()
+        self.ours = resumed
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        is_last = Path(path).name == LAST
+        save_whole(lambda tmp: torch.save(checkpoint, tmp), checkpoint, path, self.ours if is_last else None)
+        self.ours |= is_last
+
+    def load_checkpoint(self, path, *args, **options):
+        return read_whole(path, lambda: super(_Checkpoints, self).load_checkpoint(path, *args, **options))
+
+
 def fit(
     system: ModelSystem,
     out_dir: str | Path,
@@ -173,17 +197,20 @@ def fit(
     """Train with Lightning: progress bar, checkpoints, early stopping, a CSV log, several devices.
 
     Args:
-        out_dir: gets `lightning/` with the checkpoints (`last.ckpt` is the one to resume from) and
+        out_dir: gets `lightning/` with the checkpoints (`LAST` is the one to resume from) and
             the log `metrics.csv`.
         devices: processes; more than one with DDP (gloo where there is no GPU).
         patience: epochs without improvement of `monitor` that are tolerated, as in ESPnet: one more
             ends the training. None: no early stopping.
         keep: best checkpoints that stay.
-        resume: go on from `last.ckpt` where there is one.
+        resume: go on from `LAST` where there is one.
         trainer: further arguments of `Trainer`.
 
     Returns:
         The best checkpoint.
+
+    Raises:
+        DataError: see `core.checkpoints.check_resumable`; weights that are not finite.
     """
     folder = Path(out_dir) / "lightning"
     plain = {"auto_insert_metric_name": False, "enable_version_counter": False}
@@ -191,6 +218,9 @@ def fit(
     callbacks = [best, ModelCheckpoint(folder, "last", **plain)]  # each epoch's, in one file
     if patience is not None:
         callbacks.append(EarlyStopping(monitor, mode=mode, patience=patience + 1))
+    last = folder / LAST
+    if resumed := resume and last.exists():
+        check_resumable(last)
     strategy = "ddp" if devices > 1 else "auto"
     lightning = pl.Trainer(
         max_epochs=max_epochs,
@@ -198,6 +228,7 @@ def fit(
         accelerator=accelerator,
         strategy=strategy,
         callbacks=callbacks,
+        plugins=[_Checkpoints(resumed)],
         logger=CSVLogger(folder, name="", version=""),
         use_distributed_sampler=False,
         reload_dataloaders_every_n_epochs=1,
@@ -205,8 +236,7 @@ def fit(
         log_every_n_steps=1,
         **trainer,
     )
-    last = folder / "last.ckpt"
-    lightning.fit(system, ckpt_path=str(last) if resume and last.exists() else None)
+    lightning.fit(system, ckpt_path=str(last) if resumed else None)
     return Path(best.best_model_path)
 
 

@@ -215,13 +215,14 @@ def training(args: argparse.Namespace) -> Iterator[None]:
     """Around `main_worker`: checkpoints are written whole, and the process group is closed.
 
     Raises:
-        DataError: see `check_schedule`; whatever values of the configuration set off before the first step.
+        DataError: see `check_schedule` and `whole_checkpoints`; whatever values of the configuration set off before the
+            first step.
     """
     check_schedule(args)
     steps: list[bool] = []
     hook = register_optimizer_step_post_hook(lambda *_: steps or steps.append(True))
     try:
-        with whole_checkpoints(), first_step(args, steps):
+        with whole_checkpoints(args), first_step(args, steps):
             yield
     finally:  # ESPnet leaves the group open, and some processes then abort at their end
         hook.remove()

@@ -12,10 +12,11 @@ import torch
 from espnet2.tasks import abs_task
 from torch import Tensor, nn
 
+from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole
 from espnet2_ext.core.weights import load_weights
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.files import atomic_path
 
+CHECKPOINT = "checkpoint.pth"  # ESPnet's name
 SHOWN = 3  # names of a kind that an error lists
 
 
@@ -70,7 +71,7 @@ def read_weights(path: str | Path, option: str = "--init_param") -> dict[str, Te
 
 def goes_on(args: argparse.Namespace) -> bool:
     """Whether a training is resumed, so that its weights come from its own checkpoint."""
-    return bool(args.resume) and (Path(args.output_dir) / "checkpoint.pth").exists()
+    return bool(args.resume) and (Path(args.output_dir) / CHECKPOINT).exists()
 
 
 @contextlib.contextmanager
@@ -222,22 +223,35 @@ def _in_short(names: list[str], among: Iterable[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def whole_checkpoints() -> Iterator[None]:
-    """While this lasts, `torch.save` to a path leaves the whole file or the one that was there.
+def whole_checkpoints(args: argparse.Namespace) -> Iterator[None]:
+    """Around ESPnet's training: what it saves is whole and finite (see `core.checkpoints`), what it goes on from too.
 
-    ESPnet's trainer writes `checkpoint.pth` in place; a kill in that moment would leave a part of
-    it, from which nothing can be resumed.
+    ESPnet's trainer writes `checkpoint.pth` in place; a kill in that moment would leave a part of it, from which
+    nothing can be resumed. What it reads of its folder, as for averages, is compared with its checksums.
+
+    Raises:
+        DataError: see `check_resumable`.
     """
-    save = torch.save
+    folder, ours = Path(args.output_dir).absolute(), goes_on(args)  # ours: of this training is a checkpoint there
+    if ours:
+        check_resumable(folder / CHECKPOINT)
+    save, load = torch.save, torch.load
 
-    def save_whole(obj, f, *args, **kwargs):
+    def save_checkpoint(obj, f, *more, **options):
+        nonlocal ours
         if not isinstance(f, str | os.PathLike):
-            return save(obj, f, *args, **kwargs)
-        with atomic_path(f) as tmp:
-            return save(obj, tmp, *args, **kwargs)
+            return save(obj, f, *more, **options)
+        is_checkpoint = Path(f).absolute() == folder / CHECKPOINT
+        save_whole(lambda tmp: save(obj, tmp, *more, **options), obj, f, ours if is_checkpoint else None)
+        ours |= is_checkpoint
 
-    torch.save = save_whole
+    def load_checked(f, *more, **options):
+        if isinstance(f, str | os.PathLike) and Path(f).absolute().parent == folder:
+            return read_whole(f, lambda: load(f, *more, **options))
+        return load(f, *more, **options)
+
+    torch.save, torch.load = save_checkpoint, load_checked
     try:
         yield
     finally:
-        torch.save = save
+        torch.save, torch.load = save, load

@@ -59,6 +59,8 @@ def open_zip(file: BinaryIO, most: int = MOST_DIRECTORY) -> zipfile.ZipFile:
     if len({info.filename for info in infos}) < len(infos):
         raise zipfile.BadZipFile("two parts have one name")
     for info in infos:
+        if info.external_attr & 0x10 and info.file_size:  # PyTorch's reader skips it then
+            raise zipfile.BadZipFile(f"{info.filename!r} is both a folder and a file")
         stored = info.compress_type == zipfile.ZIP_STORED
         if info.flag_bits & 1 or not (stored or info.compress_type == zipfile.ZIP_DEFLATED):
             raise zipfile.BadZipFile(f"{info.filename!r} is encrypted, or compressed in a way that is not read")

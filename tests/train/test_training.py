@@ -1,5 +1,6 @@
 """Real training through ESPnet: resume, two processes, what is refused."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_resumed_training_is_the_straight_one(bank, config, straight, tmp_path):
     keep = ["--keep_nbest_models", 2]
     qsep_train(command(bank, config, out, "--max_epoch", 1, *keep))
     qsep_train(command(bank, config, out, "--max_epoch", 2, "--resume", "true", *keep))
+    same(weights(out, 2), weights(straight, 2), rtol=0, atol=0)
+
+
+def test_a_damaged_checkpoint_costs_an_epoch(bank, config, straight, tmp_path, caplog):
+    out = tmp_path / "damaged"
+    shutil.copytree(straight, out, symlinks=True)
+    data = bytearray((out / "checkpoint.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / "checkpoint.pth").write_bytes(data)
+    (out / "2epoch.pth").unlink()
+    qsep_train(command(bank, config, out, "--max_epoch", 2, "--resume", "true", "--keep_nbest_models", 2))
+    assert "resuming from the checkpoint before it" in caplog.text
     same(weights(out, 2), weights(straight, 2), rtol=0, atol=0)
 
 

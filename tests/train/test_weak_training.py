@@ -260,11 +260,18 @@ def test_lightning_tells_its_epochs_as_espnet_does(run, classifier, straight, tm
     assert "si_sdr_gain" in curves and "val_loss" not in curves
 
 
-def test_lightning_resumes(run, classifier, straight, tmp_path):
+def test_lightning_resumes(run, classifier, straight, tmp_path, caplog):
     given = ["--classifier_file", classifier]
     lightning = {"main": weak_train_asteroid, "out": tmp_path / "resumed"}
     run(*given, "--max_epoch", 1, **lightning)
     run(*given, "--resume", "true", **lightning)
+    same(weights(tmp_path / "resumed" / BEST), weights(straight / BEST), rtol=1e-6, atol=1e-7)
+    last = tmp_path / "resumed/lightning/last.ckpt"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    run(*given, "--resume", "true", **lightning)
+    assert "resuming from the checkpoint before it, last.prev.ckpt" in caplog.text
     same(weights(tmp_path / "resumed" / BEST), weights(straight / BEST), rtol=1e-6, atol=1e-7)
 
 
