@@ -157,12 +157,14 @@ def run(main: Callable) -> None:
             main()
             sys.stdout.flush()
         except Exception as e:
+            process.no_more_of_workers()
             if isinstance(e, BrokenPipeError) and process.reader_is_gone():
                 os._exit(141)
             text = _missing(e) if isinstance(e, ModuleNotFoundError) else process.explain(e)
             if text is None:
                 raise
             print(f"error: {text}", file=sys.stderr)
+            process.end_children()
             sys.exit(1)
 
 

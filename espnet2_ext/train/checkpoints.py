@@ -241,8 +241,13 @@ def whole_checkpoints(args: argparse.Namespace) -> Iterator[None]:
         nonlocal ours
         if not isinstance(f, str | os.PathLike):
             return save(obj, f, *more, **options)
+
+        def write(tmp: Path) -> None:
+            with open(tmp, "wb") as file:  # whose errors are the file system's own
+                save(obj, file, *more, **options)
+
         is_checkpoint = Path(f).absolute() == folder / CHECKPOINT
-        save_whole(lambda tmp: save(obj, tmp, *more, **options), obj, f, ours if is_checkpoint else None)
+        save_whole(write, obj, f, ours if is_checkpoint else None)
         ours |= is_checkpoint
 
     def load_checked(f, *more, **options):

@@ -3,7 +3,9 @@
 `RowIterFactory` is what the tasks share; pairs for separation are in `qsep_data`, excerpts for taggers in `tag_data`.
 """
 
+import contextlib
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,6 +16,9 @@ from espnet2.train.collate_fn import CommonCollateFn
 
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.process import LOADER_DIED, watched
+
+SHARED = "/dev/shm"  # through which workers hand over their batches
 
 
 def batch_bounds(n: int, batch_size: int, world_size: int, what: str = "pairs") -> list[tuple[int, int]]:
@@ -97,6 +102,7 @@ class RowIterFactory(AbsIterFactory):
         else:
             n, items = len(rows), _Listed(rows, preprocess, self.name)
         self.drawer, self.rank, self.world_size = drawer, rank, world_size
+        self.through_pipes = False  # whether batches come so
         bounds = batch_bounds(n, batch_size, world_size, f"{self.name}s")
         self.batches = _Batches([range(a + rank, b, world_size) for a, b in bounds])
         self.loader = torch.utils.data.DataLoader(
@@ -105,7 +111,7 @@ class RowIterFactory(AbsIterFactory):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            collate_fn=_Collate(collate_fn or CommonCollateFn(0.0, 0, self.not_sequence)),
+            collate_fn=_Collate(collate_fn or CommonCollateFn(0.0, 0, self.not_sequence), 2 * num_workers * world_size),
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # the loader's own draw must not touch the global state
         )
@@ -131,13 +137,44 @@ class RowIterFactory(AbsIterFactory):
             **source,
         )
 
+    def workers(self) -> list[int]:
+        """Process ids of the loader's workers, while they are alive."""
+        return [w.pid for w in getattr(getattr(self.loader, "_iterator", None), "_workers", ())]
+
+    def batches_of_epoch(self) -> Iterator[tuple]:
+        """(rows, keys, batch) of the epoch that the batches were set to; see `EpochBatches`."""
+        try:
+            for found in self.loader:
+                if isinstance(found, Exception):
+                    raise found
+                yield found
+        except (ConnectionError, EOFError) as e:  # as its batch was to be fetched
+            raise ChildProcessError(LOADER_DIED) from e
+
+    def tensors(self, batch: dict) -> dict[str, torch.Tensor]:
+        """A batch as it is used; the first that came without shared memory is reported."""
+        if not self.through_pipes and any(isinstance(x, np.ndarray) for x in batch.values()):
+            self.through_pipes = True
+            text = (
+                "%s: %.0f MB are free, too little for batches of %.1f MB from %d workers, which are sent through pipes"
+            )
+            sizes = (shutil.disk_usage(SHARED).free, sum(x.nbytes for x in batch.values()))
+            text += " instead, a little slower (Docker: --shm-size=2g)"
+            logging.warning(text, SHARED, *(n / 2**20 for n in sizes), self.loader.num_workers)
+        return {k: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for k, x in batch.items()}
+
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> "EpochBatches":
         """Batches of an epoch (counted from 1, as in ESPnet). `shuffle` has no meaning here."""
         return EpochBatches(self, epoch)
 
 
 class EpochBatches:
-    """(keys, batch) of one epoch; says in the log which classes were drawn when all are out."""
+    """(keys, batch) of one epoch; says in the log which classes were drawn when all are out.
+
+    Raises:
+        DataError, OSError: of a worker, as it was raised there.
+        ChildProcessError, RuntimeError: a worker was killed; see `util.process.explain`.
+    """
 
     def __init__(self, factory: RowIterFactory, epoch: int):
         self.factory, self.epoch = factory, epoch
@@ -149,10 +186,11 @@ class EpochBatches:
         self.factory.batches.epoch = self.epoch
         f = self.factory
         counts = None if f.drawer is None else f.counts(f.drawer.bank)
-        for rows, keys, batch in f.loader:
-            if counts is not None:
-                counts.add(rows)
-            yield keys, batch
+        with watched(f.workers) if f.loader.num_workers else contextlib.nullcontext():
+            for rows, keys, batch in f.batches_of_epoch():
+                if counts is not None:
+                    counts.add(rows)
+                yield keys, f.tensors(batch)
         if counts is not None:
             logging.info("epoch %d, process %d of %d: %s", self.epoch, f.rank, f.world_size, counts)
             logging.debug("epoch %d: %s by class: %s", self.epoch, counts.what, counts.table())
@@ -207,32 +245,51 @@ class _Batches:
         return ([(epoch, i) for i in batch] for batch in self.batches)
 
 
-class _Drawn(torch.utils.data.Dataset):
+class _Rows(torch.utils.data.Dataset):
+    """Items as they are rendered; in a worker, what is wrong with one is the item, so that it is raised as it was."""
+
+    def __getitem__(self, item):
+        try:
+            return self.render(*item)
+        except (DataError, OSError, MemoryError) as e:
+            if torch.utils.data.get_worker_info() is None:
+                raise
+            return e
+
+
+class _Drawn(_Rows):
     def __init__(self, drawer, preprocess, name, seed):
         self.drawer, self.preprocess, self.name, self.seed = drawer, preprocess, name, seed
 
-    def __getitem__(self, item):
-        epoch, i = item
+    def render(self, epoch, i):
         key = f"e{epoch:04d}-{i:08d}"
         row = self.drawer.draw(np.random.default_rng([self.seed, epoch, i]), id=key)
         return row, (key, self.preprocess(key, {self.name: row}))
 
 
-class _Listed(torch.utils.data.Dataset):
+class _Listed(_Rows):
     def __init__(self, rows, preprocess, name):
         self.rows, self.preprocess, self.name = list(rows), preprocess, name
 
-    def __getitem__(self, item):
-        row = self.rows[item[1]]
+    def render(self, _, i):
+        row = self.rows[i]
         return row, (row.id, self.preprocess(row.id, {self.name: row}))
 
 
 class _Collate:
-    def __init__(self, collate_fn):
-        self.collate_fn = collate_fn
+    """(rows, keys, batch), the batch as arrays where `copies` of it do not fit into shared memory, or an exception."""
+
+    def __init__(self, collate_fn, copies):
+        self.collate_fn, self.copies = collate_fn, copies
 
     def __call__(self, items):
+        if failed := [item for item in items if isinstance(item, Exception)]:
+            return failed[0]
         keys, batch = self.collate_fn([item for _, item in items])
+        if torch.utils.data.get_worker_info() is not None:
+            with contextlib.suppress(OSError):  # systems without it
+                if shutil.disk_usage(SHARED).free < self.copies * sum(x.nbytes + 4096 for x in batch.values()):
+                    batch = {k: x.numpy() for k, x in batch.items()}
         return [row for row, _ in items], keys, batch
 
 

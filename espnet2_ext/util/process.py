@@ -101,6 +101,12 @@ def end_children(patience: float = 1.0) -> None:
         end_processes(children, patience)
 
 
+def no_more_of_workers() -> None:
+    """Let the end of other processes pass without an exception: PyTorch raises one for each of a loader's workers."""
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def end_processes(processes: Iterable, patience: float = 1.0) -> None:
     """End `multiprocessing` processes: by SIGTERM, and after `patience` seconds by SIGKILL."""
     processes, until = list(processes), time.monotonic() + patience
@@ -226,13 +232,14 @@ _HINTS = {
     errno.ENFILE: "end other programs, or use fewer at a time",
 }
 _AGAIN = "run again to resume"
+LOADER_DIED = f"a worker process that loads data died (killed, or out of memory); {_AGAIN}"
 # what PyTorch says, and what it means
 _MEANINGS = {
     "received 0 items of ancdata": "too many open files; allow more (ulimit -n)",
     "Too many open files": "too many open files; allow more (ulimit -n)",
     "Bus error": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
     "shared memory": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
-    "DataLoader worker": f"a worker process that loads data died (killed, or out of memory); {_AGAIN}",
+    "DataLoader worker": LOADER_DIED,
     "out of memory": "",
     "can't allocate memory": "",
     "Connection closed by peer": f"another process of this training ended, see its log; {_AGAIN}",

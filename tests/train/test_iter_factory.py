@@ -2,6 +2,11 @@
 
 import dataclasses
 import logging
+import os
+import shutil
+import signal
+import time
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from espnet2_ext.data.mixtures.pair_list import draw_list
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.row_iter_factory import batch_bounds
+from espnet2_ext.util import process
 
 
 def training(bank, **options):
@@ -146,3 +152,54 @@ def test_a_row_that_cannot_be_rendered_names_its_clip(bank):
 def test_drawer_or_pairs():
     with pytest.raises(ValueError, match="either"):
         PairIterFactory(None, batch_size=1)
+
+
+# ---- workers in trouble -----------------------------------------------------------------------------
+
+
+def broken(error):
+    """A preprocessor whose rows all fail."""
+
+    def preprocess(key, row):
+        raise error
+
+    return preprocess
+
+
+@pytest.mark.parametrize("error", [DataError("clip a: is not whole"), OSError(5, "Input/output error", "a.ark")])
+def test_what_is_wrong_in_a_worker_is_raised_as_it_was(bank, error):
+    factory = training(bank, num_workers=1)
+    factory.loader.dataset.preprocess = broken(error)
+    with pytest.raises(type(error)) as failed:
+        items(factory)
+    assert str(failed.value) == str(error)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+def test_a_worker_that_is_killed_or_stopped_ends_the_epoch(bank, number, monkeypatch, caplog):
+    monkeypatch.setattr(process, "_PATIENCE", 1)
+    factory = training(bank, num_workers=2, num_iters_per_epoch=500)
+    hit = None
+    try:
+        for _ in factory.build_iter(1):
+            if hit is None:
+                os.kill(factory.workers()[0], number)
+                hit = time.monotonic()
+        pytest.fail("nothing was raised")
+    except (RuntimeError, ChildProcessError) as e:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch raises at each end of a process, as `run` ends with
+        text = process.explain(e)
+        process.end_children()
+    assert "a worker process that loads data died" in text and time.monotonic() - hit < 10
+    assert (number == signal.SIGSTOP) == ("was stopped (SIGSTOP) and is ended" in caplog.text)
+
+
+def test_without_shared_memory_batches_go_through_pipes(bank, monkeypatch, caplog):
+    straight = items(training(bank, num_workers=2))[0]
+    assert not caplog.text
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=2**16))
+    assert_same(items(training(bank, num_workers=2))[0], straight)
+    assert caplog.text.count("/dev/shm: 0 MB are free, too little") == 1
+    caplog.clear()
+    assert_same(items(training(bank, num_workers=0))[0], straight)
+    assert not caplog.text
