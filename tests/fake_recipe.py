@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FAKE = f"""#!{sys.executable} -IS
 import os, sys
 if sys.argv[1] == "-c":
-    sys.exit(print(0))
+    sys.exit(print(os.environ.get("GPUS", 0)))
 name, args = sys.argv[2].rpartition(".")[2], sys.argv[3:]
 if name == "espnet2_ext":
     name, *args = args

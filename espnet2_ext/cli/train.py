@@ -23,6 +23,12 @@ def _task(name: str) -> type:
 
 
 def _train(name: str, argv: list[str] | None) -> None:
+    p = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    p.add_argument("--ngpu", default="0")
+    if (ngpu := p.parse_known_args(argv)[0].ngpu).isdecimal():
+        from espnet2_ext.core.devices import need_gpus
+
+        need_gpus(int(ngpu))  # before ESPnet is imported, which may take minutes
     task = _task(name)
     from espnet2_ext.tasks.common import train
 
@@ -97,7 +103,7 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     task.check_required_command_args(args)
     from espnet2_ext import asteroid_ext
-    from espnet2_ext.tasks.common import check_schedule
+    from espnet2_ext.tasks.common import check_schedule, working
     from espnet2_ext.util.documents import dump_yaml
     from espnet2_ext.util.files import write_text
 
@@ -109,19 +115,20 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
     system = asteroid_ext.ModelSystem(model, optimizer, _Loader(task, args), _schedule(args, optimizer), args.seed)
     _, monitor, mode = args.best_model_criterion[0]
     out, keep = Path(args.output_dir), args.keep_nbest_models
-    best = asteroid_ext.fit(
-        system,
-        out,
-        max_epochs=args.max_epoch,
-        patience=args.patience,
-        monitor=f"val_{monitor}",
-        mode=mode,
-        keep=max(keep) if isinstance(keep, list) else keep,
-        resume=args.resume,
-        gradient_clip_val=args.grad_clip,
-        accumulate_grad_batches=args.accum_grad,
-        **lightning,
-    )
+    with working(args):
+        best = asteroid_ext.fit(
+            system,
+            out,
+            max_epochs=args.max_epoch,
+            patience=args.patience,
+            monitor=f"val_{monitor}",
+            mode=mode,
+            keep=max(keep) if isinstance(keep, list) else keep,
+            resume=args.resume,
+            gradient_clip_val=args.grad_clip,
+            accumulate_grad_batches=args.accum_grad,
+            **lightning,
+        )
     if system.global_rank == 0:
         if not best.is_file():
             raise DataError(f"{out}: training ended without a checkpoint")

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -193,16 +194,26 @@ class Driver(ABC):
         steps.run(command, log_file=exp / "train.log", show=_SHOWN, keep_open=self._locks)
 
     def gpus(self) -> int:
-        """GPUs per node for training."""
-        if self.o.ngpu.isdecimal():
-            return int(self.o.ngpu)
-        if self.o.ngpu != "auto":
-            raise DataError(f"option --ngpu takes a number or auto, not '{self.o.ngpu}'")
-        if not shutil.which("nvidia-smi"):
-            return 0
-        code = "import torch; print(int(torch.cuda.is_available()))"
-        done = subprocess.run([self.o.python, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-        return int(done.stdout)
+        """GPUs per node for training.
+
+        Raises:
+            DataError: more than this machine has, where it is the one that trains.
+        """
+        wanted = self.o.ngpu
+        if not wanted.isdecimal() and wanted != "auto":
+            raise DataError(f"option --ngpu takes a number or auto, not '{wanted}'")
+        if wanted == "auto":
+            return min(1, self._gpus) if shutil.which("nvidia-smi") else 0
+        if int(wanted) and not self.is_distributed and int(wanted) > self._gpus:
+            here = self._gpus or "no"
+            raise DataError(f"--ngpu {wanted}: PyTorch finds {here} GPU on this machine; give --ngpu {self._gpus}")
+        return int(wanted)
+
+    @cached_property
+    def _gpus(self) -> int:
+        code = "import torch; print(torch.cuda.device_count())"
+        done = subprocess.run([self.o.python, "-c", code], stdout=subprocess.PIPE, text=True)
+        return int(done.stdout or 0)
 
 
 class ClipDriver(Driver):
@@ -236,6 +247,7 @@ class ClipDriver(Driver):
         if training.is_checked():
             log("checked already")
             return
+        self.gpus()  # a wrong --ngpu is told before anything long
         self.step(f"{self.kind}-check", *options)
         training.mark(CHECKED)
 

@@ -3,6 +3,9 @@
 import argparse
 import contextlib
 import functools
+import multiprocessing
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from espnet2_ext import registry
 from espnet2_ext.build import construct, make
+from espnet2_ext.core.devices import need_gpus
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.choices import PluginChoices, table
@@ -28,6 +32,8 @@ from espnet2_ext.errors import FAULTS, DataError, refusing, told
 from espnet2_ext.train.checkpoints import goes_on, whole_checkpoints
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.documents import check, mapping, short
+from espnet2_ext.util.locks import hold
+from espnet2_ext.util.process import as_worker, explain, watched
 
 find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
 
@@ -150,6 +156,8 @@ def first_step(args: argparse.Namespace, steps: list | tuple = ()) -> Iterator[N
     try:
         yield
     except FAULTS as e:
+        if not isinstance(e, DataError) and explain(e):  # a worker that was killed, memory that is full
+            raise
         unknown = isinstance(e, KeyError) and " is not found: " in str(e)  # a criterion that names no figure
         if isinstance(e, DataError) and "\n" not in str(e) or steps and not (unknown or isinstance(e, DataError)):
             raise
@@ -214,20 +222,44 @@ def check_schedule(args: argparse.Namespace) -> None:
 def training(args: argparse.Namespace) -> Iterator[None]:
     """Around `main_worker`: checkpoints are written whole, and the process group is closed.
 
+    A process that ESPnet has started ends with the one that started it, and on an error with a line.
+
     Raises:
         DataError: see `check_schedule` and `whole_checkpoints`; whatever values of the configuration set off before the
             first step.
     """
-    check_schedule(args)
+    alone = multiprocessing.parent_process() is None
+    if not alone:  # one of several processes, which ESPnet has started
+        as_worker()
     steps: list[bool] = []
     hook = register_optimizer_step_post_hook(lambda *_: steps or steps.append(True))
     try:
+        check_schedule(args)
         with whole_checkpoints(args), first_step(args, steps):
             yield
+    except Exception as e:
+        if alone or (text := explain(e)) is None:
+            raise
+        print(f"error: {text}", file=sys.stderr, flush=True)
+        os._exit(1)
     finally:  # ESPnet leaves the group open, and some processes then abort at their end
         hook.remove()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def working(args: argparse.Namespace) -> Iterator[None]:
+    """Around a whole training: no other run works in its folder, and processes that are stopped do not hold it up.
+
+    Raises:
+        DataError: another run is working in the folder; more GPUs than there are.
+    """
+    need_gpus(args.ngpu)
+    several = args.dist_launcher or args.dist_world_size or {"WORLD_SIZE", "SLURM_PROCID"} & os.environ.keys()
+    with hold(*([] if several or not args.output_dir else [args.output_dir])):
+        with watched(lambda: [p.pid for p in multiprocessing.active_children() if p.pid] if args.ngpu > 1 else []):
+            yield
 
 
 def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
@@ -237,7 +269,8 @@ def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
         DataError: the training ended without a usable checkpoint.
     """
     args = task.get_parser().parse_args(cmd)
-    task.main(args=args)
+    with working(args):
+        task.main(args=args)
     if args.dry_run or args.collect_stats:
         return
     if not (Path(args.output_dir) / "checkpoint.pth").exists():

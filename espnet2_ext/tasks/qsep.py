@@ -179,8 +179,8 @@ class QSepTask(TargetSpeakerExtractionTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace):
-        cls.check_weights(args)
         with training(args), initial_weights(args):
+            cls.check_weights(args)
             require(args, "train_bank")
             keep_classes(args, ClipBank(args.train_bank))
             super().main_worker(args)

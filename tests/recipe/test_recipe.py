@@ -121,7 +121,13 @@ def test_wrong_options(recipe, args, words):
 
 def test_a_wrong_number_of_gpus_is_refused_before_the_training(recipe):
     status, _, err = recipe("--stop_stage", "6", "--ngpu", "two")
-    assert status == 1 and "--ngpu takes a number or auto, not 'two'" in err and "qsep_train" not in recipe.names()
+    assert status == 1 and "--ngpu takes a number or auto, not 'two'" in err and "qsep_check" not in recipe.names()
+    status, _, err = recipe("--stage", "5", "--ngpu", "2")
+    assert status == 1 and recipe.names() == []
+    assert err == "error: --ngpu 2: PyTorch finds no GPU on this machine; give --ngpu 0\n"
+    status, _, err = recipe("--stage", "5", "--ngpu", "2", GPUS="1")
+    assert err == "error: --ngpu 2: PyTorch finds 1 GPU on this machine; give --ngpu 1\n"
+    assert recipe("--stage", "5", "--stop_stage", "6", "--ngpu", "2", GPUS="2")[0] == 0
 
 
 def test_help_needs_no_set_up(recipe):

@@ -136,7 +136,7 @@ def test_joint_needs_no_classifier(recipe):
 
 
 def test_asteroid_trains_the_same(recipe):
-    assert recipe("--trainer", "asteroid", "--label_types", "frame", "--ngpu", "2")[0] == 0
+    assert recipe("--trainer", "asteroid", "--label_types", "frame", "--ngpu", "2", GPUS="2")[0] == 0
     assert recipe.names().count("weak_train_asteroid") == 2 and not calls(recipe, "weak_train")
     assert "--devices 2" in recipe.call("weak_train_asteroid")
     assert "weak_train_x_asteroid_frame/valid.loss.best.pth" in recipe.call("weak_inference")

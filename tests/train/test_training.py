@@ -1,8 +1,13 @@
 """Real training through ESPnet: resume, two processes, what is refused."""
 
+import multiprocessing
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,8 +17,11 @@ import yaml
 from espnet2_ext.cli.train import qsep_check, qsep_train
 from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.errors import DataError
+from espnet2_ext.tasks import common
 from espnet2_ext.train.check import check_sum
 from espnet2_ext.util.config import read_config
+from espnet2_ext.util.locks import hold
+from espnet2_ext.util.process import explain
 
 ROOT = Path(__file__).parents[2]
 STFT = ["sample_rate=8000", "n_fft=256", "hop_length=80", "num_bands=32"]
@@ -127,6 +135,63 @@ def test_two_processes_give_the_gradients_of_one(bank, config, straight, tmp_pat
     one, start = weights(straight, 2), weights(straight, 1)
     same(weights(out, 2), one, rtol=1e-3, atol=2e-5)
     assert any(not torch.equal(one[key], start[key]) for key in one)
+
+
+def test_one_of_two_processes_is_killed_and_the_other_ends_with_a_line(bank, config, tmp_path, rank=0):
+    out = tmp_path / "ddp"
+    cmd = command(bank, config, out, "--dist_backend", "gloo", "--num_iters_per_epoch", 100_000, "--log_interval", 1)
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = str(s.getsockname()[1])
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    logs = [tmp_path / f"{i}.log" for i in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "espnet2_ext", "qsep-train", *cmd],
+            env={**env, "RANK": str(i), "LOCAL_RANK": str(i)},
+            stderr=open(log, "w"),
+            stdout=subprocess.DEVNULL,
+        )
+        for i, log in enumerate(logs)
+    ]
+    try:
+        until = time.monotonic() + 120
+        while ":train:" not in logs[0].read_text():
+            assert time.monotonic() < until and not any(p.poll() for p in both), logs[0].read_text()[-2000:]
+            time.sleep(0.1)
+        both[rank].kill()
+        begin = time.monotonic()
+        assert both[1 - rank].wait(60) == 1
+        assert time.monotonic() - begin < 10
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    text = logs[1 - rank].read_text()
+    assert "error: another process of this training ended" in text and "Traceback" not in text, text[-3000:]
+
+
+def fail(error):
+    common.check_schedule = lambda args: None
+    with common.training(Namespace(output_dir="unused", resume=False)):
+        raise error
+
+
+def test_a_process_that_espnet_started_ends_with_a_line(capfd):
+    child = multiprocessing.get_context("fork").Process(target=fail, args=(DataError("x.tsv: is empty"),))
+    child.start()
+    child.join()
+    assert child.exitcode == 1 and capfd.readouterr().err.endswith("error: x.tsv: is empty\n")
+    error = torch.multiprocessing.ProcessExitedException("process 0 terminated with signal SIGKILL", 0, 1, -9)
+    assert explain(error).startswith("a training's process ended early (process 0 terminated with signal SIGKILL)")
+
+
+def test_gpus_that_are_not_there_and_a_folder_in_use_are_refused(bank, config, tmp_path):
+    with pytest.raises(DataError, match="--ngpu 64: PyTorch finds .* on this machine"):
+        qsep_train(command(bank, config, tmp_path, "--ngpu", 64))
+    with hold(tmp_path):
+        with pytest.raises(DataError, match=f"another run is still working in {tmp_path}"):
+            qsep_train(command(bank, config, tmp_path))
 
 
 def test_check_reads_data_and_takes_a_step(bank, config, tmp_path, caplog):
