@@ -87,7 +87,7 @@ def find(kind: str, name: str, trusted: bool = False) -> Any:
     if path := TABLE[kind].get(name.lower()):
         return _import(kind, path)
     if is_path(name):
-        _check_plugin(kind, name, trusted)
+        check_plugin(kind, name, trusted)
         return _network(kind, name)
     if entry := plugins().get((kind, name.lower())):
         return _network(kind, entry.value)
@@ -165,8 +165,8 @@ def _requirement(entry: importlib.metadata.EntryPoint) -> str:
     return f"{entry.dist.name}=={entry.dist.version}" if entry.dist else entry.value
 
 
-def _check_plugin(kind: str, path: str, trusted: bool) -> None:
-    """Refuse a class path whose package is not installed or not allowed; see the module."""
+def check_plugin(kind: str, path: str, trusted: bool = False) -> None:
+    """Refuse (PluginError) a class path whose package is not installed or not allowed; see the module."""
     top = path.partition(":")[0].partition(".")[0]
     if not _on_path(top):
         raise PluginError(f"{kind} {path}: the package {top!r} is not installed; install the plugin that holds it")

@@ -28,7 +28,7 @@ from espnet2_ext.util.zips import BROKEN, open_member, open_zip, read_member
 FORMAT = 1  # of bundle.yaml
 KINDS = {"qsep": "its model answers queries, one is needed", "weak": "its model knows classes and takes no query"}
 MOST_TEXT, MOST_PARTS = 1 << 20, 50_000  # bytes of a text in a bundle; lines and values in it
-MOST_NAMES = 1 << 20  # bytes of the tensors' names that `sizes` goes through
+MOST_NAMES, MOST_UNPACKED = 1 << 20, 1 << 26  # bytes that `info` looks at: of tensors' names, of compressed weights
 OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*(==[\w.+!-]+)?")
@@ -60,13 +60,19 @@ class OpenBundle:
         with _damage(self.path), open_member(self.archive, self.model_file) as f:
             return load_weights(f, f"{self.path}: {self.model_file}", BundleError)
 
-    def sizes(self, most: int = MOST_NAMES) -> Sizes | None:
-        """Sizes of the weights, without PyTorch; None where `most` bytes of names, or 64 MB of memory, do not do."""
+    def sizes(self) -> Sizes | None:
+        """Sizes of the weights, without PyTorch; None where that would take a second, or much memory."""
         info = self.archive.getinfo(self.model_file)
-        if info.compress_type != zipfile.ZIP_STORED and info.file_size > 1 << 26 and most == MOST_NAMES:
+        if info.compress_type != zipfile.ZIP_STORED and info.file_size > MOST_UNPACKED:
             return None
         with _damage(self.path), open_member(self.archive, self.model_file) as f:
-            return tensor_sizes(f, f"{self.path}: {self.model_file}", BundleError, most)
+            return tensor_sizes(f, f"{self.path}: {self.model_file}", BundleError, MOST_NAMES)
+
+    def stored_numbers(self) -> int:
+        """How many numbers the weights hold."""
+        with _damage(self.path), open_member(self.archive, self.model_file, check=False) as f:
+            sizes = tensor_sizes(f, f"{self.path}: {self.model_file}", BundleError)
+        return sizes.stored if sizes else 0
 
     @property
     def model_hash(self) -> str:

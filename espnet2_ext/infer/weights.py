@@ -15,6 +15,7 @@ from espnet2_ext.core.weights import load_weights, not_finite
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import KINDS, OpenBundle, read_config
+from espnet2_ext.infer.limits import bounded, check_config
 from espnet2_ext.registry import absent
 
 SHOWN = 3  # keys of a kind that a message lists
@@ -45,9 +46,15 @@ def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
     if needs and (missing := absent(needs)):
         raise PluginError(f"{bundle.path}: needs a plugin that is not installed: pip install {' '.join(missing)}")
     try:
-        model = built_model(bundle.config, task, bundle.path)
+        own = check_config(bundle.config, task)
+        with bounded(bundle.stored_numbers(), lay_out=own):
+            model = built_model(bundle.config, task, bundle.path)
     except PluginError as e:
         raise PluginError(f"{e} (the bundle needs {', '.join(needs)})" if needs else str(e)) from e
+    except BundleError:
+        raise
+    except DataError as e:
+        raise BundleError(f"{bundle.path}: {e}") from e
     fill(model, bundle.state, bundle.path)
     return model
 
@@ -79,7 +86,9 @@ def built_model(config: dict, task: str, where: str, trusted: bool = False) -> n
         return build_model(config, task, trusted)
     except PluginError as e:
         raise PluginError(f"{where}: {e}") from e
-    except (AttributeError, TypeError, ValueError, KeyError) as e:
+    except ImportError:  # of a package that a network needs: told by the command
+        raise
+    except Exception as e:  # whatever the values of a configuration make of a network's constructor
         name = "tagger" if task == "tag" else f"{task} model"
         raise BundleError(f"{where}: does not build a {name}: {e}") from e
 
@@ -97,7 +106,8 @@ def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) ->
     """
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad))
+            if not p.is_meta:
+                setattr(module, name, nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad))
     expected = model.state_dict()
     state = load()
     shapes = [

@@ -104,8 +104,11 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     return data
 
 
-def open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
-    """A member of an `open_zip` as a file that can seek, its checksum checked; in memory only where it is compressed.
+def open_member(archive: zipfile.ZipFile, name: str, check: bool = True) -> BinaryIO:
+    """A member of an `open_zip` as a file that can seek; in memory only where it is compressed.
+
+    Args:
+        check: compare its checksum, which reads it once.
 
     Raises:
         those of `BROKEN`: a wrong checksum, one that is compressed as numbers cannot be.
@@ -115,9 +118,10 @@ def open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
         if info.file_size > DENSE * info.compress_size + (1 << 20):
             raise zipfile.BadZipFile(f"{name!r} unpacks to {info.file_size} bytes, more than {DENSE} times its own")
         return io.BytesIO(read_member(archive, name))
-    with archive.open(name) as f:
-        while f.read(1 << 20):
-            pass
+    if check:
+        with archive.open(name) as f:
+            while f.read(1 << 20):
+                pass
     file.seek(info.header_offset + 26)  # two lengths; after 30 bytes in all the texts follow
     lengths = file.read(4)
     start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
