@@ -28,6 +28,7 @@ from espnet2_ext.util.zips import BROKEN, open_member, open_zip, read_member
 FORMAT = 1  # of bundle.yaml
 KINDS = {"qsep": "its model answers queries, one is needed", "weak": "its model knows classes and takes no query"}
 MOST_TEXT, MOST_PARTS = 1 << 20, 50_000  # bytes of a text in a bundle; lines and values in it
+MOST_DIRECTORY = 1 << 20  # bytes of the table of contents
 MOST_NAMES, MOST_UNPACKED = 1 << 20, 1 << 26  # bytes that `info` looks at: of tensors' names, of compressed weights
 OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -68,11 +69,11 @@ class OpenBundle:
         with _damage(self.path), open_member(self.archive, self.model_file) as f:
             return tensor_sizes(f, f"{self.path}: {self.model_file}", BundleError, MOST_NAMES)
 
-    def stored_numbers(self) -> int:
-        """How many numbers the weights hold."""
+    def stored(self) -> tuple[int, int]:
+        """How many tensors the weights are, and how many numbers the file holds for them."""
         with _damage(self.path), open_member(self.archive, self.model_file, check=False) as f:
             sizes = tensor_sizes(f, f"{self.path}: {self.model_file}", BundleError)
-        return sizes.stored if sizes else 0
+        return (sizes.tensors, sizes.stored) if sizes else (0, 0)
 
     @property
     def model_hash(self) -> str:
@@ -153,7 +154,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         if head[:4] != b"PK\x03\x04":
             raise BundleError(f"{path}: is not a model bundle (a zip made by `espnet2-ext pack`)")
         try:
-            archive = open_zip(f)
+            archive = open_zip(f, MOST_DIRECTORY)
         except BROKEN as e:
             raise BundleError(f"{path}: is cut off or damaged: {e}") from e
         names = archive.namelist()

@@ -29,7 +29,7 @@ ESPNET = {
     "decoder": ("stft", "conv", "same"),
     "extractor": ("td_speakerbeam",),
     "separator": tuple(  # all but `asteroid`, which calls a function of any name and downloads
-        "bsrnn conformer dan dc_crn dccrn dpcl dpcl_e2e dprnn dptnet fasnet ineube rnn skim svoice tcn tcn_nomask "
+        "bsrnn conformer dan dc_crn dccrn dpcl dpcl_e2e dprnn dptnet fasnet rnn skim svoice tcn "
         "tfgridnet tfgridnetv2 tfgridnetv3 transformer uses uses2 wpe_beamformer".split()
     ),
 }
@@ -49,8 +49,11 @@ WORDS = frozenset(
         *"wpd wpd_souden mwf sdw_mwf r1mwf gev gev_ban lcmv lcmp wlcmp mvdr_tfs mvdr_tfs_souden".split(),
     ]
 )
-MOST_NUMBER, MOST_VALUES = 1 << 20, 2000  # of a configuration, in absolute value; in a conf
-MOST_MODULES = 50_000  # layers of a model
+MOST_NUMBER, MOST_RATE = 1 << 16, 1 << 20  # of a configuration, in absolute value; those in Hz
+RATES = ("sample_rate", "default_fs", "target_fs", "fs", "sr", "low", "high")
+MOST_VALUES = 2000  # in a conf
+OVERLAP = 64  # frames that a sample may lie in
+FEW = 1000  # layers that any model may have; others: 20 for each tensor of their weights
 MOST_BESIDE = 1 << 25  # numbers of a model that are in no file: windows, filterbanks; the largest of its tensors
 
 
@@ -71,6 +74,7 @@ def check_config(config: Mapping[str, Any], task: str) -> bool:
         if kind in config:
             own = _check_name(kind, config[kind])
             _check_values(f"{kind}_conf", conf or {}, WORDS if own else None)
+            _check_frames(f"{kind}_conf", conf or {})
             plain = plain and own
     sizes = {k: config.get(k) for k in ("sample_rate", "residual", "query_grad", "model_conf")}
     _check_values("the configuration", sizes, None)
@@ -97,16 +101,24 @@ def _check_name(kind: str, name: object) -> bool:
     return False
 
 
+def _check_frames(where: str, conf: dict) -> None:
+    """Refuse frames that overlap so much that a second of sound becomes an hour's."""
+    for size, hop in (("n_fft", "hop_length"), ("kernel_size", "stride")):
+        if isinstance(n := conf.get(size), int) and isinstance(h := conf.get(hop, n), int) and h * OVERLAP < n:
+            raise DataError(f"{where}: {hop}: {h} is too short for {size} {n}")
+
+
 def _check_values(where: str, value: Any, words: frozenset | None, depth: int = 0) -> int:
     """Refuse values that are not plain, too large or too many; returns their number. words: None: any text."""
     if isinstance(value, bool | None):
         return 1
-    if isinstance(value, int | float) and -MOST_NUMBER <= value <= MOST_NUMBER:
+    most = MOST_RATE if where.endswith(RATES) else MOST_NUMBER
+    if isinstance(value, int | float) and -most <= value <= most:
         return 1
     if isinstance(value, str) and (words is None or value in words):
         return 1
     if isinstance(value, int | float | str):
-        what = "no word that a bundle may say here" if isinstance(value, str) else f"beyond {MOST_NUMBER}"
+        what = "no word that a bundle may say here" if isinstance(value, str) else f"beyond {most}"
         raise DataError(f"{where}: {str(value)[:60]!r} is {what}")
     if not isinstance(value, list | dict) or depth > 5:
         raise DataError(f"{where}: should hold numbers, words and lists")
@@ -125,8 +137,8 @@ class TooLarge(DataError):
 
 
 @contextlib.contextmanager
-def bounded(numbers: int, lay_out: bool = True) -> Iterator[None]:
-    """While this lasts, modules are made whose tensors are in proportion to a file of so many `numbers`.
+def bounded(tensors: int, numbers: int, lay_out: bool = True) -> Iterator[None]:
+    """While this lasts, modules are made in proportion to a file of so many `tensors` and `numbers`.
 
     What is larger is refused before it is allocated.
 
@@ -137,14 +149,17 @@ def bounded(numbers: int, lay_out: bool = True) -> Iterator[None]:
     Raises:
         TooLarge: in the constructor that asks for it.
     """
-    left = {"layers": MOST_MODULES, "numbers": 2 * numbers + MOST_BESIDE}
+    left = {"layers": 20 * tensors + FEW, "tensors": 4 * tensors + FEW, "numbers": 2 * numbers + MOST_BESIDE}
 
     def take(what: str, count: int) -> None:
         left[what] -= count
         if left[what] < 0:
-            raise TooLarge(f"it has more {what} than a model with weights of {numbers} numbers can have")
+            raise TooLarge(
+                f"it has more {what} than a model can have whose weights are {tensors} tensors of {numbers} numbers"
+            )
 
     def taken(module: Any, name: str, tensor: torch.Tensor | None) -> None:
+        take("tensors", 1)
         take("numbers", 0 if tensor is None else tensor.numel())
 
     handles = [
@@ -168,12 +183,14 @@ class _Watched(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        count = 0
         with contextlib.suppress(TypeError, ValueError, RuntimeError, LookupError, OverflowError):  # told by `func`
-            if (count := _count(func, args, kwargs)) > max(0, self.left["numbers"]):
-                self.take("numbers", count)
+            count = _count(func, args, kwargs)
+        if count > self.left["numbers"]:
+            self.take("numbers", count)
         if self.lay_out and func is torch.empty and kwargs.get("device") is None:
             return func(*args, **kwargs | {"device": "meta"})
-        if func is torch.Tensor.normal_ and args[0].is_meta:  # nothing to fill; PyTorch would import a second for it
+        if func.__name__ in FILLS and args and args[0].is_meta:  # PyTorch would import for a second to fill nothing
             return args[0]
         return func(*args, **kwargs)
 
@@ -190,6 +207,7 @@ def _count(func: Any, args: tuple, kwargs: dict) -> int:
     return prod(torch.broadcast_shapes(*tensors)) if len(tensors) > 1 else 0
 
 
+FILLS = {"uniform_", "normal_", "zero_", "fill_", "kaiming_uniform_", "erfinv_", "mul_", "add_", "clamp_", "copy_"}
 SHAPED = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 COUNTED = {torch.arange, torch.linspace, torch.logspace, torch.randperm, torch.hann_window, torch.hamming_window}
 COUNTED |= {torch.blackman_window, torch.bartlett_window, torch.kaiser_window}

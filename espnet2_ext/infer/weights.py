@@ -47,10 +47,13 @@ def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
         raise PluginError(f"{bundle.path}: needs a plugin that is not installed: pip install {' '.join(missing)}")
     try:
         own = check_config(bundle.config, task)
-        with bounded(bundle.stored_numbers(), lay_out=own):
+        with bounded(*bundle.stored(), lay_out=own):
             model = built_model(bundle.config, task, bundle.path)
     except PluginError as e:
-        raise PluginError(f"{e} (the bundle needs {', '.join(needs)})" if needs else str(e)) from e
+        text = str(e).removeprefix(f"{bundle.path}: ")
+        raise PluginError(
+            f"{bundle.path}: {text}" + f" (the bundle needs {', '.join(needs or [])})" * bool(needs)
+        ) from e
     except BundleError:
         raise
     except DataError as e:

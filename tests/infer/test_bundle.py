@@ -1,6 +1,7 @@
 """Bundles: there and back, ESPnet's own tools, and each refusal."""
 
 import contextlib
+import json
 import shutil
 import zipfile
 
@@ -11,8 +12,9 @@ import yaml
 from standin import LABELS, StandIn, noise
 
 from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer import pack as packing
 from espnet2_ext.infer.bundle import read_bundle
-from espnet2_ext.infer.pack import write_bundle
+from espnet2_ext.infer.pack import pack_experiment, write_bundle
 from espnet2_ext.infer.query_separator import Separator
 
 
@@ -228,3 +230,97 @@ def test_half_precision_and_views(exp, toy_bundle, tmp_path):
         torch.testing.assert_close(value, good[key], atol=1e-3, rtol=1e-3)
     assert (tmp_path / "h.zip").stat().st_size < 1.1 * toy_bundle.stat().st_size
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".tmp")]
+
+
+# ---- the bundle of a scored experiment ----------------------------------------------------------
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    """An experiment's files; the bundle's writer keeps what it is told, without a model."""
+
+    def write_bundle(config, model, labels, out, info):
+        with zipfile.ZipFile(out, "w") as z:
+            z.writestr("bundle.yaml", yaml.safe_dump(info))
+            z.writestr("model.pth", model.read_bytes())
+
+    monkeypatch.setattr(packing, "write_bundle", write_bundle)
+    put = {
+        "exp/qsep_x/config.yaml": "a: 1\n",
+        "exp/qsep_x/best.pth": "weights",
+        "dump/train/labels.tsv": "labels",
+        "dump/train/bank.json": {"clips": 50, "seconds": 5400.0, "manifest_hash": "abc"},
+        "exp/qsep_x/inference_test/scores/summary.json": {
+            "keys": 16,
+            "list": {"list_hash": "def"},
+            "mixture": {"sdr": {"mean": -0.001}},
+            "protocols": {
+                "self": {"sdr": {"mean": 8.126}, "silence_sdr": {"mean": None}, "classes": []},
+                "other": {"sdr": {"mean": 7.0}},
+            },
+        },
+    }
+    for name, content in put.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return tmp_path
+
+
+def pack(top, inference=("exp/qsep_x/inference_test",)):
+    exp_dir = top / "exp/qsep_x"
+    outputs = {d.rpartition("/")[2]: top / d for d in inference}
+    return pack_experiment(exp_dir, exp_dir / "best.pth", outputs, exp_dir / "x.zip", top / "dump/train")
+
+
+def told(top):
+    with zipfile.ZipFile(top / "exp/qsep_x/x.zip") as z:
+        return yaml.safe_load(z.read("bundle.yaml"))
+
+
+def test_it_tells_what_it_was_trained_on_and_what_it_scored(scored):
+    assert pack(scored)
+    info = told(scored)
+    assert info["name"] == "qsep_x"
+    assert info["trained_on"] == {"set": "train", "clips": 50, "hours": 1.5, "manifest_hash": "abc"}
+    assert info["results"] == {
+        "inference_test": {
+            "targets": 16,
+            "list_hash": "def",
+            "unprocessed": {"sdr": 0.0},
+            "self": {"sdr": 8.13, "silence_sdr": None},
+            "other": {"sdr": 7.0},
+        }
+    }
+    assert str(scored) not in str(info)
+
+
+def test_made_again_only_when_something_changed_or_it_is_broken(scored):
+    assert pack(scored) and not pack(scored)
+    (scored / "exp/qsep_x/best.pth").write_text("other weights")
+    assert pack(scored) and not pack(scored)
+    assert pack(scored, inference=()) and not pack(scored, inference=())
+    (scored / "exp/qsep_x/x.zip").write_bytes(b"PK cut off")
+    assert pack(scored)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "exp/qsep_x/config.yaml",
+        "exp/qsep_x/best.pth",
+        "dump/train/labels.tsv",
+        "dump/train/bank.json",
+        "exp/qsep_x/inference_test/scores/summary.json",
+    ],
+)
+def test_missing_files_are_named(scored, name):
+    (scored / name).unlink()
+    with pytest.raises(DataError, match=f"{name}: no such file"):
+        pack(scored)
+
+
+def test_broken_json_is_named(scored):
+    (scored / "dump/train/bank.json").write_text("{")
+    with pytest.raises(DataError, match="bank.json: is not valid JSON"):
+        pack(scored)

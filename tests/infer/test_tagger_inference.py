@@ -33,7 +33,7 @@ def separator(exp, bank):
 def write(exp, num_classes):
     conf = {"fs": FS, "num_classes": num_classes, "seed": 3}
     torch.save(StandIn(**conf).state_dict(), exp / "valid.loss.ave.pth")
-    (exp / "config.yaml").write_text(yaml.safe_dump({"model_conf": conf, "extractor": "toy"}))
+    (exp / "config.yaml").write_text(yaml.safe_dump({"model_conf": conf, "extractor": "care_sep"}))
     return exp
 
 
