@@ -4,6 +4,7 @@ Formats: ISO/IEC 11172-3 and 13818-3, clause 2.4.2.3; the Xing or Info frame of 
 """
 
 import functools
+import io
 import re
 from typing import BinaryIO, NamedTuple
 
@@ -99,6 +100,11 @@ def is_frame(head: bytes) -> bool:
     """Whether `head`, of 4 bytes or more, begins as a frame does."""
     word = int.from_bytes(head[:4], "big")
     return len(head) >= 4 and _kind(word & _SAME) is not None and word >> 12 & 15 < 15
+
+
+def frame_size(head: bytes) -> int:
+    """Bytes of the frame that begins with `head`, or 0."""
+    return _Frames(io.BytesIO(head), len(head)).frame(0)[1]
 
 
 def id3_size(head: bytes) -> int:

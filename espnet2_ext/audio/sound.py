@@ -6,6 +6,7 @@ be trusted, lengths are counted; memory does not depend on the length.
 
 import collections
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -280,4 +281,9 @@ def left_out(folder: object, names: Iterable[str]) -> None:
     counts = Counter(os.path.splitext(name)[1].lower() or name for name in names)
     if counts:
         listed = ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items()))
-        logging.warning("%s: left out, no known suffix of a sound file: %s", folder, listed)
+        _warn_once(f"{folder}: left out, no known suffix of a sound file: {listed}")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logging.warning("%s", text)

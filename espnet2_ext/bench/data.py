@@ -1,5 +1,6 @@
 """How fast a clip bank gives crops, pairs and rendered mixtures on one core, against what training needs."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from espnet2_ext.audio import mpeg
+from espnet2_ext.audio.containers import survey
+from espnet2_ext.audio.read import read_audio
 from espnet2_ext.bench.measure import Columns, at, listed
 from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, with_ids
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
@@ -23,6 +27,12 @@ FS, CLASSES, CLIPS = 16000, 5, 8  # of the sounds made here: Hz, classes, clips 
 FORMATS = ("flac", "pcm16")
 PAIRS_NEEDED = listed("training of", "pairs/s needed", "pairs/s per core", "cores needed")
 MIXTURES_NEEDED = listed("training of", "mixtures/s needed", "cores that render them")
+FILES: Columns = {
+    "10 s of noise": at("file"),
+    "length, ms": at("survey_ms"),
+    "libsndfile alone, ms": at("sndfile_ms"),
+    "read to the end, ms": at("ms"),
+}
 RENDERING: Columns = {
     "mixtures of": at("table"),
     "format": at("format"),
@@ -32,6 +42,34 @@ RENDERING: Columns = {
     "mixtures/s per core": at("a_core"),
     "wall": at("wall"),
 }
+
+
+def bench_files(folder: str | Path, seconds: float = 0.5) -> list[dict]:
+    """What it costs to find out the length of a sound file, and to decode it, on one core.
+
+    Args:
+        folder: an empty folder, for files of 10 s of coloured noise, mono, 32 kHz; `bare.mp3` has no header with its
+            length, `joined.ogg` is two files in one.
+
+    Returns:
+        for each file: `file`, `survey_ms` (its bytes looked through), `sndfile_ms` (decoded by libsndfile alone, up to
+        the length that it believes), `ms` (opened and decoded here, to the end).
+    """
+    rng, rows = np.random.default_rng(0), []
+    x = np.convolve(0.1 * rng.standard_normal(320000), np.ones(5) / 5, "same")
+    for name in ("a.wav", "a.flac", "a.ogg", "a.mp3"):
+        soundfile.write(Path(folder, name), x, 32000)
+    mp3, ogg = (Path(folder, name).read_bytes() for name in ("a.mp3", "a.ogg"))
+    first = mpeg.frame_size(mp3)
+    for name, data in (("bare.mp3", mp3[first:]), ("joined.ogg", ogg + ogg)):
+        Path(folder, name).write_bytes(data)
+    for path in sorted(Path(folder).iterdir()):
+        with open(path, "rb") as f:
+            looked = rate(functools.partial(survey, f, path.stat().st_size, path.name), seconds)["a_core"]
+        alone = rate(functools.partial(soundfile.read, path, dtype="float32"), seconds)["a_core"]
+        here = rate(functools.partial(read_audio, path), seconds)["a_core"]
+        rows.append({"file": path.name, "survey_ms": 1e3 / looked, "sndfile_ms": 1e3 / alone, "ms": 1e3 / here})
+    return rows
 
 
 def bench_data(path: str | Path, seconds: float = 3.0) -> dict:

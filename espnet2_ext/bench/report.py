@@ -115,6 +115,9 @@ def _bench_data(args: argparse.Namespace, rows: list[dict]) -> dict:
     )
     found["need"] = data.pairs_needed(found, rows, query.TRAIN_BATCH, args.steps_per_second)
     _print(data.PAIRS_NEEDED, found["need"])
+    with tempfile.TemporaryDirectory() as folder:
+        found["files"] = data.bench_files(folder)
+    _print(data.FILES, found["files"])
     return found
 
 

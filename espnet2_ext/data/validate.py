@@ -79,6 +79,8 @@ def _decode(recordings: Sequence[Recording], problems: list[Problem], num_worker
         if status != "ok":
             what = f"{r.path} is {status} ({detail}): the scan will leave it out"
             problems.append(Problem(r.where, what, fatal=False))
+        elif detail:
+            problems.append(Problem(r.where, f"{r.path}: {detail}", fatal=False))
         lengths[r.path] = seconds
     return lengths
 

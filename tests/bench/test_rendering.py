@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from espnet2_ext.audio.read import open_sound
 from espnet2_ext.bench import data
 from espnet2_ext.cli.papers import bench
 from espnet2_ext.core.mixing.events import with_ids
@@ -47,6 +48,15 @@ def test_need_by_hand():
     rows = [{"a_core": 200.0}, {"a_core": 100.0}]
     training = [{"model": "m", "mixtures": 10, "time": {"step": {"s": 0.5}}}]
     assert data.mixtures_needed(rows, training) == [["m", 20.0, 0.2]]
+
+
+def test_cost_of_lengths(tmp_path, capsys):
+    rows = data.bench_files(tmp_path, seconds=0)
+    names = ["a.flac", "a.mp3", "a.ogg", "a.wav", "bare.mp3", "joined.ogg"]
+    assert [row["file"] for row in rows] == names
+    assert all(0 < row["survey_ms"] < row["ms"] for row in rows)
+    assert None not in [cell(rows[0]) for cell in data.FILES.values()]
+    assert open_sound(tmp_path / "joined.ogg").frames == 640000 and open_sound(tmp_path / "bare.mp3").frames > 320000
 
 
 def test_command(corpus, tmp_path, capsys, monkeypatch):

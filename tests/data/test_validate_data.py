@@ -90,8 +90,9 @@ def test_everything_that_is_wrong_is_said_at_once(recordings, capsys):
     write(here / "nan.wav", x, subtype="FLOAT")
     (here / "text.wav").write_text("no sound")
     write(here / "quiet.wav", np.zeros(25600))
+    (here / "cut.wav").write_bytes((here / "r1.wav").read_bytes()[:-6000])
     clips = GOOD + "none.wav,dog,train\nnan.wav,cat,train\ntext.wav,cat,train\nr7.wav,cow,train\n"
-    clips += "quiet.wav,cat,train\nr0.wav,dog,train\n"
+    clips += "quiet.wav,cat,train\nr0.wav,dog,train\ncut.wav,dog,train\n"
     frames = FRAMES + "r9.wav,1.7,1.8,dog,train\nr9.wav,0.2,1.7,dog,train\n"
     status, out, err = validated(capsys, table(clips), table(frames, "events.csv"), "--classes", "dog", "cat", "mouse")
     assert status == 1 and err[-1] == "error: 8 problems, see above"
@@ -109,6 +110,7 @@ def test_everything_that_is_wrong_is_said_at_once(recordings, capsys):
         assert text in said
     notes = [line for line in out if line.startswith("note: ")]
     assert any("clips.csv:11: " in n and "quiet.wav is silent" in n for n in notes)
+    assert any("clips.csv:13: " in n and "cut.wav: header and file size disagree" in n for n in notes)
     assert any("class 'mouse' never occurs in the set test" in n for n in notes)
 
 

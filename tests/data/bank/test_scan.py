@@ -11,7 +11,7 @@ from sounds import LABELS, corpus, noise, snapshot, write
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.cli.data import scan as main
 from espnet2_ext.data.bank import scan as module
-from espnet2_ext.data.bank.scan import Limits, examine, loudest_db, scan
+from espnet2_ext.data.bank.scan import Level, Limits, examine, loudest_db, scan
 from espnet2_ext.data.tables import Clip, read_manifest, write_clips, write_labels
 from espnet2_ext.errors import DataError
 
@@ -82,6 +82,22 @@ def test_level_by_hand():
     assert loudest_db(x, 1000) == pytest.approx(10 * np.log10(0.25), abs=1e-4)
     assert loudest_db(x[:101], 1000) == pytest.approx(10 * np.log10(0.25), abs=1e-3)
     assert loudest_db(np.ones(5, np.float32), 1000) == pytest.approx(-120)
+
+
+@pytest.mark.parametrize("offset", [0, 0.3, -0.99])
+@pytest.mark.parametrize("samples", [30, 100, 12345, 200000])
+def test_level_by_blocks_is_that_of_the_whole(samples, offset):
+    x = (offset + noise(2 * samples, samples, 0.01)).astype(np.float32).reshape(-1, 2)
+    level = Level(1000)
+    for block in np.array_split(x, 7):
+        level.add(block)
+    mono = (x[:, 0] + x[:, 1]) / np.float32(2)
+    mono = mono - mono.mean(dtype=np.float64).astype("f4")
+    hop = min(100, samples)
+    rows = np.pad(mono, (0, -samples % hop)).reshape(-1, hop).astype(np.float64)
+    want = 10 * np.log10((rows**2).sum(1).max() / hop + 1e-12)
+    assert level.loudest_db() == pytest.approx(want, abs=1e-4)
+    assert level.samples == samples and level.peak == np.abs(x).max()
 
 
 def test_manifest_and_second_run(tmp_path, monkeypatch):

@@ -208,6 +208,16 @@ def test_files_and_folders_that_are_not_what_is_needed(lists):
             read_class_labels(lists / "classes.csv", lists / "ontology.json")
 
 
+def test_what_is_found_is_counted_and_libsndfile_is_preferred(lists, caplog):
+    caplog.set_level("INFO")
+    for name in ("a.m4a", "a.wav", "b.webm", "c.m4a", "c.webm", "notes.txt"):
+        (lists / "mixed" / name).parent.mkdir(exist_ok=True)
+        (lists / "mixed" / name).touch()
+    found = find_audio([lists / "mixed"])
+    assert {k: v.rsplit("/")[-1] for k, v in found.items()} == {"a": "a.wav", "b": "b.webm", "c": "c.m4a"}
+    assert "mixed: 2 .m4a, 1 .wav, 2 .webm" in caplog.text and "left out" in caplog.text and "1 .txt" in caplog.text
+
+
 def test_entry_point(lists):
     for id_ in IDS:
         write(lists / "audio" / f"{id_}.wav", noise(200))
