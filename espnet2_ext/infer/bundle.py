@@ -22,7 +22,7 @@ from espnet2_ext.core.weights import Sizes, load_weights, tensor_sizes
 from espnet2_ext.data.tables import Label, parse_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.util.documents import mapping, parse_yaml, read_yaml
-from espnet2_ext.util.files import digest
+from espnet2_ext.util.files import digest, verified_text
 from espnet2_ext.util.zips import BROKEN, open_member, open_zip, read_member
 
 FORMAT = 1  # of bundle.yaml
@@ -115,7 +115,7 @@ def open_bundle(path: str | Path) -> Iterator[OpenBundle]:
 
 def read_config(path: str | Path) -> dict:
     """An experiment's `config.yaml`. Raises a BundleError where it is missing or broken."""
-    return mapping(read_yaml(path, BundleError), path, BundleError)
+    return mapping(read_yaml(verified_text(path, BundleError), BundleError), path, BundleError)
 
 
 def _mapping(archive: zipfile.ZipFile, path: str | Path, name: str) -> dict:

@@ -24,7 +24,7 @@ from espnet2_ext.infer.query_separator import check_classes
 from espnet2_ext.infer.weights import built_model, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
 from espnet2_ext.util.documents import dump_yaml, mapping, parse_yaml, read_bytes, read_fields
-from espnet2_ext.util.files import atomic_path, digest, file_digest
+from espnet2_ext.util.files import atomic_path, digest, file_digest, verified_text
 from espnet2_ext.util.zips import BROKEN, open_zip, read_member
 
 META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
@@ -86,7 +86,7 @@ def write_bundle(
         names = enumerate(model.class_names)
         table = label_table(Label(i, name, name.replace("_", " ")) for i, name in names)
     else:
-        table = read_bytes(labels)
+        table = read_bytes(verified_text(labels))
     classes = parse_labels(table, str(labels))
     if task == "qsep":
         check_classes(model, classes, str(labels))

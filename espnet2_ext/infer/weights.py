@@ -17,6 +17,7 @@ from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import KINDS, OpenBundle, read_config
 from espnet2_ext.infer.limits import bounded, check_config
 from espnet2_ext.registry import absent
+from espnet2_ext.util.files import verified_text
 
 SHOWN = 3  # keys of a kind that a message lists
 
@@ -80,7 +81,7 @@ def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> l
     """The classes in `labels`, or in the `labels.tsv` beside `model_file`; empty where there is none."""
     beside = Path(model_file).parent / "labels.tsv"
     labels = labels or (beside if beside.exists() else None)
-    return [] if labels is None else read_labels(labels)
+    return [] if labels is None else read_labels(verified_text(labels))
 
 
 def built_model(config: dict, task: str, where: str, trusted: bool = False) -> nn.Module:

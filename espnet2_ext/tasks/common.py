@@ -32,6 +32,7 @@ from espnet2_ext.errors import FAULTS, DataError, refusing, told
 from espnet2_ext.train.checkpoints import goes_on, whole_checkpoints
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.documents import check, mapping, short
+from espnet2_ext.util.files import TRAINED, write_record
 from espnet2_ext.util.locks import hold
 from espnet2_ext.util.process import as_worker, explain, watched
 
@@ -258,8 +259,16 @@ def working(args: argparse.Namespace) -> Iterator[None]:
     need_gpus(args.ngpu)
     several = args.dist_launcher or args.dist_world_size or {"WORLD_SIZE", "SLURM_PROCID"} & os.environ.keys()
     with hold(*([] if several or not args.output_dir else [args.output_dir])):
+        (Path(args.output_dir or "") / TRAINED).unlink(missing_ok=True)
         with watched(lambda: [p.pid for p in multiprocessing.active_children() if p.pid] if args.ngpu > 1 else []):
             yield
+
+
+def describe(args: argparse.Namespace) -> None:
+    """Keep checksums of the texts that describe a model, once it is trained."""
+    folder = Path(args.output_dir)
+    texts = [file for file in (folder / "config.yaml", folder / "labels.tsv") if file.is_file()]
+    write_record(folder / TRAINED, {"version": 1}, files=texts)
 
 
 def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
@@ -278,6 +287,7 @@ def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
             f"{args.output_dir}: training ended without a checkpoint "
             "(no step was taken, or every gradient was invalid; see its log)"
         )
+    describe(args)
 
 
 def keep_classes(args: argparse.Namespace, bank: ClipBank, *, write: bool = True) -> None:

@@ -32,6 +32,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.locks import hold, is_temporary, temporary
 
 CHANGED = "changed since it was made, as its checksum shows; run the step that makes it again"
+TRAINED = ".trained"  # record in a model's folder, of the texts that describe the model
 _SUMS = "checksums"  # in a record: of files beside it by name, and of the record itself
 _SOUND = (".ark", ".pcm")
 _MISSING = object()
@@ -209,6 +210,15 @@ def _opened(value) -> tuple[object, dict] | None:
     content, files = dict(value), dict(sums)
     del content[_SUMS]
     return (content, files) if files.pop("") == _sum_of(content, files) else None
+
+
+def verified_text(file: str | os.PathLike, error: type[DataError] = DataError) -> Path:
+    """As `verified`, for a text in the folder of a trained model."""
+    record = Path(file).with_name(TRAINED)
+    try:
+        return verified(file, record, error)
+    except error as e:
+        raise error(f"{e}; or remove {record} to use it as it is") from None
 
 
 def _load(record: str | os.PathLike) -> tuple[dict, dict]:

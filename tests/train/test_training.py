@@ -17,6 +17,7 @@ import yaml
 from espnet2_ext.cli.train import qsep_check, qsep_train
 from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.errors import DataError
+from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks import common
 from espnet2_ext.train.check import check_sum
 from espnet2_ext.util.config import read_config
@@ -112,6 +113,21 @@ def test_a_damaged_checkpoint_costs_an_epoch(bank, config, straight, tmp_path, c
     qsep_train(command(bank, config, out, "--max_epoch", 2, "--resume", "true", "--keep_nbest_models", 2))
     assert "resuming from the checkpoint before it" in caplog.text
     same(weights(out, 2), weights(straight, 2), rtol=0, atol=0)
+
+
+def test_texts_of_a_model_that_changed_are_refused(straight, tmp_path):
+    out = tmp_path / "changed"
+    shutil.copytree(straight, out, symlinks=True)
+    files = out / "config.yaml", out / "valid.loss.best.pth"
+    classes = Separator.from_exp(*files, device="cpu").classes
+    assert classes
+    for name, old, new in (("labels.tsv", classes[0].name, classes[0].name.upper()), ("config.yaml", "5", "7")):
+        text = (out / name).read_text()
+        (out / name).write_text(text.replace(old, new, 1))
+        with pytest.raises(DataError, match=rf"{name}: changed since it was made.*or remove .*changed/.trained"):
+            Separator.from_exp(*files, device="cpu")
+        (out / name).write_text(text)
+    Separator.from_exp(*files, device="cpu")
 
 
 def test_two_processes_give_the_gradients_of_one(bank, config, straight, tmp_path):
