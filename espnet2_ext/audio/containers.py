@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from espnet2_ext.audio import mpeg
-from espnet2_ext.audio.flac import end_of_frames
+from espnet2_ext.audio.flac import end_of_frames, rate_of_frame
 from espnet2_ext.audio.view import Piece, Survey, find_all, read_at
+from espnet2_ext.errors import DataError
 
 _4GB = 1 << 32
 _DEMUXERS = (  # where, what, FFmpeg's name: containers that libsndfile does not read, or not with every codec
@@ -184,6 +185,7 @@ def _flac(file: BinaryIO, at: int, size: int) -> Survey:
         notes = (f"is joined of {len(starts) + 1} FLAC streams: read to the end",)
         return Survey([[(a, b)] for a, b in zip([at, *starts], [*starts, size])], notes)
     said = int.from_bytes(info[21:26], "big") & (1 << 36) - 1 if len(info) == 42 else 0
+    _check_rate(file, at, info)
     most = int.from_bytes(info[15:18], "big") or 1 << 16  # bytes of the largest frame
     tail = max(at, size - most - 1024)  # and of tags behind it
     held = end_of_frames(read_at(file, tail, size - tail), int.from_bytes(info[10:12], "big")) if said else 0
@@ -192,6 +194,17 @@ def _flac(file: BinaryIO, at: int, size: int) -> Survey:
     zero = bytes([info[21] & 0xF0, 0, 0, 0, 0])  # no length: the decoder goes on to the end
     notes = (f"its header says {said} samples, its last frame ends at {held}: read to the end",)
     return Survey([[(at, at + 21), zero, (at + 26, size)]], notes)
+
+
+def _check_rate(file: BinaryIO, at: int, info: bytes) -> None:
+    """Refuse a stream whose header says another rate than its first frame: that has a checksum (DataError)."""
+    at, last, said = at + 4, False, int.from_bytes(info[18:21], "big") >> 4
+    while not last and (block := read_at(file, at, 4)):
+        last = bool(block[0] & 0x80)
+        at += 4 + int.from_bytes(block[1:], "big")
+    head = read_at(file, at, 9)
+    if len(head) == 9 and head[:2] in (b"\xff\xf8", b"\xff\xf9") and (rate := rate_of_frame(head)) not in (0, said):
+        raise DataError(f"damaged: its header says {said} Hz, its sound {rate} Hz")
 
 
 def _ogg(file: BinaryIO, at: int, size: int) -> Survey:

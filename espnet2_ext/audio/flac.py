@@ -152,6 +152,15 @@ def _crc8(data: bytes) -> int:
     return crc
 
 
+def rate_of_frame(head: bytes) -> int:
+    """Rate in Hz of the first frame of a stream, from the 9 bytes that it begins with; 0 where they do not say it."""
+    code, tail = head[2] & 15, head[5 + {6: 1, 7: 2}.get(head[2] >> 4, 0) :]
+    if 1 <= code <= len(_RATES):
+        return _RATES[code - 1]
+    words = int.from_bytes(tail[:2], "big")
+    return {12: tail[0] * 1000, 13: words, 14: words * 10}.get(code, 0)
+
+
 def end_of_frames(tail: bytes, block: int) -> int:
     """Number of samples up to the end of the last frame whose header is found in the `tail` of a FLAC file, or 0.
 

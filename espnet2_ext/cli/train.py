@@ -103,7 +103,8 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     task.check_required_command_args(args)
     from espnet2_ext import asteroid_ext
-    from espnet2_ext.tasks.common import check_schedule, describe, working
+    from espnet2_ext.tasks.common import check_schedule, working
+    from espnet2_ext.train.checkpoints import describe
     from espnet2_ext.util.documents import dump_yaml
     from espnet2_ext.util.files import write_text
 
@@ -133,7 +134,7 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
         if not best.is_file():
             raise DataError(f"{out}: training ended without a checkpoint")
         write_text(out / "config.yaml", dump_yaml(vars(args), indent=4, allow_unicode=False))
-        describe(args)
+        describe(out)
         asteroid_ext.export_weights(best, out / f"valid.{monitor}.best.pth")
         asteroid_ext.export_weights(best.with_name("last.ckpt"), out / "latest.pth")
         logging.info("best checkpoint: %s", best)

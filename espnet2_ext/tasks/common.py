@@ -29,10 +29,10 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.choices import PluginChoices, table
 from espnet2_ext.errors import FAULTS, DataError, refusing, told
-from espnet2_ext.train.checkpoints import goes_on, whole_checkpoints
+from espnet2_ext.train.checkpoints import describe, goes_on, whole_checkpoints
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.documents import check, mapping, short
-from espnet2_ext.util.files import TRAINED, write_record
+from espnet2_ext.util.files import TRAINED
 from espnet2_ext.util.locks import hold
 from espnet2_ext.util.process import as_worker, explain, watched
 
@@ -264,13 +264,6 @@ def working(args: argparse.Namespace) -> Iterator[None]:
             yield
 
 
-def describe(args: argparse.Namespace) -> None:
-    """Keep checksums of the texts that describe a model, once it is trained."""
-    folder = Path(args.output_dir)
-    texts = [file for file in (folder / "config.yaml", folder / "labels.tsv") if file.is_file()]
-    write_record(folder / TRAINED, {"version": 1}, files=texts)
-
-
 def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
     """Train, or go on with `--resume true`.
 
@@ -287,7 +280,7 @@ def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
             f"{args.output_dir}: training ended without a checkpoint "
             "(no step was taken, or every gradient was invalid; see its log)"
         )
-    describe(args)
+    describe(args.output_dir)
 
 
 def keep_classes(args: argparse.Namespace, bank: ClipBank, *, write: bool = True) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole
 from espnet2_ext.core.weights import load_weights
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import TRAINED, write_record
 
 CHECKPOINT = "checkpoint.pth"  # ESPnet's name
 SHOWN = 3  # names of a kind that an error lists
@@ -260,3 +261,9 @@ def whole_checkpoints(args: argparse.Namespace) -> Iterator[None]:
         yield
     finally:
         torch.save, torch.load = save, load
+
+
+def describe(folder: str | Path) -> None:
+    """Keep checksums of the texts that describe a model, once it is trained."""
+    texts = [file for file in (Path(folder) / "config.yaml", Path(folder) / "labels.tsv") if file.is_file()]
+    write_record(Path(folder) / TRAINED, {"version": 1}, files=texts)

@@ -7,6 +7,9 @@ from sounds import noise
 
 from espnet2_ext.audio import flac
 from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames, encode_flac, seek_points, to_int16
+from espnet2_ext.audio.read import FlacArkWriter, read_audio
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.tables import read_scp
 
 STEP = BLOCK * STRIDE
 
@@ -111,3 +114,27 @@ def test_rounding_to_16_bits(dtype):
     assert to_int16(x).tolist() == want
     grid = np.arange(-32768, 32768, dtype=np.int16)
     assert np.array_equal(to_int16(grid.astype(dtype) / 32768), grid)
+
+
+@pytest.mark.parametrize("fs", [11025, 16000, 32000, 45670, 127000])
+@pytest.mark.parametrize("channels, bits", [(1, 16), (2, 24)])
+def test_a_flipped_bit_anywhere_in_an_archive_is_noticed_or_harmless(tmp_path, fs, channels, bits):
+    x = 0.3 * np.sin(np.arange(9000 * channels) * 0.05).reshape(-1, channels)
+    with FlacArkWriter(tmp_path, "a", fs, bits) as archive:
+        for key in ("one", "two", "three"):
+            archive.write(key, x)
+    places = read_scp(tmp_path / "a.scp")
+    whole = (tmp_path / "a.ark").read_bytes()
+    first, end = (int(places[key].rpartition(":")[2]) for key in ("two", "three"))
+    right, noticed = read_audio(places["two"]), 0
+    for bit in [*range(8 * first, 8 * (first + 60)), *range(8 * (first + 60), 8 * (end - 6), 1 + (end - first) // 9)]:
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.ark").write_bytes(data)
+        try:
+            y, rate = read_audio(places["two"])
+            assert rate == fs and np.array_equal(y, right[0]), bit
+        except DataError as e:
+            assert "a.ark:" in str(e)
+            noticed += 1
+    assert noticed > 200
