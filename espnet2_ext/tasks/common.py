@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import inspect
 import multiprocessing
 import os
 import sys
@@ -162,8 +163,16 @@ def first_step(args: argparse.Namespace, steps: list | tuple = ()) -> Iterator[N
         unknown = isinstance(e, KeyError) and " is not found: " in str(e)  # a criterion that names no figure
         if isinstance(e, DataError) and "\n" not in str(e) or steps and not (unknown or isinstance(e, DataError)):
             raise
-        where = "" if isinstance(e, DataError) else f"{config_of(args)}: the first step fails: "
+        where = "" if isinstance(e, DataError) else f"{config_of(args)}: does not train: "
         raise DataError(f"{where}{told(e)}") from e
+
+
+def check_fits(args: argparse.Namespace, bank: ClipBank, kind: str, key: str, have: int) -> None:
+    """Refuse a bank whose rate or number of classes, `have`, is not what `{kind}_conf` says as `key` (DataError)."""
+    parameter = inspect.signature(find(kind, getattr(args, kind))).parameters.get(key)
+    value = getattr(args, f"{kind}_conf").get(key, parameter.default if parameter else have)
+    if value != have:
+        raise DataError(f"{bank.path}: its {key} is {have}, but {value} in {kind}_conf of {config_of(args)}")
 
 
 def require(args: argparse.Namespace, *names: str) -> None:

@@ -22,6 +22,7 @@ from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import (
     ConfigParser,
     build_criterion,
+    check_fits,
     choices,
     config_of,
     find,
@@ -138,6 +139,10 @@ class QSepTask(TargetSpeakerExtractionTask):
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str) -> AbsIterFactory:
         preprocess = iter_options.preprocess_fn
         require(args, "train_bank")
+        check_fits(args, preprocess.bank, "encoder", "sample_rate", preprocess.bank.fs)
+        if any(c["name"] == "tagging" for c in args.criterions or []):
+            tagger = "extractor" if args.query_net == SHARED else "query_net"
+            check_fits(args, preprocess.bank, tagger, "num_classes", preprocess.bank.num_classes)
         if mode == "train":
             source = {"drawer": _drawer(preprocess.bank, args), "num_iters_per_epoch": iter_options.num_iters_per_epoch}
         else:
