@@ -20,7 +20,6 @@ from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import (
-    ConfigParser,
     build_criterion,
     check_fits,
     choices,
@@ -30,6 +29,7 @@ from espnet2_ext.tasks.common import (
     require,
     training,
 )
+from espnet2_ext.tasks.options import ConfigParser
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.schedulers import WarmupHalvingLR

@@ -16,7 +16,8 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import ConfigParser, choices, config_of, find, keep_classes, require, training
+from espnet2_ext.tasks.common import choices, config_of, find, keep_classes, require, training
+from espnet2_ext.tasks.options import ConfigParser
 from espnet2_ext.train.checkpoints import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips

@@ -27,7 +27,8 @@ from espnet2_ext.enh.choices import add
 from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import ConfigParser, build_criterion, choices, config_of, find, require, training
+from espnet2_ext.tasks.common import build_criterion, choices, config_of, find, require, training
+from espnet2_ext.tasks.options import ConfigParser
 from espnet2_ext.train.checkpoints import goes_on
 from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.train.weak_data import WeakPreprocessor
