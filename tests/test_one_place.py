@@ -21,7 +21,7 @@ PLACES = {
     "np.load np.save np.savez np.savez_compressed np.memmap np.lib.format.open_memmap": {"util/arrays"},
     "zipfile": {"util/zips", "util/arrays", "infer/bundle", "infer/pack"},  # pack writes
     "pickle marshal shelve": {"core/unpickle", "core/weights"},
-    "torch.load": set(),
+    "torch.load": {"train/checkpoints"},  # ESPnet's own, looked at while it reads
     "fcntl": {"util/locks"},
     "h5py": {"audio/packed"},
     "av": {"audio/pyav"},

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.build import build_model
+from espnet2_ext.core.bounds import bounded
 from espnet2_ext.core.weights import load_weights, not_finite
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import KINDS, OpenBundle, read_config
-from espnet2_ext.infer.limits import bounded, check_config
+from espnet2_ext.infer.limits import check_config
 from espnet2_ext.registry import absent
 from espnet2_ext.util.files import verified_text
 

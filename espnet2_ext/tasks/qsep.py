@@ -11,6 +11,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
 
 from espnet2_ext.build import SHARED, construct, make, query_parts
+from espnet2_ext.core.bounds import fitting
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
@@ -152,7 +153,7 @@ class QSepTask(TargetSpeakerExtractionTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetQSepModel:
-        with refusing(config_of(args)):
+        with refusing(config_of(args)), fitting():
             parts = query_parts(vars(args), find)
             wrappers = [build_criterion(c, "keyed_order") for c in args.criterions or []]
             known = {"query_net": parts.pop("query_net"), "query_grad": getattr(args, "query_grad", True)}

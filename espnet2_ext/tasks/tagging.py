@@ -11,6 +11,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
 from espnet2_ext.build import construct, query_network
+from espnet2_ext.core.bounds import fitting
 from espnet2_ext.core.nets.tagger import Tagger
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
@@ -102,7 +103,7 @@ class TaggingTask(AbsTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
-        with refusing(config_of(args)):
+        with refusing(config_of(args)), fitting():
             return ESPnetTaggingModel(query_network(vars(args), find))
 
     @classmethod

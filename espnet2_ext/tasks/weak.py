@@ -19,6 +19,7 @@ from espnet2_ext.build import (
     model_rate,
     stft_sizes,
 )
+from espnet2_ext.core.bounds import fitting
 from espnet2_ext.core.losses.weak_label import LABEL_TYPES, STRATEGIES
 from espnet2_ext.core.models.class_separator import frame_sizes
 from espnet2_ext.data.bank.bank import ClipBank
@@ -186,7 +187,7 @@ class WeakLabelTask(EnhancementTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:
-        with refusing(config_of(args)):
+        with refusing(config_of(args)), fitting():
             return cls._build(args)
 
     @classmethod

@@ -14,7 +14,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import mapping, read_yaml, short
 
 INCLUDE = "include"
-MOST = 1 << 31  # a whole number in a configuration is smaller
+MOST = 1 << 24  # a whole number in a configuration is smaller
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 _LISTS = (list, tuple, set, Sequence, Collection, Iterable)
 

@@ -13,12 +13,13 @@ import yaml
 from small_confs import CONF
 
 from espnet2_ext.build import build_model
+from espnet2_ext.core.bounds import TooLarge, bounded
 from espnet2_ext.core.weights import load_weights
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.class_separator import WeakSeparator
-from espnet2_ext.infer.limits import ESPNET, MASKERS, TooLarge, bounded, check_config
+from espnet2_ext.infer.limits import ESPNET, MASKERS, check_config
 from espnet2_ext.infer.pack import label_table, write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.weights import fill
