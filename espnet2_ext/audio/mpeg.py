@@ -129,7 +129,7 @@ def _end_of_frames(file: BinaryIO, size: int) -> int:
 def survey(file: BinaryIO, at: int, size: int) -> Survey | None:
     """Survey of an MPEG stream from offset `at`; None where there is no frame.
 
-    What a Xing or Info frame says is believed where its bytes or its frames are those of the file.
+    All frames are counted. Where a Xing or Info frame says another number, the decoder gets one that is true.
 
     Raises:
         DataError: parts of different rates or channels.
@@ -139,48 +139,50 @@ def survey(file: BinaryIO, at: int, size: int) -> Survey | None:
     if first is None:
         return None
     key, length = frames.frame(first)
-    info = bytearray(frames.bytes(first, length))
-    tag = max(info[:64].find(b"Xing"), info[:64].find(b"Info"))
-    if tag >= 0 and info[tag + 7] & 3 != 3:
-        tag = -1
-    if tag >= 0 and int.from_bytes(info[tag + 12 : tag + 16], "big") == frames.end - first:
-        return Survey()
     spans, count, cut = _walk(frames, first, key)
     left, notes = frames.end - spans[-1][1], ()
     if cut:
         notes = ("ends within a frame of MPEG audio, it may be truncated",)
     elif left > 4096:
         notes = (f"its last {left} bytes are no MPEG audio",)
-    if tag < 0:
-        pieces = sum(end - start for start, end in spans)
-        return Survey([spans], notes, frames=count * _kind(key).samples, claim=pieces * 64 + _JUNK)
-    said = int.from_bytes(info[tag + 8 : tag + 12], "big")
-    if count - 1 <= said:
-        return Survey()
+    info = bytearray(frames.bytes(first, length))
+    if (tag := max(info[:64].find(b"Xing"), info[:64].find(b"Info"))) >= 0:
+        spans[0] = first + length, spans[0][1]
+        count -= 1
     whole = sum(end - start for start, end in spans)
-    info[tag + 8 : tag + 16] = (count - 1).to_bytes(4, "big") + whole.to_bytes(4, "big")
+    if tag < 0 or not info[tag + 7] & 1:
+        return Survey([spans], notes, frames=count * _kind(key).samples, claim=whole * 64 + _JUNK)
+    said, sized = (int.from_bytes(info[tag + i : tag + i + 4], "big") for i in (8, 12))
+    if count == said or (count < said and info[tag + 7] & 2 and sized > frames.end - first):
+        return Survey()  # the second one is truncated, which the decoder finds
+    info[tag + 8 : tag + 12] = count.to_bytes(4, "big")
+    if info[tag + 7] & 2:
+        info[tag + 12 : tag + 16] = (length + whole).to_bytes(4, "big")
     delay = tag + 120 + 21  # of LAME's tag: 12 bits that say what to leave out in front, 12 at the end
-    if info[tag + 7] & 15 == 15 and len(info) > delay + 3:
+    if count > said and info[tag + 7] & 15 == 15 and len(info) > delay + 3:
         info[delay + 1] &= 0xF0
         info[delay + 2] = 0
-    notes += (f"its header says {said} frames of MPEG audio, it holds {count - 1}: read to the end",)
-    return Survey([[bytes(info), (first + length, spans[0][1]), *spans[1:]]], notes)
+    if abs(count - said) > 1:  # some encoders count the header
+        notes += (f"its header says {said} frames of MPEG audio, it holds {count}: read to the end",)
+    return Survey([[bytes(info), *spans]], notes)
 
 
 def _walk(frames: _Frames, at: int, first: int) -> tuple[list[tuple[int, int]], int, bool]:
     """Where frames follow one another, how many they are, and whether the last one is cut off."""
+    same, mono, sizes = first & _SAME, first & 1, _kind(first).sizes
     spans, start, count = [], at, 0
     while True:
-        key, size = frames.frame(at)
-        if key == first and size and at + size <= frames.end:
-            at += size
-            count += 1
-            continue
+        head = int.from_bytes(frames.bytes(at, 4), "big")
+        if head & _SAME == same and (head >> 6 & 3 == 3) == mono and (size := sizes[head >> 11 & 30 | head >> 9 & 1]):
+            if at + size <= frames.end:
+                at += size
+                count += 1
+                continue
+            return [*spans, (start, at)], count, True
         spans.append((start, at))
-        cut = key == first and size > 0
-        start = None if cut else frames.next_run(at, at + _JUNK)
+        start = frames.next_run(at, at + _JUNK)
         if start is None:
-            return spans, count, cut
+            return spans, count, False
         if (other := frames.frame(start)[0]) != first:
             rates = ", ".join(f"{_kind(k).rate} Hz with {_kind(k).channels} channel(s)" for k in (first, other))
             raise DataError(f"is joined of sounds of different kinds ({rates}): split it, or convert it to one rate")

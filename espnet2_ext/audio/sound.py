@@ -91,6 +91,7 @@ class Sound:
 
     def __init__(self, place: Place, name: str | None = None, sized: bool = True):
         self.place, self.name, self.path = place, name or place.path, Path(place.path)
+        self._entry: bytes | None = None
         self._found = self._survey() if sized else Survey()
         self.notes, self._parts = list(self._found.notes), self._found.parts or [None]
         self._stream: int | None = None  # number of the stream, where PyAV decodes
@@ -107,8 +108,17 @@ class Sound:
             raise DataError(f"{self.name}: its header says {self.channels} channels; 1 to {CHANNELS} are read")
         self._check_length(self._frames or 0)
 
+    def _bytes(self) -> BinaryIO | View:
+        """The bytes, as a file; a small part of a file is read once."""
+        if self._entry is not None:
+            return io.BytesIO(self._entry)
+        file = self.place.open()
+        if isinstance(file, io.BytesIO):
+            self._entry = file.getvalue()
+        return file
+
     def _survey(self) -> Survey:
-        with contextlib.closing(self.place.open()) as file:
+        with contextlib.closing(self._bytes()) as file:
             try:
                 size = file.seek(0, os.SEEK_END)
                 if not size:
@@ -119,7 +129,7 @@ class Sound:
 
     def _open(self, pieces: list[Piece] | None) -> Stream:
         whole = pieces is None and self.place.end is None and not self.place.start
-        file = self.place.open()
+        file = self._bytes()
         try:
             if whole:  # by its name, which libsndfile goes by where the bytes leave it in doubt
                 file.close()
@@ -157,10 +167,7 @@ class Sound:
 
     @contextlib.contextmanager
     def _container(self) -> Iterator:
-        with (
-            contextlib.closing(self.place.open()) as file,
-            pyav.open_av(file, self.name, self._found.demuxer) as container,
-        ):
+        with contextlib.closing(self._bytes()) as file, pyav.open_av(file, self.name, self._found.demuxer) as container:
             yield container
 
     @property
