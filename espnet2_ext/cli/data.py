@@ -7,6 +7,7 @@ from pathlib import Path
 
 from espnet2_ext.cli.options import add_frames, add_split, add_workers
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.options import Parser
 
 SHOWN = 100  # problems that `validate-data` prints
 
@@ -21,7 +22,7 @@ class _Help(argparse.HelpFormatter):
 
 
 def _parser(prog: str | None = None, description: str | None = None) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog, description=description, formatter_class=_Help)
+    return Parser(prog, description=description, formatter_class=_Help)
 
 
 def prepare(argv: list[str]) -> None:

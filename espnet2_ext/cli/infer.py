@@ -6,13 +6,14 @@ from pathlib import Path
 
 from espnet2_ext.cli.options import add_batch_size, add_device, add_model, add_model_workers
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.options import Parser
 
 # ---- inference -----------------------------------------------------------------------------------
 
 
 def qsep_inference(argv: list[str] | None = None) -> None:
     """Run a query separator on a data folder."""
-    p = argparse.ArgumentParser(description=qsep_inference.__doc__)
+    p = Parser(description=qsep_inference.__doc__)
     text = "rendered test set, or a folder with wav.scp and enroll_spk1.scp"
     p.add_argument("--data_dir", required=True, help=text)
     p.add_argument("--output_dir", required=True)
@@ -37,7 +38,7 @@ def qsep_inference(argv: list[str] | None = None) -> None:
 
 def weak_inference(argv: list[str] | None = None) -> None:
     """Separate every recording of a data folder into the classes that a model knows."""
-    p = argparse.ArgumentParser(description=weak_inference.__doc__)
+    p = Parser(description=weak_inference.__doc__)
     p.add_argument("--data_dir", required=True, help="folder with wav.scp")
     text = (
         "gets spk1.scp ... in the order of the classes, and activity.npz; repeatable, together with the options that "
@@ -68,7 +69,7 @@ def tag_inference(argv: list[str] | None = None) -> None:
 
     The model is a trained tagger, or a separator that tags; labels.tsv lies beside its weights.
     """
-    p = argparse.ArgumentParser(description=tag_inference.__doc__)
+    p = Parser(description=tag_inference.__doc__)
     p.add_argument("--bank", required=True, help="clip bank, such as dump/test")
     p.add_argument("--output_dir", required=True)
     p.add_argument("--frames", action="store_true", help="write the frame-wise activity as well (activity.npz)")
@@ -80,7 +81,7 @@ def tag_inference(argv: list[str] | None = None) -> None:
 
 def tag_anchors(argv: list[str] | None = None) -> None:
     """Write where in each clip of a bank each of its classes is most active, for drawing anchors."""
-    p = argparse.ArgumentParser(description=tag_anchors.__doc__)
+    p = Parser(description=tag_anchors.__doc__)
     p.add_argument("--bank", required=True, help="clip bank, such as dump/train")
     p.add_argument("--out", required=True, help="the table, such as EXP/anchors_train.npz")
     p.add_argument("--segment", type=float, default=2.0, help="length of a segment in seconds (%(default)s)")
@@ -115,7 +116,7 @@ def _run_arguments(args: argparse.Namespace, use: str) -> dict:
 
 def pack(argv: list[str] | None = None) -> None:
     """Pack a training into a bundle."""
-    p = argparse.ArgumentParser(description=pack.__doc__)
+    p = Parser(description=pack.__doc__)
     p.add_argument("--train_config", required=True, help="config.yaml of the experiment")
     p.add_argument("--model_file", required=True, help="weights, such as valid.loss.ave.pth")
     text = "labels.tsv of the training data; not for weak labels, whose config.yaml names the classes"
@@ -137,7 +138,7 @@ def pack(argv: list[str] | None = None) -> None:
 
 def qsep_pack(argv: list[str] | None = None) -> None:
     """Pack a scored query experiment: one file with all that using the model needs."""
-    p = argparse.ArgumentParser(description=qsep_pack.__doc__)
+    p = Parser(description=qsep_pack.__doc__)
     p.add_argument("--exp_dir", required=True, help="experiment, with config.yaml")
     p.add_argument("--model_file", required=True, help="weights, such as valid.loss.best.pth")
     p.add_argument("--train_bank", required=True, help="clip bank of the training")
@@ -154,7 +155,7 @@ def qsep_pack(argv: list[str] | None = None) -> None:
 
 def weak_pack(argv: list[str] | None = None) -> None:
     """Pack scored weak-label experiments, each into one file to separate with."""
-    p = argparse.ArgumentParser(description=weak_pack.__doc__)
+    p = Parser(description=weak_pack.__doc__)
     p.add_argument("exp_dirs", nargs="+", metavar="EXP", help="gets EXP/NAME.zip, NAME its own")
     p.add_argument("--model_file", default="valid.loss.best.pth", help="its weights (%(default)s)")
     p.add_argument("--test_set", action="append", default=[], help="whose scores go along; repeatable")
@@ -169,7 +170,7 @@ def weak_pack(argv: list[str] | None = None) -> None:
 
 def qsep_describe(argv: list[str] | None = None) -> None:
     """Write into a folder of scores which trained model they are of, and whether it is zero-shot."""
-    p = argparse.ArgumentParser(description=qsep_describe.__doc__)
+    p = Parser(description=qsep_describe.__doc__)
     p.add_argument("--exp_dir", required=True, help="gets config.yaml and model.json")
     p.add_argument("--labels", required=True, help="labels.tsv of the test set")
     add_model(p)
@@ -214,7 +215,7 @@ FRONT = {
 
 def convert(argv: list[str] | None = None) -> None:
     """Convert published checkpoints."""
-    p = argparse.ArgumentParser(description=CONVERT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=CONVERT, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--network", required=True, choices=NETWORKS, help="what the checkpoint holds")
     p.add_argument("checkpoint", type=Path, metavar="PUBLIC.ckpt")
     for name, text in FRONT.items():

@@ -109,10 +109,10 @@ def find(name: str) -> str:
     known = {command: target for commands in COMMANDS.values() for command, (target, _) in commands.items()}
     key = name.replace("_", "-")
     if key not in known:
-        import difflib
+        from espnet2_ext.util.options import nearest
 
-        near = difflib.get_close_matches(key, known, 1)
-        raise DataError(f"unknown command {name}" + (f"; did you mean {near[0]}?" if near else f"; see {PROG} --help"))
+        near = nearest(key, known)
+        raise DataError(f"unknown command {name}" + (f"; did you mean {near}?" if near else f"; see {PROG} --help"))
     return known[key]
 
 

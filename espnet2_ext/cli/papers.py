@@ -6,6 +6,7 @@ from pathlib import Path
 
 from espnet2_ext.util.documents import write_json
 from espnet2_ext.util.files import shipped
+from espnet2_ext.util.options import Parser
 from espnet2_ext.util.parallel import cores
 
 DEFAULT = [f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
@@ -20,7 +21,7 @@ def tables(argv: list[str] | None = None) -> None:
     """
     from espnet2_ext.papers.tables import PAPERS
 
-    p = argparse.ArgumentParser(description=tables.__doc__)
+    p = Parser(description=tables.__doc__)
     p.add_argument("--list", action="store_true", help="every row and figure with the command that fills it")
     p.add_argument(
         "--paper",
@@ -87,7 +88,7 @@ def sweep(argv: list[str] | None = None) -> None:
 
 def sweep_parser() -> argparse.ArgumentParser:
     """The options of `sweep`."""
-    p = argparse.ArgumentParser(description=sweep.__doc__)
+    p = Parser(description=sweep.__doc__)
     p.add_argument("sweep", help="such as conf/sweeps/side_by_side.yaml")
     p.add_argument("--recipe", help="the recipe's folder (default: as the sweep says)")
     p.add_argument(
@@ -123,7 +124,7 @@ def bench(argv: list[str] | None = None) -> None:
     memory, inference of a clip and of a song; with `--against plain` also how the step compares with a
     plain version of it, and with `--rendering` how fast mixtures are rendered.
     """
-    parser = argparse.ArgumentParser(description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "yaml",
         nargs="*",

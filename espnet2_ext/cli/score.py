@@ -7,13 +7,14 @@ from pathlib import Path
 from espnet2_ext.cli.options import add_batch_size, add_device, add_workers
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import write_json
+from espnet2_ext.util.options import Parser
 
 PICTURES = (".png", ".pdf", ".svg")
 
 
 def score(argv: list[str] | None = None) -> None:
     """Score separated sounds against a rendered test set, of queries or of classes: scores.jsonl and summary.json."""
-    p = argparse.ArgumentParser(description=score.__doc__)
+    p = Parser(description=score.__doc__)
     p.add_argument("--data_dir", required=True, help="rendered test set (dump/SET or dump/SET_mix)")
     text = "outputs; the scores go to its folder scores/; repeatable"
     p.add_argument("--inference_dir", required=True, action="append", help=text)
@@ -30,7 +31,7 @@ def score(argv: list[str] | None = None) -> None:
 
 def score_tags(argv: list[str] | None = None) -> None:
     """Score tags against the labels of a clip bank (scores.json), or take the mean of the scores of folds."""
-    p = argparse.ArgumentParser(description=score_tags.__doc__)
+    p = Parser(description=score_tags.__doc__)
     p.add_argument("--bank", help="the bank that was tagged")
     p.add_argument("--tags_dir", help="output of tag_inference; gets scores.json")
     text = "instead of both: scored folders, one per fold, to take the mean of"
@@ -56,7 +57,7 @@ def score_tags(argv: list[str] | None = None) -> None:
 
 def report_queries(argv: list[str] | None = None) -> None:
     """Write RESULTS.md and the page of an experiment from its scores."""
-    p = argparse.ArgumentParser(description=report_queries.__doc__)
+    p = Parser(description=report_queries.__doc__)
     p.add_argument("--exp_dir", required=True, help="experiment, gets RESULTS.md and report/")
     text = "scored outputs; repeatable (default: every scored EXP_DIR/inference_*)"
     p.add_argument("--inference_dir", action="append", help=text)
@@ -75,7 +76,7 @@ def report_queries(argv: list[str] | None = None) -> None:
 
 def report_classes(argv: list[str] | None = None) -> None:
     """Write RESULTS.md, figures and the page of several experiments side by side; print which labels gave more."""
-    p = argparse.ArgumentParser(description=report_classes.__doc__)
+    p = Parser(description=report_classes.__doc__)
     p.add_argument("--output_dir", required=True, help="gets RESULTS.md and index.html")
     text = "a trained separator and what to call it, such as frame=exp/weak_x_frame; repeatable"
     p.add_argument("--experiment", action="append", required=True, metavar="LABEL=FOLDER", help=text)
@@ -95,7 +96,7 @@ def report_classes(argv: list[str] | None = None) -> None:
 
 def report_tags(argv: list[str] | None = None) -> None:
     """Write RESULTS.md of a tagger from its scores, with the training's curves."""
-    p = argparse.ArgumentParser(description=report_tags.__doc__)
+    p = Parser(description=report_tags.__doc__)
     p.add_argument("--exp_dir", required=True, help="experiment, gets RESULTS.md")
     text = "scored output of tag_inference, one per test set; repeatable"
     p.add_argument("--tags_dir", action="append", required=True, help=text)
@@ -107,7 +108,7 @@ def report_tags(argv: list[str] | None = None) -> None:
 
 def figure_parser() -> argparse.ArgumentParser:
     """Options of `embedding-figure`."""
-    p = argparse.ArgumentParser(description=embedding_figure.__doc__)
+    p = Parser(description=embedding_figure.__doc__)
     text = "models of query-based separation; each gets a row, with the same clips"
     p.add_argument("--bundle", nargs="+", required=True, metavar="MODEL.zip", help=text)
     text = "clip bank (dump/SET), or a folder with a subfolder of sounds per class"

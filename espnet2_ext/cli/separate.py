@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from espnet2_ext.cli.options import add_device, add_model
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.options import Parser
 
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"
@@ -47,7 +48,7 @@ class Job(NamedTuple):
 
 def separate(argv: list[str] | None = None) -> None:
     """Separate what sounds like the queries; weak-label models: one file per class."""
-    p = argparse.ArgumentParser(description=separate.__doc__)
+    p = Parser(description=separate.__doc__)
     _separate_options(p)
     args = p.parse_args(argv)
     _end_on_sigterm()
@@ -225,7 +226,7 @@ def _run_job(job: Job, fs: int, work: Callable) -> None:
 
 def embed(argv: list[str] | None = None) -> None:
     """Save the average query vector of some sounds, as a `.npy` file."""
-    p = argparse.ArgumentParser(description=embed.__doc__)
+    p = Parser(description=embed.__doc__)
     p.add_argument("files", nargs="+", help="sound files or folders of them")
     p.add_argument("-o", "--output", required=True, help="a .npy file")
     p.add_argument("--bundle", help=f"model bundle (.zip); default: ${BUNDLE_VARIABLE}")
@@ -249,7 +250,7 @@ def embed(argv: list[str] | None = None) -> None:
 
 def info(argv: list[str] | None = None) -> None:
     """Describe a bundle, on standard output."""
-    p = argparse.ArgumentParser(description=info.__doc__)
+    p = Parser(description=info.__doc__)
     p.add_argument("bundle", nargs="?", help=f"default: ${BUNDLE_VARIABLE}")
     path = bundle_path(p.parse_args(argv).bundle)
     from espnet2_ext.infer.bundle import open_bundle

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from espnet2_ext.cli.main import PROG
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.options import Parser
 
 TASKS = {"qsep": "qsep:QSepTask", "weak": "weak:WeakLabelTask", "tag": "tagging:TaggingTask"}
 
@@ -23,7 +24,7 @@ def _task(name: str) -> type:
 
 
 def _train(name: str, argv: list[str] | None) -> None:
-    p = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    p = Parser(add_help=False)
     p.add_argument("--ngpu", default="0")
     if (ngpu := p.parse_known_args(argv)[0].ngpu).isdecimal():
         from espnet2_ext.core.devices import need_gpus
@@ -73,7 +74,7 @@ def tag_check(argv: list[str] | None = None) -> None:
 
 def keep_best(argv: list[str] | None = None) -> None:
     """Of trainings that differ in their seed, keep the one of the lowest validation loss."""
-    p = argparse.ArgumentParser(description=keep_best.__doc__)
+    p = Parser(description=keep_best.__doc__)
     p.add_argument("trials", nargs="+", metavar="TRIAL", help="folder of a training")
     p.add_argument("--exp_dir", required=True, help="beside them: becomes a link to the best")
     p.add_argument(

@@ -1,12 +1,12 @@
 """Copies a recipe out of the installed package, so that it runs without a checkout."""
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import shipped
+from espnet2_ext.util.options import Parser
 
 _MADE = shutil.ignore_patterns("data", "dump", "exp", "downloads")  # by runs in a checkout
 _SETUP = shutil.ignore_patterns("setup.sh", "start")  # for new recipes in a checkout
@@ -40,7 +40,7 @@ def copy_recipe(name: str, folder: Path) -> Path:
 
 def main(argv: Sequence[str]) -> None:
     """`espnet2-ext recipe NAME [FOLDER]`."""
-    p = argparse.ArgumentParser(description=f"Copy a recipe's folder to work in: {', '.join(recipes())}.")
+    p = Parser(description=f"Copy a recipe's folder to work in: {', '.join(recipes())}.")
     p.add_argument("name", help="recipe, such as audioset_qsep")
     p.add_argument("folder", nargs="?", type=Path, help="new folder (default: the recipe's name, here)")
     args = p.parse_args(argv)

@@ -4,7 +4,6 @@ Needs nothing but Python, so that `./run.sh --help` works before anything is ins
 """
 
 import dataclasses
-import difflib
 import functools
 import os
 import shlex
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.options import nearest
 
 CALLER = "caller"  # `--caller DIR`: paths in the options after it are relative to DIR, where the user stands
 _WIDTH = 18  # of an option's name in the help
@@ -87,8 +87,8 @@ class Options:
                 raise DataError(f"what is '{given}'? Options are written --name value; see --help")
             name = cls.CONFIG if name == "config" else name
             if name not in fields:
-                near = difflib.get_close_matches(name, [*fields, "config", "help"], 1)
-                hint = f"did you mean --{near[0]}?" if near else "--help lists the options"
+                near = nearest(name, [*fields, "config", "help"])
+                hint = f"did you mean --{near}?" if near else "--help lists the options"
                 raise DataError(f"unknown option {given}; {hint}")
             if value is None:
                 raise DataError(f"option {given} needs a value")

@@ -11,6 +11,7 @@ from espnet2.utils.types import int_or_none, str2bool, str2pair_str, str2triple_
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.documents import check, mapping, short
+from espnet2_ext.util.options import Parser
 
 CRITERION = {"name": str, "conf?": (dict, None), "wrapper?": str, "wrapper_conf?": (dict, None)}
 TYPES = {int: "a whole number", int_or_none: "a whole number or null", float: "a number", str2bool: "true or false"}
@@ -23,13 +24,13 @@ LIMITS |= {"seed": (0, 2**32 - 1), "patience": (0, MANY), "keep_nbest_models": (
 LIMITS |= {name: (1, 2**40) for name in ("batch_bins", "valid_batch_bins")} | {"nbest_averaging_interval": (0, MANY)}
 
 
-class ConfigParser(config_argparse.ArgumentParser):
+class ConfigParser(Parser, config_argparse.ArgumentParser):
     """ESPnet's parser with a `--config` that may `include` others, see `read_config`; its values are checked."""
 
     @classmethod
     def of(cls, parser: config_argparse.ArgumentParser) -> "ConfigParser":
         """ESPnet's parser, made one of these."""
-        parser.__class__ = cls
+        parser.__class__, parser.allow_abbrev = cls, False
         return parser
 
     def parse_known_args(self, args=None, namespace=None):

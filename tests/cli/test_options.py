@@ -1,10 +1,14 @@
 """Shared options: which model was named, and what does not belong together."""
 
 import argparse
+import re
+from pathlib import Path
 
 import pytest
 
 from espnet2_ext.cli import options
+from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.util.options import Parser
 
 
 def models(*argv: str, repeatable: bool = True):
@@ -44,3 +48,33 @@ def test_every_group_shows_its_help(capsys):
     p = argparse.ArgumentParser()
     options.add_model_workers(p)
     assert p.parse_args([]).num_workers == 1
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--model", "B.zip"], "unrecognized arguments: --model B.zip; did you mean --model_file?"),
+        (["--bundel=B.zip"], "did you mean --bundle?"),
+        (["--xyz", "1"], "unrecognized arguments: --xyz 1\n"),
+    ],
+)
+def test_an_abbreviation_is_no_option_and_the_nearest_is_named(argv, words, capsys):
+    p = Parser()
+    options.add_model(p)
+    with pytest.raises(SystemExit) as stopped:
+        p.parse_args(argv)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_options_of_a_commands_command_are_named_too(capsys):
+    p = Parser()
+    p.add_subparsers().add_parser("lists").add_argument("--valid_share")
+    with pytest.raises(SystemExit):
+        p.parse_args(["lists", "--valid", "0.1"])
+    assert "did you mean --valid_share?" in capsys.readouterr().err
+
+
+def test_every_command_takes_its_options_in_full():
+    ours = [p for p in Path(options.__file__).parents[1].rglob("*.py") if p.stem != "options"]
+    assert not [p for p in ours if re.search(r"\bargparse\.ArgumentParser\(", p.read_text(encoding="utf-8"))]
+    assert not QSepTask.get_parser().allow_abbrev
