@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A separator from your own recordings, labelled only with what they contain and, optionally, when.
 #   ./run.sh --recordings ~/street.csv        columns: path, labels; or path, onset, offset, label
-#   ./run.sh --recordings "clips.csv times.csv"
+#   ./run.sh --recordings "clips.csv times.csv"            several; names with blanks in quotes: "'my clips.csv' times.csv"
 #   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
@@ -16,14 +16,14 @@ split_options "recordings allow_unlabelled classes valid_share test_share" "$@"
 
 wants_help || [ -n "${recordings}" ] ||
     die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
-RECORDINGS=
 kinds=
-for table in ${recordings}; do
-    table=$(find_path "the recordings (--recordings or db.sh)" "${table}")
-    [ -f "${table}" ] || die "--recordings: ${table} is no table of recordings but a folder"
-    RECORDINGS+=${RECORDINGS:+ }${table}
-    if head -n 1 "${table}" | grep -qi onset; then kinds+=frame; else kinds+=clip; fi
-done
+if [ -n "${recordings}" ]; then
+    RECORDINGS=$(find_paths "the recordings (--recordings or db.sh)" "${recordings}")
+    while IFS= read -r table; do
+        [ -f "${table}" ] || die "--recordings: ${table} is no table of recordings but a folder"
+        if head -n 1 "${table}" | grep -qi onset; then kinds+=frame; else kinds+=clip; fi
+    done <<<"${RECORDINGS}"
+fi
 case ${kinds} in
     *clip*frame* | *frame*clip*) label_types=mixed ;;
     *frame*) label_types="frame clip" ;;

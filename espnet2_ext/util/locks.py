@@ -34,8 +34,9 @@ def locked(path: str | os.PathLike, *, wait: bool = True, shared: bool = False) 
     Raises:
         BlockingIOError: without `wait`, another process holds it.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    ours = False
+    folder, ours = Path(path).parent, False
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     while not ours:  # the one that held it before may have removed it
         with open(path, "a") as f:
             try:
@@ -53,6 +54,8 @@ def locked(path: str | os.PathLike, *, wait: bool = True, shared: bool = False) 
                         if shared:
                             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises for the others that share it
                         os.unlink(path)
+                        if is_new:
+                            folder.rmdir()  # where nothing was written
 
 
 def _is_same(path: str | os.PathLike, descriptor: int) -> bool:

@@ -378,6 +378,22 @@ def test_own_tables_tell_the_label_types(tmp_path):
     assert "there is no c.csv" in run_recipe(tmp_path, "own_weak", "--recordings", "a.csv c.csv")
 
 
+def test_own_tables_in_places_with_blanks(tmp_path):
+    here = tmp_path / "my sounds"
+    here.mkdir()
+    (here / "a b.csv").write_text("path,labels\n")
+    (here / "c's.tsv").write_text("path\tonset\toffset\tlabel\n")
+    for tables, labels in (("a b.csv", "clip"), ("'a b.csv' \"c's.tsv\"", "mixed"), (str(here / "a b.csv"), "clip")):
+        assert f"--label_types|{labels}|" in run_recipe(here, "own_weak", "--recordings", tables)
+    for tables, words in (("a b.csv c.csv", "there is no a; a name with blanks"), ("c's", "quotation")):
+        assert words in run_recipe(here, "own_weak", "--recordings", tables)
+    recipe = Recipe(here, "weak1")
+    (recipe.folder / "local/data.sh").unlink()
+    shutil.copy(ROOT / "egs2/own_weak/local/data.sh", recipe.folder / "local")
+    recipe("--stop_stage", "1", RECORDINGS="/x/a b.csv\n/x/c.csv")
+    assert "lists /x/a b.csv /x/c.csv --data_dir data " in recipe.call("prepare_own_weak")
+
+
 def test_stage_1_makes_the_lists(tmp_path):
     """`local/data.sh` calls with the options that `run.sh` gives."""
     for name, args in (

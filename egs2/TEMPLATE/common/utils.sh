@@ -24,6 +24,22 @@ find_path() {
     die "$1: there is no $2 (looked in ${caller} and in the project's top folder)"
 }
 
+# find_paths WHAT NAMES: the full paths of one or several files, one a line. Several are separated by blanks; a name
+# with blanks is one if it is there as it stands, or stands in quotes: "'my clips.csv' times.csv".
+find_paths() {
+    local name names
+    if (find_path "$1" "$2") >/dev/null 2>&1; then
+        find_path "$1" "$2"
+        return
+    fi
+    names=$(xargs -n 1 printf '%s\n' 2>/dev/null <<<"$2") || die "$1: a quotation mark without its other half: $2"
+    while IFS= read -r name; do
+        (find_path "$1" "${name}") 2>/dev/null && continue
+        [ "${name}" != "$2" ] || find_path "$1" "$2"
+        die "$1: there is no ${name}; a name with blanks stands in quotes of its own, as in \"'my clips.csv' times.csv\""
+    done <<<"${names}"
+}
+
 # column FILE.csv NAME: the values of a column, each once, in one line
 column() {
     [ -f "$1" ] || die "$1 is not there; is this the corpus's folder?"

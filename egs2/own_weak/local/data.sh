@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Stage 1: the lists of your own recordings (from the environment, as run.sh sets them).
-#   RECORDINGS="a.csv b.csv" allow_unlabelled=false classes=dog,siren valid_share=0.1 test_share=0.1 \
+#   RECORDINGS=a.csv (several: one a line) allow_unlabelled=false classes=dog,siren valid_share=0.1 test_share=0.1 \
 #       local/data.sh --datadir DIR
 set -euo pipefail
 . ./path.sh
 
 datadir=data
 [ "${1:-}" != --datadir ] || datadir=$2
-read -ra tables <<<"${RECORDINGS:?is not set: the tables}"
+tables=()
+while IFS= read -r table; do tables+=("${table}"); done <<<"${RECORDINGS:?is not set: the tables}"
 more=()
 [ "${allow_unlabelled:-false}" != true ] || more=(--allow_unlabelled)
 IFS=, read -ra names <<<"${classes:-}"
