@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -177,20 +178,37 @@ def check_space(path: str | Path, source: Source, subtype: str, copies: int = 1)
         raise DataError(f"{path}: {need / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
 
 
+def comment_of(path: Path) -> str:
+    """The comment of a sound file that `FileSink` wrote, of a W64 file that beside it; empty: none.
+
+    Raises:
+        OSError: no sound file, or one that cannot be read.
+    """
+    if path.suffix.lower() == ".w64":
+        return path.with_name(f"{path.name}.json").read_text(encoding="utf-8")
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as f:
+            return f.comment
+    except soundfile.SoundFileError as e:
+        raise OSError(f"{path}: {reason(e)}") from e
+
+
 class FileSink:
     """Writes a sound file; integers are rounded here, so that what was written is known exactly.
 
     Args:
-        path: the file to write; `name`: what messages call it.
+        path: the file to write; `name`: what messages call it. comment: a text for its tag, which W64 has not.
 
     `clipped` counts the samples that did not fit, `peak` is the highest absolute sample asked for.
     """
 
-    def __init__(self, path: Path, name: str, fs: int, channels: int, kind: OutputType):
+    def __init__(self, path: Path, name: str, fs: int, channels: int, kind: OutputType, comment: str = ""):
         self.name, self.kind = name, kind
         self.clipped, self.total, self.peak = 0, 0, 0.0
         try:
-            self.file = soundfile.SoundFile(path, "w", fs, channels, kind.subtype, format=kind.format)
+            self.file = soundfile.SoundFile(os.fsencode(path), "w", fs, channels, kind.subtype, format=kind.format)
+            if comment and kind.format != "W64":
+                self.file.comment = comment
         except soundfile.SoundFileError as e:
             raise OSError(f"{name}: cannot be written ({reason(e)})") from e
 

@@ -13,7 +13,8 @@ import contextlib
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,9 +78,28 @@ class OpenBundle:
 
     @property
     def model_hash(self) -> str:
-        """16 hex digits that stand for the model: its configuration and its weights."""
-        infos = map(self.archive.getinfo, (self.config_file, self.model_file))
-        return digest([(info.CRC, info.file_size) for info in infos])[:16]
+        """Hex digits that stand for the model: for its configuration and its weights."""
+        return _hash((i.CRC, i.file_size) for i in map(self.archive.getinfo, (self.config_file, self.model_file)))
+
+    def about(self) -> dict:
+        """What bundle.yaml says of the model, with `path` and `model_hash`."""
+        return {**self.info, "path": self.path, "model_hash": self.model_hash}
+
+
+def hash_of_files(*files: str | Path) -> str:
+    """Hex digits that stand for a model, of its `config.yaml` and its weights."""
+    found = []
+    for file in files:
+        crc = size = 0
+        with open(file, "rb") as f:
+            while block := f.read(1 << 20):
+                crc, size = zlib.crc32(block, crc), size + len(block)
+        found.append((crc, size))
+    return _hash(found)
+
+
+def _hash(sums: Iterable[tuple[int, int]]) -> str:
+    return digest(list(sums))[:16]
 
 
 def read_bundle(path: str | Path, weights: bool = True) -> Bundle:

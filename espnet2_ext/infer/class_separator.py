@@ -18,7 +18,7 @@ from torch import nn
 from espnet2_ext.audio.streams import Resampler, Source
 from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer.bundle import OpenBundle, open_bundle
+from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.weights import model_of_bundle, model_of_exp, pick_device
@@ -43,6 +43,7 @@ class WeakSeparator:
             raise BundleError(
                 f"{self.info['path']}: is a classifier alone, it separates nothing; give the experiment of a separator"
             )
+        self.model_hash = str(self.info.get("model_hash", ""))
         self.device = pick_device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
@@ -54,7 +55,8 @@ class WeakSeparator:
     @classmethod
     def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "WeakSeparator":
         """From an experiment's `config.yaml` and weights (`.pth`, or a Lightning `.ckpt`)."""
-        return cls(model_of_exp(train_config, model_file, "weak"), device, {"path": str(model_file)})
+        model = model_of_exp(train_config, model_file, "weak")
+        return cls(model, device, {"path": str(model_file), "model_hash": hash_of_files(train_config, model_file)})
 
     @classmethod
     def from_bundle(cls, path: str | Path, device: str = "auto") -> "WeakSeparator":
@@ -65,7 +67,7 @@ class WeakSeparator:
     @classmethod
     def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "WeakSeparator":
         """From a bundle that is open already."""
-        return cls(model_of_bundle(bundle, "weak"), device, {**bundle.info, "path": bundle.path})
+        return cls(model_of_bundle(bundle, "weak"), device, bundle.about())
 
     def plan(self, chunk: float = CHUNK, context: float = CONTEXT) -> Plan:
         """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
@@ -104,6 +106,7 @@ class WeakSeparator:
         rest: str | Path | None = None,
         plan: Plan | None = None,
         subtype: str | None = None,
+        comments: Sequence[str] = (),
     ) -> Done:
         """Separate a file of any length into files, one for each of `outputs`.
 
@@ -111,7 +114,7 @@ class WeakSeparator:
         """
         if len(outs) != len(self.outputs):
             raise DataError(f"the model has {len(self.outputs)} outputs, {len(outs)} files given")
-        return separate_file(self._network, source, outs, rest, self.fs, plan or self.plan(), subtype)
+        return separate_file(self._network, source, outs, rest, self.fs, plan or self.plan(), subtype, comments)
 
     # ---- tags ------------------------------------------------------------------------------------
 

@@ -1,14 +1,18 @@
 """From what a user calls a query (files, folders, arrays, saved vectors) to waveforms."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from espnet2_ext import __version__
 from espnet2_ext.audio import sound
 from espnet2_ext.audio.streams import ArraySource, Resampler, open_source
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.arrays import read_arrays, write_npy
+from espnet2_ext.util.documents import mapping, parse_json
 
 WINDOW = 10.0  # seconds of a query that the network sees at once
 FLOOR = 10 ** (-90 / 20)  # RMS of a 20 ms frame below which it counts as silence
@@ -67,6 +71,27 @@ def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = N
     if len(cut) < SHORT * fs_model:
         logging.warning("query %s: only %.2f s of sound", source.name, len(cut) / fs_model)
     return cut
+
+
+def save_query(path: str | Path, vector: np.ndarray, model_hash: str) -> None:
+    """Write a query `[E]` as a `.npy` file, in which the hash of its model follows as an array of its own."""
+    note = json.dumps({"espnet2_ext": __version__, "model": model_hash})
+    write_npy(path, vector, np.frombuffer(note.encode(), np.uint8))
+
+
+def read_saved(path: Path) -> tuple[np.ndarray, str | None]:
+    """A saved query, of whatever shape, and the hash of the model that made it, where the file says so.
+
+    Raises:
+        DataError: not a `.npy` file of finite numbers.
+    """
+    vector, *more = read_arrays(path)
+    if vector.dtype.kind != "f" or not np.isfinite(vector).all():
+        raise DataError(f"{path}: holds {vector.dtype} values, or some that are not finite; a query has finite floats")
+    if not more:
+        return vector.astype(np.float32), None
+    note = mapping(parse_json(more[0].tobytes(), path), path)
+    return vector.astype(np.float32), str(note.get("model"))
 
 
 def trim_silence(x: np.ndarray, fs: int) -> np.ndarray:

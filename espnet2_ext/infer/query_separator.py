@@ -13,15 +13,16 @@ from espnet2_ext.audio.streams import Source
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import queries as Q
-from espnet2_ext.infer.bundle import OpenBundle, open_bundle
+from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
-from espnet2_ext.util.arrays import read_npy
+from espnet2_ext.util.process import files_at_once
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
 WINDOWS_A_PASS = 8
+QUERIES_A_FILE = 32  # outputs that are written in one pass over a file
 
 
 class Separator:
@@ -50,6 +51,7 @@ class Separator:
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.fs, self.hop, self.grid = int(model.fs), int(model.hop), int(model.grid)
         self.query_dim = int(model.query_dim)
+        self.model_hash = str(self.info.get("model_hash", ""))
         self.agreement = float(self.info.get("agreement", AGREEMENT))
 
     @classmethod
@@ -62,7 +64,7 @@ class Separator:
     def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "Separator":
         """From a bundle that is open already."""
         place = pick_device(device)  # before the weights are read
-        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, place, {**bundle.info, "path": bundle.path})
+        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, place, bundle.about())
 
     @classmethod
     def from_exp(
@@ -71,6 +73,7 @@ class Separator:
         """From an experiment's `config.yaml` and weights; `labels`: a labels.tsv, or None for the one beside them."""
         model = model_of_exp(train_config, model_file, "qsep")
         info = {"task": "qsep", "name": Path(model_file).absolute().parent.name, "path": str(model_file)}
+        info["model_hash"] = hash_of_files(train_config, model_file)
         return cls(model, labels_beside(model_file, labels), device, info)
 
     # ---- queries ---------------------------------------------------------------------------------
@@ -105,14 +108,17 @@ class Separator:
         return vector
 
     def _saved(self, path: Path) -> np.ndarray:
-        vector = read_npy(path)
-        if vector.shape != (self.query_dim,) or vector.dtype.kind != "f":
+        vector, made_by = Q.read_saved(path)
+        if vector.shape != (self.query_dim,):
+            raise DataError(f"{path}: holds {list(vector.shape)} values, this model's queries are [{self.query_dim}]")
+        if made_by is None:
+            logging.warning("%s: does not say which model made it; a query of another model means something else", path)
+        elif made_by != self.model_hash:
             raise DataError(
-                f"{path}: holds {vector.dtype} {list(vector.shape)}, this model's queries are float [{self.query_dim}]"
+                f"{path}: was made by another model ({made_by}; this is {self.model_hash}); make it anew with "
+                "`espnet2-ext embed`"
             )
-        if not np.isfinite(vector).all():
-            raise DataError(f"{path}: holds values that are not numbers or infinite")
-        return vector.astype(np.float32)
+        return vector
 
     def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None) -> tuple[np.ndarray, float]:
         """Average of several queries, and how far they agree.
@@ -228,14 +234,22 @@ class Separator:
         rest: str | Path | None = None,
         plan: Plan | None = None,
         subtype: str | None = None,
+        comments: Sequence[str] = (),
     ) -> Done:
         """Separate a file of any length into files, one for each of `queries` `[Q, E]`.
 
-        See `stream.separate_file`; memory depends on the chunk, not on the length.
+        See `stream.separate_file`; memory depends on the chunk, not on the length, and without `rest` not on the number
+        of queries: more than a few dozen are answered in several passes over the file.
         """
         if len(outs) != len(queries):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
-        return separate_file(self.network(queries), source, outs, rest, self.fs, plan or self.plan(), subtype)
+        plan, size = plan or self.plan(), len(outs) if rest is not None else files_at_once(QUERIES_A_FILE)
+        parts = [slice(i, i + size) for i in range(0, len(outs), size)]
+        found = [
+            separate_file(self.network(queries[s]), source, outs[s], rest, self.fs, plan, subtype, comments[s])
+            for s in (parts if len(parts) > 1 else [slice(None)])
+        ]
+        return Done(sum(d.chunks for d in found), sum(d.clipped for d in found), found[0].rms)
 
 
 def check_classes(model: nn.Module, labels: Sequence[Label], where: str) -> bool:

@@ -6,6 +6,7 @@ pass, so that it does not step from chunk to chunk.
 """
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from espnet2_ext.audio.streams import (
 )
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.chunks import Chunker, Plan
-from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.files import atomic_path, write_text
 
 Network = Callable[[np.ndarray, float], np.ndarray]  # [T, C] and a level to [Q, T, C]
 FEW_CHUNKS = 3  # no progress bar up to here
@@ -156,11 +157,15 @@ def separate_file(
     fs: int,
     plan: Plan,
     subtype: str | None = None,
+    comments: Sequence[str] = (),
 ) -> Done:
     """Separate `source` into one file a query, and the residual file `rest` where it is given.
 
     Files are there whole or not at all, and keep the source's rate, length and channels; format
     and sample type as `output_type` says.
+
+    Args:
+        comments: what each file, `rest` as the last one, is to say of itself.
 
     Raises:
         DataError: as `separate_stream`; a name that cannot be written; no room on the disk.
@@ -179,12 +184,15 @@ def separate_file(
     level = measure(source)
     with contextlib.ExitStack() as files:
         sinks = []
-        for path, kind in zip(paths, kinds):
+        for path, kind, comment in itertools.zip_longest(paths, kinds, comments, fillvalue=""):
             part = files.enter_context(atomic_path(path))
-            sinks.append(FileSink(part, str(path), source.fs, source.channels, kind))
+            sinks.append(FileSink(part, str(path), source.fs, source.channels, kind, comment))
             files.callback(sinks[-1].abandon)
         n = len(outs)
         done = separate_stream(network, source, level, sinks[:n], sinks[n] if rest is not None else None, fs, plan)
         for sink in sinks:  # all whole before the first gets its name
             sink.close()
+    for path, comment in zip(paths, comments):
+        if path.suffix.lower() == ".w64":
+            write_text(path.with_name(f"{path.name}.json"), comment)
     return done

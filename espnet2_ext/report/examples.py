@@ -14,6 +14,7 @@ from espnet2_ext.report.tables import PROTOCOL_NOTE, title_of
 from espnet2_ext.scores.summary import ranks
 from espnet2_ext.scores.test_set import MODEL, ClassSet, QuerySet, load_outputs, load_test_set, read_signal
 from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.names import file_name, unique
 
 PEAK = 0.9
 REFERENCE = "reference"
@@ -155,12 +156,14 @@ def _mixture(
 ) -> Example:
     """The example of a mixture. outputs: label -> class -> key -> place; rows: label -> row of `key`."""
     mix, signals, fs = _signals(data, outputs, rows, key)
-    stem = file_name(key)
+    stem = file_name(key, 80)
+    names = sorted({name for found in signals.values() for name in found})
+    parts = [dict(zip(keys, unique(file_name(k, 60) for k in keys))) for keys in (list(signals), names)]
     factor = _factor([mix, *(x for found in signals.values() for x in found.values())])
     table: dict[str, dict[str, Sound]] = {}
     for c, found in signals.items():
         for name, x in found.items():
-            path = out / "audio" / f"{stem}_{file_name(c)}_{file_name(name)}.flac"
+            path = out / "audio" / f"{stem}_{parts[0][c]}_{parts[1][name]}.flac"
             table.setdefault(title_of(c), {})[name] = _write(path, x * factor, fs, _note(name, rows, c))
     sounds = {"mixture": _write(out / "audio" / f"{stem}_mixture.flac", mix * factor, fs)}
     shown = {title_of(c): {"mixture": mix, **x} for c, x in signals.items() if REFERENCE in x}
@@ -218,8 +221,3 @@ def _write(path: Path, x: np.ndarray, fs: int, note: str = "") -> Sound:
     with atomic_path(path) as tmp:
         tmp.write_bytes(encode_flac(to_int16(x), fs))
     return Sound(path, note)
-
-
-def file_name(key: str) -> str:
-    """`key` with what a file's name should not hold replaced."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)

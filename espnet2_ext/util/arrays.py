@@ -71,10 +71,27 @@ def read_npz(
     return arrays
 
 
-def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write a `.npy` file whole."""
+def read_arrays(path: str | os.PathLike, error: type[DataError] = DataError) -> list[np.ndarray]:
+    """The arrays of a `.npy` file that several were saved into, one after the other; raises as `read_npy`."""
+    _check_file(path, error)
+    try:
+        with open(path, "rb") as f:
+            arrays, size = [], os.fstat(f.fileno()).st_size
+            while not arrays or f.tell() < size:
+                start = f.tell()
+                _check_header(f, size, last=False)
+                f.seek(start)
+                arrays.append(np.lib.format.read_array(f, allow_pickle=False))
+            return arrays
+    except _BROKEN as e:
+        raise error(f"{path}: is not a whole .npy file ({e})") from e
+
+
+def write_npy(path: str | os.PathLike, array: np.ndarray, *more: np.ndarray) -> None:
+    """Write a `.npy` file whole; `np.load` gives `array`, `read_arrays` gives `more` as well."""
     with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        np.save(f, _plain(array), allow_pickle=False)
+        for one in (array, *more):
+            np.save(f, _plain(one), allow_pickle=False)
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, ArrayLike]) -> None:
@@ -110,7 +127,7 @@ def _check_file(path: str | os.PathLike, error: type[DataError], hint: str = "")
         raise error(f"{path}: {what}{hint and f'; {hint}'}")
 
 
-def _check_header(f: BinaryIO, size: int) -> None:
+def _check_header(f: BinaryIO, size: int, last: bool = True) -> None:
     """Refuse an array of objects, or one whose declared size is not that of what follows (ValueError)."""
     version = np.lib.format.read_magic(f)
     if version not in ((1, 0), (2, 0), (3, 0)):
@@ -119,5 +136,6 @@ def _check_header(f: BinaryIO, size: int) -> None:
     shape, _, dtype = read(f)
     if dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"it holds {'objects' if dtype.hasobject else 'nothing'}, not numbers")
-    if any(n < 0 for n in shape) or f.tell() + prod(map(int, shape)) * dtype.itemsize != size:
+    end = f.tell() + prod(map(int, shape)) * dtype.itemsize
+    if any(n < 0 for n in shape) or end > size or (last and end < size):
         raise ValueError(f"its header promises {list(shape)} {dtype}, which is not what the file holds")

@@ -17,6 +17,8 @@ def file_name(text: str, most: int = 100) -> str:
         most: bytes that it may have in UTF-8; what is longer is cut and told apart by a digest.
     """
     name = re.sub(r"[\\/:*?\"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]", "_", text).strip(" .") or "_"
+    if re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name):  # devices of Windows
+        name = f"_{name}"
     if len(name.encode()) <= most:
         return name
     mark = hashlib.blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()

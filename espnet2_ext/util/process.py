@@ -217,6 +217,14 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def files_at_once(most: int) -> int:
+    """How many of `most` files may be written at a time: each is open, and locked by another descriptor."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if soft == resource.RLIM_INFINITY else max(1, min(most, (soft - 32) // 2))
+
+
 def reader_is_gone() -> bool:
     """Whether standard output or error is a pipe that nobody reads any more (`| head`)."""
     ends = select.poll()
@@ -254,7 +262,10 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, OSError):
-        name = f"{error.filename}: " if error.filename is not None else ""
+        name = (
+            error.filename2 if error.filename2 is not None else error.filename
+        )  # of a renaming: the file that was wanted
+        name = "" if name is None else f"{name}: "
         hint = _HINTS.get(error.errno or 0)
         return (f"{name}{error.strerror}" if error.strerror else text) + (f"; {hint}" if hint else "")
     if isinstance(error, MemoryError):

@@ -1,16 +1,26 @@
 """`espnet2-ext` as a user types it."""
 
+import json
 import logging
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from standin import noise
 
 from espnet2_ext.cli import main as cli
-from espnet2_ext.cli.separate import plan_jobs
 from espnet2_ext.errors import DataError
+from espnet2_ext.infer import jobs
+from espnet2_ext.infer.bundle import open_bundle
+from espnet2_ext.infer.jobs import plan_jobs
 from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.util.files import file_digest
 
 
 @pytest.fixture
@@ -186,3 +196,152 @@ def test_where_outputs_go(sounds, tmp_path, monkeypatch):
     ):
         with pytest.raises(DataError, match=message):
             outs(*args)
+
+
+# ---- what outputs were made of -------------------------------------------------------------------
+
+
+def changed_at(folder):
+    return {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+
+
+def test_an_output_says_what_it_was_made_of(ext, sounds, toy_bundle, tmp_path):
+    assert ext("separate", "mix.wav", "--query", "dog.wav", "-o", "a.wav", "--residual", "r.flac") == 0
+    with open_bundle(toy_bundle) as bundle:
+        model = bundle.model_hash
+    for name, output in (("a.wav", None), ("r.flac", "residual")):
+        note = json.loads(soundfile.SoundFile(name).comment)
+        assert note["model"] == model and note["mixture"] == "mix.wav" and note.get("output") == output
+        assert note["mixture_hash"] == file_digest("mix.wav")
+    assert json.loads(soundfile.SoundFile("a.wav").comment)["query"] == ["dog.wav"]
+    assert ext("separate", "mix.wav", "--query", "dog.wav", "-o", "b.w64") == 0
+    assert json.loads((tmp_path / "b.w64.json").read_text())["model"] == model
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "w64"])
+def test_skipped_only_where_it_was_made_of_the_same(ext, sounds, toy_bundle, tmp_path, caplog, suffix):
+    out = tmp_path / f"out.{suffix}"
+    command = ["separate", "mix2.wav", "--query", "dog.wav", "-o", out.name, "--skip_existing"]
+
+    def again(*args):
+        before = out.stat().st_mtime_ns
+        assert ext(*command, *args) == 0
+        return out.stat().st_mtime_ns > before
+
+    assert ext(*command) == 0
+    assert not again() and "exists, skipped" in caplog.text
+    command[3] = "cats"
+    assert again() and "was made of another query; made again" in caplog.text
+    assert not again()
+    (tmp_path / "mix2.wav").write_bytes((tmp_path / "dog.wav").read_bytes())
+    assert again() and "made of another mixture" in caplog.text
+    with zipfile.ZipFile(toy_bundle) as z:
+        members = {n: z.read(n) for n in z.namelist()}
+    members["config.yaml"] = members["config.yaml"].replace(b"max_epoch: 2", b"max_epoch: 3")
+    with zipfile.ZipFile(toy_bundle, "w") as z:
+        for name, data in members.items():
+            z.writestr(name, data)
+    assert again() and "made of another model" in caplog.text
+    if suffix == "wav":
+        x, fs = soundfile.read(out)
+        soundfile.write(out, x, fs)
+        assert not again() and "without a note of what it was made of; kept" in caplog.text
+
+
+def test_the_querys_name_in_the_files(ext, sounds, tmp_path):
+    queries = ("--query", "dog.wav", "--query", "cats")
+    assert ext("separate", "mix2.wav", *queries, "--name_query", "-o", "out") == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mix2.dog+cats.wav"]
+
+
+def test_a_saved_query_of_another_model(ext, sounds, exp, tmp_path, capsys, caplog):
+    assert ext("embed", "dog.wav", "-o", "q.npy") == 0
+    vector = np.load("q.npy")
+    assert vector.shape == (8,) and np.load("q.npy", mmap_mode="r").shape == (8,)
+    np.save("plain.npy", vector)
+    assert ext("separate", "mix2.wav", "--query", "plain.npy", "-o", "a.wav") == 0
+    assert "plain.npy: does not say which model made it" in caplog.text
+    state = torch.load(exp / "valid.loss.ave.pth", weights_only=True)
+    state["query"] += 1
+    torch.save(state, exp / "other.pth")
+    files = ["--train_config", exp / "config.yaml", "--model_file", exp / "other.pth", "--labels", exp / "labels.tsv"]
+    assert ext("pack", *files, "-o", "other.zip") == 0
+    assert ext("separate", "mix2.wav", "--query", "q.npy", "-o", "b.wav", "--bundle", "other.zip") == 1
+    assert "q.npy: was made by another model" in capsys.readouterr().err
+    with open("q.npy", "ab") as f:
+        f.write(b"more")
+    assert ext("separate", "mix2.wav", "--query", "q.npy", "-o", "b.wav") == 1
+    assert "q.npy: is not a whole .npy file" in capsys.readouterr().err
+
+
+def test_no_input_is_overwritten(ext, sounds, wav, toy_bundle, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    wav("dogs/mix.wav", noise(1, 16000, 1, 5))
+    assert ext("embed", "dog.wav", "-o", "dogs/q.npy") == 0
+    os.link("dog.wav", "hard.wav")
+    os.symlink("dog.wav", "soft.wav")
+    os.symlink(tmp_path / "dogs", tmp_path / "folder")
+    os.link(toy_bundle, "bundle.wav")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for args in (
+        ("mix.wav", "--query", "dogs", "-o", "dogs"),
+        ("mix.wav", "--query", "dogs/", "-o", "folder/"),
+        ("mix.wav", "--query", "dog.wav", "-o", "hard.wav"),
+        ("mix.wav", "--query", "dog.wav", "-o", "soft.wav"),
+        ("mix.wav", "--query", "dog.wav", "-o", "out/", "--residual", "soft.wav"),
+        ("mix.wav", "--query", "dog.wav", "-o", "bundle.wav"),
+        ("mix.wav", "mix2.wav", "dog.wav", "--query", "dogs", "-o", "."),
+    ):
+        assert ext("separate", *args) == 1, args
+        assert "is an input; choose another name" in capsys.readouterr().err
+    assert ext("embed", "dogs", "-o", "dogs/q.npy") == 1
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_two_names_for_one_output(ext, sounds, tmp_path, caplog, monkeypatch):
+    """Where a file system takes A and a for the same, the second mixture does not overwrite the first's output."""
+    (tmp_path / "in").mkdir()
+    for name in ("A.wav", "a.wav"):
+        (tmp_path / "in" / name).write_bytes((tmp_path / "mix2.wav").read_bytes())
+    identity = jobs._identity
+    monkeypatch.setattr(jobs, "_identity", lambda path: identity(str(path).lower()))
+    assert ext("separate", "in", "--query", "dog.wav", "-o", "out") == 1
+    assert "is the output of another mixture as well" in caplog.text
+
+
+# ---- folders that are not whole ------------------------------------------------------------------
+
+
+def test_a_folder_goes_on_after_any_file(ext, sounds, tmp_path, capsys, caplog):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    sound = (tmp_path / "mix2.wav").read_bytes()
+    names = ["a.wav", "b" * 250 + ".wav", os.fsdecode(b"caf\xe9.wav"), "d.wav", "z.wav"]
+    for name in names:
+        (folder / name).write_bytes(sound)
+    (tmp_path / "out/d.wav").mkdir(parents=True)  # a folder where a file should come
+    (tmp_path / "out/d.wav/x").write_text("")
+    assert ext("separate", "in", "--query", "dog.wav", "-o", "out", "--residual", "rest") == 1
+    assert "2 of 5 files failed: b" in (said := capsys.readouterr().err) and "d.wav" in said and len(said) < 2000
+    assert "File name too long" in caplog.text and "out/d.wav: Is a directory" in caplog.text
+    done = {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
+    assert done == {"a.wav", names[2], "z.wav"}
+
+
+def test_many_queries_with_few_descriptors(ext, sounds, tmp_path):
+    queries = []
+    for i in range(70):
+        np.save(tmp_path / f"q{i}.npy", np.random.default_rng(i).standard_normal(8).astype("f4"))
+        queries += ["--query", f"q{i}.npy"]
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+    code += "sys.path.insert(0, sys.argv.pop(1)); import standin; from espnet2_ext.infer import weights; "
+    code += "weights.build_model = standin.build_standin; from espnet2_ext.cli.main import main; main()"
+    command = ["separate", "mix2.wav", *queries, "--mode", "each", "-o", "out", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), *command], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "out").iterdir())) == 70
+    assert ext("separate", "mix2.wav", *queries[-2:], "--mode", "each", "-o", "one") == 0
+    a, b = (soundfile.read(tmp_path / folder / "mix2.q69.wav")[0] for folder in ("out", "one"))
+    np.testing.assert_allclose(a, b, atol=2**-14)

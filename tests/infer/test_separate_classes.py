@@ -88,6 +88,23 @@ def test_one_file_a_class_from_a_bundle_or_an_experiment(ext, exp, wav, tmp_path
         assert piece in told, piece
 
 
+def test_names_of_classes_become_names_of_files(ext, exp, wav, tmp_path):
+    """Nothing is written outside the folder, and each class has a file of its own."""
+    wav("mix.wav", noise(0.3, 16000))
+    names = ["..", "a/b", "a_b", "x/../../up", "CON", "n" * 300, "/etc/passwd", "é ü"]
+    conf = {"label_type": "frame", "model_conf": {"class_names": names}}
+    (exp / "config.yaml").write_text(yaml.safe_dump(conf))
+    torch.save(WeakStandIn(class_names=names).state_dict(), exp / "valid.loss.best.pth")
+    files = ("--train_config", exp / "config.yaml", "--model_file", exp / "valid.loss.best.pth")
+    before = set(tmp_path.rglob("*"))
+    assert ext("separate", "mix.wav", "-o", "deep/out", *files) == 0
+    made = set(tmp_path.rglob("*")) - before - {tmp_path / "deep", tmp_path / "deep/out"}
+    assert len(made) == len(names) and {p.parent for p in made} == {tmp_path / "deep/out"}
+    assert {"mix.a_b.wav", "mix.a_b-2.wav", "mix.é ü.wav", "mix._CON.wav"} <= {p.name for p in made}
+    assert ext("separate", "mix.wav", "-o", "deep/out", *files, "--skip_existing") == 0
+    assert made == set(tmp_path.rglob("*")) - before - {tmp_path / "deep", tmp_path / "deep/out"}
+
+
 def test_plain_messages(ext, exp, wav, capsys, tmp_path):
     wav("mix.wav", noise(0.5, 16000))
     files = ("--train_config", exp / "config.yaml", "--model_file", exp / "valid.loss.best.pth")

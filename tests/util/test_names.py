@@ -14,6 +14,8 @@ from espnet2_ext.util.names import file_name, safe_id, unique
         (".hidden. ", "hidden"),
         ("a\nb\0c\\d:e", "a_b_c_d_e"),
         ("café", "café"),
+        ("con", "_con"),
+        ("Console", "Console"),
         ("caf\udce9", "caf_"),
     ],
 )
