@@ -39,6 +39,8 @@ def decode(container, streams: Collection[int], name: str) -> Iterator[tuple[int
     import av
 
     chosen = [container.streams[i] for i in streams]
+    if any(stream.codec_context is None for stream in chosen):
+        raise DataError(f"{name}: cannot be decoded: unknown codec")
     planes = {i: av.AudioResampler(format="fltp") for i in streams}  # floats, a channel a row
     got, rates = dict.fromkeys(streams, 0), {}
     try:

@@ -6,12 +6,9 @@ be trusted, lengths are counted; memory does not depend on the length.
 
 import collections
 import contextlib
-import functools
 import io
-import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -21,6 +18,7 @@ import soundfile
 from espnet2_ext.audio import pyav
 from espnet2_ext.audio.containers import survey
 from espnet2_ext.audio.flac import Stream
+from espnet2_ext.audio.suffixes import KNOWN
 from espnet2_ext.audio.view import Piece, Survey, View, open_file
 from espnet2_ext.errors import DataError
 
@@ -29,19 +27,6 @@ CHANNELS = 256
 SECONDS = 7 * 24 * 3600  # a week
 BLOCK = 1 << 16  # samples a read
 OVER = 16.0  # a peak this far above full scale is another scale, not a loud sound
-
-# Suffixes that a folder is searched for: what libsndfile reads, and what PyAV reads.
-NATIVE = frozenset(
-    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .au .snd .caf .voc .sph .nist "
-    ".ircam .sf .svx .8svx .iff .avr .paf .pvf .xi .sds .wve .htk .mat4 .mat5 .mpc2k .sd2 .wavex".split()
-)
-WITH_AV = frozenset(
-    ".m4a .m4b .mp4 .m4v .mov .3gp .3g2 .aac .webm .weba .mkv .mka .wma .wmv .asf .avi .flv .mpg .mpeg .mts .m2ts .amr "
-    ".ac3 .eac3 .wv .ape .ogv .spx".split()
-)
-SUFFIXES = NATIVE | WITH_AV
-
-KNOWN = "WAV, FLAC, Ogg, MP3, AIFF, CAF, AU; with the package av also MP4 (m4a), WebM and other video"
 
 _ENDLESS = 1 << 60  # libsndfile's length of a stream whose header gives none is above
 _HELD = 1 << 24  # bytes of an entry of an archive that are held in memory rather than read again
@@ -159,11 +144,11 @@ class Sound:
             if len(sounds) > 1:
                 self.notes.append(f"holds {len(sounds)} sounds, the first is read")
             self._stream, self._frames = sounds[0].index, None
-            self.subtype = sounds[0].codec_context.name.upper()
             first = next(pyav.decode(container, [self._stream], self.name), None)
             if first is None:
                 raise DataError(f"{self.name}: holds no sound (0 samples)")
             self.fs, self.channels = first[2], first[1].shape[1]
+            self.subtype = sounds[0].codec_context.name.upper()
 
     @contextlib.contextmanager
     def _container(self) -> Iterator:
@@ -273,24 +258,3 @@ def scale_note(peak: float) -> str:
     if not OVER < peak < np.inf:
         return ""
     return f"samples reach {peak:.6g} where full scale is 1: integers written as floats? divide them by 32768"
-
-
-def sound_files(folder: Path, more: Iterable[str] = ()) -> list[Path]:
-    """Files of a folder with a suffix of sound or of `more`, sorted; others are counted in a line of the log."""
-    names = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    found = [p for p in names if p.suffix.lower() in SUFFIXES.union(more)]
-    left_out(folder, (p.name for p in names if p not in set(found)))
-    return found
-
-
-def left_out(folder: object, names: Iterable[str]) -> None:
-    """Count in a line of the log the files of a folder that are not read, by suffix."""
-    counts = Counter(os.path.splitext(name)[1].lower() or name for name in names)
-    if counts:
-        listed = ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items()))
-        _warn_once(f"{folder}: left out, no known suffix of a sound file: {listed}")
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    logging.warning("%s", text)

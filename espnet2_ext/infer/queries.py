@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext import __version__
-from espnet2_ext.audio import sound
+from espnet2_ext.audio import suffixes
 from espnet2_ext.audio.streams import ArraySource, Resampler, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_arrays, write_npy
@@ -37,9 +37,9 @@ def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         return [path]
-    found = sound.sound_files(path, more)
+    found = suffixes.sound_files(path, more)
     if not found:
-        raise DataError(f"{path}: no sound file in this folder, by their suffixes ({sound.KNOWN})")
+        raise DataError(f"{path}: no sound file in this folder, by their suffixes ({suffixes.KNOWN})")
     return found
 
 

@@ -1,6 +1,7 @@
 """The opener of sound: read to its end whatever its header says, refused with the reason, limits."""
 
 import os
+import re
 import struct
 import sys
 import tarfile
@@ -12,9 +13,11 @@ import pytest
 import soundfile
 from sounds import noise, write
 
+import espnet2_ext
 from espnet2_ext.audio.read import MissingAudio, open_sound, read_audio
-from espnet2_ext.audio.sound import SUFFIXES, scale_note, sound_files
+from espnet2_ext.audio.sound import scale_note
 from espnet2_ext.audio.streams import open_source
+from espnet2_ext.audio.suffixes import SUFFIXES, sound_files
 from espnet2_ext.data.bank.scan import Limits, examine
 from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
@@ -294,8 +297,9 @@ def test_without_the_package_av_the_message_says_so(tmp_path, monkeypatch):
 def test_suffixes_of_a_folder_are_counted(tmp_path, caplog):
     for name in ("a.wav", "b.M4A", "c.webm", "notes.txt", "d.jpg", "e.jpg", ".hidden", "README"):
         (tmp_path / name).touch()
+    (tmp_path / "gone.wav").symlink_to("nowhere")
     assert [p.name for p in sound_files(tmp_path)] == ["a.wav", "b.M4A", "c.webm"]
-    assert "left out" in caplog.text and "2 .jpg, 1 .txt, 1 README" in caplog.text
+    assert "left out" in caplog.text and "2 .jpg, 1 .txt, 1 README, 1 broken link" in caplog.text
     assert {".wav", ".flac", ".mp3", ".m4a", ".mp4", ".webm"} <= SUFFIXES
 
 
@@ -359,3 +363,13 @@ def test_what_a_packed_file_may_not_do(tmp_path):
         tmp_path / "z.h5", lambda f: f.create_dataset("waveform", data=np.zeros((2, 99999), "i2"), compression=9)
     )
     assert read_audio(ref, 9, 40)[0].shape == (40, 1) and scan(ref).status == "silent"
+
+
+def test_nothing_else_opens_a_sound():
+    root = Path(espnet2_ext.__file__).parent
+    opens = re.compile(
+        r"soundfile\.(read|blocks|info|SoundFile)\b|\bav\.open\(|h5py\.File\(|wave\.open\(|torchaudio\.load"
+    )
+    found = {str(p.relative_to(root)) for p in root.rglob("*.py") if opens.search(p.read_text(encoding="utf-8"))}
+    others = {"bench/data.py", "data/synth/embedded.py"}  # libsndfile alone is measured; a synthesiser's output
+    assert {p for p in found if not p.startswith("audio/")} <= others
