@@ -13,6 +13,7 @@ from espnet2_ext.audio.streams import ArraySource, Resampler, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.arrays import read_arrays, write_npy
 from espnet2_ext.util.documents import mapping, parse_json
+from espnet2_ext.util.files import CHANGED, digest
 
 WINDOW = 10.0  # seconds of a query that the network sees at once
 FLOOR = 10 ** (-90 / 20)  # RMS of a 20 ms frame below which it counts as silence
@@ -75,7 +76,7 @@ def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = N
 
 def save_query(path: str | Path, vector: np.ndarray, model_hash: str) -> None:
     """Write a query `[E]` as a `.npy` file, in which the hash of its model follows as an array of its own."""
-    note = json.dumps({"espnet2_ext": __version__, "model": model_hash})
+    note = json.dumps({"espnet2_ext": __version__, "model": model_hash, "digest": digest(vector)})
     write_npy(path, vector, np.frombuffer(note.encode(), np.uint8))
 
 
@@ -83,7 +84,7 @@ def read_saved(path: Path) -> tuple[np.ndarray, str | None]:
     """A saved query, of whatever shape, and the hash of the model that made it, where the file says so.
 
     Raises:
-        DataError: not a `.npy` file of finite numbers.
+        DataError: not a `.npy` file of finite numbers, or one that changed since it was saved.
     """
     vector, *more = read_arrays(path)
     if vector.dtype.kind != "f" or not np.isfinite(vector).all():
@@ -91,6 +92,8 @@ def read_saved(path: Path) -> tuple[np.ndarray, str | None]:
     if not more:
         return vector.astype(np.float32), None
     note = mapping(parse_json(more[0].tobytes(), path), path)
+    if note.get("digest", found := digest(vector)) != found:
+        raise DataError(f"{path}: {CHANGED}")
     return vector.astype(np.float32), str(note.get("model"))
 
 

@@ -5,7 +5,15 @@ import pytest
 from standin import noise
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.queries import agreement_of, read_query, trim_silence, usual_agreement, windows
+from espnet2_ext.infer.queries import (
+    agreement_of,
+    read_query,
+    read_saved,
+    save_query,
+    trim_silence,
+    usual_agreement,
+    windows,
+)
 
 
 def tone(hz, seconds=1.0, fs=16000, channels=1):
@@ -137,3 +145,18 @@ def test_bad_queries(separator, wav, tmp_path):
 def test_short_query_is_told(separator, caplog):
     separator.embed_one(tone(500, 0.1), 16000)
     assert "only 0.1" in caplog.text
+
+
+def test_a_flipped_bit_in_a_saved_query_is_noticed(tmp_path):
+    vector, path = np.linspace(-1, 1, 5, dtype=np.float32), tmp_path / "q.npy"
+    save_query(path, vector, "a1b2")
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 3):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        try:
+            found, model = read_saved(path)
+            assert np.array_equal(found, vector) or model != "a1b2", bit
+        except DataError as e:
+            assert "q.npy" in str(e)

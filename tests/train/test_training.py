@@ -115,6 +115,22 @@ def test_a_damaged_checkpoint_costs_an_epoch(bank, config, straight, tmp_path, c
     same(weights(out, 2), weights(straight, 2), rtol=0, atol=0)
 
 
+def test_a_training_that_diverges_ends_with_an_error(bank, config, straight, tmp_path, monkeypatch):
+    out, step = tmp_path / "exp", torch.optim.SGD.step
+    qsep_train(command(bank, config, out, "--max_epoch", 1))
+
+    def diverge(self, *args, **options):
+        step(self, *args, **options)
+        self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", diverge)
+    with pytest.raises(DataError, match="checkpoint.pth: the training has diverged: model.* NaN or infinity"):
+        qsep_train(command(bank, config, out, "--max_epoch", 2, "--resume", "true"))
+    monkeypatch.undo()
+    qsep_train(command(bank, config, out, "--max_epoch", 2, "--resume", "true"))
+    same(weights(out, 2), weights(straight, 2), rtol=0, atol=0)
+
+
 def test_texts_of_a_model_that_changed_are_refused(straight, tmp_path):
     out = tmp_path / "changed"
     shutil.copytree(straight, out, symlinks=True)
