@@ -7,6 +7,7 @@ from pathlib import Path
 
 from espnet2_ext.cli.options import add_frames, add_split, add_workers
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.locks import hold
 from espnet2_ext.util.options import Parser
 
 SHOWN = 100  # problems that `validate-data` prints
@@ -44,10 +45,12 @@ def prepare(argv: list[str]) -> None:
     _step_options(lists, corpus.lists)
     lists.add_argument("--data_dir", type=Path, default=Path("data"), help="where the lists go")
     a = p.parse_args(argv)
-    print(getattr(corpus, vars(a).pop("step", "lists")).run(a))
-    if getattr(a, "hold_out", None) is not None:
-        sides = (a.data_dir / side for side in ("train_all", "train", "valid"))
-        _hold_out(*sides, share=a.hold_out, most=a.hold_out_most, seed=a.hold_out_seed)
+    step = vars(a).pop("step", "lists")
+    with hold(*[a.data_dir] * (step == "lists")):
+        print(getattr(corpus, step).run(a))
+        if getattr(a, "hold_out", None) is not None:
+            sides = (a.data_dir / side for side in ("train_all", "train", "valid"))
+            _hold_out(*sides, share=a.hold_out, most=a.hold_out_most, seed=a.hold_out_seed)
 
 
 def make_mini(argv: list[str]) -> None:
@@ -103,7 +106,8 @@ def hold_out(argv: list[str]) -> None:
 def _hold_out(whole: Path | str, train: Path | str, held: Path | str, **how) -> None:
     from espnet2_ext.data.corpora import corpus
 
-    counts = corpus.hold_out(whole, train, held, **how)
+    with hold(train, held):
+        counts = corpus.hold_out(whole, train, held, **how)
     print(f"{train}: {counts[0]} clips, {held}: {counts[1]} clips")
 
 

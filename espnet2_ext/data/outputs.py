@@ -278,7 +278,7 @@ def remove_old(folder: Path, pattern: str, keep: Sequence[Part] = ()) -> None:
             path.unlink()
 
 
-ARCHIVES = r"spk\d+\.\d{5}\.(ark|scp)"  # for `remove_old`: archives and their tables
+ARCHIVES, TABLES = r"spk\d+\.\d{5}\.ark", r"spk\d+\.\d{5}\.scp"  # for `remove_old`: archives; a table of each
 
 
 def read_estimates(folder: Path, keys: Sequence[str], outputs: int = 1) -> list[dict[str, str]]:

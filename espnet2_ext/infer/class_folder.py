@@ -20,13 +20,14 @@ from espnet2_ext.infer import folder
 from espnet2_ext.infer.chunks import Plan, equal_lengths
 from espnet2_ext.infer.class_separator import CHUNK, CONTEXT, WeakSeparator
 from espnet2_ext.util.files import digest, write_record
-from espnet2_ext.util.locks import temporary
+from espnet2_ext.util.locks import holding, temporary
 
 # A quiet class must not be rounded to silence, which has no SI-SDR and would leave the means.
 BITS = 24
 SHORT = 30.0  # seconds; longer recordings are handed out one by one
 
 
+@holding("output_dir")
 def infer_class_folder(
     data_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
@@ -57,7 +58,7 @@ def infer_class_folder(
     key = {"digest": digest(folder.VERSION, model.digest(), folder.folder_digest(data_dir), table, chunk, context)}
     about, parts_dir = output_dir / "about.json", output_dir / "parts"
     if folder.up_to_date(about, key, output_dir / "spk1.scp"):
-        return
+        return folder.end_job(parts_dir, output_dir)
     outputs.remove_old(output_dir, r"about\.json|activity\.npz|spk\d+\.scp")
     job = SeparateClasses(batch_size, chunk, context, str(output_dir))
     items = archives_of(table)
@@ -69,9 +70,9 @@ def infer_class_folder(
         outputs.write_activity(output_dir / "activity.npz", activity_of(parts, keys))
     files = outputs.join_estimates(output_dir, list(table), parts, len(facts["outputs"]))
     files += [f for f in [output_dir / "activity.npz"] if f.exists()]
-    write_record(about, key, {"keys": len(table), **facts}, files)
     outputs.remove_old(output_dir, outputs.ARCHIVES, keep=parts)
-    folder.end_job(parts_dir)
+    write_record(about, key, {"keys": len(table), **facts}, files)
+    folder.end_job(parts_dir, output_dir)
 
 
 def archives_of(table: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:

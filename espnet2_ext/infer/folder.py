@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from espnet2_ext.data.outputs import Part, read_part, write_part
+from espnet2_ext.data.outputs import TABLES, Part, read_part, remove_old, write_part
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import file_digest, made, verified
 from espnet2_ext.util.parallel import map_parts
@@ -128,9 +128,11 @@ def _answer_part(items: Sequence, path: Path, *, job: Job, model: ModelFiles, st
     write_part(path, *job.answer(model.load(), items))
 
 
-def end_job(parts_dir: Path) -> None:
-    """Remove the parts, once the outputs made of them are complete."""
-    shutil.rmtree(parts_dir)
+def end_job(parts_dir: Path, *folders: Path) -> None:
+    """Remove the parts, and the tables of each archive in `folders`, once the outputs made of them are complete."""
+    for folder in folders:
+        remove_old(folder, TABLES)
+    shutil.rmtree(parts_dir, ignore_errors=True)
 
 
 # ---- what jobs share -----------------------------------------------------------------------------

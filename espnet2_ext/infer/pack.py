@@ -25,6 +25,7 @@ from espnet2_ext.infer.weights import built_model, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
 from espnet2_ext.util.documents import dump_yaml, mapping, parse_yaml, read_bytes, read_fields
 from espnet2_ext.util.files import atomic_path, digest, file_digest, verified_text
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.zips import BROKEN, open_zip, read_member
 
 META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
@@ -49,6 +50,7 @@ PLACES = {  # keys of a configuration that name files, folders and hosts of the 
 SCORES = ("sdr", "sdr_gain", "clean_sdr", "silence_sdr")
 
 
+@holding("out", file=True)
 def write_bundle(
     train_config: str | Path,
     model_file: str | Path,

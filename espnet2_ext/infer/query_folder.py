@@ -22,10 +22,12 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder
 from espnet2_ext.infer.chunks import equal_lengths
 from espnet2_ext.util.files import digest, made, write_record
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.names import file_name, unique
 from espnet2_ext.util.tables import read_scp, write_scp
 
 
+@holding("output_dir")
 def infer_folder(
     data_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
@@ -143,11 +145,11 @@ def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, ru
     marks = {p: output_dir / p / "queries.json" for p in enrolls}
     todo = [p for p in enrolls if not made(marks[p], keys[p], [marks[p].with_suffix(".npz")])]
     items = [(key, ref) for p in todo for key, ref in enrolls[p].items()]
+    parts_dir = output_dir / "queries.parts"
     if not items:
-        return
+        return folder.end_job(parts_dir)
     for protocol in todo:
         marks[protocol].unlink(missing_ok=True)
-    parts_dir = output_dir / "queries.parts"
     parts = run(items, parts_dir, size=folder.part_size(len(items)))
     arrays = {name: outputs.joined(parts, name) for name in parts[0].arrays}
     for protocol in todo:
@@ -215,17 +217,16 @@ def _separate_passes(output_dir: Path, enrolls: dict, inputs: dict[str, dict], s
         todo.append((out, key, len(items), archives))
         queries = str(out.parent / "queries.npz")
         items += [(str(out), f"spk1.{n:05d}", queries, rows) for n, rows in enumerate(archives)]
-    if not items:
-        return
+    folders = [output_dir / protocol / name for protocol, name in product(enrolls, inputs)]
     parts_dir = output_dir / "parts"
-    every = run(items, parts_dir, size=1)
+    every = run(items, parts_dir, size=1) if items else []
     for out, key, first, archives in todo:
         parts = every[first : first + len(archives)]
         files = outputs.join_estimates(out, [key for rows in archives for key, *_ in rows], parts)
         total = {name: sum(p.facts[name] for p in parts) for name in ("keys", "clipped")}
-        write_record(out / "about.json", key, {"fs": parts[0].facts["fs"], **total}, files)
         outputs.remove_old(out, outputs.ARCHIVES, keep=parts)
-    folder.end_job(parts_dir)
+        write_record(out / "about.json", key, {"fs": parts[0].facts["fs"], **total}, files)
+    folder.end_job(parts_dir, *folders)
 
 
 def _archives(out: Path, table: dict[str, str], enroll: dict[str, str]) -> list[list[tuple]]:
@@ -249,7 +250,7 @@ def _infer_own(data_dir: Path, output_dir: Path, model: folder.ModelFiles, worke
     key = {"digest": digest(folder.VERSION, model_digest, items)}
     about, scp, parts_dir = output_dir / "about.json", output_dir / "spk1.scp", output_dir / "parts"
     if folder.up_to_date(about, key, scp):
-        return
+        return folder.end_job(parts_dir)
     outputs.remove_old(output_dir, r"about\.json|spk1\.scp")
     job = SeparateOwn(str(output_dir / "wavs"))
     parts = folder.run_job(job, items, parts_dir, size=8, model=model, stamp=key, workers=workers)

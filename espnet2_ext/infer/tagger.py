@@ -23,6 +23,7 @@ from espnet2_ext.infer import folder
 from espnet2_ext.infer.bundle import open_bundle, read_config
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
 from espnet2_ext.util.files import digest, write_record
+from espnet2_ext.util.locks import holding
 
 MOST = 256  # clips of a part
 HOPS = 4  # windows per segment's length that are tried with a network whose tags have no time
@@ -135,6 +136,7 @@ def tag_clips(
 # ---- tags ----------------------------------------------------------------------------------------
 
 
+@holding("output_dir")
 def tag_bank(
     bank_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
@@ -163,7 +165,7 @@ def tag_bank(
     key = {"digest": digest(folder.VERSION, model.digest(), bank_key(bank), frames)}
     files = [out / "tags.npz"] + [out / "activity.npz"] * frames
     if folder.up_to_date(out / "about.json", key, *files):
-        return
+        return folder.end_job(out / "parts")
     outputs.remove_old(out, r"about\.json|activity\.npz")
     job = TagClips(str(bank_dir), frames, batch_size, str(model.bundle or model.model_file))
     size = folder.part_size(len(bank), most=MOST)
@@ -203,6 +205,7 @@ class TagClips:
 # ---- anchors -------------------------------------------------------------------------------------
 
 
+@holding("path", file=True)
 def find_anchors(
     bank_dir: str | os.PathLike,
     path: str | os.PathLike,
@@ -229,10 +232,10 @@ def find_anchors(
             f"segment must be longer than one sample and batch_size 1 or more; got {segment} s and {batch_size}"
         )
     made_by = digest(folder.VERSION, model.digest())
+    parts_dir = path.with_name(f"{path.name}.parts")
     if _is_there(path, bank, num, made_by):
         logging.info("%s: up to date, skipped", path)
-        return
-    parts_dir = path.with_name(f"{path.name}.parts")
+        return folder.end_job(parts_dir)
     job, stamp = FindAnchors(str(bank_dir), num, batch_size), [made_by, bank_key(bank)]
     size = folder.part_size(len(bank), most=MOST)
     parts = folder.run_job(job, range(len(bank)), parts_dir, size=size, model=model, stamp=stamp, workers=workers)

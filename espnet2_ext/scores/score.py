@@ -30,6 +30,7 @@ from espnet2_ext.scores.tagging import class_detection, query_tagging
 from espnet2_ext.scores.test_set import ClassSet, QuerySet, fingerprint, load_outputs, load_test_set, read_signal
 from espnet2_ext.util.documents import read_json_lines, write_json_lines
 from espnet2_ext.util.files import made, write_record
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.parallel import map_parts, part_of
 
 VERSION = 1
@@ -38,6 +39,7 @@ QUERY_METRICS = ("sdr", "si_sdr", "bss_eval_sdr")
 CLASS_METRICS = ("si_sdr",)
 
 
+@holding("inference_dir")
 def score(
     data_dir: str | os.PathLike,
     inference_dir: str | os.PathLike,
@@ -63,7 +65,7 @@ def score(
     summary, parts, espnet_parts = (out / name for name in ("summary.json", "parts", "espnet_parts"))
     if made(summary, {"stamp": stamp}) is not None:
         logging.info("%s: up to date, skipped", summary)
-        return summary
+        return _without_parts(summary, parts, espnet_parts)
     summary.unlink(missing_ok=True)  # the figures of other outputs
     run = {"num_workers": num_workers, "scheduler": scheduler}
     tagging = kind.tagging(data, outputs) if outputs.tags else None
@@ -77,7 +79,12 @@ def score(
     figures = kind.summarise(rows, data, outputs, tagging)
     figures = {"data_dir": data_dir, "inference_dir": inference_dir} | figures
     write_record(summary, {"stamp": stamp}, figures, [out / "scores.jsonl"])
-    for folder in (parts, espnet_parts):
+    return _without_parts(summary, parts, espnet_parts)
+
+
+def _without_parts(summary: Path, *folders: Path) -> Path:
+    """The summary, once what was kept until it was written is removed."""
+    for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     return summary
 

@@ -102,16 +102,13 @@ def write_npz(path: str | os.PathLike, arrays: Mapping[str, ArrayLike]) -> None:
 
 def write_npy_rows(path: str | os.PathLike, shape: tuple[int, int], tables: Iterable[np.ndarray]) -> None:
     """Write tables, one under the other and each padded with zeros to the right, as a `.npy` file; one is held."""
-    row, out = 0, None
-    with atomic_path(path) as tmp:
-        for table in tables:
-            if out is None:
-                out = np.lib.format.open_memmap(tmp, "w+", table.dtype, shape)
-            out[row : row + len(table), : table.shape[1]] = table
-            row += len(table)
-        if out is not None:
-            out.flush()
-        del out
+    with atomic_path(path) as tmp, open(tmp, "wb") as f:  # not a map of it: on a full disk that ends in SIGBUS
+        for n, table in enumerate(tables):
+            if n == 0:
+                descr = np.lib.format.dtype_to_descr(table.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(f, header)
+            f.write(np.pad(table, ((0, 0), (0, shape[1] - table.shape[1]))).tobytes())
 
 
 def _plain(array: ArrayLike) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import functools
+import inspect
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
@@ -65,37 +67,59 @@ def _is_same(path: str | os.PathLike, descriptor: int) -> bool:
 
 
 @contextlib.contextmanager
-def hold(*folders: str | os.PathLike, shared: bool = False) -> Iterator[list[int]]:
-    """Keep other runs that ask for it out of `folders`, which are made, by a file `.lock` in each.
+def hold(*places: str | os.PathLike, shared: bool = False, files: bool = False) -> Iterator[list[int]]:
+    """Keep other runs that ask for it out of folders, which are made, by a file `.lock` in each.
 
     Commands that are started meanwhile are part of this run: what it holds is theirs. Yields the locks' descriptors;
-    a child that inherits them holds the folders after the end of this process, too.
+    a child that inherits them holds the places after the end of this process, too.
 
     Args:
         shared: other runs may hold the folders too, if they share them. One that cannot be written is not locked.
+        files: the places are files, each with a lock `.lock-NAME` beside it.
 
     Raises:
         DataError: another run holds one of them.
     """
-    names = dict.fromkeys(os.path.realpath(f) for f in folders)
+    names = dict.fromkeys(os.path.realpath(p) for p in places)
     locks, ours = [], [name for name in names if name not in _INHERITED]
     with contextlib.ExitStack() as held:
-        for name in ours:
+        for name in map(Path, ours):
             try:
-                locks.append(held.enter_context(locked(Path(name) / ".lock", wait=False, shared=shared)))
+                lock = name.with_name(f".lock-{name.name[-50:]}") if files else name / ".lock"
+                locks.append(held.enter_context(locked(lock, wait=False, shared=shared)))
             except BlockingIOError:
-                raise DataError(f"another run is still working in {name}; wait for it or end it first") from None
+                doing = "writing" if files else "working in"
+                raise DataError(f"another run is still {doing} {name}; wait for it or end it first") from None
             except OSError:
                 if not shared:
                     raise
             if not shared:
-                sweep(name)
+                sweep(name.parent if files else name)
         before = os.environ.get(_HELD)
         os.environ[_HELD] = "\n".join(filter(None, [before, *ours]))
         try:
             yield locks
         finally:
             os.environ.pop(_HELD) if before is None else os.environ.__setitem__(_HELD, before)
+
+
+def holding(argument: str, *, file: bool = False) -> Callable[[Callable], Callable]:
+    """For a function: while it works, it holds the folder, or the file, that its argument of this name is; see `hold`.
+
+    The function raises a DataError where another run holds it.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        arguments = inspect.signature(function)
+
+        @functools.wraps(function)
+        def alone(*args, **options):
+            with hold(arguments.bind(*args, **options).arguments[argument], files=file):
+                return function(*args, **options)
+
+        return alone
+
+    return decorate
 
 
 # ---- temporary files ------------------------------------------------------------------------------

@@ -103,6 +103,7 @@ def test_estimates_of_parts_are_joined_in_the_order_of_the_keys(tmp_path):
     assert list(first) == list(second) == ["a", "b", "c"]
     assert read_audio(second["c"])[0][0, 0] == pytest.approx(0.2 + 0.01 * ord("c") / 128, abs=1e-6)
     outputs.remove_old(tmp_path, outputs.ARCHIVES, keep=parts)
+    outputs.remove_old(tmp_path, outputs.TABLES)
     assert sorted(p.name for p in tmp_path.glob("spk*.scp")) == ["spk1.scp", "spk2.scp"]
     assert len(list(tmp_path.glob("spk*.ark"))) == 4
     (tmp_path / "spk2.00001.ark").write_bytes(b"")

@@ -12,7 +12,7 @@ import pytest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util import files, locks
 from espnet2_ext.util.files import atomic_path, write_text
-from espnet2_ext.util.locks import hold, locked, temporary
+from espnet2_ext.util.locks import hold, holding, locked, temporary
 
 HOLD = "import sys; from espnet2_ext.util.locks import hold\nwith hold(sys.argv[1], shared=len(sys.argv) > 2): pass"
 WRITE = """
@@ -47,6 +47,26 @@ def test_readers_share_and_writers_do_not(tmp_path):
     with hold(tmp_path / "a", shared=True):
         assert other(tmp_path / "a", "shared").returncode == 0
         assert "still working" in other(tmp_path / "a").stderr
+
+
+def test_files_are_held_one_by_one(tmp_path):
+    with hold(tmp_path / "a.zip", files=True):
+        assert [p.name for p in tmp_path.iterdir()] == [".lock-a.zip"]
+        assert other(tmp_path / "b.zip").returncode == 0
+        with pytest.raises(DataError, match=f"still writing {tmp_path}/a.zip; wait"):
+            with hold(tmp_path / "a.zip", files=True):
+                pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_function_holds_what_its_argument_names(tmp_path):
+    @holding("out")
+    def work(what, out="x"):
+        assert (tmp_path / "a/.lock").exists() and "still working" in other(tmp_path / "a").stderr
+        return what
+
+    assert work(1, tmp_path / "a") == work(1, out=tmp_path / "a") == 1
+    assert not list(tmp_path.iterdir())  # a folder without content is no result
 
 
 def test_without_locks_nobody_is_kept_out(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from espnet2_ext.data.bank.loudness import bank_loudness
 from espnet2_ext.data.mixtures.event_table import MixtureTable, same_table, write_table
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.tables import write_tsv
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -49,6 +50,7 @@ def known_of(shares: dict[str, float], seed: int, i: int) -> str:
     return list(shares)[min(int(np.searchsorted(ends, place, side="right")), len(ends) - 1)]
 
 
+@holding("folder")
 def draw_table(
     bank: ClipBank,
     folder: str | os.PathLike,

@@ -17,6 +17,7 @@ from espnet2_ext.core.mixing.events import KNOWN, Event, Mixture
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.tables import at, number, read_tsv
 
 MARKS = ("clip", "known", "class", "onset", "offset", "where")
@@ -52,6 +53,7 @@ class _Line(NamedTuple):
     where: str
 
 
+@holding("out")
 def make_own_table(
     data_dir: str | os.PathLike,
     bank: str | os.PathLike,

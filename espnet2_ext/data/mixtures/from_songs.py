@@ -24,6 +24,7 @@ from espnet2_ext.data.tables import read_clips, read_manifest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_json, write_json
 from espnet2_ext.util.files import verified
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.parallel import map_parts
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class SongSettings:
             raise DataError(f"seconds must be positive, threshold_db from -120 to below 0: {self}")
 
 
+@holding("out")
 def make_song_table(
     data_dir: str | os.PathLike,
     bank: str | os.PathLike,

@@ -19,6 +19,7 @@ from espnet2_ext.data.bank.bank import bank_key
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import mapping, read_json
 from espnet2_ext.util.files import file_digest, made, verified, write_record, write_text
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.tables import at, check_id, number, read_tsv, tsv_line
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
@@ -154,6 +155,7 @@ def _check(pair: Pair, bank) -> None:
             raise DataError(f"clip {clip} does not carry class {k} of {bank.path}")
 
 
+@holding("path", file=True)
 def draw_list_file(
     bank,
     path: str | os.PathLike,

@@ -37,6 +37,7 @@ from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_fields, write_json
 from espnet2_ext.util.files import atomic_path, made, write_record, write_text
+from espnet2_ext.util.locks import holding
 from espnet2_ext.util.parallel import map_parts, part_of
 from espnet2_ext.util.tables import read_scp
 
@@ -116,6 +117,7 @@ def render_mixtures(table: MixtureTable, bank: ClipBank, out_dir: str | os.PathL
     return _render(out_dir, key, about, part, list(range(len(table))), finish, **work)
 
 
+@holding("out_dir")
 def _render(
     out_dir: Path,
     key: dict,
@@ -131,21 +133,24 @@ def _render(
     finish: makes facts for `list.json`, and the tables' names, from the places of the sounds.
     """
     record = out_dir / "list.json"
-    if (found := made(record, key)) is not None:
+    found = made(record, key)
+    if found is None:
+        record.unlink(missing_ok=True)
+        size = part_size or part_of(len(items), 32, 8, 256)
+        fn = functools.partial(part, out_dir=str(out_dir), part_size=size, about=key)
+        parts = map_parts(fn, items, out_dir / "parts", part_size=size, desc=out_dir.name, **work)
+        places, about["scaled"] = _merge(parts, out_dir)
+        ours = {f"{_part_name(n)}.ark" for n in range(len(parts))}
+        facts, names = finish(places)
+        for path in out_dir.glob("audio.[0-9]*.ark"):  # of an earlier list
+            if path.name not in ours:
+                path.unlink()
+        found = write_record(record, about, facts, [out_dir / name for name in (*names, *ours)])
+    else:
         log.info("%s: up to date, skipped", out_dir)
-        return found
-    record.unlink(missing_ok=True)
-    size = part_size or part_of(len(items), 32, 8, 256)
-    fn = functools.partial(part, out_dir=str(out_dir), part_size=size, about=key)
-    parts = map_parts(fn, items, out_dir / "parts", part_size=size, desc=out_dir.name, **work)
-    places, about["scaled"] = _merge(parts, out_dir)
-    ours = {f"{_part_name(n)}.ark" for n in range(len(parts))}
-    facts, names = finish(places)
-    found = write_record(record, about, facts, [out_dir / name for name in (*names, *ours)])
-    for path in out_dir.glob("audio.[0-9]*"):  # tables of the parts, and archives of an earlier list
-        if path.name not in ours:
-            path.unlink()
-    shutil.rmtree(out_dir / "parts")
+    for path in out_dir.glob("audio.[0-9]*.scp"):  # tables of the parts
+        path.unlink()
+    shutil.rmtree(out_dir / "parts", ignore_errors=True)
     return found
 
 
