@@ -4,18 +4,6 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-# what values of a wrong type, size or shape raise in code that does not look at them
-FAULTS = (
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    RuntimeError,
-    MemoryError,
-    AssertionError,
-    LookupError,
-    AttributeError,
-)
-
 
 class DataError(ValueError):
     """Bad input: the message names the file, line or key, and says what was expected."""
@@ -34,8 +22,10 @@ def refusing(where: object) -> Iterator[None]:
     """What somebody else's values set off inside is a DataError that begins with `where`."""
     try:
         yield
-    except FAULTS as e:
-        raise e if type(e) is PluginError else DataError(f"{where}: {told(e)}") from e
+    except (PluginError, OSError, ImportError):  # of the machine
+        raise
+    except Exception as e:  # whatever values of a wrong type, size or shape do in code that does not look at them
+        raise DataError(f"{where}: {told(e)}") from e
 
 
 def told(e: BaseException) -> str:

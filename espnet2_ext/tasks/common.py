@@ -25,7 +25,7 @@ from espnet2_ext.core.devices import need_gpus
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.choices import PluginChoices, table
-from espnet2_ext.errors import FAULTS, DataError, refusing, told
+from espnet2_ext.errors import DataError, refusing, told
 from espnet2_ext.tasks.options import CRITERION
 from espnet2_ext.train.checkpoints import describe, goes_on, whole_checkpoints
 from espnet2_ext.util.documents import check
@@ -67,7 +67,9 @@ def first_step(args: argparse.Namespace, steps: list | tuple = ()) -> Iterator[N
     """
     try:
         yield
-    except FAULTS as e:
+    except (OSError, ImportError):
+        raise
+    except Exception as e:
         if not isinstance(e, DataError) and explain(e):  # a worker that was killed, memory that is full
             raise
         unknown = isinstance(e, KeyError) and " is not found: " in str(e)  # a criterion that names no figure

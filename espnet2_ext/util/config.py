@@ -117,13 +117,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in args
     if origin is bool or isinstance(value, bool):
         return isinstance(value, bool) and origin not in (int, float, str)
-    if origin in (int, float):
-        good = (
-            isinstance(value, int | float)
-            and math.isfinite(value)
-            and abs(value) < (1e300 if origin is float else MOST)
-        )
-        return good and (origin is float or value == int(value))
+    if origin is int:
+        return isinstance(value, int) and abs(value) < MOST
+    if origin is float:
+        return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e300
     if origin in (str, type(None)):
         return isinstance(value, origin)
     if origin in _LISTS:
