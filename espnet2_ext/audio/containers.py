@@ -10,6 +10,7 @@ from espnet2_ext.audio.view import Piece, Survey, find_all, read_at
 from espnet2_ext.errors import DataError
 
 _4GB = 1 << 32
+_LONGER = ("its header says that it is longer, it may be truncated",)
 _DEMUXERS = (  # where, what, FFmpeg's name: containers that libsndfile does not read, or not with every codec
     (4, b"ftyp", "mov"),
     (4, b"moov", "mov"),
@@ -71,6 +72,8 @@ def survey(file: BinaryIO, size: int, name: str) -> Survey:
         found = _flac(file, at, size)
     elif head[:4] == b"OggS":
         found = _ogg(file, at, size)
+    elif head[8:12] == b"AVI " and at + 8 + int.from_bytes(head[4:8], "little") > size:
+        found = Survey(notes=_LONGER)
     elif head[:4] == b"\x1a\x45\xdf\xa3":
         found = _matroska(file, at, size)
     elif mpeg.is_frame(head) or name.lower().endswith((".mp3", ".mp2", ".mpga")):
@@ -237,7 +240,7 @@ def _matroska(file: BinaryIO, at: int, size: int) -> Survey:
     """The first element is the header; the second one, the segment, holds all the rest."""
     at = _element(file, at)[1]
     start, end = _element(file, at)
-    return Survey(notes=("its header says that it is longer, it may be truncated",) if end > size > start else ())
+    return Survey(notes=_LONGER if end > size > start else ())
 
 
 def _element(file: BinaryIO, at: int) -> tuple[int, int]:

@@ -12,8 +12,9 @@ import numpy as np
 import soundfile
 import soxr
 
+from espnet2_ext.audio.packed import Row
 from espnet2_ext.audio.read import open_sound
-from espnet2_ext.audio.sound import BLOCK, reason
+from espnet2_ext.audio.sound import BLOCK, Sound, reason
 from espnet2_ext.errors import DataError
 
 KEPT = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}  # bits a sample
@@ -48,7 +49,7 @@ class ArraySource:
             yield self.x[i : i + BLOCK].astype(dtype, copy=False)
 
 
-def open_source(ref: str | Path) -> Source:
+def open_source(ref: str | Path) -> Sound | Row:
     """The recording behind a path or another reference (see `read`), checked for sound in it; its notes are logged.
 
     Raises:

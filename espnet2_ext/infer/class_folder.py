@@ -148,7 +148,7 @@ def _open(key: str, ref: str) -> Source:
     """The recording, checked completely. Entries of archives and short files are held in memory."""
     try:
         source = open_source(ref)
-        if not isinstance(source, ArraySource) and source.frames <= SHORT * source.fs:
+        if source.frames <= SHORT * source.fs or source.path != Path(ref):
             x = np.concatenate(list(source.blocks()))
             source = ArraySource(x, source.fs, source.name)
         measure(source)

@@ -278,9 +278,11 @@ def test_the_sound_of_a_video(tmp_path):
 
 
 def test_a_truncated_mp4_is_refused(tmp_path):
-    data = Path(make_av(tmp_path / "a.mkv", "aac")).read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
-    assert "truncated" in open_sound(tmp_path / "cut.mkv").notes[0]
+    for name, codec in (("a.mkv", "aac"), ("a.avi", "mp2")):
+        data = Path(make_av(tmp_path / name, codec)).read_bytes()
+        assert open_sound(tmp_path / name).notes == []
+        (tmp_path / f"cut.{name}").write_bytes(data[: len(data) // 2])
+        assert "truncated" in open_sound(tmp_path / f"cut.{name}").notes[0]
     data = Path(make_av(tmp_path / "a.m4a", "aac")).read_bytes()
     (tmp_path / "cut.m4a").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"cut.m4a: "):
@@ -311,6 +313,18 @@ def test_floats_in_the_scale_of_integers(tmp_path):
 
 
 # ---- archives and packed files -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", [0, 1 << 24])
+def test_members_that_are_not_held_in_memory(tmp_path, monkeypatch, held):
+    monkeypatch.setattr("espnet2_ext.audio.sound._HELD", held)
+    write(tmp_path / "a.flac", X)
+    (tmp_path / "b.flac").write_bytes((tmp_path / "a.flac").read_bytes() * 2)
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "a.flac", "a.flac")
+        tar.add(tmp_path / "b.flac", "b.flac")
+    assert np.array_equal(read_audio(f"tar:{tmp_path}/s.tar#a.flac", 5000, 9000)[0][:, 0], X[5000:14000])
+    assert np.array_equal(read_audio(f"tar:{tmp_path}/s.tar#b.flac")[0][:, 0], np.tile(X, 2))
 
 
 def test_sizes_in_references_are_checked_against_the_file(tmp_path):
