@@ -16,6 +16,7 @@ from espnet2_ext import __version__
 from espnet2_ext.audio.streams import FORMATS, comment_of, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.queries import sound_files
+from espnet2_ext.util.documents import parse_json
 from espnet2_ext.util.files import digest, file_digest
 from espnet2_ext.util.process import explain
 
@@ -164,8 +165,8 @@ def _is_done(job: Job, notes: Sequence[dict]) -> bool:
 def _note_of(path: Path) -> dict | None:
     """What an output says it was made of; None where it does not say."""
     try:
-        found = json.loads(comment_of(path))
-    except (DataError, OSError, ValueError, RecursionError):
+        found = parse_json(comment_of(path), path)
+    except (DataError, OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "espnet2_ext" in found else None
 
