@@ -30,6 +30,8 @@ class _Guarded(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET and offset < 0:
+            raise zipfile.BadZipFile("a part lies before the file's beginning")
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
