@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.audio.sound import RATES
 from espnet2_ext.build import build_model
 from espnet2_ext.core.bounds import bounded
 from espnet2_ext.core.weights import load_weights, not_finite
@@ -60,6 +61,10 @@ def model_of_bundle(bundle: OpenBundle, task: str) -> nn.Module:
         raise
     except DataError as e:
         raise BundleError(f"{bundle.path}: {e}") from e
+    if not isinstance(model.fs, int | float) or not RATES[0] <= model.fs <= RATES[1]:
+        raise BundleError(
+            f"{bundle.path}: its sample rate of {model.fs!r} Hz is not one of {RATES[0]} to {RATES[1]} Hz"
+        )
     fill(model, bundle.state, bundle.path)
     return model
 

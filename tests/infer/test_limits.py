@@ -1,6 +1,7 @@
 """Hostile bundles: refused with the key's name, before anything is imported, called, fetched or allocated."""
 
 import copy
+import re
 import subprocess
 import sys
 import time
@@ -225,6 +226,20 @@ def test_sizes_of_a_class_separator(folder, tmp_path, separator, conf):
         config.update(separator=separator, separator_conf=conf)
 
     refused(WeakSeparator, changed(folder / "weak.zip", tmp_path / "bad.zip", change), "bad.zip: ")
+
+
+@pytest.mark.parametrize("rate", [0, -16000, 10, 800_000, [16000]])
+def test_rates_that_no_sound_has(folder, tmp_path, rate):
+    io = {f"{part}{more}": value for part in ("encoder", "decoder") for more, value in (("", "stft"), ("_conf", {}))}
+
+    def change(config):
+        config.update(io, sample_rate=rate)
+
+    refused(
+        WeakSeparator,
+        changed(folder / "weak.zip", tmp_path / "bad.zip", change),
+        re.escape(f"its sample rate of {rate} Hz"),
+    )
 
 
 def test_a_plugin_is_bounded_as_well():
