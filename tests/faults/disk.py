@@ -186,19 +186,18 @@ class Disk(Kills):
             elif other is command:
                 found = self._again(stage, command, found)
             else:
-                found = self._one_of(stage, done, found)
+                found = self._one_of(stage, command, other, found)
         return [("two runs at once", f"{stage.name}{' with other options' * (other is not command)}", found)]
 
-    def _one_of(self, stage, done: list[list[str]], found: Outcome) -> Outcome:
-        """That the folder is what one of the commands that were done makes alone."""
+    def _one_of(self, stage, command: list[str], other: list[str], found: Outcome) -> Outcome:
+        """That the folder is what one of two commands makes alone, or both one after the other."""
         states, wrong = self._state(), []
-        for command in done:
+        for line in ([command], [other], [command, other], [other, command]):
             self._begin(stage)
-            end = Child(command, self.box.path, self.log).outcome(LIMIT)
-            if end.what != "accepted":
-                return found  # it had something to resume then, and has nothing now
+            for words_ in line:
+                Child(words_, self.box.path, self.log).outcome(LIMIT)
             wrong.append(difference(states, self._state()))
-        return found if "" in wrong else found._replace(what="FAULT", text=f"a mixture of both: {wrong[-1]}")
+        return found if "" in wrong else found._replace(what="FAULT", text=f"a mixture of both: {min(wrong, key=len)}")
 
 
 def fill(path: Path, room: int) -> None:
@@ -211,8 +210,7 @@ def fill(path: Path, room: int) -> None:
             f.truncate(max(0, f.tell() - room))
 
 
-def make(part: str, a, top: Path, work: Path, took: dict[str, float]) -> tuple[Disk, int]:
+def make(part: str, a, top: Path, work: Path) -> tuple[Disk, int]:
     """What does case n, and the number of cases."""
-    do = Disk(part, top, work, a.keep, a.seed)
-    do.prepare()
-    return do, 12 if a.short else {"disk": 150, "limits": 80, "twice": 60}[part]
+    number = 12 if a.short else {"disk": 150, "limits": 80, "twice": 60}[part]
+    return Disk(part, top, work, a.keep, a.seed).prepare(number), number

@@ -79,6 +79,6 @@ class Flips:
         return [(f"flip {command.split()[0]} {name}", about[0], outcome)]
 
 
-def make(part: str, a, top: Path, work: Path, took: dict[str, float]) -> tuple[Flips, int]:
+def make(part: str, a, top: Path, work: Path) -> tuple[Flips, int]:
     """What does case n, and the number of cases."""
-    return Flips(top, work, a.keep, a.seed), 25 if a.short else a.flips
+    return Flips(top, work, a.keep, a.seed), a.flips

@@ -92,9 +92,9 @@ class Fuzz:
             shutil.copy(path, os.fsencode(to) + b"/" + os.fsencode(path.name)[:200])
 
 
-def make(part: str, a, top: Path, work: Path, took: dict[str, float]) -> tuple[Fuzz, int]:
+def make(part: str, a, top: Path, work: Path) -> tuple[Fuzz, int]:
     """What does case n, and the number of cases."""
     seeds = Child(lambda: write_seeds(top), top, work / "log").outcome(60)  # coders leave threads behind
     if seeds.what != "accepted":
         raise SystemExit(f"the project for the tests: {seeds.text}")
-    return Fuzz(top, work, a.keep, a.seed), 150 if a.short else a.inputs
+    return Fuzz(top, work, a.keep, a.seed), a.inputs

@@ -279,7 +279,7 @@ class Hostile:
         return outcome
 
 
-def make(part: str, a, top: Path, work: Path, took: dict[str, float]) -> tuple[Hostile, int]:
+def make(part: str, a, top: Path, work: Path) -> tuple[Hostile, int]:
     """What does case n, and the number of cases."""
     hostile = Hostile(top, work, a.keep, a.short)
     return hostile, len(hostile.cases)

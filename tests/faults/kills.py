@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
-from children import ROOT, Child, Outcome
+from children import ROOT, Child, Outcome, lanes
 from sandbox import Sandbox
 from states import difference, state
 from world import STAGES, Stage, words
@@ -28,21 +29,23 @@ class Kills:
     """Case n of a seed: a stage, killed once to six times, then run to its end.
 
     Attributes:
-        expected: stage -> what it makes, and the seconds it takes.
+        expected: stage -> what it makes, and the seconds it takes; of all objects.
     """
+
+    expected: ClassVar[dict] = {}
 
     def __init__(self, world: Path, work: Path, keep: Path, seed: int):
         self.world, self.work, self.keep, self.seed = world, work, keep, seed
         self.stages = [s for s in STAGES if s.name not in LEFT_OUT]
-        self.expected: dict = {}
         self.box: Sandbox | None = None
 
-    def prepare(self) -> None:
-        """Run every stage undisturbed, twice."""
-        from children import lanes
-
-        for n, found in lanes(len(self.stages), self._undisturbed, os.cpu_count() or 1):
-            self.expected[self.stages[n].name] = found
+    def prepare(self, cases: int) -> "Kills":
+        """Run every stage undisturbed, twice; where there are few cases, a stage for each."""
+        self.stages = Random(self.seed).sample(self.stages, min(cases, len(self.stages)))
+        todo = [n for n, stage in enumerate(self.stages) if stage.name not in self.expected]
+        for i, found in lanes(len(todo), lambda i: self._undisturbed(todo[i]), os.cpu_count() or 1):
+            self.expected[self.stages[todo[i]].name] = found
+        return self
 
     def _undisturbed(self, n: int) -> tuple[dict[str, str], float]:
         stage, states = self.stages[n], []
@@ -68,7 +71,7 @@ class Kills:
         return state(self.box.path, self.box.changed())
 
     def __call__(self, n: int) -> list[tuple[str, str, Outcome]]:
-        """Kind, what was done and outcome of each kill; the last one stands for the state at the end."""
+        """Kind, how and outcome of each kill (refused: it was stopped); the last stands for the state at the end."""
         r = Random(f"{self.seed} kill {n}")
         stage = self.stages[n % len(self.stages)]
         if stage.name in SELDOM and n // len(self.stages) % 5:
@@ -76,25 +79,23 @@ class Kills:
         self._begin(stage)
         expected, seconds = self.expected[stage.name]
         workers = r.choice((1, 1, 2)) if "WORKERS" in stage.command else 1
-        plain = r.random() < 0.04  # a process of its own, which may be stopped while it imports
+        command, plain = words(stage.command, workers), r.random() < 0.04  # plain: it may be stopped while it imports
         seconds += (0.7 if workers > 1 else 0.0) + (4.0 if plain else 0.0)
         found = []
         for _ in range(r.choice((1, 2, 4, 6))):
             how = r.choice(SIGNALS if workers > 1 else SIGNALS[:13])
-            outcome = self._kill(words(stage.command, workers), how, r.uniform(0, seconds), plain)
+            outcome = self._kill(command, how, r.uniform(0, seconds), plain)
+            if outcome.what == "accepted":  # done before
+                break
             found.append((f"kill {stage.name}", how, outcome))
             if outcome.what == "FAULT":
                 shutil.copy(self.log, self.keep / f"kill-{self.seed}-{n}.log")
-            if outcome.what != "refused":
-                break
-        if found[-1][2].what != "FAULT":
-            end = Child(words(stage.command, workers), self.box.path, self.log).outcome(LIMIT)
-            if end.what != "accepted":
-                end = end._replace(what="FAULT", text=f"the rerun: {end.text}")
-            elif wrong := difference(self._state(), expected):
-                end = end._replace(what="FAULT", text=wrong)
-            kind, how, last = found.pop()
-            found.append((kind, how, end if end.what == "FAULT" else last))
+                return found
+        end = Child(command, self.box.path, self.log).outcome(LIMIT)
+        wrong = f"the rerun: {end.text}" if end.what != "accepted" else difference(self._state(), expected)
+        if wrong:
+            kind, how, outcome = found.pop() if found else (f"kill {stage.name}", "", end)
+            found.append((kind, how, outcome._replace(what="FAULT", text=wrong)))
         return found
 
     def _kill(self, command: list[str], how: str, moment: float, plain: bool) -> Outcome:
@@ -136,8 +137,6 @@ def in_process(command: list[str]) -> Callable[[], None]:
     return lambda: os.execve(sys.executable, line, {**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-def make(part: str, a, top: Path, work: Path, took: dict[str, float]) -> tuple[Kills, int]:
-    """What does case n, and the number of cases: about three kills each."""
-    kills = Kills(top, work, a.keep, a.seed)
-    kills.prepare()
-    return kills, (30 if a.short else a.kills) // 3
+def make(part: str, a, top: Path, work: Path) -> tuple[Kills, int]:
+    """What does case n, and the number of cases: about two kills each."""
+    return Kills(top, work, a.keep, a.seed).prepare(a.kills // 2), a.kills // 2

@@ -131,24 +131,19 @@ def _configurations(conf: Path) -> None:
         (conf / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def build(top: Path, only: tuple[str, ...] = ()) -> dict[str, float]:
-    """Make the project in `top`; returns the seconds that each stage takes."""
+def build(top: Path) -> None:
+    """Make the project in `top`."""
     (top / "logs").mkdir(parents=True)
     write_sources(top)
-    took = {}
     for stage in STAGES:
-        if only and stage.name not in only:
-            continue
         child = Child(words(stage.command), top, top / "logs" / stage.name)
         outcome = child.outcome(300)
         if outcome.what != "accepted":
             raise SystemExit(
                 f"the project for the tests: {stage.name}: {outcome.text}\n{child.log.read_text()[-3000:]}"
             )
-        took[stage.name] = outcome.seconds
         if stage.name == "prepare":
             shutil.copytree(top / "made", top / "data")
         for path in top.glob("*/*/clips.tsv") if stage.name in ("prepare", "own-weak") else ():
             path.write_text(path.read_text().replace(f"{top.resolve()}/", ""))  # holds wherever the project is copied
     shutil.rmtree(top / "logs")
-    return took
