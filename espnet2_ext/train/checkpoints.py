@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 import torch
 from espnet2.tasks import abs_task
+from espnet2.train.reporter import Reporter
 from torch import Tensor, nn
 
 from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole
+from espnet2_ext.core.weights import load as load_checkpoint
 from espnet2_ext.core.weights import load_weights
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import TRAINED, write_record
+from espnet2_ext.util.locks import locked
 
 CHECKPOINT = "checkpoint.pth"  # ESPnet's name
 SHOWN = 3  # names of a kind that an error lists
@@ -236,6 +239,7 @@ def whole_checkpoints(args: argparse.Namespace) -> Iterator[None]:
     folder, ours = Path(args.output_dir).absolute(), goes_on(args)  # ours: of this training is a checkpoint there
     if ours:
         check_resumable(folder / CHECKPOINT)
+        finish_epoch(folder, args.best_model_criterion)
     save, load = torch.save, torch.load
 
     def save_checkpoint(obj, f, *more, **options):
@@ -261,6 +265,30 @@ def whole_checkpoints(args: argparse.Namespace) -> Iterator[None]:
         yield
     finally:
         torch.save, torch.load = save, load
+
+
+def finish_epoch(folder: Path, criteria: Iterable[tuple[str, str, str]]) -> None:
+    """Do what was left undone where a training ended between a checkpoint and the files of its epoch.
+
+    Args:
+        criteria: (phase, value, min or max): what `PHASE.VALUE.best.pth` is chosen by.
+    """
+    reporter = Reporter()
+    with locked(folder / f".lock-{CHECKPOINT}"):  # each process of a training asks
+        saved = load_checkpoint(folder / CHECKPOINT)
+        reporter.load_state_dict(saved["reporter"])
+        links = {"latest.pth": reporter.get_epoch()}
+        links |= {
+            f"{p}.{v}.best.pth": reporter.get_best_epoch(p, v, mode) for p, v, mode in criteria if reporter.has(p, v)
+        }
+        if not (path := folder / f"{reporter.get_epoch()}epoch.pth").is_file():
+            model = dict(saved["model"])
+            save_whole(lambda tmp: torch.save(model, tmp), model, path)
+        for name, epoch in links.items():
+            target, link = f"{epoch}epoch.pth", folder / name
+            if (folder / target).is_file() and not (link.is_symlink() and os.readlink(link) == target):
+                link.unlink(missing_ok=True)
+                link.symlink_to(target)
 
 
 def describe(folder: str | Path) -> None:

@@ -19,7 +19,8 @@ class Breaks:
 
 
 def training(folder, resume=False):
-    return whole_checkpoints(argparse.Namespace(output_dir=str(folder), resume=resume))
+    criteria = [("valid", "loss", "min")]
+    return whole_checkpoints(argparse.Namespace(output_dir=str(folder), resume=resume, best_model_criterion=criteria))
 
 
 def state(epoch, value=1.0, **more):
@@ -146,3 +147,18 @@ def test_damaged_weights_of_an_epoch_are_not_averaged(third):
     assert not torch.equal(torch.load(path, weights_only=True)["weight"], good)  # nobody notices
     with training(third.parent, resume=True), pytest.raises(DataError, match="2epoch.pth: is not a whole file of"):
         torch.load(path, weights_only=True)
+
+
+def test_an_epoch_whose_files_are_missing_is_finished(third, tmp_path):
+    stats = {n: {"valid": {"loss": loss}} for n, loss in ((1, 3.0), (2, 1.0), (3, 2.0))}
+    saved = state(3) | {"reporter": {"epoch": 3, "stats": stats}}
+    with training(tmp_path):
+        torch.save(saved, third)
+    (tmp_path / "3epoch.pth").unlink()
+    (tmp_path / "latest.pth").symlink_to("2epoch.pth")
+    with training(tmp_path, resume=True):
+        pass
+    weights = torch.load(tmp_path / "3epoch.pth", weights_only=True)
+    assert all(torch.equal(weights[name], value) for name, value in saved["model"].items())
+    links = {name: os.readlink(tmp_path / name) for name in ("latest.pth", "valid.loss.best.pth")}
+    assert links == {"latest.pth": "3epoch.pth", "valid.loss.best.pth": "2epoch.pth"}
