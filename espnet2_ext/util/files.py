@@ -224,7 +224,7 @@ def verified_text(file: str | os.PathLike, error: type[DataError] = DataError) -
 def _load(record: str | os.PathLike) -> tuple[dict, dict]:
     """Content and files' checksums of a record; both empty where it cannot be read or changed."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = _opened(json.loads(Path(record).read_text(encoding="utf-8")))
+        found = _opened(json.loads(Path(record).read_text(encoding="utf-8"))) if os.path.isfile(record) else None
         if found and isinstance(found[0], dict):
             return found
     return {}, {}
@@ -265,7 +265,9 @@ def digest(*facts) -> str:
 
 
 def file_digest(path: str | os.PathLike) -> str:
-    """blake2b-128 of a file's bytes, as hex digits."""
+    """blake2b-128 of a file's bytes, as hex digits. Raises a DataError for a pipe or a device, which have no end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{path}: is not a regular file")
     with open(path, "rb") as f:
         return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

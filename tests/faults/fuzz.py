@@ -76,7 +76,8 @@ class Fuzz:
         if not outs:
             return "nothing was written"
         for out in outs:
-            x, fs = soundfile.read(out, always_2d=True)
+            with open(out, "rb") as f:  # its name may be one that libsndfile cannot take
+                x, fs = soundfile.read(f, always_2d=True)
             if not (x == x).all():
                 return f"{out.name} holds NaN"
             if kind.work.startswith("separate in/"):

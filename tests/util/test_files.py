@@ -121,3 +121,10 @@ def test_digests_rest_on_plain_values_alone(tmp_path):
         digest(object())
     (tmp_path / "a").write_bytes(b"")
     assert file_digest(tmp_path / "a") == "cae66941d9efbd404e4d88758ea67670"  # blake2b-128 of nothing
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert read_record(tmp_path / "pipe") == {}
+    with pytest.raises(DataError, match="pipe: is not a regular file"):
+        file_digest(tmp_path / "pipe")
