@@ -76,10 +76,13 @@ class _Mapping(dict):
         pass
 
 
-class _Unpickler(pickle._Unpickler):  # pyright: ignore  # the one in C allocates whatever an index asks for
+_Base: Any = pickle._Unpickler  # pyright: ignore  # in Python: the one in C allocates whatever an index asks for
+
+
+class _Unpickler(_Base):
     """A pickle of the few codes that `torch.save` writes."""
 
-    dispatch = {code: fn for code, fn in pickle._Unpickler.dispatch.items() if code in _CODES}  # pyright: ignore
+    dispatch = {code: fn for code, fn in _Base.dispatch.items() if code in _CODES}
 
     def __init__(self, file: BinaryIO, room: int, numbers: Callable | None):
         super().__init__(file, encoding="utf-8")

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from tokenize import TokenError
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -124,7 +124,7 @@ def _check_file(path: str | os.PathLike, error: type[DataError], hint: str = "")
         raise error(f"{path}: {what}{hint and f'; {hint}'}")
 
 
-def _check_header(f: BinaryIO, size: int, last: bool = True) -> None:
+def _check_header(f: Any, size: int, last: bool = True) -> None:
     """Refuse an array of objects, or one whose declared size is not that of what follows (ValueError)."""
     version = np.lib.format.read_magic(f)
     if version not in ((1, 0), (2, 0), (3, 0)):

@@ -5,7 +5,7 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 BROKEN = (
     zipfile.BadZipFile,
@@ -74,7 +74,7 @@ def open_zip(file: BinaryIO, most: int = MOST_DIRECTORY) -> zipfile.ZipFile:
 class _Part(io.RawIOBase):
     """Bytes `start` to `start + size` of a file, as a file."""
 
-    def __init__(self, file: BinaryIO, start: int, size: int):
+    def __init__(self, file: Any, start: int, size: int):
         self.file, self.start, self.size, self.at = file, start, size, 0
 
     def readable(self) -> bool:
@@ -115,7 +115,8 @@ def open_member(archive: zipfile.ZipFile, name: str, check: bool = True) -> Bina
     Raises:
         those of `BROKEN`: a wrong checksum, one that is compressed as numbers cannot be.
     """
-    info, file = archive.getinfo(name), archive.fp.file
+    fp: Any = archive.fp  # a `_Guarded`
+    info, file = archive.getinfo(name), fp.file
     if info.compress_type != zipfile.ZIP_STORED:
         if info.file_size > DENSE * info.compress_size + (1 << 20):
             raise zipfile.BadZipFile(f"{name!r} unpacks to {info.file_size} bytes, more than {DENSE} times its own")
