@@ -345,7 +345,3 @@ def test_many_queries_with_few_descriptors(ext, sounds, tmp_path):
     assert ext("separate", "mix2.wav", *queries[-2:], "--mode", "each", "-o", "one") == 0
     a, b = (soundfile.read(tmp_path / folder / "mix2.q69.wav")[0] for folder in ("out", "one"))
     np.testing.assert_allclose(a, b, atol=2**-14)
-
-
-def test_model_is_another_word_for_bundle(ext, sounds, toy_bundle, capsys):
-    assert ext("separate", "mix2.wav", "--query", "dog.wav", "-o", "o.wav", "--model", toy_bundle) == 0
