@@ -42,9 +42,7 @@ def add_model(p: argparse.ArgumentParser, *, repeatable: bool = False, default: 
         default: for the help: where the bundle is taken from when no model is named.
     """
     action = "append" if repeatable else "store"
-    p.add_argument(
-        "--bundle", "--model", action=action, help="model bundle (.zip)" + (f"; default: {default}" if default else "")
-    )
+    p.add_argument("--bundle", action=action, help="model bundle (.zip)" + (f"; default: {default}" if default else ""))
     p.add_argument("--train_config", action=action, help="instead of a bundle: config.yaml of the experiment")
     text = "with its weights, such as valid.loss.best.pth (weak labels: or a Lightning .ckpt)"
     p.add_argument("--model_file", action=action, help=text)
