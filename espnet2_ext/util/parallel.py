@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import logging
 import multiprocessing
 import os
 import re
@@ -21,7 +22,8 @@ from espnet2_ext.util.locks import hold
 from espnet2_ext.util.process import as_worker, end_processes, remove, signals_wait, watched
 
 _DIED = "a worker process died (killed, or out of memory); run again to resume, perhaps with fewer workers"
-_NO_WORKERS = 30  # seconds until a Dask scheduler without workers is reported
+_LOST = "the Dask scheduler was lost; run again to resume"
+_LOOK, _ANSWER = 5.0, 15.0  # seconds: between looks where nothing ends, and that a Dask scheduler has to answer
 
 
 def map_parts(
@@ -74,9 +76,9 @@ def map_parts(
             left = sum(min(part_size, len(items) - starts[n]) for n in todo)
             with (
                 _progress(desc or parts_dir.name, len(items), len(items) - left) as bar,
-                _pool(num_workers, scheduler, len(todo), fn) as (pool, width),
+                _pool(num_workers, scheduler, len(todo), fn) as (pool, width, look),
             ):
-                _drive(pool, width, fn, jobs, bar)
+                _drive(pool, width, look, fn, jobs, bar)
     return paths
 
 
@@ -92,8 +94,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _drive(pool, width: int, fn: Callable, jobs: Iterator, bar) -> None:
-    """Keep `width` jobs under way; raise the first error once what is under way has ended."""
+def _drive(pool, width: int, look: Callable[[], None], fn: Callable, jobs: Iterator, bar) -> None:
+    """Keep `width` jobs under way; raise the first error once what is under way has ended.
+
+    look: called where nothing ends for a while; raises if nothing will.
+    """
     pending: dict = {}
     cwd = os.getcwd()
     try:
@@ -102,13 +107,17 @@ def _drive(pool, width: int, fn: Callable, jobs: Iterator, bar) -> None:
                 pending[pool.submit(_make_part, fn, items, path, cwd)] = len(items)
             if not pending:
                 break
-            done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
+            done, _ = concurrent.futures.wait(pending, _LOOK, return_when=concurrent.futures.FIRST_COMPLETED)
+            if not done:
+                look()
             for future in done:
                 if error := future.result():
                     raise error
                 bar.update(pending.pop(future))
     except concurrent.futures.process.BrokenProcessPool:
         raise ChildProcessError(_DIED) from None
+    except concurrent.futures.CancelledError:
+        raise ChildProcessError(_LOST) from None
     finally:
         for future in pending:
             future.cancel()
@@ -130,15 +139,15 @@ def _make_part(fn: Callable, items: Sequence, path: Path, cwd: str) -> DataError
 
 @contextlib.contextmanager
 def _pool(num_workers: int | None, scheduler: str | None, num_jobs: int, fn: Callable):
-    """Yield an executor and how many jobs to keep under way."""
+    """Yield an executor, how many jobs to keep under way, and what looks after them (see `_drive`)."""
     if scheduler:
         with _dask(scheduler) as client:
             pool = client.get_executor(retries=3, pure=False)
-            yield pool, max(64, 4 * sum(client.nthreads().values()))
+            yield pool, max(64, 4 * sum(client.nthreads().values())), _Look(client)
         return
     workers = min(cores() if num_workers is None else num_workers, num_jobs)
     if workers <= 1:
-        yield _Inline(), 1
+        yield _Inline(), 1, _nothing
         return
     # forked from a clean server: this process may hold threads, which do not survive a fork
     context = multiprocessing.get_context("forkserver")
@@ -149,13 +158,17 @@ def _pool(num_workers: int | None, scheduler: str | None, num_jobs: int, fn: Cal
     processes = pool._processes
     with watched(lambda: list(processes)):
         try:
-            yield pool, 2 * workers
+            yield pool, 2 * workers, _nothing
         except BaseException as e:
             if isinstance(e, ChildProcessError) or not isinstance(e, Exception):
                 end_processes(list(processes.values()))
             pool.shutdown(cancel_futures=True)
             raise
         pool.shutdown()
+
+
+def _nothing() -> None:
+    """Processes here are looked after by `watched`."""
 
 
 class _Inline:
@@ -174,18 +187,43 @@ class _Inline:
 def _dask(address: str) -> Iterator[Any]:
     try:
         from distributed import Client, KilledWorker
+        from distributed.comm import parse_address, parse_host_port
+        from distributed.comm.registry import get_backend
     except ImportError:
         raise DataError("a scheduler address needs dask[distributed]: pip install it") from None
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says of a lost connection are tracebacks
     try:
-        client = Client(address, timeout="30s", set_as_default=False)
-    except OSError as e:
-        raise DataError(f"{address}: no Dask scheduler answers: {e}") from e
+        scheme, place = parse_address(address)
+        get_backend(scheme)  # a client of an address that is none does not end
+        if scheme in ("tcp", "tls"):
+            parse_host_port(place)
+        client = Client(address, timeout=_ANSWER, set_as_default=False)
+    except (OSError, ValueError) as e:
+        raise DataError(f"--scheduler {address}: no Dask scheduler answers: {e}") from e
     try:
         yield client
     except KilledWorker as e:
-        raise ChildProcessError(f"one part ended several Dask workers: {e}") from e
+        raise ChildProcessError(f"one part ended several Dask workers: {e}; run again to resume") from e
     finally:
-        client.close()
+        with contextlib.suppress(Exception):  # one that is gone
+            client.close(timeout=2)
+
+
+class _Look:
+    """Called now and then: raises where the Dask scheduler does not answer, and reports once that it has no workers."""
+
+    def __init__(self, client: Any):
+        self.client, self.reported = client, False
+
+    def __call__(self) -> None:
+        try:
+            found = self.client.sync(self.client.scheduler.identity, callback_timeout=_ANSWER)
+        except (OSError, RuntimeError) as e:
+            raise ChildProcessError(_LOST) from e
+        if not found["workers"] and not self.reported:
+            logging.warning("the Dask scheduler has no workers; waiting for one")
+        self.reported = not found["workers"]
 
 
 def _progress(desc: str, total: int, done: int):

@@ -248,6 +248,7 @@ _MEANINGS = {
     "Bus error": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
     "shared memory": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
     "DataLoader worker": LOADER_DIED,
+    "deserialization of the task graph": "the Dask scheduler runs in another environment than this command",
     "out of memory": "",
     "can't allocate memory": "",
     "Connection closed by peer": f"another process of this training ended, see its log; {_AGAIN}",

@@ -4,6 +4,7 @@ import functools
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util import process
+from espnet2_ext.util import parallel, process
 from espnet2_ext.util.documents import read_json
 from espnet2_ext.util.parallel import map_parts
 
@@ -209,15 +210,36 @@ def test_dask_error_of_bad_input_is_raised_once(tmp_path):
             map_parts(step, range(4), tmp_path, part_size=1, scheduler=cluster.scheduler_address)
 
 
-def test_scheduler_that_does_not_answer(tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1", "nonsense://x:1", "tcp://x:y"])
+def test_scheduler_that_does_not_answer(tmp_path, monkeypatch, address):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(parallel, "_ANSWER", 0.5)
+    begin = time.monotonic()
+    with pytest.raises(DataError, match=f"--scheduler {address}: no Dask scheduler answers"):
+        map_parts(square, [1], tmp_path, part_size=1, scheduler=address)
+    assert time.monotonic() - begin < 10
 
-    def refuse(*args, **kwargs):
-        raise OSError("timed out")
 
-    monkeypatch.setattr(distributed, "Client", refuse)
-    with pytest.raises(DataError, match="tcp://nowhere:1"):
-        map_parts(square, [1], tmp_path, part_size=1, scheduler="tcp://nowhere:1")
+def test_scheduler_that_dies_or_stops(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(parallel, "_LOOK", 0.2)
+    monkeypatch.setattr(parallel, "_ANSWER", 1.0)
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--no-dashboard"]
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = str(s.getsockname()[1])
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        scheduler = subprocess.Popen([*command, "--port", port], stderr=subprocess.PIPE, text=True, env=env)
+        try:
+            while "Scheduler at" not in scheduler.stderr.readline():
+                assert scheduler.poll() is None
+            threading.Timer(1.0, scheduler.send_signal, [number]).start()
+            with pytest.raises(ChildProcessError, match="the Dask scheduler was lost; run again to resume"):
+                map_parts(square, [1], tmp_path / "p", part_size=1, scheduler=f"tcp://127.0.0.1:{port}")
+        finally:
+            scheduler.kill()
+            scheduler.communicate()
 
 
 def test_plan_is_readable(tmp_path):
