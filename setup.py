@@ -80,6 +80,6 @@ setup(
     package_data={"espnet2_ext": ["py.typed", "**/*.tsv", "**/*.csv", "**/*.json", "**/*.html", "**/*.yaml"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["espnet2-ext = espnet2_ext.cli.main:main"]},
+    entry_points={"console_scripts": ["espnet2-ext = espnet2_ext.__main__:main"]},
     cmdclass={"build_py": BuildWithRecipes},
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from espnet2_ext import __version__
 from espnet2_ext.errors import DataError
 from espnet2_ext.util import process
+from espnet2_ext.util.explain import explain
 
 PROG = "espnet2-ext"
 # malloc.h of glibc: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
@@ -120,11 +121,10 @@ def main(argv: list[str] | None = None) -> None:
     """Console script: run one command; ends the process with a plain message when something is wrong."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] in ([], ["-h"], ["--help"]):
-        print(usage(), file=sys.stdout if argv else sys.stderr)
+        run(lambda: print(usage(), file=sys.stdout if argv else sys.stderr))
         sys.exit(0 if argv else 2)
     if argv[0] == "--version":
-        print(f"{PROG} {__version__}")
-        return
+        return run(lambda: print(f"{PROG} {__version__}"))
     try:
         target, *more = find(argv[0]).split()
     except DataError as e:
@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(main: Callable) -> None:
     """Run `main()`; end with a plain message and a status other than zero when it fails.
 
-    What the user can mend (`process.explain`: bad input, a full disk, a worker that was killed) or a package that is
+    What the user can mend (`explain`: bad input, a full disk, a worker that was killed) or a package that is
     not installed is a line, status 1. Ctrl-C ends with 130, SIGTERM with 143, a reader that has gone (`| head`) with
     141 and no word. Anything else is an error of this program and keeps its traceback.
     """
@@ -154,13 +154,19 @@ def run(main: Callable) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
         logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
         try:
-            main()
+            status = None
+            try:
+                main()
+            except SystemExit as e:  # of argparse
+                status = e
             sys.stdout.flush()
+            if status:
+                raise status
         except Exception as e:
             process.no_more_of_workers()
             if isinstance(e, BrokenPipeError) and process.reader_is_gone():
                 os._exit(141)
-            text = _missing(e) if isinstance(e, ModuleNotFoundError) else process.explain(e)
+            text = _missing(e) if isinstance(e, ModuleNotFoundError) else explain(e)
             if text is None:
                 raise
             print(f"error: {text}", file=sys.stderr)

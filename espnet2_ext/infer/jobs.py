@@ -17,8 +17,8 @@ from espnet2_ext.audio.streams import FORMATS, comment_of, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.queries import sound_files
 from espnet2_ext.util.documents import parse_json
+from espnet2_ext.util.explain import explain
 from espnet2_ext.util.files import digest, file_digest
-from espnet2_ext.util.process import explain
 
 COMPARED = {"model": "model", "query_hash": "query", "output": "output", "mixture_hash": "mixture"}  # and their words
 

@@ -98,7 +98,7 @@ def run(
                     cwd=cwd,
                     process_group=0,  # so that all its workers hear a signal
                     pass_fds=(*keep_open, pipe),
-                    preexec_fn=_begin,
+                    preexec_fn=end_with_parent,
                 )
             if log_file and show is not None:
                 for line in _follow(log_file, process):
@@ -155,8 +155,3 @@ def _end_group(process: subprocess.Popen, number: int) -> None:
             os.killpg(process.pid, 0)  # raises once the last one has ended
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _begin() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STATUS)
-    end_with_parent()

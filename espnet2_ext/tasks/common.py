@@ -29,9 +29,10 @@ from espnet2_ext.errors import DataError, refusing, told
 from espnet2_ext.tasks.options import CRITERION
 from espnet2_ext.train.checkpoints import describe, goes_on, whole_checkpoints
 from espnet2_ext.util.documents import check
+from espnet2_ext.util.explain import explain
 from espnet2_ext.util.files import TRAINED
 from espnet2_ext.util.locks import hold
-from espnet2_ext.util.process import as_worker, explain, watched
+from espnet2_ext.util.process import as_worker, watched
 
 find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
 

@@ -16,7 +16,8 @@ from espnet2.train.collate_fn import CommonCollateFn
 
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.process import LOADER_DIED, watched
+from espnet2_ext.util.explain import LOADER_DIED
+from espnet2_ext.util.process import watched
 
 SHARED = "/dev/shm"  # through which workers hand over their batches
 
@@ -173,7 +174,7 @@ class EpochBatches:
 
     Raises:
         DataError, OSError: of a worker, as it was raised there.
-        ChildProcessError, RuntimeError: a worker was killed; see `util.process.explain`.
+        ChildProcessError, RuntimeError: a worker was killed; see `util.explain`.
     """
 
     def __init__(self, factory: RowIterFactory, epoch: int):

@@ -10,16 +10,15 @@ import logging
 import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, encode, made, write_record
 from espnet2_ext.util.locks import hold
-from espnet2_ext.util.process import as_worker, end_processes, remove, signals_wait, watched
+from espnet2_ext.util.process import as_worker, ctrl_c_is_ours, end_processes, remove, signals_wait, watched
 
 _DIED = "a worker process died (killed, or out of memory); run again to resume, perhaps with fewer workers"
 _LOST = "the Dask scheduler was lost; run again to resume"
@@ -152,9 +151,10 @@ def _pool(num_workers: int | None, scheduler: str | None, num_jobs: int, fn: Cal
     # forked from a clean server: this process may hold threads, which do not survive a fork
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_unwrap(fn).__module__])
-    with signals_wait(signal.SIGINT):  # Ctrl-C is for this process alone, which ends the others
+    resource_tracker.ensure_running()  # which does not leave blocked signals as they are
+    with ctrl_c_is_ours():
         forkserver.ensure_running()
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=as_worker)
+    pool = _Processes(workers, context, initializer=as_worker)
     processes = pool._processes
     with watched(lambda: list(processes)):
         try:
@@ -165,6 +165,12 @@ def _pool(num_workers: int | None, scheduler: str | None, num_jobs: int, fn: Cal
             pool.shutdown(cancel_futures=True)
             raise
         pool.shutdown()
+
+
+class _Processes(concurrent.futures.ProcessPoolExecutor):
+    def submit(self, *args, **options) -> concurrent.futures.Future:
+        with signals_wait():  # it may start a process, which must be known before a signal ends it
+            return super().submit(*args, **options)
 
 
 def _nothing() -> None:

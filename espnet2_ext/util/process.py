@@ -1,8 +1,7 @@
-"""How processes end: on a signal at once, with their parent, and with a line in place of a traceback."""
+"""How processes end: on a signal at once, and with their parent."""
 
 import contextlib
 import ctypes
-import errno
 import logging
 import os
 import select
@@ -14,8 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-from espnet2_ext.errors import DataError
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 STOPPED = "stopped; run again to resume"
@@ -41,6 +38,7 @@ def ends_on_signals() -> Iterator[None]:
         if os.getpid() == owner:  # and not a fork of it
             end_children()
             remove_unfinished()
+            release()
             with contextlib.suppress(OSError):
                 os.write(2, f"{STOPPED}\n".encode())
         os._exit(STATUS[signal.Signals(number)])
@@ -57,9 +55,26 @@ def ends_on_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_wait(*numbers: int) -> Iterator[None]:
-    """Hold back signals (none named: those that end a process); what is started meanwhile never gets them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers or STATUS)
+def signals_wait() -> Iterator[None]:
+    """Hold back the signals that end a process, until what happens meanwhile is done (such as the start of another)."""
+    came, before = [], {}
+    with contextlib.suppress(ValueError):  # only the main thread may
+        for number in STATUS:  # not a mask: other threads would take them
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def ctrl_c_is_ours() -> Iterator[None]:
+    """Processes that are started while this lasts, and theirs, never get Ctrl-C: this one ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
@@ -99,6 +114,16 @@ def end_children(patience: float = 1.0) -> None:
     with contextlib.suppress(Exception):  # in a signal's handler, anything may be under way
         children = multiprocessing.active_children() if multiprocessing else []
         end_processes(children, patience)
+
+
+def release(patience: float = 0.5) -> None:
+    """Give back what `multiprocessing` holds in the system, as at the end of Python, which is not waited for."""
+    if util := sys.modules.get("multiprocessing.util"):
+        thread = threading.Thread(target=util._run_finalizers, args=(0,), daemon=True)
+        thread.start()  # in a signal's handler, it may need what the main thread has locked
+        thread.join(patience)
+        config = sys.modules["multiprocessing.process"].current_process()._config
+        shutil.rmtree(config.get("tempdir") or "", ignore_errors=True)
 
 
 def no_more_of_workers() -> None:
@@ -203,7 +228,7 @@ def _is_stopped(pid: int) -> bool:
     return False
 
 
-# ---- limits and errors ---------------------------------------------------------------------------
+# ---- limits ---------------------------------------------------------------------------
 
 
 def allow_open_files() -> None:
@@ -231,50 +256,3 @@ def reader_is_gone() -> bool:
     for descriptor in (1, 2):
         ends.register(descriptor, 0)
     return any(found & select.POLLERR for _, found in ends.poll(0))
-
-
-_HINTS = {
-    errno.ENOSPC: "make room, then run again to resume",
-    errno.EDQUOT: "make room, then run again to resume",
-    errno.EMFILE: "allow more (ulimit -n), or use fewer at a time",
-    errno.ENFILE: "end other programs, or use fewer at a time",
-}
-_AGAIN = "run again to resume"
-LOADER_DIED = f"a worker process that loads data died (killed, or out of memory); {_AGAIN}"
-# what PyTorch says, and what it means
-_MEANINGS = {
-    "received 0 items of ancdata": "too many open files; allow more (ulimit -n)",
-    "Too many open files": "too many open files; allow more (ulimit -n)",
-    "Bus error": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
-    "shared memory": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
-    "DataLoader worker": LOADER_DIED,
-    "deserialization of the task graph": "the Dask scheduler runs in another environment than this command",
-    "out of memory": "",
-    "can't allocate memory": "",
-    "Connection closed by peer": f"another process of this training ended, see its log; {_AGAIN}",
-    "Connection reset by peer": f"another process of this training ended, see its log; {_AGAIN}",
-    "Broken pipe": f"another process of this training ended, see its log; {_AGAIN}",
-}
-
-
-def explain(error: BaseException) -> str | None:
-    """The line that tells a user of an error; None for an error of this program, which keeps its traceback."""
-    text, kind = " ".join(str(error).split()), type(error).__name__
-    if isinstance(error, DataError):
-        return str(error)
-    if isinstance(error, OSError):
-        name = (
-            error.filename2 if error.filename2 is not None else error.filename
-        )  # of a renaming: the file that was wanted
-        name = "" if name is None else f"{name}: "
-        hint = _HINTS.get(error.errno or 0)
-        return (f"{name}{error.strerror}" if error.strerror else text) + (f"; {hint}" if hint else "")
-    if isinstance(error, MemoryError):
-        return f"out of memory{f': {text}' if text else ''}"
-    if kind in ("ProcessExitedException", "ProcessRaisedException"):
-        return f"a training's process ended early ({text.splitlines()[0]}); {_AGAIN}"
-    if isinstance(error, RuntimeError):
-        for words, meaning in _MEANINGS.items():
-            if words in text:
-                return meaning or f"out of memory: {text[:200]}"
-    return None

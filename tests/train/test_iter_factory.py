@@ -18,6 +18,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.row_iter_factory import batch_bounds
 from espnet2_ext.util import process
+from espnet2_ext.util.explain import explain
 
 
 def training(bank, **options):
@@ -188,7 +189,7 @@ def test_a_worker_that_is_killed_or_stopped_ends_the_epoch(bank, number, monkeyp
         pytest.fail("nothing was raised")
     except (RuntimeError, ChildProcessError) as e:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch raises at each end of a process, as `run` ends with
-        text = process.explain(e)
+        text = explain(e)
         process.end_children()
     assert "a worker process that loads data died" in text and time.monotonic() - hit < 10
     assert (number == signal.SIGSTOP) == ("was stopped (SIGSTOP) and is ended" in caplog.text)

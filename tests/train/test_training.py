@@ -22,8 +22,8 @@ from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks import common
 from espnet2_ext.train.check import check_sum
 from espnet2_ext.util.config import read_config
+from espnet2_ext.util.explain import explain
 from espnet2_ext.util.locks import hold
-from espnet2_ext.util.process import explain
 
 ROOT = Path(__file__).parents[2]
 STFT = ["sample_rate=8000", "n_fft=256", "hop_length=80", "num_bands=32"]
