@@ -210,9 +210,9 @@ def test_classes_of_a_published_separator(public, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a: [", "some.yaml:1: is not valid YAML"),
+        ("a: [", "some.yaml:2: is not valid YAML"),
         ("query_net: hts_at\n", "it has no extractor"),
-        ("extractor: other\n", "unknown extractor 'other'"),
+        ("extractor: other\n", "key extractor: expected one of .*not 'other'"),
     ],
 )
 def test_a_yaml_of_something_else_is_named(public, tmp_path, text, message):

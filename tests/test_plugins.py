@@ -182,11 +182,11 @@ def test_trained_packed_and_separated(site, tmp_path):
     run(site, "espnet2_ext.bin.qsep_train", "--config", training_yaml(site), *options)
     best = exp / "valid.loss.best.pth"
     given = ["--train_config", exp / "config.yaml", "--model_file", best, "--labels", exp / "labels.tsv"]
-    run(site, "espnet2_ext", "pack", *given, "--out", out)
+    run(site, "espnet2_ext", "pack", *given, "--output", out)
     about = run(site, "espnet2_ext", "info", out)
     assert NET in about and "my_sounds" in about
     soundfile.write(tmp_path / "mix.wav", 0.1 * np.random.default_rng(0).standard_normal(FS), FS)
-    job = [tmp_path / "mix.wav", "--bundle", out, "--query", tmp_path / "mix.wav", "--out", tmp_path / "out.wav"]
+    job = [tmp_path / "mix.wav", "--bundle", out, "--query", tmp_path / "mix.wav", "--output", tmp_path / "out.wav"]
     assert "ESPNET2_EXT_PLUGINS=my_sounds" in run(site, "espnet2_ext", "separate", *job, ok=False)
     run(site, "espnet2_ext", "separate", *job, plugins="my_sounds")
     assert soundfile.info(str(tmp_path / "out.wav")).frames == FS

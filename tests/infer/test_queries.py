@@ -110,9 +110,9 @@ def test_saved_vector(separator, tmp_path):
     np.save(tmp_path / "nan.npy", np.full(8, np.nan, np.float32))
     (tmp_path / "text.npy").write_text("no")
     for name, message in (
-        ("wide", r"float \[8\]"),
+        ("wide", r"holds \[9\] values, this model\'s queries are \[8\]"),
         ("int", "int64"),
-        ("nan", "not numbers"),
+        ("nan", "not finite"),
         ("text", "not a saved query"),
     ):
         with pytest.raises(DataError, match=message) as e:
