@@ -97,7 +97,8 @@ def write_npy(path: str | os.PathLike, array: np.ndarray, *more: np.ndarray) -> 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, ArrayLike]) -> None:
     """Write a `.npz` file whole."""
     with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        np.savez(f, **{name: _plain(array) for name, array in arrays.items()})
+        plain: dict[str, Any] = {name: _plain(array) for name, array in arrays.items()}
+        np.savez(f, **plain)
 
 
 def write_npy_rows(path: str | os.PathLike, shape: tuple[int, int], tables: Iterable[np.ndarray]) -> None:

@@ -99,7 +99,9 @@ def parse_yaml(data: bytes | str, where: object, error: type[DataError] = DataEr
 def _loader(decimals: bool) -> type:
     import yaml
 
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):
         def flatten_mapping(self, node):
             super().flatten_mapping(node)
             if len(node.value) > MOST_VALUES // 100:  # merges of merges multiply
@@ -119,7 +121,8 @@ def dump_yaml(value: Any, **style) -> str:
         def ignore_aliases(self, data) -> bool:
             return True
 
-    return yaml.dump(value, Dumper=Dumper, **{"sort_keys": False, "allow_unicode": True} | style)
+    options: Any = {"sort_keys": False, "allow_unicode": True} | style
+    return yaml.dump(value, Dumper=Dumper, **options)
 
 
 def mapping(value: Any, where: object, error: type[DataError] = DataError) -> dict:

@@ -27,6 +27,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.locks import hold, is_temporary, temporary
@@ -202,7 +203,7 @@ def unsealed(value, where: object, error: type[DataError] = DataError):
     return found[0]
 
 
-def _opened(value) -> tuple[object, dict] | None:
+def _opened(value) -> tuple[Any, dict] | None:
     """Content and files' checksums of a record, if it is as it was written; any other value, without checksums."""
     sums = value.get(_SUMS) if isinstance(value, dict) else None
     if not isinstance(sums, dict) or "" not in sums:

@@ -193,7 +193,7 @@ class _Inline:
 def _dask(address: str) -> Iterator[Any]:
     try:
         from distributed import Client, KilledWorker
-        from distributed.comm import parse_address, parse_host_port
+        from distributed.comm.addressing import parse_address, parse_host_port
         from distributed.comm.registry import get_backend
     except ImportError:
         raise DataError("a scheduler address needs dask[distributed]: pip install it") from None

@@ -4,6 +4,8 @@ Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General So
 section 2 and figures 1 and 2. Where the paper leaves a choice open, the line says what was chosen.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -261,8 +263,7 @@ class CaRESep(CaREEncoder):
         skips, x, _ = self.encode(self.tokens(image), frames.tolist(), query)
         for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):
             skip, valid = _for_each(query, skip, valid)
-            x = join(torch.cat([expand(_for_each(query, x)[0]), skip], dim=-1))
-            x = stage(x, valid, query)
+            x = stage(join(torch.cat([expand(_for_each(query, x)[0]), skip], dim=-1)), valid, query)
         x = self.patch_up(x)[:, :length].permute(0, 2, 3, 1).unflatten(0, (b, -1))  # [B, Q, N, D, L]
         shared = image[:, :length].permute(0, 2, 3, 1) if self.image_skip else None
         return self._bounded(self.to_mask(x, shared))
@@ -291,7 +292,7 @@ def _for_each(query: Tensor | None, x: Tensor, valid: list[int] | None = None) -
     return (x.repeat_interleave(times, 0) if times > 1 else x), [v for v in valid or [] for _ in range(times)]
 
 
-def _enter(stage: SwinStage, x: Tensor, valid: list[int], query: Tensor | None) -> tuple[Tensor, list[int]]:
+def _enter(stage: Any, x: Tensor, valid: list[int], query: Tensor | None) -> tuple[Tensor, list[int]]:
     """A stage with the queries, if it takes any: the first such one makes B maps B Q."""
     if not stage.takes_query:
         return stage(x, valid), valid
