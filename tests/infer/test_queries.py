@@ -113,7 +113,7 @@ def test_saved_vector(separator, tmp_path):
         ("wide", r"holds \[9\] values, this model\'s queries are \[8\]"),
         ("int", "int64"),
         ("nan", "not finite"),
-        ("text", "not a saved query"),
+        ("text", "is not a whole .npy file"),
     ):
         with pytest.raises(DataError, match=message) as e:
             separator.embed_queries([tmp_path / f"{name}.npy"])
