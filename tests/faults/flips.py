@@ -16,7 +16,7 @@ LIMIT = 120.0
 TOLD = re.compile(
     r"(WARNING|ERROR|error:).*(damaged|checksum|changed|corrupt|cannot be read|not whole|again|anew|fall)", re.I
 )
-DIGESTS = re.compile(f"{TIMES.pattern}|hash|digest|stamp|sum|^model$")
+DIGESTS = re.compile(f"{TIMES.pattern}|hash|digest|stamp|sum|^(model|anchors)$")
 
 
 class Flips:

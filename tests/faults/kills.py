@@ -115,7 +115,7 @@ class Kills:
             outcome = child.outcome(LIMIT if child.wait(PATIENCE) else 0.0)
         else:
             outcome = child.outcome(PATIENCE)
-        if outcome.text.startswith(("crash: SIGKILL", "crash: SIGTERM")) and number in (signal.SIGKILL, signal.SIGTERM):
+        if outcome.text.startswith(f"crash: {number.name}"):  # of what it was sent
             outcome = outcome._replace(what="refused")
         if child.status in (130, 143, -signal.SIGTERM) and "Traceback" not in self.log.read_text(errors="replace"):
             outcome = outcome._replace(what="refused")
