@@ -1,6 +1,7 @@
 """A file seen through pieces of it, so that a decoder finds a header that is true."""
 
 import bisect
+import errno
 import itertools
 import os
 import stat
@@ -11,6 +12,7 @@ from espnet2_ext.errors import DataError
 
 Piece = bytes | tuple[int, int]  # bytes of its own, or what lies from one offset to another in the file
 _READ = 1 << 20
+_NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 
 
 class MissingAudio(DataError):
@@ -85,6 +87,7 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
 
     Raises:
         MissingAudio: no such file. DataError: a folder, a pipe or a device, or what the system says against it.
+        OSError: what is no fault of the file: too many open files, no memory, a server that is away.
     """
     try:
         mode = os.stat(path).st_mode  # before it is opened: a pipe would wait for its other end
@@ -93,6 +96,8 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
     except (FileNotFoundError, NotADirectoryError):
         raise MissingAudio(f"{path}: no such file") from None
     except (OSError, ValueError) as e:
+        if getattr(e, "errno", None) in _NOT_THE_FILE:
+            raise
         raise DataError(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
     if stat.S_ISDIR(mode):
         raise DataError(f"{path}: is a folder, not a sound file")

@@ -170,7 +170,10 @@ def _pool(num_workers: int | None, scheduler: str | None, num_jobs: int, fn: Cal
 class _Processes(concurrent.futures.ProcessPoolExecutor):
     def submit(self, *args, **options) -> concurrent.futures.Future:
         with signals_wait():  # it may start a process, which must be known before a signal ends it
-            return super().submit(*args, **options)
+            try:
+                return super().submit(*args, **options)
+            except (EOFError, ConnectionError) as e:  # what starts them was killed
+                raise concurrent.futures.process.BrokenProcessPool(str(e)) from e
 
 
 def _nothing() -> None:

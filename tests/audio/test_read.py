@@ -1,5 +1,6 @@
 """References to sounds, resampling, the archive writer."""
 
+import errno
 import tarfile
 
 import h5py
@@ -165,3 +166,13 @@ def test_archive_of_24_bits_keeps_what_16_bits_round_away(tmp_path):
         assert fs == 16000
         errors[bits] = np.abs(got[:, 0] - x).max()
     assert errors[16] > 2.0**-17 and errors[24] <= 2.0**-24
+
+
+def test_too_many_open_files_are_no_fault_of_a_sound(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 8000)
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="Too many"):
+        read_audio(tmp_path / "a.wav")

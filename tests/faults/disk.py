@@ -20,7 +20,8 @@ from states import difference
 from world import words
 
 CALLS = ["os.fsync", "os.replace", "os.mkdir", "os.open", "os.scandir", "os.unlink", "builtins.open", "write"]
-CODES = [errno.EIO, errno.EACCES, errno.EROFS, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EMFILE]
+CODES = [errno.EACCES, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EMFILE]
+READING = (errno.ESTALE, errno.EMFILE)  # what opening a file to read it may say that is no fault of the file
 SLOW = (*LEFT_OUT, "qsep-report", "weak-report", "make-mini")
 NO_HELP = {
     "no GPU": "qsep-train --config conf/qsep.yaml --output_dir new QSEP_DATA --ngpu 1",
@@ -117,7 +118,7 @@ class Disk(Kills):
     def _failing(self, r: Random) -> Callable[[], None]:
         """A setup after which the n-th of some call fails, and perhaps all that follow."""
         name = r.choice(CALLS)
-        code = r.choice(CODES[: 4 if name in ("os.unlink", "os.scandir") else None])
+        code = r.choice({"os.unlink": CODES[:4], "os.scandir": CODES[1:4]}.get(name, CODES))
         number, lasting = int(2 ** r.uniform(0, 7)), r.random() < 0.3
         count = 0
 
@@ -147,7 +148,12 @@ class Disk(Kills):
 
                 builtins.open = io.open = opened
             elif name == "builtins.open":
-                builtins.open = io.open = failing(io.open)
+                real, fails = io.open, failing(io.open)
+
+                def chosen(file, mode="r", *more, **kwargs):
+                    return (fails if code in READING or "r" not in mode else real)(file, mode, *more, **kwargs)
+
+                builtins.open = io.open = chosen
             else:
                 setattr(os, name[3:], failing(getattr(os, name[3:])))
 

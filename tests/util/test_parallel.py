@@ -1,5 +1,6 @@
 """Parts: made once, gone on with, made anew; processes and a Dask cluster that lose workers."""
 
+import concurrent.futures
 import functools
 import os
 import resource
@@ -99,6 +100,15 @@ def test_first_error_is_raised_and_finished_parts_stay(tmp_path, workers, error)
 
 
 def test_dead_worker_is_told(tmp_path):
+    with pytest.raises(ChildProcessError, match="run again"):
+        map_parts(end_process, range(4), tmp_path, part_size=1, num_workers=2)
+
+
+def test_a_server_of_workers_that_was_killed_is_told(tmp_path, monkeypatch):
+    def closed(*_, **__):
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(concurrent.futures.ProcessPoolExecutor, "submit", closed)
     with pytest.raises(ChildProcessError, match="run again"):
         map_parts(end_process, range(4), tmp_path, part_size=1, num_workers=2)
 
