@@ -55,7 +55,8 @@ class Fuzz:
         name = ""
         if kind.odd_names and r.random() < 0.08:  # the content stays good
             name = r.choice(ODD_NAMES)
-            odd = os.fsdecode(os.fsencode(path.parent) + b"/" + name + os.fsencode(path.suffix))
+            suffix = os.fsencode(path.suffix)
+            odd = os.fsdecode(os.fsencode(path.parent) + b"/" + name[: 255 - len(suffix)] + suffix)
             os.rename(path, odd)
             return Path(odd), "name"
         data, damage = mutate(path.read_bytes(), kind.form, r)
