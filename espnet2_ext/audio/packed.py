@@ -85,7 +85,7 @@ def _open(path: str, pid: int, mtime_ns: int) -> tuple:
     try:
         file = h5py.File(path, "r")
         rate = int(file.attrs.get("sample_rate", 0))
-    except (OSError, ValueError, TypeError, OverflowError, RuntimeError) as e:
+    except (OSError, KeyError, ValueError, TypeError, OverflowError, RuntimeError) as e:
         raise DataError(f"{path}: not a packed file (HDF5 with audio_name, waveform): {e}") from e
     wave = _dataset(file, "waveform", path, 2)
     if wave.dtype not in (np.int16, np.float32):

@@ -1,5 +1,6 @@
 """The opener of sound: read to its end whatever its header says, refused with the reason, limits."""
 
+import contextlib
 import os
 import re
 import struct
@@ -387,3 +388,13 @@ def test_nothing_else_opens_a_sound():
     found = {str(p.relative_to(root)) for p in root.rglob("*.py") if opens.search(p.read_text(encoding="utf-8"))}
     others = {"bench/data.py", "data/synth/embedded.py"}  # libsndfile alone is measured; a synthesiser's output
     assert {p for p in found if not p.startswith("audio/")} <= others
+
+
+def test_an_mp3_cut_off_anywhere_in_its_first_frames_is_judged(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise(16000), 16000, format="MP3")
+    data = path.read_bytes()
+    for size in range(0, 1200, 13):
+        path.write_bytes(data[:size])
+        with contextlib.suppress(DataError):
+            assert open_sound(str(path)).frames >= 0
