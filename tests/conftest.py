@@ -9,6 +9,14 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a test printed goes to another process, as UTF-8: names of files that are not are written out."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def weak_corpus(tmp_path_factory):
     """The folder of a tiny corpus for training from weak labels."""

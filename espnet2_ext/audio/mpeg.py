@@ -145,6 +145,8 @@ def survey(file: BinaryIO, at: int, size: int) -> Survey | None:
         notes = ("ends within a frame of MPEG audio, it may be truncated",)
     elif left > 4096:
         notes = (f"its last {left} bytes are no MPEG audio",)
+    if not count:
+        return Survey(notes=notes)
     info = bytearray(frames.bytes(first, length))
     if (tag := max(info[:64].find(b"Xing"), info[:64].find(b"Info"))) >= 0:
         spans[0] = first + length, max(first + length, spans[0][1])
