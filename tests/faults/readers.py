@@ -113,6 +113,8 @@ def run_options(path: Path) -> None:
     from espnet2_ext.cli.main import main
     from espnet2_ext.errors import DataError
 
+    if not path.is_file():
+        raise DataError(f"{path}: no words")  # the harness's own file
     try:
         words = shlex.split(path.read_bytes().decode("utf-8", "surrogateescape").replace("\0", " "))
     except ValueError as e:
