@@ -149,8 +149,8 @@ def survey(file: BinaryIO, at: int, size: int) -> Survey | None:
         return Survey(notes=notes)
     info = bytearray(frames.bytes(first, length))
     if (tag := max(info[:64].find(b"Xing"), info[:64].find(b"Info"))) >= 0:
-        spans[0] = first + length, max(first + length, spans[0][1])
-        count = max(count - 1, 0)  # cut off in its first frame, it holds none
+        spans[0] = first + length, spans[0][1]
+        count -= 1
     whole = sum(end - start for start, end in spans)
     if tag < 0 or not info[tag + 7] & 1:
         return Survey([spans], notes, frames=count * _kind(key).samples, claim=whole * 64 + _JUNK)
