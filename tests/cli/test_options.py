@@ -53,7 +53,7 @@ def test_every_group_shows_its_help(capsys):
 @pytest.mark.parametrize(
     "argv, words",
     [
-        (["--model", "B.zip"], "unrecognized arguments: --model B.zip; did you mean --model_file?"),
+        (["--train", "c.yaml"], "unrecognized arguments: --train c.yaml; did you mean --train_config?"),
         (["--bundel=B.zip"], "did you mean --bundle?"),
         (["--xyz", "1"], "unrecognized arguments: --xyz 1\n"),
     ],

@@ -18,6 +18,7 @@ import pytest
 from espnet2_ext.errors import DataError
 from espnet2_ext.util import parallel, process
 from espnet2_ext.util.documents import read_json
+from espnet2_ext.util.explain import explain
 from espnet2_ext.util.parallel import map_parts
 
 ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}
@@ -142,7 +143,7 @@ def test_a_worker_that_is_killed_or_stopped_ends_the_work_and_it_goes_on(tmp_pat
 def test_a_worker_out_of_memory_is_told_in_a_line(tmp_path):
     with pytest.raises(MemoryError) as failed:
         map_parts(fill_memory, range(2), tmp_path, part_size=1, num_workers=2)
-    assert process.explain(failed.value).startswith("out of memory")
+    assert explain(failed.value).startswith("out of memory")
 
 
 def test_vague_settings_are_refused(tmp_path):
