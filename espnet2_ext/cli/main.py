@@ -153,6 +153,7 @@ def run(main: Callable) -> None:
         keep_memory()
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
         logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
+        sys.unraisablehook = _unraisable
         try:
             status = None
             try:
@@ -172,6 +173,12 @@ def run(main: Callable) -> None:
             print(f"error: {text}", file=sys.stderr)
             process.end_children()
             sys.exit(1)
+
+
+def _unraisable(found) -> None:
+    """What the user is told anyway, such as a loader's worker that died, is no traceback where it cannot be raised."""
+    if found.exc_value is None or explain(found.exc_value) is None:
+        sys.__unraisablehook__(found)
 
 
 def _missing(error: ModuleNotFoundError) -> str | None:

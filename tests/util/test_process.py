@@ -148,3 +148,16 @@ def test_a_reader_that_has_gone_is_no_error(args):
     child = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert child.stderr == "" and child.returncode in (0, 141)  # argparse hides it
+
+
+def test_what_cannot_be_raised_is_shown_if_it_is_an_error_of_ours():
+    code = """
+        class Gone:
+            def __init__(self, error):
+                self.error = error
+            def __del__(self):
+                raise self.error
+        run(lambda: Gone(RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed.")))
+        run(lambda: Gone(TypeError("ours")))
+        """
+    assert "DataLoader" not in (err := start(code).communicate()[1]) and "TypeError: ours" in err
