@@ -64,7 +64,7 @@ class Disk(Kills):
             self._begin(stage)
             line = words(NO_HELP[name])
             child = Child(in_process(line) if "GPU" in name else line, self.box.path, self.log, 9000)
-            return [(f"limit: {name}", "", child.outcome(100.0))]
+            return [(name, "", child.outcome(100.0))]
         if self.part == "disk" and r.random() < 0.5 and os.geteuid() == 0:
             outcome, what = self._full(r, stage, command), "full"
         else:
@@ -75,7 +75,7 @@ class Disk(Kills):
                 outcome = self._again(stage, command, outcome)
         if outcome.what == "FAULT":
             shutil.copy(self.log, self.keep / f"{self.part}-{self.seed}-{n}.log")
-        return [(f"{self.part}: {what.partition(':')[0]}", f"{stage.name} {what}", outcome)]
+        return [(what.partition(":")[0], f"{stage.name} {what}", outcome)]
 
     def _again(self, stage, command: list[str], outcome: Outcome) -> Outcome:
         """The first outcome, or why the rerun is a fault."""
@@ -193,7 +193,7 @@ class Disk(Kills):
                 found = self._again(stage, command, found)
             else:
                 found = self._one_of(stage, command, other, found)
-        return [("two runs at once", f"{stage.name}{' with other options' * (other is not command)}", found)]
+        return [(stage.name, f"{'with other options' * (other is not command)}", found)]
 
     def _one_of(self, stage, command: list[str], other: list[str], found: Outcome) -> Outcome:
         """That the folder is what one of two commands makes alone, or both one after the other."""

@@ -76,7 +76,7 @@ class Flips:
         if outcome.what == "FAULT":
             shutil.copy(self.log, self.keep / f"flip-{self.seed}-{n}.log")
         name = re.sub(r"\d+", "0", Path(about[0].split()[0]).name)
-        return [(f"flip {command.split()[0]} {name}", about[0], outcome)]
+        return [(f"{command.split()[0]} {name}", about[0], outcome)]
 
 
 def make(part: str, a, top: Path, work: Path) -> tuple[Flips, int]:

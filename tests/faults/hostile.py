@@ -252,7 +252,7 @@ class Hostile:
         if outcome.what == "FAULT":
             (self.keep / f"hostile-{n}.zip").write_bytes(data)
         self.box.restore()
-        return [(f"hostile {name.split(':')[0].split(' ')[0]}", f"{source} {name}, {use.split()[0]}", outcome)]
+        return [(name.split(":")[0].split(" ")[0], f"{source} {name}, {use.split()[0]}", outcome)]
 
     def _in_box(self) -> None:
         import tempfile

@@ -87,14 +87,14 @@ class Kills:
             outcome = self._kill(command, how, r.uniform(0, seconds), plain)
             if outcome.what == "accepted":  # done before
                 break
-            found.append((f"kill {stage.name}", how, outcome))
+            found.append((stage.name, how, outcome))
             if outcome.what == "FAULT":
                 shutil.copy(self.log, self.keep / f"kill-{self.seed}-{n}.log")
                 return found
         end = Child(command, self.box.path, self.log).outcome(LIMIT)
         wrong = f"the rerun: {end.text}" if end.what != "accepted" else difference(self._state(), expected)
         if wrong:
-            kind, how, outcome = found.pop() if found else (f"kill {stage.name}", "", end)
+            kind, how, outcome = found.pop() if found else (stage.name, "", end)
             found.append((kind, how, outcome._replace(what="FAULT", text=wrong)))
         return found
 

@@ -35,18 +35,22 @@ def options() -> argparse.ArgumentParser:
     return p
 
 
-def table(found: dict[str, Counter], seconds: float, seed: int) -> str:
-    """Markdown: a line for each kind."""
-    lines = [
-        f"Seed {seed}, {seconds / 60:.0f} min.",
-        "",
-        "| | tried | accepted | refused | FAULT |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    total: Counter = sum(found.values(), Counter())
-    for kind, counts in [*found.items(), ("**all**", total)]:
-        shown = (sum(counts.values()), counts["accepted"], counts["refused"], counts["FAULT"])
-        lines.append(f"| {kind} | " + " | ".join(map(str, shown)) + " |")
+def table(found: dict[tuple[str, str], Counter], seconds: float, a: argparse.Namespace) -> str:
+    """Markdown: a line for each part, then for each kind."""
+    parts: dict[str, Counter] = defaultdict(Counter)
+    for (part, _), counts in found.items():
+        parts[part] += counts
+    total: Counter = sum(parts.values(), Counter())
+    groups = (
+        [*parts.items(), ("**all**", total)],
+        [(f"{part}: {kind}", counts) for (part, kind), counts in found.items()],
+    )
+    lines = [f"Seed {a.seed}, {seconds / 60:.0f} min."]
+    for group in groups:
+        lines += ["", "| | tried | accepted | refused | FAULT |", "|---|--:|--:|--:|--:|"]
+        for name, counts in group:
+            shown = (sum(counts.values()), counts["accepted"], counts["refused"], counts["FAULT"])
+            lines.append(f"| {name} | " + " | ".join(map(str, shown)) + " |")
     return "\n".join(lines)
 
 
@@ -62,7 +66,7 @@ def main() -> None:
     children.load()
     import world
 
-    found: dict[str, Counter] = defaultdict(Counter)
+    found: dict[tuple[str, str], Counter] = defaultdict(Counter)
     a.keep.mkdir(parents=True, exist_ok=True)
     base = "/dev/shm" if Path("/dev/shm").is_dir() and not a.short else None
     with tempfile.TemporaryDirectory(prefix="faults", dir=base, ignore_cleanup_errors=True) as work:
@@ -70,10 +74,10 @@ def main() -> None:
         world.build(top)
         for part in a.only.split(","):
             for kind, detail, outcome in cases(part, a, top, Path(work)):
-                found[kind][outcome.what] += 1
+                found[part, kind][outcome.what] += 1
                 if outcome.what == "FAULT":
                     print(f"FAULT {kind} {detail}: {outcome.text}", flush=True)
-    text = table(found, time.monotonic() - begin, a.seed)
+    text = table(found, time.monotonic() - begin, a)
     print(text)
     if a.table:
         a.table.write_text(text + "\n")
