@@ -105,7 +105,8 @@ class Kills:
             return child.outcome(0)
         mine, others = child.pid, child.session()[1:]
         number = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(how, signal.SIGKILL)
-        hit = {"kill": [mine], "kill worker": others[-1:], "kill all": [mine, *others], "int": [mine, *others]}
+        workers = [pid for pid in others if not is_tracker(pid)]
+        hit = {"kill": [mine], "kill worker": workers[-1:], "kill all": [mine, *others], "int": [mine, *others]}
         for pid in hit.get(how, [mine]):
             try:
                 os.kill(pid, number)
@@ -129,6 +130,14 @@ class Kills:
             child.end()
             return outcome._replace(what="FAULT", text=f"outlives the command by {PATIENCE:g} s: {names.stdout[:200]}")
         return outcome
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether a process is Python's own register of semaphores, which does no work; killed, it says so itself."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def in_process(command: list[str]) -> Callable[[], None]:
