@@ -113,7 +113,10 @@ class Kills:
             except ProcessLookupError:
                 pass
         if how == "kill worker":  # may be replaced, or have been of no use any more
-            outcome = child.outcome(LIMIT if child.wait(PATIENCE) else 0.0)
+            soon = child.wait(PATIENCE)
+            outcome = child.outcome(LIMIT)
+            if not soon and outcome.what == "refused":
+                outcome = outcome._replace(what="FAULT", text=f"after more than {PATIENCE:g} s: {outcome.text}")
         else:
             outcome = child.outcome(PATIENCE)
         if outcome.text.startswith(f"crash: {number.name}"):  # of what it was sent
