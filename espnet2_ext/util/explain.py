@@ -16,6 +16,7 @@ LOADER_DIED = f"a worker process that loads data died (killed, or out of memory)
 _MEANINGS = {
     "received 0 items of ancdata": "too many open files; allow more (ulimit -n)",
     "Too many open files": "too many open files; allow more (ulimit -n)",
+    "unexpected pos": f"a file could not be written whole; is its disk full, or gone? {_AGAIN}",  # torch.save
     "Bus error": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
     "shared memory": f"shared memory (/dev/shm) is full; {_AGAIN}, perhaps with fewer --num_workers",
     "DataLoader worker": LOADER_DIED,

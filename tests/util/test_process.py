@@ -32,6 +32,7 @@ def start(code: str, **options) -> subprocess.Popen:
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), "x: No such file or directory"),
         (ChildProcessError("a worker process died"), "a worker process died"),
         (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail at x.cc:672] . unexpected pos 832 vs 726"), "a file could not be written whole"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: DefaultCPUAllocator"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), "a worker process that loads data"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error."), "shared memory (/dev/shm) is full"),
