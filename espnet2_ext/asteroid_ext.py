@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole
+from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole, writing
 from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.losses import separation, weak_label
 from espnet2_ext.core.weights import load_weights
@@ -243,5 +243,5 @@ def fit(
 def export_weights(checkpoint: str | Path, out: str | Path) -> None:
     """Write the model's weights of a checkpoint of a `System` as ESPnet keeps them."""
     state = load_weights(checkpoint)
-    with atomic_path(out) as tmp:
+    with atomic_path(out) as tmp, writing(out):
         torch.save(state, tmp)

@@ -232,6 +232,7 @@ def convert(argv: list[str] | None = None) -> None:
     _check_conversion(p, args, front)
     import torch
 
+    from espnet2_ext.core.checkpoints import writing
     from espnet2_ext.core.public import cnn14, hts_at, st_sed_sep
     from espnet2_ext.core.weights import load
     from espnet2_ext.util.files import atomic_path
@@ -259,7 +260,7 @@ def convert(argv: list[str] | None = None) -> None:
         origin = " and ".join(path.name for path in (args.checkpoint, args.tagger) if path)
         _bundle(args, weights, origin)
     else:
-        with atomic_path(args.output) as tmp:
+        with atomic_path(args.output) as tmp, writing(args.output):
             torch.save(weights, tmp)
     print(f"{args.output}: {', '.join(counts)}")
 

@@ -1,8 +1,10 @@
 """Checkpoints that a training resumes from: saved whole and finite, with the one before beside each, checked first."""
 
 import contextlib
+import errno
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path
 from espnet2_ext.util.locks import locked
 
+_WRITER = re.compile("inline_container|PytorchStreamWriter")  # in what PyTorch says then
 _TRAINED = ("model", "optimizers", "state_dict", "optimizer_states")  # ESPnet's and Lightning's names
 
 
@@ -43,11 +46,23 @@ def save_whole(write: Callable[[Path], Any], state: Any, path: str | os.PathLike
             " lower learning rate"
         )
     with atomic_path(path) as tmp:
-        write(tmp)
+        with writing(path):
+            write(tmp)
         if keep and os.path.isfile(path):
             _link(Path(path), previous(path))
         elif keep is False:
             previous(path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Around `torch.save`: where it cannot write, an OSError that names `path`, in place of the places in a zip."""
+    try:
+        yield
+    except RuntimeError as e:
+        if not _WRITER.search(str(e)):
+            raise
+        raise OSError(errno.EIO, "writing failed; is the disk full?", os.fspath(path)) from e
 
 
 def check_resumable(path: str | os.PathLike) -> None:

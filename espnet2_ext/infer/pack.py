@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext import __version__
+from espnet2_ext.core.checkpoints import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.infer.bundle import FORMAT, read_config
@@ -263,6 +264,7 @@ def _write_zip(out: Path, members: dict[str, bytes], state: dict[str, Tensor]) -
         for name, data in members.items():
             archive.writestr(name, data)
         with tempfile.TemporaryFile(dir=out.parent) as weights, archive.open("model.pth", "w", force_zip64=True) as f:
-            torch.save(state, weights)
+            with writing(out):
+                torch.save(state, weights)
             weights.seek(0)
             shutil.copyfileobj(weights, f, 1 << 20)

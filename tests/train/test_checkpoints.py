@@ -1,6 +1,7 @@
 """Checkpoints: a save that fails leaves the old one, a damaged one is replaced by that before it."""
 
 import argparse
+import errno
 import io
 import os
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet2_ext.core.checkpoints import previous
+from espnet2_ext.core.checkpoints import previous, writing
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.checkpoints import whole_checkpoints
 
@@ -162,3 +163,14 @@ def test_an_epoch_whose_files_are_missing_is_finished(third, tmp_path):
     assert all(torch.equal(weights[name], value) for name, value in saved["model"].items())
     links = {name: os.readlink(tmp_path / name) for name in ("latest.pth", "valid.loss.best.pth")}
     assert links == {"latest.pth": "3epoch.pth", "valid.loss.best.pth": "2epoch.pth"}
+
+
+def test_a_write_that_fails_inside_pytorch_names_the_file(tmp_path):
+    class Fails(io.FileIO):
+        def write(self, data):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    with pytest.raises(OSError, match="writing failed.*a.pth"), writing(tmp_path / "a.pth"):
+        torch.save({"w": torch.ones(1000)}, Fails(tmp_path / "a.pth", "w"))
+    with pytest.raises(RuntimeError, match="another"), writing(tmp_path / "a.pth"):
+        raise RuntimeError("another")
