@@ -92,7 +92,7 @@ def read_saved(path: Path) -> tuple[np.ndarray, str | None]:
     if not more:
         return vector.astype(np.float32), None
     note = mapping(parse_json(more[0].tobytes(), path), path)
-    if note.get("digest", found := digest(vector)) != found:
+    if note.get("digest") != digest(vector):
         raise DataError(f"{path}: {CHANGED}")
     return vector.astype(np.float32), str(note.get("model"))
 

@@ -81,16 +81,22 @@ class Kills:
         workers = r.choice((1, 1, 2)) if "WORKERS" in stage.command else 1
         command, plain = words(stage.command, workers), r.random() < 0.04  # plain: it may be stopped while it imports
         seconds += (0.7 if workers > 1 else 0.0) + (4.0 if plain else 0.0)
-        found = []
-        for _ in range(r.choice((1, 2, 4, 6))):
+        found, number = [], r.choice((1, 2, 4, 6))
+        for _ in range(number + 4):
             how = r.choice(SIGNALS if workers > 1 else SIGNALS[:13])
             outcome = self._kill(command, how, r.uniform(0, seconds), plain)
-            if outcome.what == "accepted":  # done before
-                break
+            if outcome.what == "accepted":  # it was done before: strike sooner
+                if found:
+                    break
+                self._begin(stage)
+                seconds = min(seconds, outcome.seconds)
+                continue
             found.append((stage.name, how, outcome))
             if outcome.what == "FAULT":
                 shutil.copy(self.log, self.keep / f"kill-{self.seed}-{n}.log")
                 return found
+            if len(found) == number:
+                break
         end = Child(command, self.box.path, self.log).outcome(LIMIT)
         wrong = f"the rerun: {end.text}" if end.what != "accepted" else difference(self._state(), expected)
         if wrong:
