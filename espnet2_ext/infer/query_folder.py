@@ -156,11 +156,11 @@ def _embed_protocols(output_dir: Path, enrolls: dict[str, dict], stamp: list, ru
         names, n = list(enrolls[protocol]), len(enrolls[protocol])
         own, arrays = ({k: v[s] for k, v in arrays.items()} for s in (slice(n), slice(n, None)))
         outputs.write_queries(marks[protocol].with_suffix(".npz"), names, own["embedding"])
-        tags = output_dir / protocol / "tags.npz"
-        tags.unlink(missing_ok=True)
+        (tags := output_dir / protocol / "tags.npz").unlink(missing_ok=True)
         if protocol == "self" and "clipwise" in own:  # where the query is the target itself
             outputs.write_tags(tags, names, own["clipwise"])
-        write_record(marks[protocol], keys[protocol], files=marks[protocol].parent.glob("*.npz"))
+        ours = (marks[protocol].with_suffix(".npz"), tags)
+        write_record(marks[protocol], keys[protocol], files=filter(Path.exists, ours))
     folder.end_job(parts_dir)
 
 

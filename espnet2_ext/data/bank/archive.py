@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -84,10 +85,14 @@ def archive(
     files = [out_dir / f"{name}.npy" for name in tables(settings.format)]
     key = _key(manifest, labels, settings)
     make = functools.partial(_write_bank, manifest, labels, out_dir, settings, **work)
-    others = ("labels.tsv", "sums.npy", "audio.[0-9]*")
-    info = make_once(out_dir / "bank.json", key, make, files, more=lambda: [f for n in others for f in out_dir.glob(n)])
+    info = make_once(out_dir / "bank.json", key, make, files, more=lambda: _others(out_dir))
     shutil.rmtree(out_dir / ".parts", ignore_errors=True)
     return info
+
+
+def _others(out_dir: Path) -> list[Path]:
+    """What a bank holds besides its tables. A folder that cannot be listed is an OSError; `glob` would find nothing."""
+    return [out_dir / n for n in os.listdir(out_dir) if n in ("labels.tsv", "sums.npy") or re.match(r"audio\.\d", n)]
 
 
 def _write_bank(manifest: Path, labels: Path, out_dir: Path, settings: Settings, **work) -> dict:
