@@ -151,6 +151,7 @@ def run(main: Callable) -> None:
         process.follow_driver()
         process.allow_open_files()
         keep_memory()
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow down a busy machine; before torch
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
         logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
         sys.unraisablehook = _unraisable

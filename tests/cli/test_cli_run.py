@@ -1,7 +1,13 @@
 """How a command ends when a package is missing, or with an error of our own."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import espnet2_ext.bin
 from espnet2_ext.cli import main as end
 from espnet2_ext.errors import DataError
 
@@ -45,3 +51,22 @@ def test_what_the_user_can_mend_is_a_plain_message(capsys):
         end.run(failing(DataError("x.tsv: no such file")))
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "error: x.tsv: no such file\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what libgomp of PyTorch's Linux builds reports")
+@pytest.mark.parametrize("own, heard", [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_every_entry_point_lets_idle_threads_sleep(own, heard):
+    modules = [f"espnet2_ext.bin.{p.stem}" for p in Path(espnet2_ext.bin.__file__).parent.glob("[a-z]*.py")]
+    assert len(modules) == 9
+    code = (
+        "import importlib, sys\n"
+        f"for name in [*{modules}, 'espnet2_ext.__main__']: importlib.import_module(name)\n"
+        "assert 'torch' not in sys.modules\n"  # which reads it when it is imported
+        "from espnet2_ext.cli.main import run\n"
+        "run(lambda: __import__('torch'))"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    env |= {"OMP_DISPLAY_ENV": "TRUE", "PYTHONPATH": os.pathsep.join(sys.path), **own}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert f"OMP_WAIT_POLICY = '{heard}'" in done.stderr
