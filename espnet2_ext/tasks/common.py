@@ -116,14 +116,24 @@ def fit_schedule(args: argparse.Namespace) -> None:
     args.scheduler_conf = {**args.scheduler_conf, "total_steps": total or steps}
 
 
+def fuse_optimizer(args: argparse.Namespace) -> None:
+    """Let Adam and AdamW take their step in one kernel, of other rounding, where `optim_conf` does not say how."""
+    known = {"fused", "foreach", "differentiable"} & args.optim_conf.keys()
+    if abs_task.optim_classes[args.optim] in (torch.optim.Adam, torch.optim.AdamW) and not known:
+        args.optim_conf = {**args.optim_conf, "fused": True}
+
+
 def check_schedule(args: argparse.Namespace) -> None:
     """Make the optimiser and the schedule of a training for one weight, and go through the first of its epochs.
+
+    `args` get what the training sets itself, see `fit_schedule` and `fuse_optimizer`.
 
     Raises:
         DataError: `optim_conf` or `scheduler_conf` with a key or value that they do not take; see `fit_schedule`.
     """
     with refusing(f"{config_of(args)}: scheduler_conf of {args.scheduler}"):
         fit_schedule(args)
+    fuse_optimizer(args)
     optimizers, schedulers = abs_task.optim_classes, abs_task.scheduler_classes
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)

@@ -8,9 +8,8 @@ from torch.optim.lr_scheduler import LambdaLR
 class WarmupHalvingLR(LambdaLR, AbsEpochStepScheduler):
     """First epochs at fixed factors of the base rate, then a peak, halved at intervals to a floor.
 
-    CaRE-SEP paper, section 3.2; read as 0.05, 0.1 and 0.2 of the base rate in the first three
-    epochs, the full rate after them, half of it for each `interval` epochs, not below `floor`. Its
-    words also allow a peak of 0.2, halved twice: `peak: 0.2`.
+    CaRE-SEP paper, section 3.2: 0.05, 0.1 and 0.2 of the base rate in the first three epochs, then 0.2,
+    halved every ten epochs down to 0.05 (`peak: 0.2`), as in HTS-AT's public code.
 
     Args:
         optimizer: its learning rate is the base rate.

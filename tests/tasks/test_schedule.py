@@ -1,14 +1,17 @@
-"""How long a one-cycle schedule lasts."""
+"""Learning rates over a training, and the step of the optimiser."""
 
 import argparse
+import copy
 
 import pytest
 import torch
-from small_confs import parse
+from small_confs import parse, separation_batch, small_separator
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.tasks.common import fit_schedule
+from espnet2_ext.tasks.common import check_schedule, fit_schedule, fuse_optimizer
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.tasks.tagging import TaggingTask
+from espnet2_ext.tasks.weak import WeakLabelTask
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 
@@ -48,8 +51,8 @@ def test_a_shipped_yaml_trained_longer_steps_to_its_end():
     assert optimizer.param_groups[0]["lr"] < 1e-6
 
 
-def factors(epochs, **conf):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+def rates(epochs, lr=1.0, **conf):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     schedule, found = WarmupHalvingLR(optimizer, **conf), []
     for _ in range(epochs):
         found.append(optimizer.param_groups[0]["lr"])
@@ -59,9 +62,69 @@ def factors(epochs, **conf):
 
 
 def test_warm_up_then_half_every_ten_epochs():
-    found = factors(60)
+    found = rates(60)
     assert found[:4] == [0.05, 0.1, 0.2, 1.0] and found[9:11] == [1.0, 0.5]
     assert found[20] == 0.25 and found[30] == 0.125 and found[40] == 0.0625 and found[50] == 0.05
-    found = factors(40, peak=0.2)  # the other reading of the paper
-    assert found[:4] == [0.05, 0.1, 0.2, 0.2] and found[10] == 0.1
-    assert found[20] == found[39] == 0.05
+
+
+PAPERS = ["tag_care_cls_768", *(f"qsep_{name}" for name in ("care_sep_768", "care_sep_2048", "care_cls_sep_768"))]
+PAPERS += [f"qsep_{name}" for name in ("st_sed_sep_2048", "pann_sep_2048", "pann_sep_527")]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_rate(name):
+    args = parse(TaggingTask if name.startswith("tag") else QSepTask, f"train_{name}.yaml")
+    check_schedule(args)
+    assert (args.optim, args.scheduler, args.max_epoch) == ("adamw", "warmuphalvinglr", 100)
+    assert args.optim_conf.pop("fused")
+    assert args.optim_conf == {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 5e-4}
+    found = rates(100, args.optim_conf["lr"], **args.scheduler_conf)
+    assert found == pytest.approx([5e-5, 1e-4, *8 * [2e-4], *10 * [1e-4], *80 * [5e-5]], rel=1e-12)
+
+
+# ---- the optimiser ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task, path", [(QSepTask, "qsep_care_sep"), (WeakLabelTask, "weak"), (TaggingTask, "tag")])
+def test_adam_takes_its_step_in_one_kernel(task, path):
+    args = parse(task, f"debug/train_{path}.yaml")
+    check_schedule(args)
+    (optimizer,) = task.build_optimizers(args, torch.nn.Linear(2, 2))
+    assert optimizer.param_groups[0]["fused"] is True
+
+
+@pytest.mark.parametrize("conf", [{"fused": False}, {"foreach": True}, {"lr": 1e-3, "differentiable": True}])
+def test_its_way_is_the_users(conf):
+    args = parse(QSepTask, "debug/train_qsep_care_sep.yaml")
+    args.optim_conf = conf
+    fuse_optimizer(args)
+    assert args.optim_conf == conf
+    args.optim, args.optim_conf = "sgd", {"lr": 1.0}
+    fuse_optimizer(args)
+    assert args.optim_conf == {"lr": 1.0}
+
+
+def trained(fused, steps, model=None, state=None):
+    """Losses of steps with the debug YAML's optimiser, from one start."""
+    args = parse(QSepTask, "debug/train_qsep_care_sep.yaml", "--optim_conf", f"fused={fused}")
+    model = model or small_separator("debug/train_qsep_care_sep.yaml")
+    (optimizer,) = QSepTask.build_optimizers(args, model.train())
+    if state is not None:
+        optimizer.load_state_dict(state)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(**separation_batch())[0]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses, model, optimizer
+
+
+def test_the_loss_is_that_of_the_plain_step_and_goes_on_from_its_checkpoint():
+    plain, model, optimizer = trained("false", 3)
+    assert trained("true", 3)[0] == pytest.approx(plain, rel=1e-5)
+    more = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
+    straight = trained("false", 2, model, optimizer.state_dict())[0]
+    assert straight[-1] < plain[0]
+    assert trained("true", 2, *more)[0] == pytest.approx(straight, rel=1e-5)
