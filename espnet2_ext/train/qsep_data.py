@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from espnet2.train.preprocessor import AbsPreprocessor
 
+from espnet2_ext.build import construct
+from espnet2_ext.core.mixing.augment import Augment
 from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, holds, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
@@ -26,6 +28,8 @@ class QSepPreprocessor(AbsPreprocessor):
             mixture and both targets alike, not on the queries. It is a function of the row.
         gain_range: lowest and highest factor that brings the second anchor to the energy of the
             first, where the row has none.
+        augment: keyword arguments of `core.mixing.augment.Augment`, which then changes every sound in
+            training; a function of the row. None: nothing is changed.
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class QSepPreprocessor(AbsPreprocessor):
         bank: ClipBank | str | os.PathLike | None = None,
         gain_db: list[float] | None = None,
         gain_range: list[float] = GAIN_RANGE,
+        augment: dict | None = None,
     ):
         super().__init__(train)
         for name, values in (("gain_db", gain_db or (0, 0)), ("gain_range", gain_range)):
             if len(values) != 2 or values[0] > values[1]:
                 raise DataError(f"{name} must be [lowest, highest]; got {values}")
         self._bank, self.gain_db, self.gain_range = bank, gain_db, tuple(gain_range)
+        self.augment = None if augment is None or not train else construct(Augment, augment, "augment")
 
     @property
     def bank(self):
@@ -65,7 +71,7 @@ class QSepPreprocessor(AbsPreprocessor):
         if self.bank is None:
             raise DataError(f"{uid}: a pair needs a clip bank, and the preprocessor has none")
         pair = data["pair"]
-        out = render(pair, self.bank, self.gain_range)
+        out = render(pair, self.bank, self.gain_range, self.augment)
         gain = self._gain(pair)
         return {
             "speech_mix": gain * out["mix"],

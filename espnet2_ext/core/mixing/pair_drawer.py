@@ -1,4 +1,4 @@
-"""Mixtures of two clips: `PairDrawer.draw(rng)` makes a row of a table, `render` its audio.
+"""Mixtures of clips: `PairDrawer.draw(rng)` makes a row of a table, `render` its audio.
 
 All randomness goes into the row under an explicit generator; the audio is a pure function of the
 row and of the bank. A bank is anything with the methods of
@@ -13,6 +13,7 @@ from espnet2_ext.core.mixing.pairs import (
     ANCHORS,
     GAIN_RANGE,
     Pair,
+    Source,
     choose_start,
     class_name,
     energy_gain,
@@ -50,6 +51,10 @@ class PairDrawer:
         anchors: a table of anchors, `anchors(clip, class, num) -> start or None`; None falls
             back on `anchor`.
         draw_absent: draw clips for `absent1/2`; otherwise the other target's clip stands there.
+        snr_db: level of the first anchor over each other sound: a value, or [lowest, highest], drawn uniformly.
+        single_prob: chance that the mixture is the first target alone, for which both queries then ask.
+        num_sources: sounds in a mixture: a number, or [fewest, most], drawn uniformly; 2 are asked for, all have
+            disjoint labels. Fewer where no further clip is found.
 
     Raises:
         DataError: naming a class that no other class is unrelated to, or an unknown option.
@@ -68,9 +73,18 @@ class PairDrawer:
         query_segment: float | None = None,
         anchors: Callable | None = None,
         draw_absent: bool = False,
+        snr_db: float | list[float] = 0.0,
+        single_prob: float = 0.0,
+        num_sources: int | list[int] = 2,
     ):
         _check_choices(query_from=query_from, anchor=anchor, balance=balance)
-        _check_numbers(bank.fs, segment, query_segment, other_prob, absent_prob)
+        _check_numbers(
+            bank.fs, segment, query_segment, other_prob=other_prob, absent_prob=absent_prob, single_prob=single_prob
+        )
+        self.snr_db, self.single_prob = _interval("snr_db", snr_db), single_prob
+        self.num_sources = _interval("num_sources", num_sources)
+        if self.num_sources[0] < 2 or any(n != int(n) for n in self.num_sources):
+            raise DataError(f"num_sources must be whole numbers of 2 or more (single_prob: one); got {num_sources}")
         if segment is None and anchor != "whole":
             raise DataError(f"anchor `{anchor}` needs a segment length; without one use `whole`")
         self.bank = bank
@@ -106,7 +120,11 @@ class PairDrawer:
         start1, start2 = self._start(rng, one, class1, num), self._start(rng, two, class2, num)
         qnum = num if self.qnum is None else self.qnum
         ask1, query1, qstart1 = self._query(rng, class1, one, start1, num, qnum, two)
-        ask2, query2, qstart2 = self._query(rng, class2, two, start2, num, qnum, one)
+        absent1, absent2 = two, one
+        if self.single_prob and rng.random() < self.single_prob:
+            class2, two, start2 = class1, one, start1
+        ask2, query2, qstart2 = self._query(rng, class2, two, start2, num, qnum, absent1 if two == one else one)
+        others = self._others(rng, num, one, two) if two != one else ()
         return Pair(
             id=id,
             clip1=one,
@@ -122,8 +140,10 @@ class PairDrawer:
             query2=query2,
             qstart2=qstart2,
             qnum=qnum,
-            absent1=self._absent(rng, class1, two),
-            absent2=self._absent(rng, class2, one),
+            absent1=self._absent(rng, class1, absent1),
+            absent2=self._absent(rng, class2, absent2),
+            snr_db=_uniform(rng, self.snr_db) if two != one else 0.0,
+            others=others,
         )
 
     def _targets(self, rng, clip1) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -148,6 +168,17 @@ class PairDrawer:
             f"{_where(self.bank)}: no clip was found whose labels are disjoint from those of "
             f"clip {self.bank.id(one)}, drawn for {class_name(self.bank, class1)}"
         )
+
+    def _others(self, rng, num, *clips) -> tuple[Source, ...]:
+        """Further sounds beside `clips`."""
+        fewest, most = self.num_sources
+        found = []
+        for _ in range((fewest if fewest == most else int(rng.integers(fewest, most + 1))) - 2):
+            picked = self._pick(rng, self._blocked(*clips, *(s.clip for s in found)))
+            if picked:
+                k, clip = picked
+                found.append(Source(clip, self._start(rng, clip, k, num), _uniform(rng, self.snr_db), None))
+        return tuple(found)
 
     def _pick(self, rng, blocked) -> tuple[int, int] | None:
         """A (class, clip), none of the clip's labels blocked [K]; None when the tries run out."""
@@ -228,10 +259,26 @@ def _check_choices(**options):
             raise DataError(f"{option} must be one of {names}; got {value!r}")
 
 
-def _check_numbers(fs, segment, query_segment, other_prob, absent_prob):
+def _check_numbers(fs, segment, query_segment, **chances):
     for option, value in (("segment", segment), ("query_segment", query_segment)):
         if value is not None and round(value * fs) < 1:
             raise DataError(f"{option} must be longer than one sample; got {value} s")
-    for option, value in (("other_prob", other_prob), ("absent_prob", absent_prob)):
+    for option, value in chances.items():
         if not 0 <= value <= 1:
             raise DataError(f"{option} must be between 0 and 1; got {value}")
+
+
+def _interval(option, value) -> tuple:
+    """(lowest, highest) of a number or of two."""
+    try:
+        low, high = value if isinstance(value, (list, tuple)) else (value, value)
+        if np.isfinite(low) and np.isfinite(high) and low <= high:
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    raise DataError(f"{option} must be a number or [lowest, highest]; got {value}")
+
+
+def _uniform(rng, interval) -> float:
+    low, high = interval
+    return float(low) if low == high else float(rng.uniform(low, high))

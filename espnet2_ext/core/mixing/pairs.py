@@ -1,12 +1,16 @@
-"""One mixture of two clips as a row, and its audio as a pure function of that row.
+"""One mixture of clips as a row, and its audio as a pure function of that row.
 
 Where in a clip the segment begins that is mixed or asked with (its anchor) is chosen by energies from
 the banks' envelope (mean-square energy of each 100 ms), so that no audio is read for it.
 """
 
 import dataclasses
+import zlib
+from typing import NamedTuple
 
 import numpy as np
+
+from espnet2_ext.core.mixing.augment import Augment
 
 ENVELOPE_RATE = 10  # frames a second
 ANCHORS = ("peak", "sampled", "random", "whole")
@@ -14,6 +18,18 @@ GAIN_RANGE = (0.02, 50.0)
 
 
 # ---- rows ----------------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """A further sound of a mixture, which nothing asks for.
+
+    Its level is `snr_db` below that of the first anchor; `gain` is the factor on it, None: measured when rendered.
+    """
+
+    clip: int | str
+    start: int
+    snr_db: float
+    gain: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,7 +41,9 @@ class Pair:
     where clip 1 does not carry it, the query is absent from the mixture and its target is silence.
     `gain2` is the factor on the second anchor; None: measured when rendered. A query from the
     target's own clip is the target as it is mixed (protocol `self`). `absent1` is a clip without
-    any class related to `class1` (for silence-SDR).
+    any class related to `class1` (for silence-SDR). `snr_db` is the level of the first anchor over the
+    second. Where both anchors are the same one, the target is alone: the mixture is the target, and both
+    queries ask for it. `others` are further sounds in the mixture.
     """
 
     id: str
@@ -44,6 +62,13 @@ class Pair:
     qnum: int
     absent1: int | str
     absent2: int | str
+    snr_db: float = 0.0
+    others: tuple[Source, ...] = ()
+
+    @property
+    def alone(self) -> bool:
+        """Whether the mixture is the first target and nothing else."""
+        return (self.clip1, self.start1) == (self.clip2, self.start2)
 
 
 def energy_gain(first: np.ndarray, second: np.ndarray, gain_range=GAIN_RANGE) -> float:
@@ -70,27 +95,66 @@ def holds(bank, clip: int, k: int) -> bool:
     return bool((bank.labels(clip) == k).any())
 
 
-def render(pair: Pair, bank, gain_range=GAIN_RANGE) -> dict[str, np.ndarray]:
+def render(pair: Pair, bank, gain_range=GAIN_RANGE, augment: Augment | None = None) -> dict[str, np.ndarray]:
     """Audio of a row, float32: `mix`, `ref1`, `ref2` [num] and `query1`, `query2` [qnum].
 
-    `mix` is the float32 sum of both anchors, and `mix == ref1 + ref2` exactly, unless a query is
-    absent from the mixture: its reference is then zero. Clips shorter than asked for are followed
-    by zeros. `gain_range` counts where the row has no `gain2`.
+    `mix` is the float32 sum of the anchors and the other sounds, and `mix == ref1 + ref2` exactly where there are no
+    others, unless a query is absent from the mixture: its reference is then zero. Clips shorter than asked for are
+    followed by zeros. `gain_range` counts where the row has no `gain2`, before `snr_db` is put on it.
+
+    Args:
+        augment: changes every sound on its own, as a function of the row; a query that is its target is the target as
+            it is mixed.
     """
+    seed = zlib.crc32(repr(pair).encode()) if augment else 0
+
+    def read(place, slot):
+        effects = augment.draw(np.random.default_rng([seed, slot])) if augment else None
+        clip, start, num = place
+        return effects(lambda n: bank.read(clip, start, n), num, bank.fs) if effects else bank.read(*place)
+
     one, two = _row(bank, pair.clip1), _row(bank, pair.clip2)
-    a1, a2 = bank.read(one, pair.start1, pair.num), bank.read(two, pair.start2, pair.num)
-    gain = energy_gain(a1, a2, gain_range) if pair.gain2 is None else pair.gain2
-    a2 = np.float32(gain) * a2
     at1, at2 = (one, pair.start1, pair.num), (two, pair.start2, pair.num)
+    a1, gain = read(at1, 0), np.float32(1.0)
+    if pair.alone:
+        mix = a2 = a1
+    else:
+        a2 = read(at2, 1)
+        gain = np.float32(_gain(pair.gain2, a1, a2, pair.snr_db, gain_range))
+        a2 = gain * a2
+        mix = a1 + a2
+    for i, other in enumerate(pair.others):
+        x = read((_row(bank, other.clip), other.start, pair.num), 4 + i)
+        mix = mix + np.float32(_gain(other.gain, a1, x, other.snr_db, gain_range)) * x
     query1 = _row(bank, pair.query1), pair.qstart1, pair.qnum
     query2 = _row(bank, pair.query2), pair.qstart2, pair.qnum
     return {
-        "mix": a1 + a2,
+        "mix": mix,
         "ref1": a1 if holds(bank, one, pair.class1) else np.zeros_like(a1),
         "ref2": a2 if holds(bank, two, pair.class2) else np.zeros_like(a2),
-        "query1": a1 if query1 == at1 else bank.read(*query1),
-        "query2": a2 if query2 == at2 else bank.read(*query2) * _gain_of(query2, at2, gain),
+        "query1": a1 if query1 == at1 else read(query1, 2),
+        "query2": a2 if query2 == at2 else read(query2, 3) * _gain_of(query2, at2, gain),
     }
+
+
+def measure(pair: Pair, bank, gain_range=GAIN_RANGE) -> Pair:
+    """The same row with its gains measured."""
+    if pair.alone:
+        return dataclasses.replace(pair, gain2=1.0)
+    first = bank.read(_row(bank, pair.clip1), pair.start1, pair.num)
+
+    def gain(clip, start, snr_db):
+        return _gain(None, first, bank.read(_row(bank, clip), start, pair.num), snr_db, gain_range)
+
+    others = tuple(o._replace(gain=gain(o.clip, o.start, o.snr_db)) for o in pair.others)
+    return dataclasses.replace(pair, gain2=gain(pair.clip2, pair.start2, pair.snr_db), others=others)
+
+
+def _gain(known: float | None, first: np.ndarray, second: np.ndarray, snr_db: float, gain_range) -> float:
+    if known is not None:
+        return known
+    gain = energy_gain(first, second, gain_range)
+    return gain * 10 ** (-snr_db / 20) if snr_db else gain
 
 
 def _gain_of(query, anchor, gain) -> np.float32:

@@ -6,6 +6,7 @@ a list is never used with other clips or classes than those it was drawn from.
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -13,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, energy_gain, holds
+from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, holds
+from espnet2_ext.core.mixing.pairs import Source, measure
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.documents import mapping, read_json
+from espnet2_ext.util.documents import mapping, parse_json, read_json
 from espnet2_ext.util.files import file_digest, made, verified, write_record, write_text
 from espnet2_ext.util.locks import holding
-from espnet2_ext.util.tables import at, check_id, number, read_tsv, tsv_line
+from espnet2_ext.util.tables import at, check_id, number, read_header, read_tsv, tsv_line
 
-COLUMNS = tuple(f.name for f in dataclasses.fields(Pair))
+COLUMNS = tuple(f.name for f in dataclasses.fields(Pair) if f.name not in ("snr_db", "others"))
+LEVELS = (*COLUMNS, "snr_db", "others")  # where a pair has more than two sounds of one level
 CLIPS = ("clip1", "clip2", "query1", "query2", "absent1", "absent2")
 _AT_LEAST = {"num": 1, "qnum": 1, "start1": 0, "start2": 0, "qstart1": 0, "qstart2": 0}
 _AT_LEAST |= {"class1": 0, "class2": 0, "gain2": 0}
@@ -40,6 +43,7 @@ def draw_list(
     query_segment: float | None = None,
     anchors=None,
     gain_range=GAIN_RANGE,
+    **mixing,
 ) -> list[Pair]:
     """Draw `n` pairs; rows hold clip ids and measured gains.
 
@@ -50,6 +54,7 @@ def draw_list(
         segment, anchor, query_from, balance, query_segment, anchors: as for `PairDrawer`; by
             default whole clips. A query from the same clip means that the class has no other.
         gain_range: lowest and highest factor on the second anchor.
+        mixing: `snr_db`, `single_prob`, `num_sources` of `PairDrawer`.
 
     Raises:
         DataError: as `PairDrawer`.
@@ -65,6 +70,7 @@ def draw_list(
         query_segment=query_segment,
         anchors=anchors,
         draw_absent=True,
+        **mixing,
     )
     every = n is None or n == len(bank)
     n = len(bank) if n is None else n
@@ -78,16 +84,20 @@ def draw_list(
 
 
 def _on_disk(pair: Pair, bank, gain_range) -> Pair:
-    """The row with clip ids, and with its gain measured."""
-    anchors = (bank.read(pair.clip1, pair.start1, pair.num), bank.read(pair.clip2, pair.start2, pair.num))
+    """The row with clip ids, and with its gains measured."""
+    pair = measure(pair, bank, gain_range)
     ids = {name: bank.id(getattr(pair, name)) for name in CLIPS}
-    return dataclasses.replace(pair, gain2=energy_gain(*anchors, gain_range), **ids)
+    return dataclasses.replace(pair, others=tuple(o._replace(clip=bank.id(o.clip)) for o in pair.others), **ids)
 
 
 def format_list(pairs: Sequence[Pair]) -> str:
     """Text of `pairs.tsv`; numbers are written so that they are read back exactly."""
+    plain = all(pair.snr_db == 0 and not pair.others for pair in pairs)
+    columns = COLUMNS if plain else LEVELS
     rows = ([getattr(pair, name) for name in COLUMNS] for pair in pairs)
-    return "\t".join(COLUMNS) + "\n" + "".join(tsv_line(row) for row in rows)
+    if not plain:
+        rows = ([*row, pair.snr_db, json.dumps(pair.others)] for row, pair in zip(rows, pairs))
+    return "\t".join(columns) + "\n" + "".join(tsv_line(row) for row in rows)
 
 
 def text_hash(text: str) -> str:
@@ -127,7 +137,9 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
         if about[name] != key[name]:
             raise DataError(f"{path}: drawn from another bank than {bank.path} is now ({name}); draw it again")
     pairs, seen = [], set()
-    for line, fields in read_tsv(verified(path, Path(path).with_suffix(".json")), COLUMNS):
+    path = verified(path, Path(path).with_suffix(".json"))
+    columns = LEVELS if tuple(read_header(path)) == LEVELS else COLUMNS
+    for line, fields in read_tsv(path, columns):
         with at(path, line):
             pair = _parse(fields)
             check_id(pair.id, seen)
@@ -141,15 +153,26 @@ def read_list(path: str | os.PathLike, bank=None) -> list[Pair]:
 
 
 def _parse(fields: list[str]) -> Pair:
-    row = dict(zip(COLUMNS, fields, strict=True))
+    row = dict(zip(LEVELS, fields))
     for name, least in _AT_LEAST.items():
         row[name] = number(name, row[name], least, whole=name != "gain2")
+    if "others" in row:
+        row["snr_db"] = number("snr_db", row["snr_db"])
+        row["others"] = tuple(map(_parse_other, parse_json(row["others"], "others")))
     return Pair(**row)
 
 
+def _parse_other(values) -> Source:
+    if not (isinstance(values, list) and len(values) == 4 and isinstance(values[0], str)):
+        raise DataError(f"others: expected [clip, start, snr_db, gain], got {values!r}")
+    clip, start, snr_db, gain = values
+    start = number("start of others", str(start), 0, whole=True)
+    return Source(clip, start, number("snr_db of others", str(snr_db)), number("gain of others", str(gain), 0))
+
+
 def _check(pair: Pair, bank) -> None:
-    for name in CLIPS:
-        bank.index_of(getattr(pair, name))
+    for clip in (*(getattr(pair, name) for name in CLIPS), *(o.clip for o in pair.others)):
+        bank.index_of(clip)
     for clip, k in ((pair.clip1, pair.class1), (pair.clip2, pair.class2)):
         if not holds(bank, bank.index_of(clip), k):
             raise DataError(f"clip {clip} does not carry class {k} of {bank.path}")
