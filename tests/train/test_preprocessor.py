@@ -81,3 +81,15 @@ def test_bad_input_is_refused(bank, pair):
         QSepPreprocessor(train=True, bank="no/such/bank")("u1", {"pair": pair})
     with pytest.raises(DataError, match="gain_db"):
         QSepPreprocessor(train=True, gain_db=[3, -3])
+
+
+def test_sources_are_changed_in_training_only(bank, pair):
+    plain = QSepPreprocessor(train=True, bank=bank)("p", {"pair": pair})
+    conf = {"prob": 1.0, "reverb": None}
+    changed = QSepPreprocessor(train=True, bank=bank, augment=conf)("p", {"pair": pair})
+    assert (changed["speech_mix"] != plain["speech_mix"]).any()
+    np.testing.assert_array_equal(changed["speech_mix"], changed["speech_ref1"] + changed["speech_ref2"])
+    valid = QSepPreprocessor(train=False, bank=bank, augment=conf)("p", {"pair": pair})
+    np.testing.assert_array_equal(valid["speech_mix"], plain["speech_mix"])
+    with pytest.raises(DataError, match="augment.*speeds"):
+        QSepPreprocessor(train=True, bank=bank, augment={"speeds": 2})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from espnet2_ext.core.mixing.pair_drawer import Pair, PairDrawer, energy_gain, render, self_query
-from espnet2_ext.core.mixing.pairs import peak_start, sampled_start
+from espnet2_ext.core.mixing.pairs import measure, peak_start, sampled_start
 from espnet2_ext.errors import DataError
 
 FS = 1000
@@ -292,3 +292,63 @@ def test_bad_banks_and_options_are_refused():
         PairDrawer(mixed, segment=0.1).draw(np.random.default_rng(0), clip1=0)
     # without a given clip another first target is taken
     assert {p.clip1 for p in draws(PairDrawer(mixed, segment=0.1), 20)} == {1, 2}
+
+
+def rms_db(x):
+    return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)))
+
+
+def test_levels_lie_within_the_interval_and_are_rendered():
+    bank = noise_bank([3, 3])
+    pairs = draws(PairDrawer(bank, segment=1.0, anchor="peak", snr_db=[-15, 25]), 200)
+    levels = [p.snr_db for p in pairs]
+    assert -15 <= min(levels) < -12 and 22 < max(levels) <= 25
+    for pair in pairs[:20]:
+        out = render(pair, bank)
+        assert rms_db(out["ref1"]) - rms_db(out["ref2"]) == pytest.approx(pair.snr_db, abs=1e-3)
+        np.testing.assert_array_equal(out["mix"], out["ref1"] + out["ref2"])
+        fixed = measure(pair, bank)
+        np.testing.assert_array_equal(render(fixed, bank)["mix"], out["mix"])
+        assert fixed.gain2 is not None
+
+
+def test_a_target_alone_is_asked_for_twice():
+    bank = noise_bank([3, 3])
+    pairs = draws(PairDrawer(bank, segment=0.5, query_from="other", single_prob=0.3, draw_absent=True), 400)
+    alone = [p for p in pairs if p.alone]
+    assert len(alone) / 400 == pytest.approx(0.3, abs=0.07)
+    for pair in alone:
+        out = render(measure(pair, bank), bank)
+        np.testing.assert_array_equal(out["mix"], bank.read(pair.clip1, pair.start1, pair.num))
+        np.testing.assert_array_equal(out["ref1"], out["mix"])
+        np.testing.assert_array_equal(out["ref2"], out["mix"])
+        assert bank.labels(pair.query1) == bank.labels(pair.query2) == pair.class1 == pair.class2
+        assert bank.labels(pair.absent1) != pair.class1
+    absent = draws(PairDrawer(noise_bank([3, 3, 3]), segment=0.5, absent_prob=1.0, single_prob=1.0), 20)
+    assert all(not render(p, noise_bank([3, 3, 3]))["ref1"].any() for p in absent)
+
+
+def test_further_sounds_are_of_classes_of_their_own_and_at_their_levels():
+    bank = noise_bank([3, 3, 3, 3, 3], related=[(3, 4)])
+    pairs = draws(PairDrawer(bank, segment=0.5, num_sources=[2, 4], snr_db=[0, 10]), 200)
+    assert {len(p.others) for p in pairs} == {0, 1, 2}
+    for pair in pairs:
+        labels = [bank.labels(c)[0] for c in (pair.clip1, pair.clip2, *(o.clip for o in pair.others))]
+        assert not (bank.related[np.ix_(labels, labels)] & ~np.eye(len(labels), dtype=bool)).any()
+    pair = next(p for p in pairs if len(p.others) == 2)
+    out = render(pair, bank)
+    rest = out["mix"] - out["ref1"] - out["ref2"]
+    parts = [bank.read(o.clip, o.start, pair.num) for o in pair.others]
+    parts = [x * 10 ** ((rms_db(out["ref1"]) - rms_db(x) - o.snr_db) / 20) for x, o in zip(parts, pair.others)]
+    np.testing.assert_allclose(rest, sum(parts), atol=1e-6)
+    assert len(draws(PairDrawer(noise_bank([2, 2]), segment=0.5, num_sources=4), 1)[0].others) == 0
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("snr_db", "loud"), ("snr_db", [5, -5]), ("snr_db", [0, float("nan")]), ("snr_db", [1, 2, 3])]
+    + [("num_sources", 1), ("num_sources", [2, 2.5]), ("single_prob", 1.5)],
+)
+def test_impossible_mixtures_name_the_option(option, value):
+    with pytest.raises(DataError, match=option):
+        PairDrawer(noise_bank([2, 2]), **{option: value})

@@ -93,6 +93,21 @@ def test_a_list_comes_back_as_it_was_written(pair_bank, pairs, tmp_path):
     assert read_list(tmp_path / "pairs.tsv", pair_bank) == pairs
 
 
+def test_lists_of_levels_and_further_sounds(pair_bank, tmp_path):
+    pairs = draw_list(
+        pair_bank, 30, 0, segment=0.1, anchor="peak", snr_db=[-5, 20], num_sources=[2, 4], single_prob=0.2
+    )
+    assert any(p.alone for p in pairs) and any(p.others for p in pairs)
+    path = tmp_path / "pairs.tsv"
+    write_list(path, pairs)
+    assert read_list(path, pair_bank) == pairs
+    one = next(p for p in pairs if p.others)
+    assert render(one, pair_bank)["mix"].any() and isinstance(one.others[0].gain, float)
+    path.write_text(path.read_text().replace(f'["{one.others[0].clip}"', "[7", 1))
+    with pytest.raises(DataError, match=r"pairs\.tsv:\d+: others"):
+        read_list(path, pair_bank)
+
+
 @pytest.mark.parametrize(
     "line, column, value, message",
     [
