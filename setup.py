@@ -48,7 +48,7 @@ MADE = {"data", "dump", "exp", "downloads", "__pycache__"}  # by recipes
 
 
 class BuildWithRecipes(build_py):
-    """Puts the folders conf and egs2 into the package, where `util.files.shipped` finds them without a checkout.
+    """Puts the folders conf and egs2 into the package, where `util.shipped.shipped` finds them without a checkout.
 
     Links are left out: `espnet2-ext recipe` copies what they point to. An editable installation needs no copy.
     """
@@ -77,7 +77,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["espnet2_ext", "espnet2_ext.*"]),
-    package_data={"espnet2_ext": ["py.typed", "**/*.tsv", "**/*.csv", "**/*.json", "**/*.html", "**/*.yaml"]},
+    package_data={
+        "espnet2_ext": ["py.typed", "**/*.tsv", "**/*.csv", "**/*.json", "**/*.html", "**/*.yaml", "models/*.zip"]
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["espnet2-ext = espnet2_ext.__main__:main"]},

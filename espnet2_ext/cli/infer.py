@@ -1,7 +1,6 @@
 """Trained models over whole folders, and models packed, described and converted."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from espnet2_ext.cli.options import add_batch_size, add_device, add_model, add_model_workers
@@ -114,28 +113,6 @@ def _run_arguments(args: argparse.Namespace, use: str) -> dict:
 # ---- bundles -------------------------------------------------------------------------------------
 
 
-def pack(argv: list[str] | None = None) -> None:
-    """Pack a training into a bundle."""
-    p = Parser(description=pack.__doc__)
-    p.add_argument("--train_config", required=True, help="config.yaml of the experiment")
-    p.add_argument("--model_file", required=True, help="weights, such as valid.loss.ave.pth")
-    text = "labels.tsv of the training data; not for weak labels, whose config.yaml names the classes"
-    p.add_argument("--labels", help=text)
-    p.add_argument("--info", help="YAML with trained_on, results and other facts")
-    p.add_argument("--name", help="default: the name of the experiment's folder")
-    p.add_argument("-o", "--output", required=True, help="a .zip file")
-    args = p.parse_args(argv)
-    from espnet2_ext.infer.bundle import read_config
-    from espnet2_ext.infer.pack import write_bundle
-
-    extra = {} if args.info is None else read_config(args.info)
-    if args.name:
-        extra["name"] = args.name
-    info = write_bundle(args.train_config, args.model_file, args.labels, args.output, extra)
-    size = f"{info['parameters']} parameters, {info['classes']} classes, {info['fs']} Hz"
-    logging.info("%s: %s, %s", args.output, info["name"], size)
-
-
 def qsep_pack(argv: list[str] | None = None) -> None:
     """Pack a scored query experiment: one file with all that using the model needs."""
     p = Parser(description=qsep_pack.__doc__)
@@ -146,7 +123,7 @@ def qsep_pack(argv: list[str] | None = None) -> None:
     p.add_argument("--inference_dir", action="append", default=[], help=text)
     p.add_argument("-o", "--output", required=True, help="a .zip file")
     a = p.parse_args(argv)
-    from espnet2_ext.infer.pack import pack_experiment
+    from espnet2_ext.infer.scored import pack_experiment
 
     outputs = {Path(d).name: d for d in a.inference_dir}
     pack_experiment(a.exp_dir, a.model_file, outputs, a.output, a.train_bank)
@@ -160,7 +137,7 @@ def weak_pack(argv: list[str] | None = None) -> None:
     p.add_argument("--model_file", default="valid.loss.best.pth", help="its weights (%(default)s)")
     p.add_argument("--test_set", action="append", default=[], help="whose scores go along; repeatable")
     a = p.parse_args(argv)
-    from espnet2_ext.infer.pack import pack_experiment
+    from espnet2_ext.infer.scored import pack_experiment
 
     for exp in map(Path, a.exp_dirs):
         out = exp / f"{exp.absolute().name}.zip"

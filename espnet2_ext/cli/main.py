@@ -28,8 +28,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Use a trained model": {
         "separate": ("espnet2_ext.cli.separate:separate", "separate a sound from recordings, by example or by class"),
         "embed": ("espnet2_ext.cli.separate:embed", "save the query vector of some sounds"),
-        "info": ("espnet2_ext.cli.separate:info", "describe a bundle"),
-        "pack": ("espnet2_ext.cli.infer:pack", "pack a training into a bundle"),
+        "info": ("espnet2_ext.cli.bundles:info", "describe a bundle"),
+        "pack": ("espnet2_ext.cli.bundles:pack", "pack a training into a bundle"),
         "convert": ("espnet2_ext.cli.infer:convert", "convert published checkpoints"),
     },
     "Data": {

@@ -1,6 +1,14 @@
 """Options that several commands share, each defined once; a command adds the groups that it needs to its parser."""
 
 import argparse
+import logging
+import os
+
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.shipped import STARTER, bundle_file
+
+BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"
+DEFAULT = f"${BUNDLE_VARIABLE}, or else {STARTER}, the model in the package"  # for the help
 
 
 def add_workers(p: argparse.ArgumentParser, *, scheduler: bool = True) -> None:
@@ -42,10 +50,41 @@ def add_model(p: argparse.ArgumentParser, *, repeatable: bool = False, default: 
         default: for the help: where the bundle is taken from when no model is named.
     """
     action = "append" if repeatable else "store"
-    p.add_argument("--bundle", action=action, help="model bundle (.zip)" + (f"; default: {default}" if default else ""))
+    text = "model bundle (.zip)" + (f"; default: {default}" if default else "")
+    p.add_argument("--bundle", action=action, type=bundle_file, help=text)
     p.add_argument("--train_config", action=action, help="instead of a bundle: config.yaml of the experiment")
     text = "with its weights, such as valid.loss.best.pth (weak labels: or a Lightning .ckpt)"
     p.add_argument("--model_file", action=action, help=text)
+
+
+def bundle_path(given: str | None) -> str:
+    """The bundle named on the command line, else by the environment, else the model in the package.
+
+    Raises:
+        DataError: none is named, and the package has none.
+    """
+    path = bundle_file(given or os.environ.get(BUNDLE_VARIABLE) or STARTER)
+    if not (given or os.environ.get(BUNDLE_VARIABLE) or os.path.exists(path)):
+        raise DataError(
+            f"which model? Name a bundle with --bundle MODEL.zip, or set {BUNDLE_VARIABLE} to its path; "
+            "`espnet2-ext pack` makes one from a training"
+        )
+    return path
+
+
+def log_starter(info: dict) -> None:
+    """Say so where a model is the one in the package, with what it was trained on (`info`: see `OpenBundle.about`)."""
+    if info["path"] == bundle_file(STARTER):
+        logging.info("this is the model in the package, %s; --bundle names another", trained_words(info))
+
+
+def trained_words(info: dict) -> str:
+    """`trained_on` of bundle.yaml in words."""
+    found = info.get("trained_on") or "data that its bundle does not name"
+    if isinstance(found, dict):
+        parts = {"clips": "{} clips", "hours": "{} h", "set": "of the set {}"}
+        found = ", ".join(text.format(found[k]) for k, text in parts.items() if k in found) or str(found)
+    return f"trained on {found}"
 
 
 def model_files(p: argparse.ArgumentParser, args: argparse.Namespace) -> list[tuple[str | None, ...]]:

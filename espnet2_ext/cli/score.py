@@ -151,8 +151,8 @@ def embedding_figure(argv: list[str] | None = None) -> None:
 
 def _system(path: str, args: argparse.Namespace):
     """The `System` of a bundle, and the clips at its rate."""
-    from espnet2_ext.infer.features import features_of
     from espnet2_ext.infer.query_separator import Separator
+    from espnet2_ext.infer.vectors.features import features_of
     from espnet2_ext.report.embedding import System, draw_clips, make_panel
 
     separator = Separator.from_bundle(path, args.device)

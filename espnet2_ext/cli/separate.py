@@ -1,30 +1,16 @@
-"""`espnet2-ext separate`, `embed` and `info`: the use of one model."""
+"""`espnet2-ext separate` and `embed`: the use of one model."""
 
 import argparse
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from espnet2_ext.cli.options import add_device, add_model
+from espnet2_ext.cli.options import DEFAULT, add_device, add_model, bundle_path, log_starter
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.options import Parser
+from espnet2_ext.util.shipped import bundle_file
 
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"
-PARTS = ("encoder", "extractor", "query_net", "query_grad", "separator", "decoder", "classifier", "label_type")
-SHOWN = 50  # names of classes that `info` prints
-
-
-def bundle_path(given: str | None) -> str:
-    """The bundle named on the command line, else by the environment; DataError without either."""
-    path = given or os.environ.get(BUNDLE_VARIABLE)
-    if not path:
-        raise DataError(
-            f"which model? Name a bundle with --bundle MODEL.zip, or set {BUNDLE_VARIABLE} to its path; "
-            "`espnet2-ext pack` makes one from a training"
-        )
-    return path
 
 
 # ---- separate ------------------------------------------------------------------------------------
@@ -113,6 +99,7 @@ def _model_files(args: argparse.Namespace) -> list[str]:
 def _log_model(separator) -> None:
     name, path = separator.info.get("name"), separator.info["path"]
     logging.info("model %s (%s), %d Hz, on %s", name, path, separator.fs, separator.device)
+    log_starter(separator.info)
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict:
@@ -120,7 +107,7 @@ def _given(args: argparse.Namespace, *names: str) -> dict:
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
-# ---- embed, info ---------------------------------------------------------------------------------
+# ---- embed ---------------------------------------------------------------------------------------
 
 
 def embed(argv: list[str] | None = None) -> None:
@@ -128,7 +115,7 @@ def embed(argv: list[str] | None = None) -> None:
     p = Parser(description=embed.__doc__)
     p.add_argument("files", nargs="+", help="sound files or folders of them")
     p.add_argument("-o", "--output", required=True, help="a .npy file")
-    p.add_argument("--bundle", help=f"model bundle (.zip); default: ${BUNDLE_VARIABLE}")
+    p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
     add_device(p)
     args = p.parse_args(argv)
     if Path(args.output).suffix != ".npy":
@@ -143,27 +130,6 @@ def embed(argv: list[str] | None = None) -> None:
     vector, agreement = separator.embed_queries(args.files)
     save_query(args.output, vector, separator.model_hash)
     logging.info("%s: %d numbers; lowest cosine between the sounds %.2f", args.output, len(vector), agreement)
-
-
-def info(argv: list[str] | None = None) -> None:
-    """Describe a bundle, on standard output."""
-    p = Parser(description=info.__doc__)
-    p.add_argument("bundle", nargs="?", help=f"default: ${BUNDLE_VARIABLE}")
-    path = bundle_path(p.parse_args(argv).bundle)
-    from espnet2_ext.infer.bundle import open_bundle
-    from espnet2_ext.util.documents import dump_yaml
-
-    with open_bundle(path) as bundle:
-        sizes, model_hash = bundle.sizes(), bundle.model_hash
-    weights = (
-        f"{sizes.tensors} tensors, {sizes.numbers:,} numbers, {sizes.size / 1e6:.1f} MB" if sizes else "not counted"
-    )
-    parts = {k: bundle.config[k] for k in PARTS if k in bundle.config}
-    shown = {"bundle": path, **bundle.info, **parts, "weights": weights, "model_hash": model_hash}
-    print(dump_yaml(shown), end="")
-    names = [label.name for label in bundle.labels]
-    more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    print("labels: " + ("; ".join(names[:SHOWN]) or "none") + more)
 
 
 # ---- options -------------------------------------------------------------------------------------
@@ -187,5 +153,5 @@ def _separate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--subtype", choices=SUBTYPES, help="sample type of the outputs; default: as the input, else PCM_16")
     text = "skip outputs that exist and were made of the same model, query and mixture, by their comments"
     p.add_argument("--skip_existing", action="store_true", help=text)
-    add_model(p, default=f"${BUNDLE_VARIABLE}")
+    add_model(p, default=DEFAULT)
     add_device(p)

@@ -1,7 +1,8 @@
 """A trained model as one file: a zip in ESPnet's pack format.
 
 Members: `meta.yaml` (ESPnet's table of contents), `config.yaml` (training configuration), `model.pth` (weights, tensors
-only), `labels.tsv` (classes) and `bundle.yaml` (what the model is, and the version that packed it).
+only), `labels.tsv` (classes) and `bundle.yaml` (what the model is, and the version that packed it); where somebody made
+them, `card.md` (a model card) and `class_queries.npz` (what the model heard, see `vectors.class_queries`).
 `espnet2.main_funcs.pack_funcs.unpack` reads it, and a zip that `python -m espnet2.bin.pack enh --option labels.tsv
 --option bundle.yaml` made is read here. PyTorch is imported only for the weights.
 
@@ -11,22 +12,26 @@ compared with the file before anything is allocated.
 
 import contextlib
 import re
+import shutil
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from espnet2_ext.core.weights import Sizes, load_weights, tensor_sizes
 from espnet2_ext.data.tables import Label, parse_labels
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.util.documents import mapping, parse_yaml, read_yaml
+from espnet2_ext.util.documents import decode, dump_yaml, mapping, parse_yaml, read_yaml
 from espnet2_ext.util.files import digest, verified_text
+from espnet2_ext.util.shipped import STARTER, bundle_file
 from espnet2_ext.util.zips import BROKEN, open_member, open_zip, read_member
 
 FORMAT = 1  # of bundle.yaml
+META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
+CARD, CLASS_QUERIES = "card.md", "class_queries.npz"
 KINDS = {"qsep": "its model answers queries, one is needed", "weak": "its model knows classes and takes no query"}
 MOST_TEXT, MOST_PARTS = 1 << 20, 50_000  # bytes of a text in a bundle; lines and values in it
 MOST_DIRECTORY = 1 << 20  # bytes of the table of contents
@@ -62,6 +67,11 @@ class OpenBundle:
         with _damage(self.path), open_member(self.archive, self.model_file) as f:
             return load_weights(f, f"{self.path}: {self.model_file}", BundleError)
 
+    def copy_weights(self, to: IO[bytes]) -> None:
+        """Write the file of the weights, as it is, to an open file."""
+        with _damage(self.path), self.archive.open(self.model_file) as f:
+            shutil.copyfileobj(f, to, 1 << 20)
+
     def sizes(self) -> Sizes | None:
         """Sizes of the weights, without PyTorch; None where that would take a second, or much memory."""
         info = self.archive.getinfo(self.model_file)
@@ -75,6 +85,23 @@ class OpenBundle:
         with _damage(self.path), open_member(self.archive, self.model_file, check=False) as f:
             sizes = tensor_sizes(f, f"{self.path}: {self.model_file}", BundleError)
         return (sizes.tensors, sizes.stored) if sizes else (0, 0)
+
+    def card(self) -> str:
+        """The model card, without control characters; empty where there is none."""
+        if not (name := _named(self.archive, self.path, CARD)):
+            return ""
+        with _damage(self.path):
+            text = decode(_text(self.archive, self.path, name), f"{self.path}: {name}")
+        return "".join(c for c in text if c == "\n" or not CONTROL.match(c))
+
+    def members(self) -> dict[str, bytes]:
+        """All but the weights, under the names that `pack` gives."""
+        meta = _mapping(self.archive, self.path, "meta.yaml") | META
+        names = {n: _named(self.archive, self.path, n) for n in ("labels.tsv", "bundle.yaml", CARD, CLASS_QUERIES)}
+        names = {"config.yaml": self.config_file, **names}
+        with _damage(self.path):
+            kept = {name: read_member(self.archive, member) for name, member in names.items() if member}
+        return {"meta.yaml": dump_yaml(meta, indent=4).encode(), **kept}
 
     @property
     def model_hash(self) -> str:
@@ -112,9 +139,13 @@ def read_bundle(path: str | Path, weights: bool = True) -> Bundle:
 def open_bundle(path: str | Path) -> Iterator[OpenBundle]:
     """Open a bundle and read everything except its weights; nothing in it is executed.
 
+    Args:
+        path: a file, or `starter` for the model in the package.
+
     Raises:
         BundleError: no such file, not a bundle, truncated, damaged, made for another task.
     """
+    path = bundle_file(path)
     with _open_zip(Path(path)) as archive:
         with _damage(path):
             _check_names(archive, path)
@@ -168,7 +199,8 @@ def _damage(path: str | Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
-        raise BundleError(f"{path}: no such bundle file")
+        lacks = "; this espnet2_ext was installed without its model" if str(path) == bundle_file(STARTER) else ""
+        raise BundleError(f"{path}: no such bundle file{lacks}")
     with open(path, "rb") as f:
         head = f.read(1024)
         if head[:4] != b"PK\x03\x04":
@@ -207,14 +239,20 @@ def _member(archive: zipfile.ZipFile, path: str | Path, meta: dict, group: str, 
 
 
 def _option(archive: zipfile.ZipFile, path: str | Path, name: str) -> str:
-    """The member that is called `name`, in whatever folder ESPnet's `pack` put it."""
-    found = [n for n in archive.namelist() if Path(n).name == name]
-    if len(found) != 1:
-        what = f"{len(found)} files {name}" if found else f"no {name}"
+    """As `_named`, of a member that must be there."""
+    if not (found := _named(archive, path, name)):
         raise BundleError(
-            f"{path}: holds {what}; when packing with ESPnet, add --option labels.tsv --option bundle.yaml"
+            f"{path}: holds no {name}; when packing with ESPnet, add --option labels.tsv --option bundle.yaml"
         )
-    return found[0]
+    return found
+
+
+def _named(archive: zipfile.ZipFile, path: str | Path, name: str) -> str:
+    """The member that is called `name`, in whatever folder ESPnet's `pack` put it; empty where there is none."""
+    found = [n for n in archive.namelist() if Path(n).name == name]
+    if len(found) > 1:
+        raise BundleError(f"{path}: holds {len(found)} files {name}")
+    return found[0] if found else ""
 
 
 def _check_info(info: dict, path: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Writing bundles: see `espnet2_ext.infer.bundle` for what is in one.
 
-A bundle is made of an experiment's files (`write_bundle`), of a scored experiment with its scores (`pack_experiment`),
-or of weights converted from a published checkpoint (`bundle_weights`).
+A bundle is made of an experiment's files (`write_bundle`; with its scores: `infer.scored`), of weights converted from a
+published checkpoint (`bundle_weights`), or of another bundle (`rewrite`).
 """
 
 import importlib.metadata
@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,16 @@ from torch import Tensor, nn
 from espnet2_ext import __version__
 from espnet2_ext.core.checkpoints import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
-from espnet2_ext.errors import DataError, refusing
-from espnet2_ext.infer.bundle import FORMAT, read_config
+from espnet2_ext.errors import DataError
+from espnet2_ext.infer.bundle import FORMAT, META, open_bundle, read_config
 from espnet2_ext.infer.query_separator import check_classes
 from espnet2_ext.infer.weights import built_model, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
-from espnet2_ext.util.documents import dump_yaml, mapping, parse_yaml, read_bytes, read_fields
-from espnet2_ext.util.files import atomic_path, digest, file_digest, verified_text
+from espnet2_ext.util.documents import dump_yaml, read_bytes
+from espnet2_ext.util.files import atomic_path, verified_text
 from espnet2_ext.util.locks import holding
-from espnet2_ext.util.zips import BROKEN, open_zip, read_member
 
-META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}
+HALF, FEW = "half", 1000  # tensors of fewer numbers are small: they stay as they are
 PLACES = {  # keys of a configuration that name files, folders and hosts of the training
     "config",
     "output_dir",
@@ -48,7 +48,6 @@ PLACES = {  # keys of a configuration that name files, folders and hosts of the 
     "dist_master_addr",
     "dist_init_method",
 }
-SCORES = ("sdr", "sdr_gain", "clean_sdr", "silence_sdr")
 
 
 @holding("out", file=True)
@@ -58,6 +57,8 @@ def write_bundle(
     labels: str | Path | None,
     out: str | Path,
     info: Mapping | None = None,
+    half: bool = False,
+    more: Mapping[str, bytes] | None = None,
 ) -> dict:
     """Make a bundle, after building the model from what goes into it.
 
@@ -68,6 +69,7 @@ def write_bundle(
         out: the bundle, ending in `.zip`.
         info: further entries of bundle.yaml: `name`, `trained_on` (such as the manifest hash), `results`, `agreement`
             (cosine below which queries are said to disagree).
+        half: store the weights in half precision, see `_halved`. more: further members by name, such as `card.md`.
 
     Returns:
         What went into bundle.yaml.
@@ -93,7 +95,36 @@ def write_bundle(
     classes = parse_labels(table, str(labels))
     if task == "qsep":
         check_classes(model, classes, str(labels))
-    return _write(out, model, config, table, {**about, **(info or {}), "classes": len(classes)})
+    return _write(out, model, config, table, {**about, **(info or {}), "classes": len(classes)}, half, more)
+
+
+@holding("out", file=True)
+def rewrite(
+    bundle: str | Path,
+    out: str | Path,
+    info: Mapping | None = None,
+    half: bool = False,
+    more: Mapping[str, bytes] | None = None,
+) -> dict:
+    """Write the bundle `out` (which may be `bundle` itself): `bundle` with other facts, precision or members.
+
+    Args:
+        info: replaces entries of bundle.yaml. half, more: as for `write_bundle`.
+
+    Returns:
+        What went into bundle.yaml.
+
+    Raises:
+        BundleError: `bundle` is none. DataError: another ending of `out`.
+    """
+    if Path(out).suffix != ".zip":
+        raise DataError(f"{out}: the name of a bundle must end in .zip")
+    with open_bundle(bundle) as opened:
+        about = {**opened.info, **(info or {})} | ({"precision": HALF} if half else {})
+        members = opened.members() | {"bundle.yaml": _dump(about)} | dict(more or {})
+        weights = _saving(Path(out), opened.state(), True) if half else opened.copy_weights
+        _write_zip(Path(out), members, weights)
+    return about
 
 
 def bundle_weights(
@@ -131,93 +162,18 @@ def label_table(labels: Iterable[Label]) -> bytes:
         return path.read_bytes()
 
 
-# ---- a scored experiment -------------------------------------------------------------------------
-
-
-def pack_experiment(
-    exp_dir: str | Path,
-    model_file: str | Path,
-    outputs: Mapping[str, str | Path],
-    out: str | Path,
-    train_bank: str | Path | None = None,
-) -> bool:
-    """Write the bundle `out`, unless one of the same weights and scores exists; True if written.
-
-    Args:
-        exp_dir: holds `config.yaml`; its name is the model's.
-        model_file: weights.
-        outputs: name to folder of scored outputs, whose mean scores go along.
-        train_bank: clip bank of a query separator's training; its `labels.tsv` goes along.
-
-    Raises:
-        DataError: a missing or broken file; see `write_bundle`.
-    """
-    exp_dir, out = Path(exp_dir), Path(out)
-    files = [exp_dir / "config.yaml", Path(model_file)]
-    files += [] if train_bank is None else [Path(train_bank) / "labels.tsv"]
-    for path in files:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-    info: dict = {"name": exp_dir.absolute().name}
-    if train_bank is not None:
-        info["trained_on"] = trained_on(Path(train_bank))
-    info["results"] = {name: results(Path(folder)) for name, folder in outputs.items()}
-    info["made_of"] = digest(info, [file_digest(f) for f in files])
-    if made_of(out) == info["made_of"]:
-        return False
-    config, weights, *labels = files
-    write_bundle(config, weights, labels[0] if labels else None, out, info)
-    return True
-
-
-def made_of(bundle: Path) -> str | None:
-    """The digest of what a bundle was made of; None where there is no whole one."""
-    try:
-        with open(bundle, "rb") as file, open_zip(file) as z:
-            return mapping(parse_yaml(read_member(z, "bundle.yaml"), bundle), bundle).get("made_of")
-    except (FileNotFoundError, KeyError, *BROKEN):
-        return None
-
-
-def trained_on(bank: Path) -> dict:
-    """Number and hash of the clips of a bank."""
-    about = read_fields(bank / "bank.json", {"clips": int, "seconds": float, "manifest_hash": str})
-    return {
-        "set": bank.name,
-        "clips": about["clips"],
-        "hours": round(about["seconds"] / 3600, 2),
-        "manifest_hash": about["manifest_hash"],
-    }
-
-
-def results(inference_dir: Path) -> dict:
-    """Mean scores of a test set in dB: of queries by protocol, of classes by class; None where a mean has no value."""
-    path = inference_dir / "scores" / "summary.json"
-    with refusing(f"{path}: is not the scores of a test set"):
-        return _results(read_fields(path, {}))
-
-
-def _results(summary: dict) -> dict:
-    if "protocols" not in summary:
-        figures = {**summary["scores"], "overall": summary["overall"]}
-        found = {"mixtures": summary["keys"], "table_hash": summary["table"]["table_hash"]}
-        return found | {"si_sdr_gain": {name: _mean(scores, "gain") for name, scores in figures.items()}}
-    found = {"targets": summary["keys"], "list_hash": summary["list"].get("list_hash")}
-    found["unprocessed"] = {"sdr": _mean(summary["mixture"], "sdr")}
-    for protocol, scores in summary["protocols"].items():
-        found[protocol] = {name: _mean(scores, name) for name in SCORES if name in scores}
-    return found
-
-
-def _mean(scores: dict, name: str) -> float | None:
-    value = scores[name]["mean"]
-    return None if value is None else round(value, 2) + 0.0
-
-
 # ---- the file ------------------------------------------------------------------------------------
 
 
-def _write(out: str | Path, model: nn.Module, config: dict, labels: bytes, info: dict) -> dict:
+def _write(
+    out: str | Path,
+    model: nn.Module,
+    config: dict,
+    labels: bytes,
+    info: dict,
+    half: bool = False,
+    more: Mapping[str, bytes] | None = None,
+) -> dict:
     """Write a bundle of a built model; returns what went into bundle.yaml: `info` and more.
 
     Files and folders of the training are left out of its configuration: they are of the machine that trained.
@@ -227,6 +183,7 @@ def _write(out: str | Path, model: nn.Module, config: dict, labels: bytes, info:
         **info,
         "fs": int(model.fs),
         "parameters": sum(p.numel() for p in model.parameters()),
+        **({"precision": HALF} if half else {}),
         "versions": {"espnet2_ext": __version__, **_versions()},
     }
     kept = {k: v for k, v in config.items() if k not in PLACES}
@@ -238,9 +195,17 @@ def _write(out: str | Path, model: nn.Module, config: dict, labels: bytes, info:
         "config.yaml": _dump(kept),
         "labels.tsv": labels,
         "bundle.yaml": _dump(info),
+        **(more or {}),
     }
-    _write_zip(Path(out), members, model.state_dict())
+    _write_zip(Path(out), members, _saving(Path(out), model.state_dict(), half))
     return info
+
+
+def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in half precision, but for tensors of fewer than `FEW` numbers and what it cannot hold; a model that is
+    loaded computes in its own precision."""
+    halves = {k: v.half() for k, v in state.items() if v.is_floating_point() and v.numel() >= FEW}
+    return {**state, **{k: v for k, v in halves.items() if v.isfinite().all()}}
 
 
 def _versions() -> dict[str, str]:
@@ -256,15 +221,25 @@ def _dump(content: dict) -> bytes:
     return dump_yaml(content, indent=4).encode()
 
 
-def _write_zip(out: Path, members: dict[str, bytes], state: dict[str, Tensor]) -> None:
+def _write_zip(out: Path, members: Mapping[str, bytes], write_weights: Callable[[IO[bytes]], object]) -> None:
     """Write a zip as ESPnet's `pack` does: members stored as they are, `meta.yaml` first."""
-    # a view would take what it is a view of along
-    state = {k: v.clone() if v.untyped_storage().nbytes() > v.nbytes else v for k, v in state.items()}
     with atomic_path(out) as part, zipfile.ZipFile(part, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-        with tempfile.TemporaryFile(dir=out.parent) as weights, archive.open("model.pth", "w", force_zip64=True) as f:
+        with archive.open("model.pth", "w", force_zip64=True) as f:
+            write_weights(f)
+
+
+def _saving(out: Path, state: Mapping[str, Tensor], half: bool) -> Callable[[IO[bytes]], None]:
+    """What writes weights into the zip `out`."""
+    # a view would take what it is a view of along
+    state = {k: v.clone() if v.untyped_storage().nbytes() > v.nbytes else v for k, v in state.items()}
+
+    def write(f: IO[bytes]) -> None:
+        with tempfile.TemporaryFile(dir=out.parent) as weights:
             with writing(out):
-                torch.save(state, weights)
+                torch.save(_halved(state) if half else state, weights)
             weights.seek(0)
             shutil.copyfileobj(weights, f, 1 << 20)
+
+    return write

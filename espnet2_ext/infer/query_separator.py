@@ -18,6 +18,7 @@ from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
 from espnet2_ext.util.process import files_at_once
+from espnet2_ext.util.shipped import STARTER
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
@@ -55,8 +56,12 @@ class Separator:
         self.agreement = float(self.info.get("agreement", AGREEMENT))
 
     @classmethod
-    def from_bundle(cls, path: str | Path, device: str = "auto") -> "Separator":
-        """From a bundle file; raises `BundleError` with the reason when it cannot be used."""
+    def from_bundle(cls, path: str | Path = STARTER, device: str = "auto") -> "Separator":
+        """From a bundle file, or the model in the package (`starter`).
+
+        Raises:
+            BundleError: it cannot be used, with the reason.
+        """
         with open_bundle(path) as bundle:
             return cls.from_open(bundle, device)
 

@@ -96,19 +96,6 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         tmp.write_text(text, encoding="utf-8")
 
 
-def shipped(name: str) -> Path:
-    """The project's folder `egs2` or `conf`: in the installed package, or at the top of a checkout.
-
-    Raises:
-        FileNotFoundError: it is in neither.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for top in (package, package.parent):
-        if (top / name).is_dir():
-            return top / name
-    raise FileNotFoundError(f"{package}: the package was installed without its folder {name}")
-
-
 # ---- results that are made once ------------------------------------------------------------------
 
 

@@ -12,10 +12,11 @@ import yaml
 from standin import LABELS, StandIn, noise
 
 from espnet2_ext.errors import BundleError, DataError
-from espnet2_ext.infer import pack as packing
-from espnet2_ext.infer.bundle import read_bundle
-from espnet2_ext.infer.pack import pack_experiment, write_bundle
+from espnet2_ext.infer import scored as scoring
+from espnet2_ext.infer.bundle import open_bundle, read_bundle
+from espnet2_ext.infer.pack import rewrite, write_bundle
 from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.infer.scored import pack_experiment
 
 
 def change(path, drop=(), **members):
@@ -232,6 +233,66 @@ def test_half_precision_and_views(exp, toy_bundle, tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".tmp")]
 
 
+def test_packed_in_half_precision(exp, toy_bundle, tmp_path):
+    """Half the size; small tensors and what overflows keep their precision; the output hardly changes."""
+    good = torch.load(exp / "valid.loss.ave.pth", weights_only=True)
+    files = exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv"
+    info = write_bundle(*files, tmp_path / "h.zip", half=True)
+    assert info["precision"] == "half"
+    with open_bundle(tmp_path / "h.zip") as bundle:
+        stored = bundle.state()
+    for name, value in stored.items():
+        assert value.dtype == (torch.float16 if value.numel() >= 1000 else torch.float32)
+        assert value.numel() >= 1000 or torch.equal(value, good[name])
+    whole, half = (Separator.from_bundle(path, "cpu") for path in (toy_bundle, tmp_path / "h.zip"))
+    assert all(p.dtype == torch.float32 for p in half.model.parameters())
+    x = noise(1, 16000)[:, 0]
+    a, b = (s.separate(x, 16000, s.embed_one(x, 16000)[None])[0] for s in (whole, half))
+    assert 10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()) > 45
+    sizes = [sum(v.nbytes for v in state.values()) for state in (good, stored)]
+    saved = toy_bundle.stat().st_size - (tmp_path / "h.zip").stat().st_size
+    assert abs(saved - (sizes[0] - sizes[1])) < 300
+    torch.save({**good, "query": good["query"] + 1e5}, files[1])
+    write_bundle(*files, tmp_path / "h.zip", half=True)
+    assert read_bundle(tmp_path / "h.zip").state["query"].dtype == torch.float32
+
+
+def test_a_flipped_byte_of_half_precision(exp, tmp_path):
+    files = exp / "config.yaml", exp / "valid.loss.ave.pth", exp / "labels.tsv"
+    write_bundle(*files, tmp_path / "h.zip", half=True)
+    data = bytearray((tmp_path / "h.zip").read_bytes())
+    data[data.index(b"model.pth") + 2000] ^= 1
+    (tmp_path / "h.zip").write_bytes(data)
+    with pytest.raises(BundleError, match="h.zip: is damaged"):
+        read_bundle(tmp_path / "h.zip")
+
+
+def test_packed_anew(toy_bundle, tmp_path):
+    """Weights, classes, facts and further members are taken over; without `half` the model stays the same one."""
+    rewrite(toy_bundle, tmp_path / "a.zip", {"trained_on": "bells"}, more={"card.md": b"# Card"})
+    rewrite(tmp_path / "a.zip", tmp_path / "a.zip", {"results": {"self": 9}})
+    rewrite(tmp_path / "a.zip", tmp_path / "h.zip", half=True)
+    about = []
+    for path in (toy_bundle, tmp_path / "a.zip", tmp_path / "h.zip"):
+        with open_bundle(path) as bundle:
+            about.append((bundle.model_hash, bundle.card(), bundle.info))
+    (first, none, old), (same, card, new), (other, kept, _) = about
+    assert same == first != other and (none, card, kept) == ("", "# Card", "# Card")
+    assert new == {**old, "trained_on": "bells", "results": {"self": 9}}
+    assert read_bundle(tmp_path / "h.zip").labels == read_bundle(toy_bundle).labels
+    with pytest.raises(DataError, match="must end in .zip"):
+        rewrite(toy_bundle, tmp_path / "model.pth")
+
+
+def test_a_card_shows_no_control_characters(toy_bundle, tmp_path):
+    rewrite(toy_bundle, tmp_path / "a.zip", more={"card.md": b"# A\x1b[2J\r\n\xc2\x9bB"})
+    with open_bundle(tmp_path / "a.zip") as bundle:
+        assert bundle.card() == "# A[2J\nB"
+    change(tmp_path / "a.zip", card__md=b"\xff")
+    with open_bundle(tmp_path / "a.zip") as bundle, pytest.raises(BundleError, match="a.zip: card.md: is not UTF-8"):
+        bundle.card()
+
+
 # ---- the bundle of a scored experiment ----------------------------------------------------------
 
 
@@ -244,7 +305,7 @@ def scored(tmp_path, monkeypatch):
             z.writestr("bundle.yaml", yaml.safe_dump(info))
             z.writestr("model.pth", model.read_bytes())
 
-    monkeypatch.setattr(packing, "write_bundle", write_bundle)
+    monkeypatch.setattr(scoring, "write_bundle", write_bundle)
     put = {
         "exp/qsep_x/config.yaml": "a: 1\n",
         "exp/qsep_x/best.pth": "weights",

@@ -390,7 +390,7 @@ def test_info_of_a_hostile_file_is_cheap(folder, tmp_path):
     files += [changed(folder / "weak.zip", tmp_path / "c.zip", model__pth=b"\x80\x02" + b"}" * (1 << 23) + b".")]
     code = """
 import sys, time
-from espnet2_ext.cli.separate import info
+from espnet2_ext.cli.bundles import info
 from espnet2_ext.errors import DataError
 for path in sys.argv[1:]:
     begin = time.process_time()

@@ -19,7 +19,9 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.infer import jobs
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.jobs import plan_jobs
+from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.util import shipped
 from espnet2_ext.util.files import file_digest
 
 
@@ -141,6 +143,58 @@ def test_info_and_pack(ext, exp, capsys, tmp_path):
     assert "name: bells" in out and "trained_on: bells" in out
 
 
+CARD = """---
+license: apache-2.0
+---
+# Toy
+
+Bells, from nowhere.
+
+## Data
+
+Long.
+
+## Limits
+"""
+
+
+def test_a_model_card(ext, exp, capsys, tmp_path):
+    (tmp_path / "card.md").write_text(CARD)
+    assert ext("info", "--card") == 1
+    assert "toy.zip: holds no model card" in capsys.readouterr().err
+    assert ext("pack", "--bundle", "toy.zip", "--card", "card.md", "--half", "-o", "a.zip") == 0
+    assert ext("info", "a.zip") == 0
+    out = capsys.readouterr().out
+    assert "\n  Bells, from nowhere." in out and "More (info --card): Data; Limits" in out
+    assert "Long." not in out and "license" not in out and "precision: half" in out
+    assert ext("info", "a.zip", "--card") == 0
+    assert capsys.readouterr().out == CARD
+    assert ext("pack", "--bundle", "toy.zip", "--model_file", exp / "valid.loss.ave.pth", "-o", "b.zip") == 2
+    assert ext("pack", "-o", "b.zip") == 2
+
+
+def test_the_model_in_the_package(ext, sounds, toy_bundle, tmp_path, capsys, caplog, monkeypatch):
+    """Used where no bundle is named, in one line said so; whatever is named wins."""
+    run = ("separate", "mix2.wav", "--query", "dog.wav", "-o", "out.wav")
+    monkeypatch.setattr(shipped, "MODELS", tmp_path / "models")
+    assert ext(*run, "--bundle", "starter") == 1
+    assert "models/starter.zip: no such bundle file; this espnet2_ext was installed without" in capsys.readouterr().err
+    (tmp_path / "models").mkdir()
+    facts = {"name": "box", "trained_on": {"clips": 9, "hours": 0.5}}
+    rewrite(toy_bundle, tmp_path / "models/starter.zip", facts)
+    said = "this is the model in the package, trained on 9 clips, 0.5 h; --bundle names another"
+    assert ext(*run) == 0 and "model toy" in caplog.text and said not in caplog.text  # $ESPNET2_EXT_BUNDLE
+    monkeypatch.delenv("ESPNET2_EXT_BUNDLE")
+    assert ext(*run) == 0 and "model box" in caplog.text and caplog.text.count(said) == 1
+    assert ext(*run, "--bundle", toy_bundle) == 0 and "model toy" in caplog.text and said not in caplog.text
+    assert ext("embed", "dog.wav", "-o", "q.npy") == 0 and said in caplog.text
+    assert ext("info") == 0 and ext("info", "starter") == 0
+    assert capsys.readouterr().out.count("name: box") == 2
+    assert Separator.from_bundle(device="cpu").info["name"] == "box"
+    assert ext("separate", "mix2.wav", "-o", "out.wav") == 1
+    assert "--query: this model answers queries" in capsys.readouterr().err
+
+
 def test_one_bad_file_among_several(ext, sounds, tmp_path, capsys, caplog):
     (tmp_path / "bad.wav").write_text("no sound")
     assert ext("separate", "bad.wav", "mix2.wav", "--query", "dog.wav", "-o", "out") == 1
@@ -153,6 +207,7 @@ def test_one_bad_file_among_several(ext, sounds, tmp_path, capsys, caplog):
 
 
 def test_plain_messages(ext, sounds, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shipped, "MODELS", tmp_path / "no_models")
     (tmp_path / "empty").mkdir()
     dog = ("--query", "dog.wav")
     for args, message in (

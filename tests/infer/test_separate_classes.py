@@ -17,7 +17,7 @@ from espnet2_ext.cli.infer import weak_pack
 from espnet2_ext.infer import weights
 from espnet2_ext.infer.bundle import read_bundle
 from espnet2_ext.infer.class_separator import WeakSeparator
-from espnet2_ext.infer.pack import pack_experiment
+from espnet2_ext.infer.scored import pack_experiment
 from espnet2_ext.util.tables import read_scp
 
 

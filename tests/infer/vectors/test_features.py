@@ -14,12 +14,12 @@ from standin import StandIn, noise
 from espnet2_ext.cli.score import embedding_figure
 from espnet2_ext.core.nets.query_unet import QueryUNet
 from espnet2_ext.errors import BundleError
-from espnet2_ext.infer.features import features_of, place_of, pooled_outputs
 from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.infer.vectors.features import features_of, place_of, pooled_outputs
 from espnet2_ext.report.embedding import symmetric_kl
 
-CONFIG = Path(__file__).parents[2] / "conf" / "debug" / "train_qsep_care_sep.yaml"
+CONFIG = Path(__file__).parents[3] / "conf" / "debug" / "train_qsep_care_sep.yaml"
 
 
 @pytest.fixture(scope="module")

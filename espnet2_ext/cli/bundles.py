@@ -1,0 +1,88 @@
+"""`espnet2-ext pack` and `info`: bundles made and described."""
+
+import logging
+import os
+import re
+import textwrap
+
+from espnet2_ext.cli.options import DEFAULT, bundle_path
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.options import Parser
+from espnet2_ext.util.shipped import bundle_file
+
+PARTS = ("encoder", "extractor", "query_net", "query_grad", "separator", "decoder", "classifier", "label_type")
+SHOWN = 50  # names of classes that `info` prints
+
+
+def pack(argv: list[str] | None = None) -> None:
+    """Pack a training into a bundle, or a bundle anew."""
+    p = Parser(description=pack.__doc__)
+    p.add_argument("--train_config", help="config.yaml of the experiment")
+    p.add_argument("--model_file", help="weights, such as valid.loss.ave.pth")
+    text = "labels.tsv of the training data; not for weak labels, whose config.yaml names the classes"
+    p.add_argument("--labels", help=text)
+    text = "instead of an experiment: a bundle, whose model, classes and facts are taken over"
+    p.add_argument("--bundle", type=bundle_file, help=text)
+    p.add_argument("--info", help="YAML with trained_on, results and other facts")
+    p.add_argument("--name", help="default: the name of the experiment's folder")
+    text = "model card in Markdown, which `info` prints: what comes before its first `## ` heading, with --card all"
+    p.add_argument("--card", help=text)
+    text = "weights in half precision on disk: half the size; computation stays in single precision"
+    p.add_argument("--half", action="store_true", help=text)
+    p.add_argument("-o", "--output", required=True, help="a .zip file")
+    args = p.parse_args(argv)
+    model = (args.train_config, args.model_file)
+    if bool(args.bundle) == any(model) or any(model) != all(model) or (args.bundle and args.labels):
+        p.error("give --train_config and --model_file (with --labels), or --bundle")
+    from espnet2_ext.infer.bundle import CARD, read_config
+    from espnet2_ext.infer.pack import rewrite, write_bundle
+    from espnet2_ext.util.documents import read_text
+
+    extra = {} if args.info is None else read_config(args.info)
+    if args.name:
+        extra["name"] = args.name
+    more = {CARD: read_text(args.card).encode()} if args.card else {}
+    if args.bundle:
+        info = rewrite(args.bundle, args.output, extra, args.half, more)
+    else:
+        info = write_bundle(*model, args.labels, args.output, extra, args.half, more)
+    size = f"{info['parameters']} parameters, {info['classes']} classes, {info['fs']} Hz"
+    logging.info("%s: %s, %s, %.2f MB", args.output, info["name"], size, os.path.getsize(args.output) / 1e6)
+
+
+def info(argv: list[str] | None = None) -> None:
+    """Describe a bundle, on standard output."""
+    p = Parser(description=info.__doc__)
+    p.add_argument("bundle", nargs="?", type=bundle_file, help=f"default: {DEFAULT}")
+    p.add_argument("--card", action="store_true", help="print the model card, and nothing else")
+    args = p.parse_args(argv)
+    path = bundle_path(args.bundle)
+    from espnet2_ext.infer.bundle import open_bundle
+    from espnet2_ext.util.documents import dump_yaml
+
+    with open_bundle(path) as bundle:
+        sizes, model_hash, card = bundle.sizes(), bundle.model_hash, bundle.card()
+    if args.card and not card:
+        raise DataError(f"{path}: holds no model card")
+    if args.card:
+        return print(card, end="")
+    weights = (
+        f"{sizes.tensors} tensors, {sizes.numbers:,} numbers, {sizes.size / 1e6:.1f} MB" if sizes else "not counted"
+    )
+    parts = {k: bundle.config[k] for k in PARTS if k in bundle.config}
+    shown = {"bundle": path, **bundle.info, **parts, "weights": weights, "model_hash": model_hash}
+    print(dump_yaml(shown), end="")
+    names = [label.name for label in bundle.labels]
+    more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    print("labels: " + ("; ".join(names[:SHOWN]) or "none") + more)
+    if card:
+        print("card:\n" + short_card(card))
+
+
+def short_card(card: str) -> str:
+    """The beginning of a model card, indented: without its YAML, up to the first `## `; the other sections by name."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    first, *others = re.split(r"^## ", text, flags=re.MULTILINE)
+    names = "; ".join(part.partition("\n")[0].strip() for part in others)
+    more = f"\n\nMore (info --card): {names}" if names else ""
+    return textwrap.indent(first.strip() + more, "  ")
