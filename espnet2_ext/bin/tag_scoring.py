@@ -1,7 +1,7 @@
 """Score tags."""
 
-from espnet2_ext.cli.main import run
+from espnet2_ext.cli.main import program
 from espnet2_ext.cli.score import score_tags as main
 
 if __name__ == "__main__":
-    run(main)
+    program(main)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -174,6 +175,13 @@ def run(main: Callable) -> None:
             print(f"error: {text}", file=sys.stderr)
             process.end_children()
             sys.exit(1)
+
+
+def program(main: Callable) -> None:
+    """`run` as all that a process does: Ctrl-C is no traceback before and after it either."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    run(main)
 
 
 def _unraisable(found) -> None:

@@ -169,6 +169,8 @@ class Child:
 def _call(work: Callable[[], None] | Sequence[str], setup: Callable[[], None] | None) -> int:
     from espnet2_ext.cli.main import main, run
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the command does
+
     if setup:
         setup()
     try:

@@ -127,7 +127,9 @@ class Kills:
             outcome = child.outcome(PATIENCE)
         if outcome.text.startswith(f"crash: {number.name}"):  # of what it was sent
             outcome = outcome._replace(what="refused")
-        if child.status in (130, 143, -signal.SIGTERM) and "Traceback" not in self.log.read_text(errors="replace"):
+        if child.status in (130, 143, -signal.SIGTERM, -signal.SIGINT) and "Traceback" not in self.log.read_text(
+            errors="replace"
+        ):
             outcome = outcome._replace(what="refused")
         until = time.monotonic() + PATIENCE
         while (left := child.session()) and time.monotonic() < until:
