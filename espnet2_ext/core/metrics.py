@@ -34,8 +34,8 @@ def sdr(*, est, ref, mix=None) -> torch.Tensor:
         ValueError: shapes that differ or are not [B, T]; a sample that is not finite.
     """
     est, ref = _signals(est=est, ref=ref)
-    ratio = _ratio_db(_energy(ref), _energy(ref - est))
-    return ratio.masked_fill(_mean_square(ref) < SILENCE, math.nan)
+    energy = _energy(ref)
+    return _ratio_db(energy, _energy(ref - est)).masked_fill(energy / ref.shape[-1] < SILENCE, math.nan)
 
 
 def si_sdr(*, est, ref, mix=None) -> torch.Tensor:
@@ -53,10 +53,9 @@ def si_sdr(*, est, ref, mix=None) -> torch.Tensor:
     """
     est, ref = _signals(est=est, ref=ref)
     energy = _energy(ref)
-    scale = (est * ref).sum(-1) / energy.clamp_min(torch.finfo(torch.float64).tiny)
-    target = scale[:, None] * ref
-    ratio = _ratio_db(_energy(target), _energy(target - est))
-    undefined = (_mean_square(ref) < SILENCE) | (_energy(est) == 0)
+    scale = _dot(est, ref) / energy.clamp_min(torch.finfo(torch.float64).tiny)
+    ratio = _ratio_db(scale.square() * energy, _energy(torch.addcmul(est, scale[:, None], ref, value=-1)))
+    undefined = (energy / ref.shape[-1] < SILENCE) | (_energy(est) == 0)
     return ratio.masked_fill(undefined, math.nan)
 
 
@@ -142,12 +141,16 @@ def _signals(**named) -> list[torch.Tensor]:
     return out
 
 
+def _dot(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("bt,bt->b", x, y)  # without an array of the products
+
+
 def _energy(x: torch.Tensor) -> torch.Tensor:
-    return x.square().sum(-1)
+    return _dot(x, x)
 
 
 def _mean_square(x: torch.Tensor) -> torch.Tensor:
-    return x.square().mean(-1)
+    return _energy(x) / x.shape[-1]
 
 
 def _ratio_db(num: torch.Tensor, den: torch.Tensor) -> torch.Tensor:

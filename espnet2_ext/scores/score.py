@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ import numpy as np
 from espnet2_ext.core.metrics import METRICS, is_silent, level_db
 from espnet2_ext.errors import DataError
 from espnet2_ext.scores.bss_eval import bss_eval_sdr
-from espnet2_ext.scores.espnet import class_pairs, query_pairs, score_by_espnet
+from espnet2_ext.scores.espnet import class_pairs, draw_keys, espnet_scores, query_pairs, score_by_espnet, write_espnet
 from espnet2_ext.scores.summary import summarise_classes, summarise_queries
 from espnet2_ext.scores.tagging import class_detection, query_tagging
 from espnet2_ext.scores.test_set import ClassSet, QuerySet, fingerprint, load_outputs, load_test_set, read_signal
@@ -45,6 +45,7 @@ def score(
     inference_dir: str | os.PathLike,
     *,
     espnet_keys: int | None = None,
+    espnet_tool: bool = False,
     num_workers: int | None = None,
     scheduler: str | None = None,
 ) -> Path:
@@ -53,15 +54,17 @@ def score(
     Scores of the same inputs are not computed again; an interrupted run resumes.
 
     Args:
-        espnet_keys: how many keys ESPnet's own scoring gets too (`score_by_espnet`); None: all.
+        espnet_keys: at most so many keys, drawn with a fixed seed, get the scores of ESPnet's scoring too; None: all.
+        espnet_tool: these by ESPnet's own tool (`score_by_espnet`), not by `espnet_scores`.
         num_workers, scheduler: see `util.parallel.map_parts`.
     Raises:
         DataError: the two folders do not fit, or a key's audio is not as it should be.
     """
     data = load_test_set(data_dir)
     outputs = load_outputs(inference_dir, data)
-    stamp = f"{fingerprint(data, outputs)} v{VERSION} espnet_keys={espnet_keys}"
-    items, kind, out = data.items(outputs), KINDS[data.kind], outputs.path / "scores"
+    stamp = f"{fingerprint(data, outputs)} v{VERSION} espnet_keys={espnet_keys}" + " espnet_tool" * espnet_tool
+    kind, out, drawn = KINDS[data.kind], outputs.path / "scores", draw_keys(data.keys, espnet_keys)
+    items = [item | {"espnet": item["key"] in drawn and not espnet_tool} for item in data.items(outputs)]
     summary, parts, espnet_parts = (out / name for name in ("summary.json", "parts", "espnet_parts"))
     if made(summary, {"stamp": stamp}) is not None:
         logging.info("%s: up to date, skipped", summary)
@@ -74,7 +77,10 @@ def score(
     rows = [row for path in paths for _, row in read_json_lines(path)]
     if espnet_keys != 0:
         pairs = kind.pairs(rows, items)
-        score_by_espnet(pairs, data.keys, out, espnet_parts, max_keys=espnet_keys, stamp=stamp, **run)
+        if espnet_tool:
+            chosen = [pair for found in pairs.values() for pair in found if pair.key in drawn]
+            score_by_espnet(chosen, espnet_parts, stamp=stamp, **run)
+        write_espnet(pairs, out / "espnet")
     write_json_lines(out / "scores.jsonl", rows)
     figures = kind.summarise(rows, data, outputs, tagging)
     figures = {"data_dir": data_dir, "inference_dir": inference_dir} | figures
@@ -101,7 +107,8 @@ def score_item(item: dict, kind: str) -> dict:
     """The row of one key.
 
     Args:
-        item: what `items` of the test set made: key, mix and the places of its targets and estimates.
+        item: what `items` of the test set made: key, mix and the places of its targets and estimates; `espnet`: whether
+            ESPnet's scores are asked for.
     Raises:
         DataError: names the key and the file whose length, rate or content is wrong.
     """
@@ -109,7 +116,12 @@ def score_item(item: dict, kind: str) -> dict:
 
 
 def score_target(
-    where: str, mix: np.ndarray, ref: np.ndarray, estimates: dict[str, np.ndarray], metrics: tuple[str, ...]
+    where: str,
+    mix: np.ndarray,
+    ref: np.ndarray,
+    estimates: dict[str, np.ndarray],
+    metrics: tuple[str, ...],
+    espnet_fs: int | None = None,
 ) -> tuple[str, dict[str, dict]]:
     """Scores of one target of a mixture.
 
@@ -117,34 +129,42 @@ def score_target(
         where: names the target in errors.
         mix, ref: [T].
         estimates: system -> [T].
+        espnet_fs: rate in Hz, where ESPnet's scores are asked for too.
     Returns:
         The target's state (silent, alone in the mixture, scored), and the scores of `mixture`, the unprocessed one, and
-        of each system: `metrics`, None where they are not defined. A system also has METRIC_gain, against the mixture,
-        level_db, its output's level against the mixture, and silent_estimate.
+        of each system: `metrics`, None where they are not defined, and `espnet` of a scored target. A system also has
+        METRIC_gain, against the mixture, level_db, its output's level against the mixture, and silent_estimate.
     """
+    mix, ref = mix.astype(np.float64), ref.astype(np.float64)
     state = "silent" if is_silent(ref[None])[0] else "alone" if is_silent((mix - ref)[None])[0] else "scored"
-    names = metrics if state == "scored" else ()
-    unprocessed = dict.fromkeys(metrics) | measure(f"{where}, the mixture", names, est=mix, ref=ref)
-    scores = {"mixture": unprocessed}
-    for system, est in estimates.items():
-        what = f"{where}, the estimate of {system}"
-        own = dict.fromkeys(metrics) | measure(what, names, est=est, ref=ref)
-        pairs = {f"{m}_gain": (own[m], unprocessed[m]) for m in metrics}
-        scores[system] = own | {gain: None if None in pair else pair[0] - pair[1] for gain, pair in pairs.items()}
-        level = measure(what, ("silence_sdr",), est=est, mix=mix)["silence_sdr"]
-        scores[system] |= {"level_db": -level, "silent_estimate": bool(is_silent(est[None])[0])}
+    signals, scores = {"mixture": mix} | {name: est.astype(np.float64) for name, est in estimates.items()}, {}
+    for system, est in signals.items():
+        what = f"{where}, the mixture" if system == "mixture" else f"{where}, the estimate of {system}"
+        names = [m for m in metrics if m in METRICS] if state == "scored" else ()
+        scores[system] = own = dict.fromkeys(metrics) | measure(what, names, est=est, ref=ref)
+        if system != "mixture":
+            level = measure(what, ("silence_sdr",), est=est, mix=mix)["silence_sdr"]
+            own |= {"level_db": -level, "silent_estimate": bool(is_silent(est[None])[0])}
+    if state == "scored" and (espnet_fs or "bss_eval_sdr" in metrics):
+        ests = np.stack(list(signals.values()))
+        v3 = bss_eval_sdr(est=ests, ref=ref)
+        for own, value in zip(scores.values(), v3):
+            own |= {"bss_eval_sdr": None if math.isnan(value) else float(value)} if "bss_eval_sdr" in metrics else {}
+        if espnet_fs:
+            for own, found in zip(scores.values(), espnet_scores(ests, ref, espnet_fs, v3)):
+                own["espnet"] = found
+    for system in estimates:
+        pairs = {f"{m}_gain": (scores[system][m], scores["mixture"][m]) for m in metrics}
+        scores[system] |= {gain: None if None in pair else pair[0] - pair[1] for gain, pair in pairs.items()}
     return state, scores
 
 
-def measure(where: str, metrics: tuple[str, ...], **signals: np.ndarray) -> dict[str, float | None]:
+def measure(where: str, metrics: Sequence[str], **signals: np.ndarray) -> dict[str, float | None]:
     """Metrics in dB of `signals` [T]; None where one is not defined. `where` stands in errors."""
     values = {}
     try:
         for name in metrics:
-            if name == "bss_eval_sdr":
-                values[name] = bss_eval_sdr(**signals)
-            else:
-                values[name] = float(METRICS[name](**{n: x[None] for n, x in signals.items()})[0])
+            values[name] = float(METRICS[name](**{n: x[None] for n, x in signals.items()})[0])
     except ValueError as e:
         raise DataError(f"{where}: {e}") from e
     return {name: None if math.isnan(value) else value for name, value in values.items()}
@@ -156,7 +176,8 @@ def query_row(item: dict) -> dict:
     ref, fs = read_signal(item["ref"], key)
     mix, _ = read_signal(item["mix"], key, like=ref, fs=fs)
     estimates = {f"{p}/mixture": read_signal(passes["mixture"], key, mix, fs)[0] for p, passes in item["est"].items()}
-    state, scores = score_target(f"key {key}", mix, ref, estimates, QUERY_METRICS)
+    asked = fs if item.get("espnet") else None
+    state, scores = score_target(f"key {key}", mix, ref, estimates, QUERY_METRICS, asked)
     row = {
         "key": key,
         "class": item["class"],
@@ -167,6 +188,9 @@ def query_row(item: dict) -> dict:
         "single_source": state == "alone",
         "mixture": scores["mixture"],
     }
+    absent = (
+        read_signal(item["absent"], key)[0] if any("silence" in passes for passes in item["est"].values()) else None
+    )
     for protocol, passes in item["est"].items():
         row[protocol] = scores[f"{protocol}/mixture"]
         where = f"key {key}, the estimate of {protocol}"
@@ -175,7 +199,6 @@ def query_row(item: dict) -> dict:
             clean = measure(f"{where}/clean", ("sdr", "si_sdr"), est=est, ref=ref)
             row[protocol] |= {f"clean_{name}": value for name, value in clean.items()}
         if "silence" in passes:  # a clip without the class was the input
-            absent, _ = read_signal(item["absent"], key)
             est, _ = read_signal(passes["silence"], key, absent, fs)
             row[protocol] |= measure(f"{where}/silence", ("silence_sdr",), est=est, mix=absent)
     return row
@@ -188,7 +211,8 @@ def class_row(item: dict) -> dict:
     row = {"key": key, "seconds": len(mix) / fs, "fs": fs, "mixture_db": float(level_db(mix[None])[0]), "classes": {}}
     for name, *places in item["targets"]:
         ref, est = (read_signal(place, key, mix, fs)[0] for place in places)
-        state, scores = score_target(f"key {key}", mix, ref, {name: est}, CLASS_METRICS)
+        asked = fs if item.get("espnet") else None
+        state, scores = score_target(f"key {key}", mix, ref, {name: est}, CLASS_METRICS, asked)
         own = scores[name]
         row["classes"][name] = {"state": state, "level_db": own["level_db"]}
         if state == "scored":  # input: the SI-SDR of the mixture itself
@@ -198,6 +222,8 @@ def class_row(item: dict) -> dict:
                 "si_sdr": own["si_sdr"],
                 "gain": own["si_sdr_gain"],
             }
+            if asked and est.any():
+                row["classes"][name] |= {"espnet_input": scores["mixture"]["espnet"], "espnet": own["espnet"]}
     return row
 
 

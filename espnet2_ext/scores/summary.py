@@ -23,7 +23,7 @@ QUERY_FORMULAS = {
     "clean_sdr": "sdr with the target alone as the input",
     "silence_sdr": "10 log10(ms(input) / ms(output)) on a clip without the class; mean squares (ms) floored at 1e-8",
     "gain": "score of the estimate minus score of the unprocessed mixture",
-    "espnet": "espnet2.bin.enh_scoring on the mixture pass; keys with a silent signal and "
+    "espnet": "the scores of espnet2.bin.enh_scoring on the mixture pass; keys with a silent signal and "
     "mixtures of a single source left out",
 }
 CLASS_FORMULAS = {
@@ -34,7 +34,7 @@ CLASS_FORMULAS = {
     "level_db": "10 log10(ms(output) / ms(mixture)) where the class is silent; mean squares (ms) floored at 1e-8",
     "overall": "over all scored sources of all classes",
     "f": f"2 TP / (2 TP + FP + FN) of the classifier on the mixture, threshold {THRESHOLD:g}",
-    "espnet": "espnet2.bin.enh_scoring, one class at a time, on scored sources",
+    "espnet": "the scores of espnet2.bin.enh_scoring, one class at a time, on scored sources",
 }
 PACKAGES = ("espnet", "torch", "numpy", "scipy", "mir_eval", "pystoi", "scikit-learn")
 _EXAMPLES = 3

@@ -64,6 +64,17 @@ def test_agrees_with_espnets_scoring(scored):
             writer.write(key, 0 * s["spk1"] if key == "p1-1" else s["spk1"] + 0.1 * s["other"])
     score(data, inference, num_workers=0)
     rows, summary = {r["key"]: r for r in load_rows(inference)}, load_summary(inference)
+    files = {p.name: p.read_text() for p in sorted((inference / "scores/espnet/self").iterdir())}
+    score(data, inference, espnet_tool=True, num_workers=0)
+    for row in load_rows(inference):
+        for system in ("mixture", "self", "other"):
+            ours, theirs = rows[row["key"]][system]["espnet"], row[system]["espnet"]
+            assert (ours is None) == (theirs is None)
+            assert ours is None or ours == pytest.approx(theirs, abs=1e-3)
+    assert len(files) == 5
+    for name, text in files.items():
+        theirs = (inference / "scores/espnet/self" / name).read_text()
+        assert [line.split()[0] for line in text.splitlines()] == [line.split()[0] for line in theirs.splitlines()]
     assert rows["p1-1"]["self"]["espnet"] is None and rows["p1-1"]["self"]["silent_estimate"]
     assert rows["p1-1"]["self"]["sdr"] == 0.0 and rows["p1-1"]["self"]["si_sdr"] is None
     for key, system in (("p0-1", "self"), ("p0-2", "other"), ("p1-2", "mixture")):
