@@ -1,11 +1,11 @@
-"""`espnet2-ext pack` and `info`: bundles made and described."""
+"""`espnet2-ext pack`, `calibrate`, `info` and `classes`: bundles made and described."""
 
 import logging
 import os
 import re
 import textwrap
 
-from espnet2_ext.cli.options import DEFAULT, bundle_path
+from espnet2_ext.cli.options import DEFAULT, add_device, bundle_path
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.options import Parser
 from espnet2_ext.util.shipped import bundle_file
@@ -86,3 +86,43 @@ def short_card(card: str) -> str:
     names = "; ".join(part.partition("\n")[0].strip() for part in others)
     more = f"\n\nMore (info --card): {names}" if names else ""
     return textwrap.indent(first.strip() + more, "  ")
+
+
+def classes(argv: list[str] | None = None) -> None:
+    """List the classes of a model; of a query model those that `--query class:NAME` can name, with their sounds."""
+    p = Parser(description=classes.__doc__)
+    p.add_argument("bundle", nargs="?", type=bundle_file, help=f"default: {DEFAULT}")
+    path = bundle_path(p.parse_args(argv).bundle)
+    from espnet2_ext.infer.bundle import open_bundle
+
+    with open_bundle(path) as bundle:
+        known, labels, task = bundle.class_queries(), bundle.labels, bundle.info["task"]
+    if known is None:
+        print("\n".join(label.name for label in labels))
+        if task == "qsep":
+            logging.info("no --query class:NAME can be asked: `espnet2-ext calibrate` makes their queries")
+        return
+    width = max(map(len, known.names))
+    for name, count, spread in zip(known.names, known.count, known.spread):
+        print(f"{name:<{width}}  {count:6d} sounds  spread {spread:.3f}")
+
+
+def calibrate(argv: list[str] | None = None) -> None:
+    """Measure what a query model was trained on, and put it into its bundle: the mean query of each class, for `--query
+    class:NAME`; how far sounds lie from them, so that `separate` warns of a query that is unlike all of them."""
+    p = Parser(description=calibrate.__doc__)
+    p.add_argument("bundle", type=bundle_file, help="model bundle (.zip)")
+    p.add_argument("--bank", required=True, help="clip bank of its training, such as dump/train")
+    text = "clip bank of sounds of the same classes that it was not trained on (default: the halves of --bank)"
+    p.add_argument("--held_out", help=text)
+    p.add_argument("--most", type=int, default=100, help="clips of a class that are measured (%(default)s)")
+    p.add_argument("-o", "--output", help="a .zip file (default: the bundle itself)")
+    add_device(p)
+    args = p.parse_args(argv)
+    if args.most < 1:
+        p.error("--most must be 1 or more")
+    from espnet2_ext.infer.vectors import calibrate as calibration
+
+    found = calibration.calibrate(args.bundle, args.bank, args.held_out, args.output, args.most, args.device)
+    text = f"{len(found.names)} classes, {found.count.sum()} sounds; far: distance above {found.far:.3f}"
+    logging.info("%s: %s", args.output or args.bundle, text)

@@ -30,6 +30,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "separate": ("espnet2_ext.cli.separate:separate", "separate a sound from recordings, by example or by class"),
         "embed": ("espnet2_ext.cli.separate:embed", "save the query vector of some sounds"),
         "info": ("espnet2_ext.cli.bundles:info", "describe a bundle"),
+        "classes": ("espnet2_ext.cli.bundles:classes", "list the classes that a model knows"),
+        "calibrate": ("espnet2_ext.cli.bundles:calibrate", "measure what a query model heard, for class:NAME queries"),
         "pack": ("espnet2_ext.cli.bundles:pack", "pack a training into a bundle"),
         "convert": ("espnet2_ext.cli.infer:convert", "convert published checkpoints"),
     },

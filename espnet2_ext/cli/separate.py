@@ -64,13 +64,15 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     """One output for all queries, or one for each."""
     if not args.query:
         raise DataError("--query: this model answers queries; give a sound of the wanted kind")
-    from espnet2_ext.infer.jobs import Origin, plan_jobs, query_files, run_jobs
+    from espnet2_ext.infer.jobs import Origin, plan_jobs, run_jobs
+    from espnet2_ext.infer.queries import query_parts
     from espnet2_ext.infer.query_separator import Separator
+    from espnet2_ext.infer.vectors.class_queries import class_of
     from espnet2_ext.util.names import file_name
 
     groups = [args.query] if args.mode == "mean" else [[q] for q in args.query]
-    counts = [sum(len(query_files(q)) for q in group) for group in groups]  # before a model is loaded
-    stems = [Path(q).stem or Path(q).absolute().name for q in args.query]
+    counts = [sum(len(query_parts(q)) for q in group) for group in groups]  # before a model is loaded
+    stems = [file_name(name) if (name := class_of(q)) else Path(q).stem or Path(q).absolute().name for q in args.query]
     mean = [file_name("+".join(stems)) if args.name_query else None]
     names = mean if args.mode == "mean" else stems
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query, _model_files(args))
@@ -137,7 +139,7 @@ def embed(argv: list[str] | None = None) -> None:
 
 def _separate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("mix", nargs="+", help="sound files or folders of them")
-    text = "a sound of the wanted kind, a folder of them, or a saved .npy; repeatable"
+    text = "a sound of the wanted kind, a folder of them, a saved .npy, or class:NAME; repeatable"
     p.add_argument("--query", action="append", default=[], help=text)
     text = "a .wav, .w64 or .flac file; a folder for several outputs, named after query or class: mix.dog_bark.wav"
     p.add_argument("-o", "--output", required=True, help=text)

@@ -24,6 +24,8 @@ from typing import IO, Any, NamedTuple
 from espnet2_ext.core.weights import Sizes, load_weights, tensor_sizes
 from espnet2_ext.data.tables import Label, parse_labels
 from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer.vectors.class_queries import ARRAYS, ClassQueries
+from espnet2_ext.util.arrays import read_npz
 from espnet2_ext.util.documents import decode, dump_yaml, mapping, parse_yaml, read_yaml
 from espnet2_ext.util.files import digest, verified_text
 from espnet2_ext.util.shipped import STARTER, bundle_file
@@ -93,6 +95,18 @@ class OpenBundle:
         with _damage(self.path):
             text = decode(_text(self.archive, self.path, name), f"{self.path}: {name}")
         return "".join(c for c in text if c == "\n" or not CONTROL.match(c))
+
+    def class_queries(self) -> ClassQueries | None:
+        """What a query model heard; None where nobody measured it."""
+        if not (name := _named(self.archive, self.path, CLASS_QUERIES)):
+            return None
+        where = f"{self.path}: {name}"
+        if self.archive.getinfo(name).file_size > MOST_UNPACKED:
+            raise BundleError(f"{where}: is larger than {MOST_UNPACKED} bytes")
+        with _damage(self.path), open_member(self.archive, name) as f:
+            found = ClassQueries.of_arrays(read_npz(f, ARRAYS, where=where), where)
+        _check_classes(found.names, where)
+        return found
 
     def members(self) -> dict[str, bytes]:
         """All but the weights, under the names that `pack` gives."""

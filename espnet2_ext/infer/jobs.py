@@ -15,7 +15,8 @@ from typing import NamedTuple
 from espnet2_ext import __version__
 from espnet2_ext.audio.streams import FORMATS, comment_of, open_source
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.queries import sound_files
+from espnet2_ext.infer.queries import query_parts, sound_files
+from espnet2_ext.infer.vectors.class_queries import class_of
 from espnet2_ext.util.documents import parse_json
 from espnet2_ext.util.explain import explain
 from espnet2_ext.util.files import digest, file_digest
@@ -40,8 +41,8 @@ class Job(NamedTuple):
 
 
 def query_files(query: str) -> list[Path]:
-    """Sound files and saved vectors of a query. Raises a DataError where there are none."""
-    return sound_files(query, more=(".npy",))
+    """Sound files and saved vectors of a query. Raises a DataError where there are none; a class has none."""
+    return [part for part in query_parts(query) if isinstance(part, Path)]
 
 
 def plan_jobs(
@@ -126,7 +127,9 @@ class Origin(NamedTuple):
         outputs = []
         for group in groups:
             files = [f for query in group for f in query_files(query)]
-            outputs.append({"query": [Path(q).name for q in group][:9], "query_hash": digest(*_digests(files))})
+            classes = sorted(query for query in group if class_of(query) is not None)
+            names = [query if query in classes else Path(query).name for query in group]
+            outputs.append({"query": names[:9], "query_hash": digest(*_digests(files), *classes)})
         return cls(model, outputs)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""From what a user calls a query (files, folders, arrays, saved vectors) to waveforms."""
+"""From what a user calls a query (files, folders, arrays, saved vectors, classes) to waveforms."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from espnet2_ext import __version__
 from espnet2_ext.audio import suffixes
 from espnet2_ext.audio.streams import ArraySource, Resampler, open_source
 from espnet2_ext.errors import DataError
+from espnet2_ext.infer.vectors.class_queries import class_of
 from espnet2_ext.util.arrays import read_arrays, write_npy
 from espnet2_ext.util.documents import mapping, parse_json
 from espnet2_ext.util.files import CHANGED, digest
@@ -42,6 +43,17 @@ def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no sound file in this folder, by their suffixes ({suffixes.KNOWN})")
     return found
+
+
+def query_parts(query: Query) -> list[Query]:
+    """The queries that one stands for: an array or a class itself, sound files and saved vectors.
+
+    Raises:
+        DataError: see `sound_files`.
+    """
+    if isinstance(query, np.ndarray) or class_of(query) is not None:
+        return [query]
+    return [*sound_files(query, more=(".npy",))]
 
 
 def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = None) -> np.ndarray:

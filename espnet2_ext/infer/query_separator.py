@@ -16,6 +16,7 @@ from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
+from espnet2_ext.infer.vectors.class_queries import ClassQueries, class_of
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
 from espnet2_ext.util.process import files_at_once
 from espnet2_ext.util.shipped import STARTER
@@ -35,6 +36,7 @@ class Separator:
         classes: its labels, empty when it was not trained with any.
         device: `auto`, or a name that PyTorch knows.
         info: what the bundle says of itself; `path` is what messages call the model.
+        known: what the model heard in training, where that was measured.
 
     `agreement` is the warning threshold for queries; `bundle.yaml` may set it.
     """
@@ -45,6 +47,7 @@ class Separator:
         classes: Sequence[Label] = (),
         device: str | torch.device = "auto",
         info: dict | None = None,
+        known: ClassQueries | None = None,
     ):
         self.classes, self.info = list(classes), {"path": "the model", **(info or {})}
         self.tags = check_classes(model, self.classes, self.info["path"])
@@ -54,6 +57,9 @@ class Separator:
         self.query_dim = int(model.query_dim)
         self.model_hash = str(self.info.get("model_hash", ""))
         self.agreement = float(self.info.get("agreement", AGREEMENT))
+        self.known = known
+        if known is not None and known.mean.shape[1] != self.query_dim:
+            raise BundleError(f"{known.where}: has queries of other sizes than the model")
 
     @classmethod
     def from_bundle(cls, path: str | Path = STARTER, device: str = "auto") -> "Separator":
@@ -69,7 +75,7 @@ class Separator:
     def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "Separator":
         """From a bundle that is open already."""
         place = pick_device(device)  # before the weights are read
-        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, place, bundle.about())
+        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, place, bundle.about(), bundle.class_queries())
 
     @classmethod
     def from_exp(
@@ -95,13 +101,18 @@ class Separator:
         return out.embedding.float().cpu().numpy(), tags
 
     def embed_one(self, query: Q.Query, fs: int | None = None) -> np.ndarray:
-        """One file, array (at `fs`) or saved vector (`.npy`) to a query `[E]`.
+        """One file, array (at `fs`), saved vector (`.npy`) or class (`class:NAME`) to a query `[E]`.
 
         Long ones are cut into windows of 10 s that overlap evenly; their embeddings are averaged.
 
         Raises:
-            DataError: unreadable, NaN, silent; a vector of another width.
+            DataError: unreadable, NaN, silent; a vector of another width; a class that the model does not know.
         """
+        if (name := class_of(query)) is not None:
+            if self.known is None:
+                path = self.info["path"]
+                raise DataError(f"{query}: {path} holds no queries of classes; `espnet2-ext calibrate` makes them")
+            return self.known.query(name)
         if not isinstance(query, np.ndarray) and Path(query).suffix.lower() == ".npy":
             return self._saved(Path(query))
         wave = Q.read_query(query, self.fs, fs)
@@ -126,22 +137,23 @@ class Separator:
         return vector
 
     def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None) -> tuple[np.ndarray, float]:
-        """Average of several queries, and how far they agree.
+        """Average of several queries, and how far they agree. One far from all that the model heard is warned of.
 
         Args:
-            queries: files, folders of files, saved vectors (`.npy`), arrays `[T]` or `[T, C]`.
+            queries: files, folders of files, saved vectors (`.npy`), classes (`class:NAME`), arrays `[T]` or `[T, C]`.
             fs: rate of the arrays.
 
         Returns:
             The mean embedding `[E]`, each file counting once; the lowest pairwise cosine between
             the files' embeddings, 1.0 for one file. A cosine below `agreement` is warned of.
         """
-        single = []
-        for query in queries:
-            single += [query] if isinstance(query, np.ndarray) else Q.sound_files(query, more=(".npy",))
+        single = [part for query in queries for part in Q.query_parts(query)]
         if not single:
             raise DataError("no query given")
         vectors = np.stack([self.embed_one(q, fs) for q in single])
+        if self.known is not None and (far := self.known.far_words(vectors.mean(0))):
+            more = f" and {len(single) - 1} more" if len(single) > 1 else ""
+            logging.warning("query %s%s: %s", _name(single[0]), more, far)
         if len(vectors) == 1:
             return vectors[0], 1.0
         lowest, (a, b) = Q.agreement_of(vectors)

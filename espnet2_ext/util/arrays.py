@@ -3,12 +3,13 @@
 Nothing in them is executed, and what a header declares is compared with the file before anything is allocated.
 """
 
+import io
 import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,33 +42,41 @@ def read_npy(path: str | os.PathLike, mmap: bool = False, error: type[DataError]
 
 
 def read_npz(
-    path: str | os.PathLike, names: Sequence[str] = (), error: type[DataError] = DataError, hint: str = ""
+    source: str | os.PathLike | BinaryIO,
+    names: Sequence[str] = (),
+    error: type[DataError] = DataError,
+    hint: str = "",
+    where: object = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of a `.npz` file by name, each checked against its checksum.
 
     Args:
+        source: a path, or a file that can seek. where: what messages call it.
         names: those that must be in it. hint: what to do where there is no such file.
 
     Raises:
         error: no such file, not whole, without one of `names`.
     """
-    _check_file(path, error, hint)
-    arrays = {}
+    if not hasattr(source, "read"):
+        _check_file(source, error, hint)  # pyright: ignore[reportArgumentType]
+        with open(source, "rb") as file:  # pyright: ignore[reportArgumentType, reportCallIssue]
+            return read_npz(file, names, error, hint, where or source)
+    arrays: dict[str, np.ndarray] = {}
     try:
-        with open(path, "rb") as file, open_zip(file) as z:
-            for info in z.infolist():
-                if info.compress_type != zipfile.ZIP_STORED and info.file_size > _DENSE * info.compress_size:
-                    raise ValueError(f"{info.filename} declares {info.file_size} bytes")
-                with z.open(info) as f:
-                    _check_header(f, info.file_size)
-                with z.open(info) as f:
-                    arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(f, allow_pickle=False)
-                    if f.read(1):  # at the end the checksum is compared
-                        raise ValueError(f"{info.filename} goes on behind its array")
+        z = open_zip(source)  # pyright: ignore[reportArgumentType]
+        for info in z.infolist():
+            if info.compress_type != zipfile.ZIP_STORED and info.file_size > _DENSE * info.compress_size:
+                raise ValueError(f"{info.filename} declares {info.file_size} bytes")
+            with z.open(info) as f:
+                _check_header(f, info.file_size)
+            with z.open(info) as f:
+                arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(f, allow_pickle=False)
+                if f.read(1):  # at the end the checksum is compared
+                    raise ValueError(f"{info.filename} goes on behind its array")
     except (*_BROKEN, *BROKEN) as e:
-        raise error(f"{path}: is not a whole .npz file ({e})") from e
+        raise error(f"{where}: is not a whole .npz file ({e})") from e
     if missing := [name for name in names if name not in arrays]:
-        raise error(f"{path}: expected the arrays {' and '.join(names)}, got {list(arrays)}, no {missing[0]}")
+        raise error(f"{where}: expected the arrays {' and '.join(names)}, got {list(arrays)}, no {missing[0]}")
     return arrays
 
 
@@ -97,8 +106,19 @@ def write_npy(path: str | os.PathLike, array: np.ndarray, *more: np.ndarray) -> 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, ArrayLike]) -> None:
     """Write a `.npz` file whole."""
     with atomic_path(path) as tmp, open(tmp, "wb") as f:
-        plain: dict[str, Any] = {name: _plain(array) for name, array in arrays.items()}
-        np.savez(f, **plain)
+        _save_npz(f, arrays)
+
+
+def npz_bytes(arrays: Mapping[str, ArrayLike]) -> bytes:
+    """What a `.npz` file holds."""
+    file = io.BytesIO()
+    _save_npz(file, arrays)
+    return file.getvalue()
+
+
+def _save_npz(file: BinaryIO, arrays: Mapping[str, ArrayLike]) -> None:
+    plain: dict[str, Any] = {name: _plain(array) for name, array in arrays.items()}
+    np.savez(file, **plain)
 
 
 def write_npy_rows(path: str | os.PathLike, shape: tuple[int, int], tables: Iterable[np.ndarray]) -> None:

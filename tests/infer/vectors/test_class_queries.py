@@ -1,0 +1,185 @@
+"""Means of classes: measured, in a bundle, asked by name, and what lies far from all."""
+
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+from standin import noise
+
+from espnet2_ext.cli import main as cli
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer.bundle import open_bundle
+from espnet2_ext.infer.pack import rewrite
+from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.infer.vectors.calibrate import calibrate
+from espnet2_ext.infer.vectors.class_queries import ClassQueries, distances_of, measured
+from espnet2_ext.util.arrays import npz_bytes
+
+
+def known(**other) -> ClassQueries:
+    """Two classes of queries of width 8, on the first two axes."""
+    values = {
+        "names": ["Dog", "bell tower"],
+        "count": np.array([2, 3]),
+        "mean": np.eye(8, dtype=np.float32)[:2],
+        "spread": np.zeros(2, np.float32),
+        "far": 0.5,
+    }
+    return ClassQueries(**values | other)
+
+
+def test_measured_by_hand():
+    up, right, left = np.array([0.0, 2.0]), np.array([1.0, 0.0]), np.array([-1.0, 0.0])
+    found = measured([("b", up), ("a", right), ("b", right)], held_out=[up, right, left])
+    assert list(found.names) == ["a", "b"] and found.count.tolist() == [1, 2]
+    np.testing.assert_allclose(found.mean, [[1, 0], [0.5, 1]])
+    cosines = np.array([1 / np.sqrt(1.25), 0.5 / np.sqrt(1.25)])  # of `up` and `right` to the mean of b
+    np.testing.assert_allclose(found.spread, [0, (1 - cosines).mean()], atol=1e-6)
+    nearest = [1 - cosines[0], 0, 1 + cosines[1]]
+    assert found.far == pytest.approx(np.quantile(nearest, 0.99))
+
+
+def test_without_held_out_sounds_the_halves_are_compared():
+    """A class of one sound takes no part: its mean would be itself."""
+    a, b, c = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([-1.0, -1.0])
+    found = measured([("x", a), ("x", b), ("x", a), ("x", b), ("y", c)])
+    assert found.far == pytest.approx(1.0) and list(found.names) == ["x", "y"]
+    assert measured([("x", a), ("x", a)]).far == pytest.approx(0)
+    for queries, message in (([], "no sound"), ([("x", a)], "no class has two sounds")):
+        with pytest.raises(DataError, match=message):
+            measured(queries)
+
+
+def test_distance_of_any_length():
+    x = np.array([[3.0, 0.0], [0.0, 0.1], [-2.0, 0.0]])
+    np.testing.assert_allclose(distances_of(x, np.array([[7.0, 0.0]]))[:, 0], [0, 1, 2])
+
+
+def test_classes_by_name():
+    found = known(names=["Dog", "dog house", "BELL", "bell"])
+    found = known(names=found.names, mean=np.eye(8, dtype=np.float32)[:4])
+    for name, row in (("dog", 0), ("DOG HOUSE", 1), ("bell", 3), ("BELL", 2)):
+        np.testing.assert_array_equal(found.query(name), found.mean[row])
+    for name, message in (
+        ("dgo house", "no class is called 'dgo house'; did you mean class:dog house"),
+        ("Bell", "several classes are called 'Bell'"),
+        ("violin", "no class is called 'violin'; `espnet2-ext classes` lists them"),
+    ):
+        with pytest.raises(DataError, match=message):
+            found.query(name)
+
+
+def test_what_lies_far():
+    one = np.zeros(8)
+    one[:2] = 3, 1
+    assert known().far_words(one) == ""
+    assert "distance 1.000 to Dog" in known().far_words(np.eye(8)[3])
+
+
+def with_queries(bundle, out, found: ClassQueries, **arrays):
+    content = found.arrays() | arrays
+    rewrite(bundle, out, more={"class_queries.npz": npz_bytes({k: v for k, v in content.items() if v is not None})})
+    return out
+
+
+def test_in_a_bundle(toy_bundle, tmp_path):
+    path = with_queries(toy_bundle, tmp_path / "a.zip", known())
+    with open_bundle(toy_bundle) as old, open_bundle(path) as new:
+        assert old.class_queries() is None and old.model_hash == new.model_hash
+        found = new.class_queries()
+    for name, value in known().arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], value)
+
+
+def test_broken_ones_are_refused(toy_bundle, tmp_path):
+    nan = np.full((2, 8), np.nan, np.float32)
+    for arrays, message in (
+        ({"far": None}, "expected the arrays"),
+        ({"mean": nan}, "not those of 2 classes"),
+        ({"mean": np.zeros((3, 8), np.float32)}, "not those of 2 classes"),
+        ({"mean": np.zeros((2, 8), np.int64)}, "not those of 2 classes"),
+        ({"count": np.zeros(3, np.int64)}, "not those of 2 classes"),
+        ({"names": np.array([1, 2])}, "not those of 2 classes"),
+        ({"names": np.array(["a", "b\x1b"])}, "not a name of a class"),
+        ({"names": np.zeros(0, "U1")}, "not those of 0 classes"),
+        ({"mean": np.zeros((2, 7), np.float32)}, "queries of other sizes than the model"),
+    ):
+        path = with_queries(toy_bundle, tmp_path / "a.zip", known(), **arrays)
+        with pytest.raises(BundleError, match=message) as e:
+            Separator.from_bundle(path, "cpu")
+        assert "a.zip: class_queries.npz" in str(e.value)
+    shutil.copy(toy_bundle, tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "a") as z:
+        z.writestr("class_queries.npz", b"PK no arrays")
+    with pytest.raises(BundleError, match="b.zip: class_queries.npz: is not a whole .npz file"):
+        Separator.from_bundle(tmp_path / "b.zip", "cpu")
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bank(tmp_path):
+    """Three sounds of `hum`, one of which is of `buzz` too, and a silent one."""
+    fs, t = 16000, np.arange(16000) / 16000
+    sounds = {f"c{i}": 0.3 * np.sin(2 * np.pi * (200 + i) * t) for i in range(3)} | {"quiet": np.zeros(fs)}
+    (tmp_path / "sounds").mkdir()
+    clips = []
+    for name, x in sounds.items():
+        soundfile.write(tmp_path / "sounds" / f"{name}.wav", x, fs)
+        labels = ("hum", "buzz") if name == "c1" else ("hum",)
+        clips.append(Clip(name, labels, str(tmp_path / "sounds" / f"{name}.wav")))
+    write_labels(tmp_path / "data/labels.tsv", [Label(0, "hum", "Hum"), Label(1, "buzz", "Buzz")])
+    write_clips(tmp_path / "data/train/clips.tsv", clips)
+    scan(tmp_path / "data/train", max_bad_share=1.0, num_workers=1)
+    archive(tmp_path / "data/train", tmp_path / "dump/train", settings=Settings(fs=fs), num_workers=1)
+    return tmp_path / "dump/train"
+
+
+def test_calibrated_with_a_bank(toy_bundle, bank, tmp_path, caplog, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["calibrate", "toy.zip", "--bank", "dump/train", "-o", "new.zip"])
+    separator = Separator.from_bundle("new.zip", "cpu")
+    hum = [separator.embed_one(tmp_path / f"sounds/c{i}.wav") for i in range(3)]
+    np.testing.assert_allclose(separator.known.query("hum"), np.mean(hum, 0), atol=1e-5)
+    np.testing.assert_allclose(separator.known.query("buzz"), hum[1], atol=1e-5)
+    assert separator.known.count.tolist() == [1, 3] and separator.agreement > 0.9
+    cli.main(["classes", "new.zip"])
+    assert capsys.readouterr().out.splitlines()[1].startswith("Hum        3 sounds  spread 0.0")
+    cli.main(["classes", "toy.zip"])
+    assert capsys.readouterr().out.splitlines()[4] == "sound 4"
+    assert calibrate("toy.zip", bank, out="few.zip", most=1, device="cpu", held_out=bank).count.tolist() == [1, 1]
+
+
+def test_asked_by_class(toy_bundle, tmp_path, monkeypatch, caplog, capsys):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mix.wav", noise(1, 16000), 16000)
+    far = known(mean=-np.ones((2, 8), np.float32), far=-1.0)  # everything is far
+    with_queries(toy_bundle, "a.zip", known(mean=np.eye(8, dtype=np.float32)[:2] * 3))
+    with_queries(toy_bundle, "b.zip", far)
+    run = ["separate", "mix.wav", "--bundle", "a.zip"]
+    cli.main([*run, "--query", "class:dog", "--query", "class:Bell tower", "--mode", "each", "-o", "out"])
+    separator = Separator.from_bundle("a.zip", "cpu")
+    x = soundfile.read("mix.wav", dtype="float32")[0]
+    for name, query in (("dog", 0), ("Bell tower", 1)):
+        expected = separator.separate(x, 16000, separator.known.mean[[query]])[0]
+        np.testing.assert_allclose(soundfile.read(f"out/mix.{name}.wav")[0], expected, atol=2**-14)
+    caplog.clear()
+    cli.main([*run, "--query", "class:dog", "--query", "class:Bell tower", "-o", "out", "--skip_existing"])
+    cli.main([*run, "--query", "class:dog", "-o", "out", "--skip_existing"])
+    assert "mix.wav: was made of another query" in caplog.text and "unlike all" not in caplog.text
+    vector, _ = separator.embed_queries(["class:dog", np.asarray(x), "mix.wav"], 16000)
+    cli.main(["separate", "mix.wav", "--bundle", "b.zip", "--query", "mix.wav", "-o", "far.wav"])
+    assert caplog.text.count("query mix.wav: unlike all that the model was trained on") == 1
+    for bundle, query, message in (
+        ("a.zip", "class:dig", "a.zip: class_queries.npz: no class is called 'dig'"),
+        ("toy.zip", "class:dog", "class:dog: toy.zip holds no queries of classes; `espnet2-ext calibrate`"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["separate", "mix.wav", "--bundle", bundle, "--query", query, "-o", "x.wav"])
+        assert message in capsys.readouterr().err
