@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from espnet2_ext.core.nets.masking import extractor_of, separator_of
 
 # what a loss's argument is called among what the model and the batch give; {}: the target
-SOURCES = {"mix": "speech_mix", "logits": "tags{}", "labels": "label{}", "query": "query{}"}
+SOURCES = {
+    "mix": "speech_mix",
+    "logits": "tags{}",
+    "labels": "label{}",
+    "query": "query{}",
+    "lengths": "speech_lengths",
+}
 ESTIMATE = ("est", "ref")
 
 
@@ -72,6 +78,7 @@ def as_criterion(loss: Callable[..., Tensor] | type[nn.Module], name: str) -> ty
         "__module__": loss.__module__,
         "forward": forward,
         "needs": {k: SOURCES[k] for k in takes if k in SOURCES},
+        "optional": [k for k, p in takes.items() if p.default is not p.empty],
     }
     return type(loss.__name__, (TimeDomainLoss,), made)
 

@@ -9,6 +9,7 @@ import torch
 from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from torch import Tensor
 
+from espnet2_ext.core.layers.padding import by_length
 from espnet2_ext.errors import DataError
 
 # how a loss is called, by the beginning of its name: [B, T] or [B, S, T] to [B], or to [B, S, S]
@@ -50,11 +51,17 @@ class AsteroidLoss(TimeDomainLoss):
         self.loss = find_loss(loss, loss_conf)
         self.pit = pit
 
-    def forward(self, ref: Tensor, inf: Tensor) -> Tensor:
-        """Waveforms `[B, T]` or, all sources at once, `[B, S, T]`; returns `[B]`."""
-        return self.with_order(ref, inf)[0]
+    needs, optional = {"lengths": "speech_lengths"}, ("lengths",)
 
-    def with_order(self, ref: Tensor, inf: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, ref: Tensor, inf: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Waveforms `[B, T]` or, all sources at once, `[B, S, T]`; returns `[B]`.
+
+        `lengths`: `[B]` samples; what lies behind is padding, which Asteroid's losses do not know:
+        items of one length are judged together.
+        """
+        return self.with_order(ref, inf, lengths)[0]
+
+    def with_order(self, ref: Tensor, inf: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Loss `[B]` and order `[B, S]`: the output that stands for each source.
 
         Raises:
@@ -62,6 +69,9 @@ class AsteroidLoss(TimeDomainLoss):
         """
         from asteroid.losses import PITLossWrapper
 
+        if lengths is not None and int(lengths.min()) < ref.shape[-1]:
+            loss, perm = by_length(self.with_order, lengths, ref, inf)
+            return loss, perm
         if isinstance(self.loss, torch.nn.Module):
             self.loss.to(inf.device)  # ESPnet's models do not hold their criterions as modules
         if ref.dim() == 2:

@@ -6,8 +6,10 @@ Asteroid is imported when such a separator is built, not with this module.
 import inspect
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.padding import by_length
 from espnet2_ext.core.nets.mask_blstm import LOG_FLOOR
 from espnet2_ext.errors import DataError
 
@@ -61,6 +63,13 @@ class AsteroidMasker(nn.Module):
         self.masker.train()
 
     def forward(self, spec: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, L, F]` to masks `[B, S, L, F]`; Asteroid's masks are `[B, S, F, L]`."""
-        x = (spec.abs() + LOG_FLOOR).log() if spec.is_complex() else spec
-        return self.masker(x.transpose(1, 2)).transpose(2, 3)
+        """`[B, L, F]` to masks `[B, S, L, F]`; Asteroid's masks are `[B, S, F, L]`.
+
+        Its networks know no lengths `[B]`: items of one length go through together.
+        """
+        x = ((spec.abs() + LOG_FLOOR).log() if spec.is_complex() else spec).transpose(1, 2)
+        frames = x.shape[-1]
+        if int(lengths.min()) >= frames:
+            return self.masker(x).transpose(2, 3)
+        (masks,) = by_length(lambda x: (F.pad(self.masker(x), (0, frames - x.shape[-1])),), lengths, x)
+        return masks.transpose(2, 3)

@@ -90,7 +90,8 @@ class KeyedOrderSolver(AbsLossWrapper):
     """Fixed order (a query names its target, so nothing is permuted), with keys for the criterion.
 
     A criterion with an attribute `needs = {argument: key}` gets `others[key]` as that argument;
-    `{}` in a key stands for the target, `_spk1`, `_spk2`, ...
+    `{}` in a key stands for the target, `_spk1`, `_spk2`, ... Arguments that its `optional` names
+    are left out where there is no such key.
 
     Raises:
         KeyError: a key that the criterion needs and the model or the batch does not give.
@@ -114,6 +115,8 @@ class KeyedOrderSolver(AbsLossWrapper):
         keyed = {}
         for argument, key in getattr(self.criterion, "needs", {}).items():
             key = key.format(spk)
+            if key not in others and argument in getattr(self.criterion, "optional", ()):
+                continue
             if key not in others:
                 raise KeyError(
                     f"criterion {self.criterion.name!r} needs {key!r}, which neither "

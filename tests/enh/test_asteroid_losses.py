@@ -6,6 +6,7 @@ import torch
 from espnet2.tasks.enh import EnhancementTask
 
 from espnet2_ext.enh.asteroid_losses import AsteroidLoss
+from espnet2_ext.enh.asteroid_masker import AsteroidMasker
 from espnet2_ext.enh.losses import AllSourcesSolver
 from espnet2_ext.errors import DataError
 
@@ -108,6 +109,33 @@ def test_in_the_query_task(model, batch, wrapper, conf):
     batch["speech_ref1"][0] = batch["speech_ref1"][1]  # no silence: an SNR has no value there
     loss, stats, _ = model.eval()(**batch)
     assert loss.isfinite() and torch.equal(stats[conf["loss"]], loss.detach())
+
+
+@pytest.mark.parametrize("name, pit", [("pairwise_neg_sisdr", True), ("singlesrc_mse", False)])
+def test_padding_does_not_count(pair, name, pit):
+    ref, inf = pair
+    inf[0] = inf[0].flip(0)
+    lengths, loss = torch.tensor([T, 200, 350]), AsteroidLoss(name, pit=pit)
+    value, perm = loss.with_order(ref, inf, lengths)
+    alone = [loss.with_order(ref[[i], :, :n], inf[[i], :, :n]) for i, n in enumerate(lengths)]
+    assert torch.allclose(value, torch.cat([v for v, _ in alone]), atol=1e-5)
+    assert torch.equal(perm, torch.cat([p for _, p in alone]))
+    _, stats, _ = AllSourcesSolver(loss)(ref, inf, {"speech_lengths": lengths})
+    assert torch.allclose(stats[name], value.mean())
+
+
+@pytest.mark.parametrize("name", ["LSTMMasker", "TDConvNet"])
+def test_padding_changes_no_mask(name):
+    conf = {"LSTMMasker": {"hid_size": 4, "n_layers": 1, "dropout": 0}}
+    conf["TDConvNet"] = {"n_blocks": 2, "n_repeats": 1, "bn_chan": 4, "hid_chan": 8, "skip_chan": 4}
+    net = AsteroidMasker(9, 2, name, conf[name])
+    spec, lengths = torch.randn(4, 20, 9, dtype=torch.cfloat), torch.tensor([20, 7, 12, 7])
+    masks = net(spec, lengths)
+    assert masks.shape == (4, 2, 20, 9)
+    for i, n in enumerate(lengths.tolist()):
+        assert torch.allclose(masks[i, :, :n], net(spec[[i], :n], lengths[[i]])[0], atol=1e-6)
+    masks.sum().backward()
+    assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,30 @@ def test_loss_is_the_weighted_sum_of_its_terms(model, batch):
 def test_gain_leaves_absent_targets_out(model, batch):
     model.eval()
     mix, refs = batch["speech_mix"], [batch["speech_ref1"], batch["speech_ref2"]]
-    assert model._sdr_gain([mix, mix], refs, mix) == 0.0  # an unprocessed mixture gains nothing
+    assert (
+        model._sdr_gain([mix, mix], refs, mix, batch["speech_mix_lengths"]) == 0.0
+    )  # an unprocessed mixture gains nothing
     # A tenth of the rest is left: 20 dB for four targets; one is absent, and one is the mixture.
     near = [r + 0.1 * (mix - r) for r in refs]
-    assert model._sdr_gain(near, refs, mix).item() == pytest.approx(20 * 4 / 5, abs=0.01)
+    assert model._sdr_gain(near, refs, mix, batch["speech_mix_lengths"]).item() == pytest.approx(20 * 4 / 5, abs=0.01)
+
+
+def test_padding_is_not_judged(model, batch):
+    model.eval()
+    lengths = batch["speech_mix_lengths"] = torch.tensor([4000, 4000, 1000])
+    for key in ("speech_mix", "speech_ref1", "speech_ref2"):
+        batch[key][2, 1000:] = 0.0
+    enroll = [batch["enroll_ref1"], batch["enroll_ref2"]]
+    pre = model.forward_enhance(batch["speech_mix"], lengths, enroll, [torch.full((3,), e.shape[1]) for e in enroll])[0]
+    mean = {"wave_l1": 0.0, "neg_sdr": 0.0}
+    for est, ref in zip(pre, (batch["speech_ref1"], batch["speech_ref2"])):
+        for i, n in enumerate(lengths):
+            given = {"est": est[[i], :n], "ref": ref[[i], :n]}
+            mean["wave_l1"] += wave_l1(**given) / 6
+            mean["neg_sdr"] += neg_sdr(**given, mix=batch["speech_mix"][[i], :n]) / 6
+    stats = model(**batch)[1]
+    for name, value in mean.items():
+        assert torch.allclose(stats[name], value, rtol=1e-4), name
 
 
 def test_every_parameter_gets_a_gradient(model, batch):

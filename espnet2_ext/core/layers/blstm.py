@@ -1,6 +1,5 @@
 """Bidirectional LSTM over sequences of their own lengths."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -26,13 +25,3 @@ class BLSTM(nn.LSTM):
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         out = super().forward(packed)[0]
         return pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
-
-
-def hide_padding(x: Tensor, lengths: Tensor | None, dim: int = 1) -> Tensor:
-    """`x` `[B, ...]` with 0 where `dim`, the frames, lies behind an item's length `[B]`."""
-    if lengths is None or int(lengths.min()) >= x.shape[dim]:
-        return x
-    shape = [1] * x.dim()
-    shape[dim] = x.shape[dim]
-    frames = torch.arange(x.shape[dim], device=x.device).reshape(shape)
-    return x.masked_fill(frames >= lengths.to(x.device).reshape(-1, *[1] * (x.dim() - 1)), 0)

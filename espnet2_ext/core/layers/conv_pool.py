@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.blstm import hide_padding
+from espnet2_ext.core.layers.padding import hide_padding, norm_frames
 
 
 class _FromOneChannel(torch.autograd.Function):
@@ -65,7 +65,7 @@ class ConvPool(nn.Module):
             # `to`, not `contiguous`: with one channel the latter takes any layout for this one
             x, weight = (v.to(memory_format=torch.channels_last) for v in (x, weight))
         if bias is None:
-            x = self.normed(F.conv2d(x, weight, padding=self.conv.padding), lengths)
+            x = norm_frames(self.norm, F.conv2d(x, weight, padding=self.conv.padding), lengths)
         else:
             x = self.convolved(x, weight, bias)
         x = hide_padding(x, lengths, dim=2)  # 0 cannot win over what ReLU leaves
@@ -82,12 +82,3 @@ class ConvPool(nn.Module):
         if x.shape[1] == 1 and x.device.type == "cpu" and not weight.requires_grad:
             return _FromOneChannel.apply(x, weight, bias)
         return F.conv2d(x, weight, bias, padding=self.conv.padding)
-
-    def normed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Batch norm with the statistics of the frames that are no padding."""
-        if lengths is None or int(lengths.min()) >= x.shape[2]:
-            return self.norm(x)
-        own = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device)[:, None]
-        frames = x.transpose(1, 2)  # [B, L, C, F]
-        normed = self.norm(frames[own][..., None])[..., 0]
-        return torch.zeros_like(frames).masked_scatter(own[..., None, None], normed).transpose(1, 2)

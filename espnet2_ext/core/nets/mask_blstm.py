@@ -7,7 +7,8 @@ and the complex mask are what that paper leaves to future work.
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.blstm import BLSTM, hide_padding
+from espnet2_ext.core.layers.blstm import BLSTM
+from espnet2_ext.core.layers.padding import hide_padding, norm_frames
 
 MASK_TYPES = ("magnitude", "share", "phase_sensitive", "complex")
 LOG_FLOOR = 1e-5  # added to magnitudes before the logarithm: 100 dB below a bin of magnitude 1
@@ -82,20 +83,11 @@ class BLSTMMasker(nn.Module):
         """
         if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
             raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
-        x = (spec.abs() + LOG_FLOOR).log()
+        x = (spec.abs() + LOG_FLOOR).log().to(self.out.weight.dtype)
         if self.norm is not None:
-            x = self.normed(self.norm, x, lengths)
+            x = norm_frames(self.norm, x.transpose(1, 2).contiguous(), lengths).transpose(1, 2)
         x = self.out(self.rnn(hide_padding(x, lengths), lengths))
         x = x.unflatten(-1, (self.num_outputs, self.num_bins, -1)).transpose(1, 2)
         if self.mask_type != "complex":
             x = x.squeeze(-1)
         return bounded_mask(x, self.mask_type, self.bound)
-
-    @staticmethod
-    def normed(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Batch norm with the statistics of the frames that are no padding."""
-        if lengths is None:
-            own = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        else:
-            own = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]
-        return torch.zeros_like(x).masked_scatter(own[..., None], norm(x[own]))

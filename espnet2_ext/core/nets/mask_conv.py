@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.blstm import BLSTM, hide_padding
+from espnet2_ext.core.layers.blstm import BLSTM
 from espnet2_ext.core.layers.mel import mel_filterbank
+from espnet2_ext.core.layers.padding import hide_padding, norm_frames
 from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
 
 _LOG_FLOOR = 1e-3  # lower, and the quiet frames between events govern the batch norm
@@ -79,7 +80,7 @@ class ConvMasker(nn.Module):
     def forward(self, spec: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Spectrum `[B, L, F]`, complex (or its magnitude), to masks `[B, S, L, F]`.
 
-        Frames behind an item's length `[B]` count as silence.
+        Frames behind an item's length `[B]` do not change the others.
 
         Raises:
             ValueError: another shape.
@@ -87,43 +88,52 @@ class ConvMasker(nn.Module):
         if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
             raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
         frames = spec.shape[1]
-        x = hide_padding(spec.abs(), lengths) @ self.bank
-        x = self.norm(x.clamp(min=_LOG_FLOOR).log().transpose(1, 2)).transpose(1, 2)
+        if lengths is not None and int(lengths.min()) >= frames:
+            lengths = None
+        x = hide_padding(spec.abs().to(self.bank.dtype), lengths) @ self.bank
+        x = norm_frames(self.norm, x.clamp(min=_LOG_FLOOR).log().transpose(1, 2), lengths).transpose(1, 2)
         x = F.pad(x, (0, 0, 0, -frames % self.step))[:, None]
-        x = self.unet(self.first(x.contiguous(memory_format=torch.channels_last)) + self.place)
+        x = self.first(x.contiguous(memory_format=torch.channels_last)) + self.place
+        x = self.unet(x, None if lengths is None else -(-lengths // self.step))
         x = self.last(x)[:, :, :frames] @ self.spread  # [B, S (or 2 S), L, F]
         if self.mask_type == "complex":
             x = x.unflatten(1, (2, -1)).movedim(1, -1).contiguous()
         return bounded_mask(x, self.mask_type, self.bound)
 
-    def unet(self, x: Tensor) -> Tensor:
-        """`[B, D, L, N]` to the same."""
+    def unet(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`[B, D, L, N]` to the same; lengths `[B]` in frames at the bottom."""
         skips = []
-        for level, down in zip(self.levels, [*self.down, None], strict=True):
-            x = level(x)
+        own = [None if lengths is None else lengths * 2**d for d in reversed(range(len(self.levels)))]
+        for level, down, n in zip(self.levels, [*self.down, None], own, strict=True):
+            x = level(hide_padding(x, n, dim=2), n)
             if down is not None:
                 skips.append(x)
                 x = down(x)
-        x = x + self.whole(x)
-        for up, joined in reversed(list(zip(self.up, self.joined, strict=True))):
-            x = joined(torch.cat([up(x), skips.pop()], dim=1))
+        x = x + self.whole(x, lengths)
+        for up, joined, n in reversed(list(zip(self.up, self.joined, own))):
+            x = joined(torch.cat([hide_padding(up(x), n, dim=2), skips.pop()], dim=1), n)
         return x
 
-    def whole(self, x: Tensor) -> Tensor:
+    def whole(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`[B, D, L, N]` to the same, through the recurrent network along the frames."""
         d, n = x.shape[1], x.shape[3]
-        y = self.back(self.rnn(x.permute(0, 2, 1, 3).flatten(2)))
+        y = self.back(self.rnn(x.permute(0, 2, 1, 3).flatten(2), lengths))
         return y.unflatten(2, (d, n)).transpose(1, 2)
 
 
 class _Twice(nn.Sequential):
-    """Convolution, batch norm and ReLU, two times."""
+    """Convolution, batch norm and ReLU, two times; `[B, D, L, N]` with 0 behind the lengths."""
 
     def __init__(self, width_in: int, width: int):
         layers = []
         for w in (width_in, width):
             layers += [nn.Conv2d(w, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         super().__init__(*layers)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        for conv, norm, relu in zip(*[iter(self)] * 3):
+            x = relu(norm_frames(norm, conv(x), lengths))
+        return x
 
 
 def _spread(bank: Tensor) -> Tensor:

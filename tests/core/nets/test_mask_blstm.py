@@ -66,6 +66,13 @@ def test_padding_changes_nothing(mask_type, input_norm, training):
         assert torch.allclose(nets[0].norm.running_mean, nets[1].norm.running_mean)
 
 
+def test_a_single_frame_trains():
+    net = masker(input_norm=True)
+    before = net.norm.running_var.clone()
+    mask = net.train()(spectrum()[:1, :1])  # no variance in one value: as in evaluation
+    assert torch.allclose(mask, net.eval()(spectrum()[:1, :1])) and torch.equal(net.norm.running_var, before)
+
+
 def test_input_norm_makes_the_level_of_the_recording_irrelevant():
     net = masker(input_norm=True).train()
     spec = 1e3 * spectrum()

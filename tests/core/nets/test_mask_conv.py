@@ -35,11 +35,26 @@ def test_masks_are_bounded_and_of_the_inputs_size(mask_type, frames):
     assert mask.abs().max() <= (1 if mask_type in ("magnitude", "share") else 2)
 
 
-def test_frames_behind_the_length_are_silence():
-    net, spec = masker(), torch.randn(1, 12, 65, dtype=torch.cfloat)
-    quiet = spec.clone()
-    quiet[:, 7:] = 0
-    assert torch.equal(net(spec, torch.tensor([7])), net(quiet))
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("frames", [1, 3, 4, 7, 12])
+def test_padding_changes_nothing(training, frames):
+    """Whatever lies behind an item, and whatever it is batched with."""
+    spec = 3 * torch.randn(1, frames, 65, dtype=torch.cfloat)
+    other = 1e3 * torch.randn(1, 17, 65, dtype=torch.cfloat)
+    other[:, :frames] = spec
+    nets = [masker(channels=(4, 8, 8)).train(training) for _ in range(2)]
+    want, got = nets[0](spec), nets[1](other, torch.tensor([frames]))
+    assert torch.allclose(got[:, :, :frames], want, atol=1e-5)
+    for a, b in zip(nets[0].buffers(), nets[1].buffers()):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+    both = nets[1].eval()(torch.cat([other, other]), torch.tensor([17, frames]))
+    assert torch.allclose(both[1:, :, :frames], nets[1](spec), atol=1e-5)
+
+
+def test_padding_gets_no_gradient():
+    spec = torch.randn(2, 11, 65, dtype=torch.cfloat, requires_grad=True)
+    masker().train()(spec, torch.tensor([11, 5]))[1, :, :5].sum().backward()
+    assert (spec.grad[1, :5].abs().sum(-1) > 0).all() and not spec.grad[1, 5:].any()
 
 
 def test_every_parameter_learns_and_silence_is_finite():
