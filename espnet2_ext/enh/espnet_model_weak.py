@@ -7,6 +7,8 @@ from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.padding import hide_padding
+from espnet2_ext.core.losses.labels import partners
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
 from espnet2_ext.core.models.class_separator import HOP, WINDOW, ClassSeparator
@@ -126,7 +128,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
         scored = not self.training and "speech_ref1" in batch
         waves = None
         if self.loss_wrappers or self.stft is not None or scored:
-            waves = [self.decoder(m, lengths)[0] for m in masked]
+            waves = [hide_padding(self.decoder(m, lengths)[0], lengths) for m in masked]
         loss, stats = mix.new_zeros(()), {}
         if self.weak_wrappers:
             est, spec = self._estimates(masked, others, feature, waves, mix)
@@ -140,6 +142,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
             frames = flens if self.stft is None else self.stft.frames(lengths)
             loss, stats = self._weak_loss(est, spec, labels, frames)
         if self.loss_wrappers:
+            others |= {"speech_mix": mix, "speech_lengths": lengths}
             other, more, _, _ = self.forward_loss(
                 waves, lengths, feature, masked, others, self._refs(batch, mix.shape[1])
             )
@@ -220,17 +223,13 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
 
 
 def _remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict]:
-    """A batch with another of its mixtures added to each; `part_` keys hold both, `[B, 2, ...]`.
+    """A batch with another of its mixtures (`partners`) added to each; `part_` keys hold both, `[B, 2, ...]`.
 
-    Partners share as few classes as the batch allows; of several such, an item takes the next one
-    of the batch, whose order is random. A batch of one mixture stays as it is.
+    A batch of one mixture stays as it is.
     """
     if len(mix) < 2:
         return mix, lengths, batch
-    clip = batch.get("clip_label", mix.new_zeros(len(mix), 0))
-    place = torch.arange(len(mix), device=mix.device)
-    after = (place - place[:, None]) % len(mix)  # how far behind an item, round the batch
-    other = (clip @ clip.T * len(mix) + after).fill_diagonal_(torch.inf).argmin(1)
+    other = partners(batch.get("clip_label", mix.new_zeros(len(mix), 0)))
     both = {
         k: torch.stack([x, x[other]], 1)
         for k, x in {"mix": mix, **batch}.items()

@@ -32,7 +32,7 @@ from espnet2_ext.tasks.common import build_criterion, choices, config_of, find, 
 from espnet2_ext.tasks.options import ConfigParser
 from espnet2_ext.train.checkpoints import goes_on
 from espnet2_ext.train.classifier_file import require_classifier
-from espnet2_ext.train.weak_data import WeakPreprocessor
+from espnet2_ext.train.weak_data import WeakPreprocessor, use_priors
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
@@ -105,7 +105,8 @@ class WeakLabelTask(EnhancementTask):
                 nargs="+",
                 type=float,
                 default=None,
-                help="Share in which each class is active, for the class weights (default: those of --train_table)",
+                help="Share in which each class is active, for the class weights (default: in what a training sees of "
+                "--train_table)",
             )
         parser.set_defaults(
             batch_type="unsorted",
@@ -290,9 +291,7 @@ def _use_table(args: argparse.Namespace, which: str) -> None:
     if table.fs != (fs := model_rate(vars(args), _encoder(args))):
         raise DataError(f"{table.folder}: at {table.fs} Hz, but the model at {fs} Hz (encoder_conf sample_rate)")
     if which == "train":
-        for name in ("frame_prior", "clip_prior"):
-            if getattr(args, name) is None:
-                setattr(args, name, [float(p) for p in table.info[name]])
+        use_priors(args, table, *frame_sizes(_encoder(args), **stft_sizes(vars(args))))
     ids = str(table.folder / "ids")
     setattr(args, f"{which}_data_path_and_name_and_type", [(ids, "mixture", "text")])
     setattr(args, f"{which}_shape_file", [ids])

@@ -1,16 +1,21 @@
 """Rows of a mixture table into what the weak-label model takes; nothing more than it may use."""
 
+import argparse
 import os
 import zlib
 
 import numpy as np
+import torch
 from espnet2.train.preprocessor import AbsPreprocessor
 
+from espnet2_ext.core.losses.labels import partners
 from espnet2_ext.core.losses.weak_label import CLIP, FRAME, LABEL_TYPES, STRONG
 from espnet2_ext.core.mixing.events import KNOWN, Mixture, clip_activity, crop, frame_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.errors import DataError
+
+SEEN = 4000  # mixtures, at least: sums of 200 in one epoch put the shares off by a tenth
 
 
 class WeakPreprocessor(AbsPreprocessor):
@@ -156,10 +161,8 @@ class WeakPreprocessor(AbsPreprocessor):
 
     def _cropped(self, mixture: Mixture) -> Mixture:
         """A part of the mixture, from ESPnet's random state, which it sets for each epoch."""
-        num = min(round(self.crop_seconds * self.table.fs), mixture.samples)
         seed = [np.random.randint(2**31), zlib.crc32(mixture.id.encode())]
-        onset = np.random.default_rng(seed).integers(mixture.samples - num + 1)
-        return crop(mixture, int(onset), num)
+        return _part(mixture, self.crop_seconds, self.table.fs, np.random.default_rng(seed))
 
     # ---- data from ESPnet's own files ------------------------------------------------------------
 
@@ -177,3 +180,53 @@ class WeakPreprocessor(AbsPreprocessor):
         if "clip_label" not in item and "frame_label" in item:
             item["clip_label"] = item["frame_label"].max(0)
         return item
+
+
+def _part(mixture: Mixture, seconds: float | None, fs: int, rng: np.random.Generator) -> Mixture:
+    """A part of a mixture, at random; all of one that is no longer, or where `seconds` is None."""
+    num = mixture.samples if seconds is None else min(round(seconds * fs), mixture.samples)
+    return crop(mixture, int(rng.integers(mixture.samples - num + 1)), num)
+
+
+def use_priors(args: argparse.Namespace, table: MixtureTable, n_fft: int, hop: int) -> None:
+    """Set `frame_prior` and `clip_prior` of a training where they are not given: those of what it sees of its table."""
+    remix = args.part == "separator" and getattr(args, "remix", 0) > 0
+    crop_seconds = (args.preprocessor_conf or {}).get("crop_seconds")
+    seen = seen_priors(table, n_fft, hop, batch_size=args.batch_size if remix else 1, crop_seconds=crop_seconds)
+    for name, prior in seen.items():
+        if getattr(args, name) is None:
+            setattr(args, name, prior)
+
+
+def seen_priors(
+    table: MixtureTable, n_fft: int, hop: int, *, batch_size: int = 1, crop_seconds: float | None = None
+) -> dict[str, list[float]]:
+    """`frame_prior` and `clip_prior`, K shares each, of what a training sees of a table.
+
+    They are those of the table itself (`write_table`) where its mixtures are seen as they are;
+    else they are counted in as many epochs as give `SEEN` mixtures, drawn once, whatever the training's seed.
+
+    Args:
+        n_fft, hop: of the frame labels, in samples.
+        batch_size: mixtures among which each gets its partner, for mixtures of mixtures (`remix`).
+            1: none are made.
+        crop_seconds: as in `WeakPreprocessor`.
+    """
+    if batch_size == 1 and crop_seconds is None:
+        return {name: list(map(float, table.info[name])) for name in ("frame_prior", "clip_prior")}
+    rng, k = np.random.default_rng(0), len(table.classes)
+    clip, active, frames = np.zeros(k), np.zeros(k), 0
+    order = np.concatenate([rng.permutation(len(table)) for _ in range(-(-SEEN // len(table)))])
+    for start in range(0, len(order), batch_size):
+        batch = [_part(table.row(int(i)), crop_seconds, table.fs, rng) for i in order[start : start + batch_size]]
+        clips = np.stack([clip_activity(m, k) for m in batch])
+        labels = [frame_activity(m, k, n_fft, hop) for m in batch]
+        for m, n in enumerate(partners(torch.from_numpy(clips)).tolist()):
+            clip += np.maximum(clips[m], clips[n])
+            if "clip" not in (batch[m].known, batch[n].known):
+                both = np.zeros((max(len(labels[m]), len(labels[n])), k))
+                for x in (labels[m], labels[n]):
+                    both[: len(x)] = np.maximum(both[: len(x)], x)
+                active, frames = active + both.sum(0), frames + len(both)
+    clip /= len(order)
+    return {"frame_prior": (active / frames if frames else clip).tolist(), "clip_prior": clip.tolist()}

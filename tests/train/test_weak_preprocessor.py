@@ -4,14 +4,17 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from espnet2.train.preprocessor import AbsPreprocessor
 from weak_corpus import FS, HOP, N_FFT
 
-from espnet2_ext.core.mixing.events import clip_activity, frame_activity, render
+from espnet2_ext.core.losses.weak_terms import class_weights, pick_weights
+from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, frame_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
+from espnet2_ext.enh.espnet_model_weak import _remixed
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.weak_data import WeakPreprocessor
+from espnet2_ext.train.weak_data import WeakPreprocessor, seen_priors
 
 ALWAYS = {"speech_mix", "clip_label", "label_kind"}
 REFS = {"speech_ref1", "speech_ref2", "speech_ref3"}
@@ -155,3 +158,65 @@ def test_bad_input_is_named(data):
         WeakPreprocessor(True, label_type="weak")
     with pytest.raises(DataError, match="shares must be three"):
         WeakPreprocessor(True, shares=[1, 2])
+
+
+# ---- priors of what is trained on ------------------------------------------------------------
+
+
+def table_of(folder, mixtures, classes):
+    write_table(folder, mixtures, fs=FS, classes=classes, n_fft=N_FFT, hop=HOP)
+    return MixtureTable(folder)
+
+
+def test_priors_of_sums_by_hand(tmp_path):
+    """Each mixture holds a class of its own, in all frames: of four sums two hold it."""
+    rows = [Mixture(f"m{k}", 640, "frame", (Event(k, None, 0, 0, 640, 1.0),)) for k in range(4)]
+    rows[3] = rows[3]._replace(known="clip")
+    table = table_of(tmp_path / "t", rows, "abcd")
+    assert table.info["clip_prior"] == [0.25] * 4
+    seen = seen_priors(table, N_FFT, HOP, batch_size=4)
+    assert seen["clip_prior"] == [0.5] * 4
+    # two sums remain without the mixture of which only the clip's label is known; one of three classes is in both
+    assert seen["frame_prior"] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 0], abs=0.03)
+    assert seen_priors(table, N_FFT, HOP) == {k: table.info[k] for k in seen}
+
+
+def test_priors_of_parts(tmp_path):
+    """A class in the first half only, seen through windows of a tenth."""
+    rows = [Mixture(f"m{i}", 10 * FS, "frame", (Event(0, None, 0, 0, 5 * FS, 1.0),)) for i in range(20)]
+    seen = seen_priors(table_of(tmp_path / "t", rows, "a"), N_FFT, HOP, crop_seconds=1.0)
+    assert seen["clip_prior"][0] == pytest.approx(5 / 9, abs=0.02)
+    assert seen["frame_prior"][0] == pytest.approx(0.5, abs=0.02) and seen["frame_prior"] != seen["clip_prior"]
+
+
+@pytest.mark.parametrize("label_type", ["frame", "clip"])
+def test_weights_let_active_and_inactive_count_alike_in_sums(tmp_path, label_type):
+    """(16), in the batches that the model makes: the weighted share of each side is 1."""
+    rng, k, size, rows = np.random.default_rng(0), 4, 10, []
+    for i in range(200):
+        length = 64 * int(rng.integers(20, 60))
+        events = [
+            Event(int(c), None, 0, 64 * int(rng.integers(10)), 640, 1.0) for c in rng.choice(k, rng.integers(1, 3))
+        ]
+        rows.append(Mixture(f"m{i}", length, "frame", tuple(events)))
+    table = table_of(tmp_path / "t", rows, "abcd")
+    seen = seen_priors(table, N_FFT, HOP, batch_size=size)
+    share, parts = torch.zeros(2, k), 0
+    for start in range(0, 20 * len(rows), size):
+        if start % len(rows) == 0:
+            order = rng.permutation(len(rows))
+        part = [rows[i] for i in order[start % len(rows) :][:size]]
+        samples = torch.tensor([m.samples for m in part])
+        frame = torch.zeros(size, int(samples.max()) // HOP + 1, k)
+        for x, m in zip(frame, part):
+            x[: m.samples // HOP + 1] = torch.from_numpy(frame_activity(m, k, N_FFT, HOP))
+        batch = {"clip_label": frame.amax(1), "frame_label": frame}
+        _, samples, batch = _remixed(torch.zeros(size, int(samples.max())), samples, batch)
+        labels, own = batch["clip_label"][..., None], torch.ones(size, 1, dtype=torch.bool)
+        if label_type == "frame":
+            labels = batch["frame_label"].transpose(1, 2)
+            own = torch.arange(labels.shape[2]) < (samples // HOP + 1)[:, None]
+        weight = pick_weights(class_weights(torch.tensor(seen[f"{label_type}_prior"])), labels) * own[:, None]
+        share += torch.stack([(weight * (1 - labels)).sum((0, 2)), (weight * labels).sum((0, 2))])
+        parts += int(own.sum())
+    assert torch.allclose(share / parts, torch.ones(2, k), atol=0.06), share / parts

@@ -17,6 +17,7 @@ from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.weak import WeakLabelTask
 from espnet2_ext.train.experiment import training_curves
+from espnet2_ext.train.weak_data import seen_priors
 
 BEST = "valid.loss.best.pth"
 
@@ -163,6 +164,10 @@ def test_mixtures_of_mixtures_in_both_trainers(run, classifier):
     given = ["--classifier_file", classifier, "--remix", 30]
     espnet, lightning = run(*given), run(*given, main=weak_train_asteroid)
     assert "remix" in reported(espnet)
+    conf = yaml.safe_load((espnet / "config.yaml").read_text())
+    table = MixtureTable(conf["train_table"])
+    seen = seen_priors(table, N_FFT, HOP, batch_size=conf["batch_size"])
+    assert conf["frame_prior"] == seen["frame_prior"] != table.info["frame_prior"]
     same(weights(lightning / BEST), weights(espnet / BEST), rtol=0, atol=0)
 
 

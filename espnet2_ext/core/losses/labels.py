@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 STRONG, FRAME, CLIP = range(3)
@@ -32,6 +33,20 @@ class Target(NamedTuple):
     labels: Tensor  # [N, K, L'], or [N, K] of clips
     weight: Tensor | None  # of the same shape
     lengths: Tensor | None  # [N], frames of the spectrum
+
+
+def partners(clip: Tensor) -> Tensor:
+    """Which mixture of a batch is added to each, where mixtures of mixtures are made; `[B]` int64.
+
+    Another one that shares as few of its classes, `clip` `[B, K]`, as the batch allows; of several
+    such the next one behind it in the batch, whose order is random.
+
+    >>> partners(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).tolist()
+    [2, 2, 0]
+    """
+    place = torch.arange(len(clip), device=clip.device)
+    after = (place - place[:, None]) % len(clip)  # how far behind an item, round the batch
+    return (clip @ clip.T * len(clip) + after).fill_diagonal_(torch.inf).argmin(1)
 
 
 def rows(fields: tuple, index: Tensor | slice) -> list:
