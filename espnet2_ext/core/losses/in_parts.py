@@ -23,8 +23,11 @@ class _Along(torch.autograd.Function):
         return torch.cat(values)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, upstream: Tensor):
+        if torch.is_grad_enabled():  # create_graph: the gradient that is kept has no graph
+            raise RuntimeError(
+                "in_parts gives no second derivatives (create_graph=True); call the function on all items at once"
+            )
         (grad,) = ctx.saved_tensors
         return grad * upstream.reshape(-1, *[1] * (grad.dim() - 1)).to(grad.dtype), None, None
 
@@ -37,9 +40,12 @@ def in_parts(function: Callable[[Tensor, slice], Tensor], x: Tensor, part: int) 
 
     Args:
         function: takes a part of `x` and the slice that it is, gives one value an item. Items must
-            not depend on each other. Gradients go to `x` alone, to no parameter, and once only.
+            not depend on each other. Gradients go to `x` alone, to no parameter.
         x: `[N, ...]`.
         part: items in a call.
+
+    Raises:
+        RuntimeError: in a backward pass with `create_graph`: there are no second derivatives.
 
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> in_parts(lambda piece, here: piece.square().sum(1), x, 1).sum().backward()

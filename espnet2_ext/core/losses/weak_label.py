@@ -123,8 +123,9 @@ class ClassifierLoss(nn.Module):
         return Target(frame, weight, lengths)
 
     def judge(self, mag: Tensor, target: Target) -> Tensor:
-        """Cross-entropy of the classifier's answer to magnitudes `[N, L, F]`; `[N]`."""
-        logits = self.classifier(mag, target.lengths)
+        """Cross-entropy of the classifier's answer to magnitudes `[N, L, F]`; `[N]`, of their precision."""
+        own = next(self.classifier.parameters(), mag).dtype  # its weights may be of half precision
+        logits = self.classifier(mag.to(own), target.lengths)
         lengths = None if target.lengths is None else self.classifier.frames(target.lengths)
         valid = None
         if target.labels.dim() == 2:
@@ -133,7 +134,7 @@ class ClassifierLoss(nn.Module):
             valid = valid_frames(lengths, logits.shape[-1])
         return spectrum_class_loss(
             logits=logits, target=target.labels, weight=target.weight, valid=valid, reduction=self.reduction
-        )
+        ).to(mag.dtype)
 
     def judge_in_parts(self, mag: Tensor, target: Target) -> Tensor:
         """`judge` by a classifier that does not learn: the same `[N]`, in the memory of one part."""
@@ -146,8 +147,13 @@ class WeakLabelLoss(ClassifierLoss):
     """The loss of a separator: class term + alpha * mixture term, (11) or (15); strong: (17).
 
     With frame labels the terms are (10) and (5), with clip labels (12) and (6); strong items have
-    (17) alone. The balance of both terms depends on sums, means and the scaling of the transform:
-    alpha = 100 of the paper goes with `reduction="mean"` and an unnormalised STFT.
+    (17) alone. Their balance depends on the scaling of the transform (alpha = 100 is meant for an
+    unnormalised STFT) and on the reduction. `mean` divides the mixture term by L F (counted frames,
+    bins), the class term of frame labels by L' (frames of the classifier) and that of clip labels
+    by nothing, as it is one value a clip. alpha with `mean` is thus alpha L' / (L F) with `sum` for
+    frame labels, alpha / (L F) for clip labels. 4 s in the paper's STFT (L = 501, F = 257) and its
+    CRNN (L' = 126): 100 is 0.098 and 7.8e-4. With `sum` one alpha cannot suit both: against the
+    mixture term, clip labels weigh 126 times less than frame labels; with `mean` they weigh alike.
 
     Args:
         classifier: see `ClassifierLoss`; may be None for `strong`.

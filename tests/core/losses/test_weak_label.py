@@ -556,3 +556,41 @@ def test_settings_that_do_not_exist_are_refused(options, message):
 def test_weak_labels_need_a_classifier():
     with pytest.raises(ValueError, match="clip labels need a classifier"):
         WeakLabelLoss(None, label_type="clip")
+
+
+@pytest.mark.parametrize("label_type, pooled", [("frame", 3), ("clip", 1)])
+def test_balance_of_means_and_sums(label_type, pooled):
+    """alpha of means is alpha L' / (L F) of sums for frame labels, alpha / (L F) for clip labels."""
+    est, mix, labels, _ = batch(sources=K + 1)  # with a residual, all frames count
+    mean = WeakLabelLoss(crnn(), label_type=label_type, alpha=100.0)
+    total = WeakLabelLoss(crnn(), label_type=label_type, alpha=100.0 * pooled / (L * F), reduction="sum")
+    want, got = (loss(est=est, mix=mix, labels=labels)["loss"] for loss in (mean, total))
+    assert mean.classifier.frames(torch.tensor(L)) == 3 and torch.allclose(got, pooled * want, rtol=1e-4)
+    assert 100 * 126 / (501 * 257) == pytest.approx(0.098, abs=5e-4)
+    assert 100 / (501 * 257) == pytest.approx(7.8e-4, abs=5e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("strategy", ["fixed", "joint"])
+@pytest.mark.parametrize("label_type", ["frame", "clip", "mixed"])
+def test_weights_of_half_precision(dtype, strategy, label_type):
+    est, mix, labels, lengths = batch()
+    priors = {"prior": torch.tensor([0.2, 0.5]), "clip_prior": torch.tensor([0.4, 0.5])}
+    losses = [WeakLabelLoss(crnn(), label_type=label_type, strategy=strategy, **priors) for _ in range(2)]
+    want = losses[0](est=est, mix=mix, labels=labels, lengths=lengths)
+    half = est.to(dtype).requires_grad_()
+    got = losses[1].to(dtype)(est=half, mix=mix.to(dtype), labels=labels, lengths=lengths)
+    got["loss"].sum().backward()
+    assert half.grad.isfinite().all() and half.grad.dtype == dtype
+    for name in want:
+        assert torch.allclose(got[name], want[name], rtol=0.05), name
+    alone = [ClassifierLoss(crnn(), label_type=label_type, **priors).eval() for _ in range(2)]
+    whole = alone[0](mix=mix, labels=labels, lengths=lengths)["loss"]
+    assert torch.allclose(alone[1].to(dtype)(mix=mix, labels=labels, lengths=lengths)["loss"], whole, rtol=0.05)
+
+
+def test_second_derivatives_are_refused():
+    x = torch.randn(4, 3, requires_grad=True)
+    loss = in_parts.in_parts(lambda piece, here: piece.pow(3).sum(1), x, 2).sum() + x.square().sum()
+    with pytest.raises(RuntimeError, match="in_parts gives no second derivatives"):
+        torch.autograd.grad(loss, x, create_graph=True)
