@@ -89,6 +89,11 @@ class WeakLabel(nn.Module):
 # ---- training ------------------------------------------------------------------------------------
 
 
+def figure(phase: str, value: str) -> str:
+    """What Lightning's log calls a value of ESPnet's phase `train` or `valid`."""
+    return value if phase == "train" else f"val_{value}"
+
+
 class ModelSystem(System):
     """Trains a model that holds its loss: `model(**batch)` gives loss, log and weight.
 
@@ -119,7 +124,7 @@ class ModelSystem(System):
         loss, stats, weight = self.model(**tensors, utt_id=keys)
         for name, value in stats.items():
             self.log(
-                name if train else f"val_{name}",
+                figure("train" if train else "valid", name),
                 value.float().mean(),
                 on_step=False,
                 on_epoch=True,
@@ -190,6 +195,7 @@ def fit(
     patience: int | None = None,
     monitor: str = "val_loss",
     mode: str = "min",
+    stop: tuple[str, str] = ("val_loss", "min"),
     keep: int = 1,
     resume: bool = False,
     **trainer,
@@ -200,8 +206,8 @@ def fit(
         out_dir: gets `lightning/` with the checkpoints (`LAST` is the one to resume from) and
             the log `metrics.csv`.
         devices: processes; more than one with DDP (gloo where there is no GPU).
-        patience: epochs without improvement of `monitor` that are tolerated, as in ESPnet: one more
-            ends the training. None: no early stopping.
+        patience: epochs without improvement of `stop` (a figure, min or max) that are tolerated, as in ESPnet: one
+            more ends the training. None: no early stopping.
         keep: best checkpoints that stay.
         resume: go on from `LAST` where there is one.
         trainer: further arguments of `Trainer`.
@@ -217,7 +223,7 @@ def fit(
     best = ModelCheckpoint(folder, "epoch{epoch:03d}", monitor=monitor, mode=mode, save_top_k=keep, **plain)
     callbacks = [best, ModelCheckpoint(folder, "last", **plain)]  # each epoch's, in one file
     if patience is not None:
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=patience + 1))
+        callbacks.append(EarlyStopping(stop[0], mode=stop[1], patience=patience + 1))
     last = folder / LAST
     if resumed := resume and last.exists():
         check_resumable(last)

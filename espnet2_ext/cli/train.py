@@ -53,10 +53,10 @@ def tag_train(argv: list[str] | None = None) -> None:
 
 def _check(name: str, argv: list[str] | None) -> None:
     task = _task(name)
-    from espnet2_ext.tasks.common import check_schedule, first_step
+    from espnet2_ext.tasks.common import check_schedule, first_step, options
     from espnet2_ext.train.check import check
 
-    args = task.get_parser().parse_args(argv)
+    args = options(task.get_parser(), argv)
     check_schedule(args)
     with first_step(args):
         check(task, args)
@@ -97,25 +97,28 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
         DataError: as in `WeakLabelTask.prepare`, or the training ended without a checkpoint.
     """
     task = _task("weak")
-    parser = task.get_parser()
-    group = parser.add_argument_group("Lightning")
-    group.add_argument("--devices", type=int, default=1, help="Number of processes, one per device")
-    group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
-    args = parser.parse_args(argv)
-    task.check_required_command_args(args)
     from espnet2_ext import asteroid_ext
-    from espnet2_ext.tasks.common import check_schedule, working
+    from espnet2_ext.tasks.common import check_schedule, options, working
+    from espnet2_ext.tasks.options import LIGHTNING
     from espnet2_ext.train.checkpoints import describe
     from espnet2_ext.util.documents import dump_yaml
     from espnet2_ext.util.files import write_text
 
+    parser = task.get_parser()
+    parser.unread = (*LIGHTNING, *parser.unread)
+    group = parser.add_argument_group("Lightning")
+    group.add_argument("--devices", type=int, default=1, help="Number of processes, one per device")
+    group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
+    args = options(parser, argv)
+    task.check_required_command_args(args)
     sys.argv[0] = shutil.which(PROG) or sys.argv[0]  # Lightning starts its other processes with it
     lightning = {k: vars(args).pop(k) for k in ("devices", "accelerator")}
     check_schedule(args)
     model = task.start_model(args)
     (optimizer,) = task.build_optimizers(args, model)
     system = asteroid_ext.ModelSystem(model, optimizer, _Loader(task, args), _schedule(args, optimizer), args.seed)
-    _, monitor, mode = args.best_model_criterion[0]
+    phase, value, mode = args.best_model_criterion[0]
+    stop_phase, stop_value, stop_mode = args.early_stopping_criterion
     out, keep = Path(args.output_dir), args.keep_nbest_models
     with working(args):
         best = asteroid_ext.fit(
@@ -123,8 +126,9 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
             out,
             max_epochs=args.max_epoch,
             patience=args.patience,
-            monitor=f"val_{monitor}",
+            monitor=asteroid_ext.figure(phase, value),
             mode=mode,
+            stop=(asteroid_ext.figure(stop_phase, stop_value), stop_mode),
             keep=max(keep) if isinstance(keep, list) else keep,
             resume=args.resume,
             gradient_clip_val=args.grad_clip,
@@ -136,7 +140,7 @@ def weak_train_asteroid(argv: list[str] | None = None) -> None:
             raise DataError(f"{out}: training ended without a checkpoint")
         write_text(out / "config.yaml", dump_yaml(vars(args), indent=4, allow_unicode=False))
         describe(out)
-        asteroid_ext.export_weights(best, out / f"valid.{monitor}.best.pth")
+        asteroid_ext.export_weights(best, out / f"{phase}.{value}.best.pth")
         asteroid_ext.export_weights(best.with_name("last.ckpt"), out / "latest.pth")
         logging.info("best checkpoint: %s", best)
 
@@ -162,8 +166,13 @@ def _schedule(args: argparse.Namespace, optimizer) -> dict | None:
     from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
     from espnet2.tasks import abs_task
 
+    from espnet2_ext.asteroid_ext import figure
+
     if args.scheduler is None:
         return None
     cls = abs_task.scheduler_classes[args.scheduler]
     interval = "step" if issubclass(cls, AbsBatchStepScheduler) else "epoch"
-    return {"scheduler": cls(optimizer, **args.scheduler_conf), "interval": interval}
+    made = {"scheduler": cls(optimizer, **args.scheduler_conf), "interval": interval}
+    if args.scheduler == "reducelronplateau":
+        made["monitor"] = figure(*args.val_scheduler_criterion)
+    return made

@@ -247,8 +247,7 @@ class ClipDriver(Driver):
         if training.is_checked():
             log("checked already")
             return
-        self.gpus()  # a wrong --ngpu is told before anything long
-        self.step(f"{self.kind}-check", *options)
+        self.step(f"{self.kind}-check", *options, "--ngpu", self.gpus())
         training.mark(CHECKED)
 
     def train(self) -> None:

@@ -4,12 +4,14 @@ import argparse
 import contextlib
 import functools
 import inspect
+import logging
 import multiprocessing
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
@@ -34,6 +36,7 @@ from espnet2_ext.util.files import TRAINED
 from espnet2_ext.util.locks import hold
 from espnet2_ext.util.process import as_worker, watched
 
+Model = TypeVar("Model", bound=torch.nn.Module)
 find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
 
 
@@ -86,6 +89,29 @@ def check_fits(args: argparse.Namespace, bank: ClipBank, kind: str, key: str, ha
     value = getattr(args, f"{kind}_conf").get(key, parameter.default if parameter else have)
     if value != have:
         raise DataError(f"{bank.path}: its {key} is {have}, but {value} in {kind}_conf of {config_of(args)}")
+
+
+def options(parser: argparse.ArgumentParser, cmd: list[str] | None) -> argparse.Namespace:
+    """A training's options; its log shows what `--log_level` says."""
+    args = parser.parse_args(cmd)
+    logging.getLogger().setLevel(args.log_level)
+    return args
+
+
+def frozen(model: Model, args: argparse.Namespace) -> Model:
+    """The model, without gradients where `--freeze_param` says: parts or weights, by name.
+
+    Raises:
+        DataError: a name that the model does not have.
+    """
+    for name in getattr(args, "freeze_param", []):
+        weights = [p for key, p in model.named_parameters() if f"{key}.".startswith(f"{name}.")]
+        if not weights:
+            parts = ", ".join(key for key, part in model.named_children() if [*part.parameters()])
+            raise DataError(f"--freeze_param {name}: the model has no weights of this name; its parts: {parts}")
+        for p in weights:
+            p.requires_grad_(False)
+    return model
 
 
 def require(args: argparse.Namespace, *names: str) -> None:
@@ -202,10 +228,10 @@ def train(task: type[AbsTask], cmd: list[str] | None = None) -> None:
     Raises:
         DataError: the training ended without a usable checkpoint.
     """
-    args = task.get_parser().parse_args(cmd)
+    args = options(task.get_parser(), cmd)
     with working(args):
         task.main(args=args)
-    if args.dry_run or args.collect_stats:
+    if args.dry_run:
         return
     if not (Path(args.output_dir) / "checkpoint.pth").exists():
         raise DataError(

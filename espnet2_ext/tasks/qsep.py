@@ -26,11 +26,12 @@ from espnet2_ext.tasks.common import (
     choices,
     config_of,
     find,
+    frozen,
     keep_classes,
     require,
     training,
 )
-from espnet2_ext.tasks.options import ConfigParser
+from espnet2_ext.tasks.options import QUERY, ConfigParser
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.schedulers import WarmupHalvingLR
@@ -57,7 +58,7 @@ class QSepTask(TargetSpeakerExtractionTask):
 
     @classmethod
     def get_parser(cls) -> ConfigParser:
-        return ConfigParser.of(super().get_parser())
+        return ConfigParser.of(super().get_parser(), QUERY)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
@@ -161,7 +162,7 @@ class QSepTask(TargetSpeakerExtractionTask):
             model = construct(ESPnetQSepModel, args.model_conf, "model_conf", **parts, **known)
             if args.init is not None:
                 initialize(model, args.init)
-            return model
+            return frozen(model, args)
 
     @classmethod
     def check_weights(cls, args: argparse.Namespace) -> None:

@@ -17,8 +17,8 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import choices, config_of, find, keep_classes, require, training
-from espnet2_ext.tasks.options import ConfigParser
+from espnet2_ext.tasks.common import choices, config_of, find, frozen, keep_classes, require, training
+from espnet2_ext.tasks.options import ROWS, ConfigParser
 from espnet2_ext.train.checkpoints import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
@@ -41,7 +41,7 @@ class TaggingTask(AbsTask):
 
     @classmethod
     def get_parser(cls) -> ConfigParser:
-        return ConfigParser.of(super().get_parser())
+        return ConfigParser.of(super().get_parser(), ROWS)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
@@ -104,7 +104,7 @@ class TaggingTask(AbsTask):
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:
         with refusing(config_of(args)), fitting():
-            return ESPnetTaggingModel(query_network(vars(args), find))
+            return frozen(ESPnetTaggingModel(query_network(vars(args), find)), args)
 
     @classmethod
     def start_model(cls, args: argparse.Namespace) -> ESPnetTaggingModel:

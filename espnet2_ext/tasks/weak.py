@@ -28,8 +28,8 @@ from espnet2_ext.enh.choices import add
 from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
-from espnet2_ext.tasks.common import build_criterion, choices, config_of, find, require, training
-from espnet2_ext.tasks.options import ConfigParser
+from espnet2_ext.tasks.common import build_criterion, choices, config_of, find, frozen, require, training
+from espnet2_ext.tasks.options import LABELS, ConfigParser
 from espnet2_ext.train.checkpoints import goes_on
 from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.train.weak_data import WeakPreprocessor, use_priors
@@ -56,7 +56,7 @@ class WeakLabelTask(EnhancementTask):
 
     @classmethod
     def get_parser(cls) -> ConfigParser:
-        return ConfigParser.of(super().get_parser())
+        return ConfigParser.of(super().get_parser(), LABELS)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
@@ -222,7 +222,7 @@ class WeakLabelTask(EnhancementTask):
         model = construct(ESPnetWeakLabelModel, args.model_conf, "model_conf", **parts, **known)
         if args.init is not None:
             initialize(model, args.init)
-        return model
+        return frozen(model, args)
 
     @classmethod
     def start_model(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:

@@ -66,7 +66,7 @@ class RowIterFactory(AbsIterFactory):
             on average.
         rows: for validation, with an `id` each.
         collate_fn: None: ESPnet's, with `not_sequence`.
-        seed, num_workers, pin_memory: as in ESPnet.
+        seed, num_workers, pin_memory: as in ESPnet. dtype: of the batches' numbers.
         rank, world_size: of this process.
 
     Raises:
@@ -90,6 +90,7 @@ class RowIterFactory(AbsIterFactory):
         seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        dtype: torch.dtype = torch.float32,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -102,7 +103,7 @@ class RowIterFactory(AbsIterFactory):
             items = _Drawn(drawer, preprocess, self.name, seed)
         else:
             n, items = len(rows), _Listed(rows, preprocess, self.name)
-        self.drawer, self.rank, self.world_size = drawer, rank, world_size
+        self.drawer, self.rank, self.world_size, self.dtype = drawer, rank, world_size, dtype
         self.through_pipes = False  # whether batches come so
         bounds = batch_bounds(n, batch_size, world_size, f"{self.name}s")
         self.batches = _Batches([range(a + rank, b, world_size) for a, b in bounds])
@@ -133,6 +134,7 @@ class RowIterFactory(AbsIterFactory):
             seed=args.seed,
             num_workers=args.num_workers,
             pin_memory=args.ngpu > 0,
+            dtype=getattr(torch, args.train_dtype),
             rank=torch.distributed.get_rank() if split else 0,
             world_size=torch.distributed.get_world_size() if split else 1,
             **source,
@@ -156,13 +158,12 @@ class RowIterFactory(AbsIterFactory):
         """A batch as it is used; the first that came without shared memory is reported."""
         if not self.through_pipes and any(isinstance(x, np.ndarray) for x in batch.values()):
             self.through_pipes = True
-            text = (
-                "%s: %.0f MB are free, too little for batches of %.1f MB from %d workers, which are sent through pipes"
-            )
+            text = "%s: %.0f MB are free, too little for batches of %.1f MB from %d workers, which are sent through "
+            text += "pipes instead, a little slower (Docker: --shm-size=2g)"
             sizes = (shutil.disk_usage(SHARED).free, sum(x.nbytes for x in batch.values()))
-            text += " instead, a little slower (Docker: --shm-size=2g)"
             logging.warning(text, SHARED, *(n / 2**20 for n in sizes), self.loader.num_workers)
-        return {k: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for k, x in batch.items()}
+        batch = {k: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for k, x in batch.items()}
+        return {k: x.to(self.dtype) if x.is_floating_point() else x for k, x in batch.items()}
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> "EpochBatches":
         """Batches of an epoch (counted from 1, as in ESPnet). `shuffle` has no meaning here."""

@@ -178,7 +178,7 @@ def test_a_task_gives_each_process_its_share(monkeypatch, bank):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    args = SimpleNamespace(seed=7, num_workers=0, ngpu=0)
+    args = SimpleNamespace(seed=7, num_workers=0, ngpu=0, train_dtype="float32")
     options = SimpleNamespace(distributed=True, preprocess_fn=ExcerptReader(bank), batch_size=4, collate_fn=None)
     factory = TagIterFactory.of_task(args, options, rows=whole_clips(bank))
     assert [keys[0] for keys, _ in factory.build_iter(1)][:2] == [bank.id(1), bank.id(5)]
