@@ -94,7 +94,7 @@ def conditions(summary: dict) -> Table | None:
     """The means of each condition, a row per protocol; None for mixtures of one kind."""
     found = {p: {c["name"]: c for c in f.get("conditions", ())} for p, f in summary["protocols"].items()}
     rows = []
-    for name in dict.fromkeys(name for by_name in found.values() for name in by_name):
+    for name in max(found.values(), key=len, default={}):  # without a target there is no query `self`
         for protocol, by_name in found.items():
             if c := by_name.get(name):
                 figures = (db(c[f]) for f in ("input_sdr", "sdr", "sdr_gain", "si_sdr", "si_sdr_gain"))
