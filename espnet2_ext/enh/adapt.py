@@ -54,8 +54,9 @@ def as_criterion(loss: Callable[..., Tensor] | type[nn.Module], name: str) -> ty
 
     Args:
         loss: a function `loss(*, est, ref, mix, ...) -> [B]`, or a class whose `forward` is one. Of
-            `est`, `ref` `[B, T]` and the keys of `SOURCES` it takes which it needs; what else it
-            (or the class's constructor) takes are options of the YAML.
+            `est`, `ref` `[B, T]` and the keys of `SOURCES` it takes which it needs (one with a default
+            may be missing, `lengths` is None where nothing is padded); what else it (or the class's
+            constructor) takes are options of the YAML.
     """
     is_class = isinstance(loss, type)
     takes = inspect.signature(loss.forward if is_class else loss).parameters

@@ -20,7 +20,8 @@ class WeakLabelCriterion(AbsEnhLoss):
         classifier, label_type, strategy, remix: see `WeakLabelLoss`. A model that is trained with
             `remix` makes its batches of mixtures of mixtures (`ESPnetWeakLabelModel`).
         part: `separator`, or `classifier` for the classifier's own training (`ClassifierLoss`).
-        prior, clip_prior: K shares of frames and of clips in which each class is active.
+        prior, clip_prior: K shares of frames and of clips in which each class is active, in what is
+            trained on: with `remix`, of the sums.
         alpha: weight of the mixture term, (11) and (15) of the paper.
         class_weights: weights (16) for frame and strong labels, from `prior`.
         clip_weights: the same for clip labels, from `clip_prior`; the paper has none.
