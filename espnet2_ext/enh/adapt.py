@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from espnet2.enh.decoder.abs_decoder import AbsDecoder
 from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.extractor.abs_extractor import AbsExtractor
@@ -14,6 +15,7 @@ from espnet2.enh.loss.criterions.abs_loss import AbsEnhLoss
 from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from espnet2.enh.separator.abs_separator import AbsSeparator
 from torch import Tensor, nn
+from torch_complex.tensor import ComplexTensor
 
 from espnet2_ext.core.nets.masking import extractor_of, separator_of
 
@@ -63,18 +65,27 @@ def as_criterion(loss: Callable[..., Tensor] | type[nn.Module], name: str) -> ty
     options = inspect.signature(loss).parameters
     options = [p.replace(kind=p.KEYWORD_ONLY) for k, p in options.items() if k not in (*ESTIMATE, *SOURCES)]
 
-    def __init__(self, name: str = name, **options):
-        TimeDomainLoss.__init__(self, name)
+    def __init__(self, name: str = name, only_for_test: bool = False, **options):
+        TimeDomainLoss.__init__(self, name, only_for_test)
         self.loss = loss(**options) if is_class else functools.partial(loss, **options)
 
     def forward(self, ref: Tensor, inf: Tensor, **keyed: Tensor) -> Tensor:
-        """`[B, T]` each; returns `[B]`."""
+        """`[B, T]` each; returns `[B]`, of `[B, T, C]` the mean over the channels."""
+        if inf.dim() == 3:
+            each = [
+                forward(
+                    self, ref[..., c], inf[..., c], **{k: v[..., c] if v.dim() == 3 else v for k, v in keyed.items()}
+                )
+                for c in range(inf.shape[-1])
+            ]
+            return torch.stack(each).mean(0)
         return self.loss(**{k: v for k, v in (("est", inf), ("ref", ref)) if k in takes}, **keyed)
 
-    own = inspect.Parameter("name", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=name, annotation=str)
+    named = (("name", name, str), ("only_for_test", False, bool))
+    own = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=d, annotation=t) for n, d, t in named]
     made = {
         "__init__": __init__,
-        "__signature__": inspect.Signature([own, *options]),
+        "__signature__": inspect.Signature([*own, *options]),
         "__doc__": loss.__doc__,
         "__module__": loss.__module__,
         "forward": forward,
@@ -94,7 +105,16 @@ def as_espnets(kind: str, found: Any, name: str) -> type:
 
 @functools.cache
 def _under(net: type, base: type) -> type:
-    """A class that is both; its constructor is that of `net`."""
+    """A class that is both, with the constructor of `net`; ESPnet's ComplexTensor will do for complex tensors."""
     if issubclass(net, base):
         return net
-    return type(net.__name__, (net, base), {"__doc__": net.__doc__, "__module__": net.__module__})
+
+    @functools.wraps(net.forward)
+    def forward(self, *given, **named):
+        return net.forward(self, *map(_builtin, given), **{k: _builtin(v) for k, v in named.items()})
+
+    return type(net.__name__, (net, base), {"__doc__": net.__doc__, "__module__": net.__module__, "forward": forward})
+
+
+def _builtin(x: Any) -> Any:
+    return torch.complex(x.real, x.imag) if isinstance(x, ComplexTensor) else x

@@ -7,7 +7,8 @@ from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.padding import hide_padding, unless_whole
+from espnet2_ext.core.layers.padding import hide_padding
+from espnet2_ext.core.layers.spectrum import mono
 from espnet2_ext.core.losses.labels import partners
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
@@ -96,14 +97,14 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
         """Loss, log and weight of a batch, as ESPnet's trainer wants them.
 
         Args:
-            speech_mix: `[B, T]`, or `[B, T, C]`, of which the mean of the channels counts.
+            speech_mix: `[B, T]`; of `[B, T, C]`, here as in `speech_ref1`, ..., the mean of the channels counts.
             batch: what the label type needs of `clip_label` `[B, K]`, `frame_label` `[B, L, K]`,
                 `speech_ref1`, ... `[B, T]` and, for mixed labels, `label_kind` `[B, 1]`.
 
         Raises:
             ValueError: a key that the label type needs is not there, or does not fit.
         """
-        mix = speech_mix.mean(-1) if speech_mix.dim() == 3 else speech_mix
+        mix = mono(speech_mix)
         lengths = speech_mix_lengths
         if lengths is None:
             lengths = torch.full(mix.shape[:1], mix.shape[1], device=mix.device)
@@ -125,11 +126,10 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
             mix, lengths, batch = _remixed(mix, lengths, batch)
         feature, flens = self.encoder(mix, lengths)
         masked, _, others = self.separator(feature, flens, {})
-        padded = unless_whole(lengths, mix.shape[1])
         scored = not self.training and "speech_ref1" in batch
         waves = None
         if self.loss_wrappers or self.stft is not None or scored:
-            waves = [hide_padding(self.decoder(m, lengths)[0], padded) for m in masked]
+            waves = [hide_padding(self.decoder(m, lengths)[0], lengths) for m in masked]
         loss, stats = mix.new_zeros(()), {}
         if self.weak_wrappers:
             est, spec = self._estimates(masked, others, feature, waves, mix)
@@ -143,7 +143,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
             frames = flens if self.stft is None else self.stft.frames(lengths)
             loss, stats = self._weak_loss(est, spec, labels, frames)
         if self.loss_wrappers:
-            others |= {"speech_mix": mix, "speech_lengths": padded}
+            others |= {"speech_mix": mix, "speech_lengths": lengths}
             other, more, _, _ = self.forward_loss(
                 waves, lengths, feature, masked, others, self._refs(batch, mix.shape[1])
             )
@@ -154,7 +154,8 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
         return loss, stats
 
     def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor) -> tuple[Tensor, dict]:
-        given = {"mix_spectrum": spec, "labels": labels, "frames": unless_whole(frames, spec.shape[1])}
+        whole = int(frames.min()) >= spec.shape[1]
+        given = {"mix_spectrum": spec, "labels": labels, "frames": None if whole else frames}
         loss, stats = 0.0, {}
         for wrapper in self.weak_wrappers:
             value, more, _ = wrapper(None, est, given)
@@ -179,7 +180,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
         names = [f"speech_ref{s}" for s in range(1, self.num_spk + 1)]
         if missing := [name for name in names if name not in batch]:
             raise ValueError(f"isolated sources are needed, and the data has no {missing[0]}")
-        return [batch[name][:, :samples] for name in names]
+        return [mono(batch[name])[:, :samples] for name in names]
 
     def _part_active(self, batch: dict) -> Tensor:
         """Labels of the mixtures in a mixture: of clips `[B, P, K]`, of frames `[B, P, K, L]`."""

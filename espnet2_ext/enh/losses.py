@@ -8,6 +8,7 @@ from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from torch import Tensor, nn
 
 from espnet2_ext.core.losses.weak_label import ClassifierLoss, Labels, WeakLabelLoss
+from espnet2_ext.errors import DataError
 
 
 class WeakLabelCriterion(AbsEnhLoss):
@@ -29,13 +30,16 @@ class WeakLabelCriterion(AbsEnhLoss):
         name: in the log.
 
     After each call `stats` holds the terms `[B]`, detached.
+
+    Raises:
+        DataError: another task than `WeakLabelTask`, which knows the classifier, builds the model.
     """
 
     needs = {"mix": "mix_spectrum", "labels": "labels", "lengths": "frames"}
 
     def __init__(
         self,
-        classifier: nn.Module | None,
+        classifier: nn.Module | None | str = "unknown",
         label_type: str = "frame",
         strategy: str = "fixed",
         remix: float = 0.0,
@@ -50,6 +54,11 @@ class WeakLabelCriterion(AbsEnhLoss):
         name: str = "weak_label",
     ):
         super().__init__()
+        if isinstance(classifier, str):
+            raise DataError(
+                "criterion weak_label: models of weak labels are not built by ESPnet's EnhancementTask; train with "
+                "`espnet2-ext weak-train`, separate with `espnet2_ext.infer.espnet.WeakSeparateSpeech`"
+            )
         self._name, self.part, self.stats = name, part, {}
         options = {
             "label_type": label_type,

@@ -50,8 +50,14 @@ def build_criterion(entry: dict, default_wrapper: str, **given) -> AbsLossWrappe
 
     Args:
         given: arguments of the criterion that the task knows.
+
+    Raises:
+        DataError: an unknown name or key; a criterion of a noise or of dereverberated speech, which no model estimates.
     """
     check(entry, CRITERION, "criterions")
+    for key in ("is_noise_loss", "is_dereverb_loss"):
+        if (entry.get("conf") or {}).get(key):
+            raise DataError(f"criterions: {entry['name']}: {key}: the models estimate sounds alone; leave it out")
     criterion = make(find, "criterion", entry["name"], entry.get("conf"), **given)
     wrapper = entry.get("wrapper", default_wrapper)
     return make(find, "loss_wrapper", wrapper, entry.get("wrapper_conf"), criterion=criterion)

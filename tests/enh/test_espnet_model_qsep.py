@@ -6,6 +6,9 @@ import torch
 from espnet2_ext.core.layers import swin
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
 from espnet2_ext.core.losses.tagging import tagging_bce
+from espnet2_ext.errors import DataError
+from espnet2_ext.registry import espnet_class
+from espnet2_ext.tasks.common import build_criterion
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(model, batch):
@@ -28,10 +31,12 @@ def test_loss_is_the_weighted_sum_of_its_terms(model, batch):
 def test_gain_leaves_absent_targets_out(model, batch):
     model.eval()
     mix, refs = batch["speech_mix"], [batch["speech_ref1"], batch["speech_ref2"]]
-    assert model._sdr_gain([mix, mix], refs, mix) == 0.0  # an unprocessed mixture gains nothing
+    assert (
+        model._sdr_gain([mix, mix], refs, mix, batch["speech_mix_lengths"]) == 0.0
+    )  # an unprocessed mixture gains nothing
     # A tenth of the rest is left: 20 dB for four targets; one is absent, and one is the mixture.
     near = [r + 0.1 * (mix - r) for r in refs]
-    assert model._sdr_gain(near, refs, mix).item() == pytest.approx(20 * 4 / 5, abs=0.01)
+    assert model._sdr_gain(near, refs, mix, batch["speech_mix_lengths"]).item() == pytest.approx(20 * 4 / 5, abs=0.01)
 
 
 def test_padding_is_not_judged(model, batch):
@@ -123,3 +128,30 @@ def test_bf16_autocast_gives_a_finite_loss(model, batch):
         loss, _, _ = model(**batch)
     loss.backward()
     assert loss.isfinite()
+
+
+def test_of_channels_the_mean_counts(model, batch):
+    model.eval()
+    want = model(**batch)[0]
+    waves = {k: x for k, x in batch.items() if x.dim() == 2 and x.shape[1] > 1000}
+    assert len(waves) == 5
+    stereo = {k: torch.stack([1.5 * x, 0.5 * x], -1) for k, x in waves.items()}
+    assert torch.allclose(model(**{**batch, **stereo})[0], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, loss", [("wave_l1", wave_l1), ("neg_sdr", neg_sdr)])
+def test_a_criterion_of_several_channels_is_the_mean_of_theirs(name, loss):
+    ref, inf, mix = torch.randn(3, 2, 800, 3)
+    criterion = espnet_class("criterion", name)(only_for_test=True)
+    given = {key: mix for key in criterion.needs if key == "mix"}
+    found = criterion(ref, inf, **given)
+    each = [loss(est=inf[..., c], ref=ref[..., c], **{k: v[..., c] for k, v in given.items()}) for c in range(3)]
+    assert criterion.only_for_test and found.shape == (2,)
+    assert torch.allclose(found, sum(each) / 3)
+
+
+@pytest.mark.parametrize("key", ["is_noise_loss", "is_dereverb_loss"])
+@pytest.mark.parametrize("name", ["neg_sdr", "si_snr"])
+def test_criterions_of_noise_are_refused(name, key):
+    with pytest.raises(DataError, match=f"criterions: {name}: {key}: the models estimate sounds alone"):
+        build_criterion({"name": name, "conf": {key: True}}, "keyed_order")

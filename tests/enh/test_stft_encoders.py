@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from espnet2.tasks.enh import decoder_choices, encoder_choices
+from espnet2.tasks.enh import decoder_choices, encoder_choices, separator_choices
+from torch_complex.tensor import ComplexTensor
 
 from espnet2_ext.core.nets.care_sep import CaREEncoder
 from espnet2_ext.registry import register
@@ -49,3 +50,39 @@ def test_level_is_what_a_network_measures():
     net = CaREEncoder(num_bands=32, num_bins=encoder.output_dim, dim=8, heads=(1, 1, 1), connector_heads=1)
     rms = wave.square().mean(-1).sqrt()
     assert torch.allclose(net.level_of(spec, frames), encoder.level(rms), rtol=0.01)
+
+
+@pytest.mark.parametrize("encoder, decoder", PAIRS)
+def test_decoders_refuse_other_rates_too(encoder, decoder):
+    encoder, decoder = encoder_choices.get_class(encoder)(), decoder_choices.get_class(decoder)()
+    lengths = torch.tensor([4000])
+    spec, _ = encoder(torch.randn(1, 4000), lengths, fs=encoder.sample_rate)
+    assert torch.equal(decoder(spec, lengths, fs=encoder.sample_rate)[0], decoder(spec, lengths)[0])
+    with pytest.raises(
+        ValueError, match=f"works at {encoder.sample_rate} Hz, got audio at 11025 Hz: resample it first"
+    ):
+        decoder(spec, lengths, fs=11025)
+
+
+@pytest.mark.parametrize("encoder, decoder", PAIRS)
+def test_float64_is_kept_and_half_becomes_float32(encoder, decoder):
+    encoder, decoder = encoder_choices.get_class(encoder)(), decoder_choices.get_class(decoder)()
+    wave, lengths = torch.randn(1, 5000, dtype=torch.float64), torch.tensor([5000])
+    spec, _ = encoder(wave, lengths)
+    out, _ = decoder(spec, lengths)
+    assert spec.dtype == torch.complex128 and out.dtype == torch.float64
+    assert (out - wave).abs().max() < 1e-12
+    spec, _ = encoder(wave.bfloat16(), lengths)
+    assert spec.dtype == torch.complex64
+
+
+@pytest.mark.parametrize("encoder, decoder", PAIRS)
+def test_espnets_complex_tensors_are_taken(encoder, decoder):
+    encoder, decoder = encoder_choices.get_class(encoder)(), decoder_choices.get_class(decoder)()
+    lengths = torch.tensor([4000])
+    spec, frames = encoder(torch.randn(1, 4000), lengths)
+    theirs = ComplexTensor(spec.real, spec.imag)
+    assert torch.equal(decoder(theirs, lengths)[0], decoder(spec, lengths)[0])
+    masker = separator_choices.get_class("mask_blstm")(encoder.output_dim, num_spk=2, hidden=4, layers=1)
+    for ours, masked in zip(masker(spec, frames)[0], masker(theirs, frames)[0], strict=True):
+        assert torch.equal(ours, masked)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from espnet2.bin import enh_inference
 from standin import noise
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio
 from espnet2_ext.bin.weak_inference import main
 from espnet2_ext.cli.main import main as command
-from espnet2_ext.errors import BundleError
+from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.espnet import WeakSeparateSpeech
 from espnet2_ext.infer.pack import write_bundle
@@ -231,3 +232,8 @@ def test_what_a_bundle_is_made_of_is_told(debug_bundle, capsys):
         assert "query_net: hts_at" in told and "query_grad: false" in told
     else:
         assert "query_net: shared" in told
+
+
+def test_espnets_own_class_is_refused_by_name_of_ours(exp):
+    with pytest.raises(DataError, match="weak-train.*espnet2_ext.infer.espnet.WeakSeparateSpeech"):
+        enh_inference.SeparateSpeech(exp / "config.yaml", exp / "model.pth")

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 import torch
+from espnet2.train.reporter import Reporter
 from small_confs import CLASSES, CONF, parse, separation_batch, shrink, small_separator, small_tagger, without_gradient
 
 from espnet2_ext.errors import DataError
@@ -218,12 +219,42 @@ def test_weak_yaml_takes_a_training_step(path):
 
 def test_weak_sizes_are_the_papers():
     args, model = build_weak("train_weak_crnn.yaml")
-    assert (args.batch_size, args.max_epoch, args.patience) == (10, 50, 5)
+    assert (args.batch_size, args.max_epoch, args.patience) == (10, 50, 4)
     rnn = model.separator.net.rnn
     assert (rnn.hidden_size, rnn.num_layers, rnn.bidirectional) == (600, 3, True)
     assert 20 < millions(model.separator) < 25 and 1 < millions(model.classifier) < 6
     _, model = build_weak("train_weak_rnn.yaml", "--residual", "true")
     assert model.num_spk == 6 and model.classifier.num_features == 40
+
+
+def test_the_weak_paper_stops_after_five_epochs_without_improvement():
+    args, reporter = parse(WeakLabelTask, "train_weak_crnn.yaml"), Reporter()
+    for epoch in range(1, args.max_epoch + 1):
+        reporter.set_epoch(epoch)
+        with reporter.observe("valid") as values:
+            values.register({"loss": 1.0 if epoch == 3 else 2.0})
+            values.next()
+        if reporter.check_early_stopping(args.patience, *args.early_stopping_criterion):
+            break
+    assert epoch == 3 + 5
+
+
+@pytest.mark.parametrize(
+    "path, keys",
+    [
+        ("base/qsep.yaml", "wrapper_conf grad_clip"),
+        ("base/qsep_paper.yaml", "num_iters_per_epoch max_epoch segment anchor balance"),
+        ("base/weak.yaml", "grad_clip"),
+        ("train_qsep_care_sep_768.yaml", "drop_path"),
+        ("train_qsep_care_sep_2048.yaml", "drop_path"),
+        ("train_qsep_care_cls_sep_768.yaml", "drop_path"),
+        ("train_weak_crnn.yaml", "channels"),
+    ],
+)
+def test_what_the_papers_do_not_say_is_marked(path, keys):
+    lines = (CONF / path).read_text().splitlines()
+    for key in keys.split():
+        assert "# choice" in next(line for line in lines if line.strip().startswith(f"{key}:")), key
 
 
 # ---- configurations that build on others -------------------------------------------------------

@@ -40,13 +40,13 @@ class STFT(nn.Module):
 
     @torch.autocast("cuda", enabled=False)
     def forward(self, wave: Tensor) -> Tensor:
-        """`[..., T]` to `[..., L, F]`, complex; L = T // hop + 1."""
-        shape = wave.shape
+        """`[..., T]` to `[..., L, F]`, complex; L = T // hop + 1. float64 stays so, all else becomes float32."""
+        shape, dtype = wave.shape, torch.float64 if wave.dtype == torch.float64 else torch.float32
         spec = torch.stft(
-            wave.reshape(-1, shape[-1]).float(),
+            wave.reshape(-1, shape[-1]).to(dtype),
             self.n_fft,
             self.hop,
-            window=self.window,
+            window=self.window.to(dtype),
             pad_mode="constant",
             return_complex=True,
         )
@@ -57,8 +57,19 @@ class STFT(nn.Module):
         """`[..., L, F]` to `[..., T]` with T = length."""
         shape = spec.shape
         spec = spec.reshape(-1, *shape[-2:]).transpose(1, 2)
-        wave = torch.istft(spec, self.n_fft, self.hop, window=self.window, length=length)
+        wave = torch.istft(spec, self.n_fft, self.hop, window=self.window.to(spec.real.dtype), length=length)
         return wave.reshape(*shape[:-2], length)
+
+
+def mono(wave: Tensor) -> Tensor:
+    """`[B, T]` as it is; of `[B, T, C]`, as ESPnet's loaders give it, the mean of the channels."""
+    return wave.mean(-1) if wave.dim() == 3 else wave
+
+
+def check_rate(own: int, fs: int | None) -> None:
+    """Refuse audio at `fs` Hz for a model that works at `own` (ValueError); None: not known."""
+    if fs is not None and fs != own:
+        raise ValueError(f"the model works at {own} Hz, got audio at {fs} Hz: resample it first")
 
 
 # ---- encoders ------------------------------------------------------------------------------------
@@ -98,10 +109,8 @@ class STFTEncoder(nn.Module):
         Raises:
             ValueError: `fs` is not the model's rate (resample first).
         """
-        if fs is not None and fs != self.sample_rate:
-            raise ValueError(f"the model works at {self.sample_rate} Hz, got audio at {fs} Hz")
-        if input.dim() == 3:  # [B, T, C] from ESPnet's loaders: the mean of the channels
-            input = input.mean(-1)
+        check_rate(self.sample_rate, fs)
+        input = mono(input)
         valid = torch.arange(input.shape[1], device=input.device) < ilens.to(input.device)[:, None]
         return self.spectrum(input * valid), self.stft.frames(ilens)
 
@@ -169,7 +178,12 @@ class HannSTFTDecoder(nn.Module):
         self.stft = STFT(n_fft, hop_length, self.window)
 
     def forward(self, input: Tensor, ilens: Tensor, fs: int | None = None) -> tuple[Tensor, Tensor]:
-        """`[..., L, F]` (complex) to waveforms `[..., T]`, T = max(ilens), and `ilens`."""
+        """`[..., L, F]` (complex) to waveforms `[..., T]`, T = max(ilens), and `ilens`.
+
+        Raises:
+            ValueError: `fs` is not the model's rate.
+        """
+        check_rate(self.sample_rate, fs)
         return self.stft.inverse(input, int(ilens.max())), ilens
 
 

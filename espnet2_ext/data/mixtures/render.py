@@ -1,8 +1,8 @@
 """Lists of pairs and tables of mixtures made into folders of sounds and tables, as ESPnet and our scoring read them.
 
 A list of pairs (`render_pairs`): keys are `<pair id>-1` and `<pair id>-2`, one for each target of a mixture
-    wav.scp, spk1.scp                 mixture and target, which is silence where the query is absent from the mixture
-    enroll_self.scp                   the target as its own query, where it is in the mixture
+    wav.scp, spk1.scp                 mixture and target
+    enroll_self.scp                   the target as its own query
     enroll_other.scp                  the row's query, another clip of the class; a key whose class has none is left out
     absent.scp                        the most energetic stretch of a clip without the class, as long as the mixture
     utt2class, utt2labels             the target's class, and all classes of its clip
@@ -29,7 +29,7 @@ from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.core.mixing import events, pair_drawer
 from espnet2_ext.core.mixing.events import Mixture
 from espnet2_ext.core.mixing.pair_drawer import Pair
-from espnet2_ext.core.mixing.pairs import holds, peak_start
+from espnet2_ext.core.mixing.pairs import peak_start
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest, bank_key
 from espnet2_ext.data.mixtures.event_table import FILES, MixtureTable
 from espnet2_ext.data.mixtures.pair_list import format_list, text_hash
@@ -69,14 +69,13 @@ def render_pairs(
     """
     out_dir, text = Path(out_dir), format_list(pairs)
     key = {"version": VERSION, "list_hash": text_hash(text), **bank_key(bank)}
-    keys = sum(2 - pair.alone for pair in pairs)
-    about = {"pairs": len(pairs), "keys": keys, "seed": seed, "bank": str(bank.path), **key}
+    about = {"pairs": len(pairs), "keys": 2 * len(pairs), "seed": seed, "bank": str(bank.path), **key}
 
     def finish(places: dict[str, str]) -> tuple[dict, list[str]]:
         tables = _write_pair_tables(out_dir, pairs, bank, places)
         write_text(out_dir / "pairs.tsv", text)
         write_labels(out_dir / "labels.tsv", bank.classes)
-        without = keys - len(tables["enroll_other.scp"])
+        without = len(tables["spk1.scp"]) - len(tables["enroll_other.scp"])
         return {"without_other": without}, [*tables, "pairs.tsv", "labels.tsv"]
 
     part = functools.partial(pairs_part, bank=str(bank.path))
@@ -206,21 +205,13 @@ def pair_sounds(pair: Pair, bank: ClipBank) -> tuple[dict[str, np.ndarray], floa
     """The sounds of a pair by their names in the archive, float32 [T] each, and the factor that keeps them in range."""
     out = pair_drawer.render(pair, bank)
     sounds, factor = _in_range({name: out[name] for name in ("mix", "ref1", "ref2")}, 16)
-    for i, clip, _, query, absent in _targets(pair):
+    for i, query, clip in (("1", pair.query1, pair.clip1), ("2", pair.query2, pair.clip2)):
         if query != clip:
             sounds[f"other{i}"] = out[f"query{i}"]
+    for i, absent in (("1", pair.absent1), ("2", pair.absent2)):
         row = bank.index_of(absent)
         sounds[f"absent{i}"] = bank.read(row, peak_start(bank, row, pair.num), pair.num)
     return sounds, factor
-
-
-def _targets(pair: Pair) -> list[tuple[int, str, int, str, str]]:
-    """Number, clip, class asked for, query and absent clip of each target; one where it is alone."""
-    both = [
-        (1, pair.clip1, pair.class1, pair.query1, pair.absent1),
-        (2, pair.clip2, pair.class2, pair.query2, pair.absent2),
-    ]
-    return both[:1] if pair.alone else both
 
 
 def mixture_sounds(mixture: Mixture, bank: ClipBank, tracks: Sequence[str]) -> tuple[dict[str, np.ndarray], float]:
@@ -245,13 +236,12 @@ def _write_pair_tables(
     """Write the folder's tables; their lines by name."""
     lines = {f"{name}.scp": [] for name in _PAIR_TABLES} | {"utt2class": [], "utt2labels": []}
     for pair in pairs:
-        for i, clip, k, *_ in _targets(pair):
-            key, row = f"{pair.id}-{i}", bank.index_of(clip)
+        for i, clip, k in ((1, pair.clip1, pair.class1), (2, pair.clip2, pair.class2)):
+            key = f"{pair.id}-{i}"
             for name, sound in _PAIR_TABLES.items():
-                place = places.get(f"{pair.id}-{sound.format(i)}")
-                if place and (name != "enroll_self" or holds(bank, row, k)):
+                if place := places.get(f"{pair.id}-{sound.format(i)}"):
                     lines[f"{name}.scp"].append(f"{key} {place}")
-            mids = [bank.classes[j].mid for j in bank.labels(row)]
+            mids = [bank.classes[j].mid for j in bank.labels(bank.index_of(clip))]
             lines["utt2class"].append(f"{key} {bank.classes[k].mid}")
             lines["utt2labels"].append(f"{key} {','.join(mids)}")
     for name, rows in lines.items():
