@@ -50,6 +50,18 @@ def pack(argv: list[str] | None = None) -> None:
     logging.info("%s: %s, %s, %.2f MB", args.output, info["name"], size, os.path.getsize(args.output) / 1e6)
 
 
+def unpack(argv: list[str] | None = None) -> None:
+    """Write what a training needs to begin with the model of a bundle: config.yaml and model.pth."""
+    p = Parser(description=unpack.__doc__)
+    p.add_argument("bundle", type=bundle_file, help="of a query separator")
+    p.add_argument("--config", required=True, help="YAML of the training; its networks are replaced by the bundle's")
+    p.add_argument("-o", "--output", required=True, help="folder")
+    args = p.parse_args(argv)
+    from espnet2_ext.infer.pack import unpack as write
+
+    write(args.bundle, args.config, args.output)
+
+
 def info(argv: list[str] | None = None) -> None:
     """Describe a bundle, on standard output."""
     p = Parser(description=info.__doc__)

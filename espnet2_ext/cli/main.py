@@ -29,10 +29,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Use a trained model": {
         "separate": ("espnet2_ext.cli.separate:separate", "separate a sound from recordings, by example or by class"),
         "embed": ("espnet2_ext.cli.separate:embed", "save the query vector of some sounds"),
+        "adapt": ("espnet2_ext.cli.separate:adapt", "tune the query of some examples to the sounds around it"),
         "info": ("espnet2_ext.cli.bundles:info", "describe a bundle"),
         "classes": ("espnet2_ext.cli.bundles:classes", "list the classes that a model knows"),
         "calibrate": ("espnet2_ext.cli.bundles:calibrate", "measure what a query model heard, for class:NAME queries"),
         "pack": ("espnet2_ext.cli.bundles:pack", "pack a training into a bundle"),
+        "unpack": ("espnet2_ext.cli.bundles:unpack", "begin a training with the model of a bundle"),
         "convert": ("espnet2_ext.cli.infer:convert", "convert published checkpoints"),
     },
     "Data": {

@@ -1,4 +1,4 @@
-"""`espnet2-ext separate` and `embed`: the use of one model."""
+"""`espnet2-ext separate`, `embed` and `adapt`: the use of one model."""
 
 import argparse
 import logging
@@ -10,6 +10,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.options import Parser
 from espnet2_ext.util.shipped import bundle_file
 
+MOST_SECONDS = 300  # of a sound that `adapt` learns from
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 
 
@@ -109,7 +110,7 @@ def _given(args: argparse.Namespace, *names: str) -> dict:
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
-# ---- embed ---------------------------------------------------------------------------------------
+# ---- embed, adapt --------------------------------------------------------------------------------
 
 
 def embed(argv: list[str] | None = None) -> None:
@@ -132,6 +133,48 @@ def embed(argv: list[str] | None = None) -> None:
     vector, agreement = separator.embed_queries(args.files)
     save_query(args.output, vector, separator.model_hash)
     logging.info("%s: %d numbers; lowest cosine between the sounds %.2f", args.output, len(vector), agreement)
+
+
+def adapt(argv: list[str] | None = None) -> None:
+    """Tune the query of some examples on mixtures of them with other sounds; the network stays as it is."""
+    p = Parser(description=adapt.__doc__)
+    p.add_argument(
+        "--query", action="append", required=True, help="examples: a folder or a file; repeatable; five or more"
+    )
+    text = "other sounds, best those around the wanted one, without it: a folder or a file; repeatable"
+    p.add_argument("--mixtures", action="append", required=True, help=text)
+    p.add_argument("-o", "--output", required=True, help="a .npy file, for `separate --query`")
+    p.add_argument("--steps", type=int, default=300, help="steps of the optimiser, four mixtures each (%(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
+    p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
+    add_device(p)
+    args = p.parse_args(argv)
+    if Path(args.output).suffix != ".npy":
+        raise DataError(f"-o {args.output}: must end in .npy")
+    if args.steps < 1:
+        p.error("--steps must be 1 or more")
+    from espnet2_ext.infer.jobs import keep_inputs
+    from espnet2_ext.infer.queries import read_query, save_query, sound_files
+    from espnet2_ext.infer.query_separator import Separator
+    from espnet2_ext.infer.vectors import adapt as adapting
+
+    examples, others = ([f for path in paths for f in sound_files(path)] for paths in (args.query, args.mixtures))
+    path = bundle_path(args.bundle)
+    keep_inputs([args.output], [*examples, *others, path])
+    separator = Separator.from_bundle(path, args.device)
+    _log_model(separator)
+    sounds = [[read_query(f, separator.fs, most=MOST_SECONDS) for f in files] for files in (examples, others)]
+    logging.info("%d examples, %d other sounds; up to %d s of each", *map(len, sounds), MOST_SECONDS)
+    found = adapting.adapt(separator, *sounds, steps=args.steps, seed=args.seed)
+    save_query(args.output, found.query, separator.model_hash)
+    better = f"after step {found.step}" if found.step else "no step was better: it is the mean query"
+    logging.info(
+        "%s: SDR on held-out sounds %.2f dB, of the mean query %.2f dB (%s)",
+        args.output,
+        found.sdr,
+        found.mean_sdr,
+        better,
+    )
 
 
 # ---- options -------------------------------------------------------------------------------------

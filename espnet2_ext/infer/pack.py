@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from espnet2_ext import __version__
 from espnet2_ext.core.checkpoints import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
-from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import FORMAT, META, open_bundle, read_config
+from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer.bundle import FORMAT, KINDS, META, open_bundle, read_config
+from espnet2_ext.infer.limits import PARTS, check_config
 from espnet2_ext.infer.query_separator import check_classes
 from espnet2_ext.infer.weights import built_model, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
+from espnet2_ext.util import config as configs
 from espnet2_ext.util.documents import dump_yaml, read_bytes
-from espnet2_ext.util.files import atomic_path, verified_text
+from espnet2_ext.util.files import atomic_path, verified_text, write_text
 from espnet2_ext.util.locks import holding
 
 HALF, FEW = "half", 1000  # tensors of fewer numbers are small: they stay as they are
@@ -152,6 +154,29 @@ def bundle_weights(
         raise DataError(f"{labels}: its {len(classes)} classes are not as many as the model tags")
     info = {"task": "qsep", "name": Path(out).stem, "classes": len(classes), "trained_on": {"checkpoint": checkpoint}}
     return _write(out, model, config, label_table(classes), info)
+
+
+def unpack(bundle: str | Path, config: str | Path, out: str | Path) -> None:
+    """Write what a training needs to begin with the model of a bundle: `out/config.yaml`, which is the YAML `config`
+    with the bundle's networks, and its weights `out/model.pth`.
+
+    Raises:
+        BundleError: not a bundle of a query separator, or one that asks for what a bundle may not.
+        DataError: see `util.config.read_config`.
+    """
+    parts = [name for kind in PARTS["qsep"] for name in (kind, f"{kind}_conf")] + ["query_grad"]
+    with open_bundle(bundle) as opened:
+        if opened.info["task"] != "qsep":
+            raise BundleError(f"{bundle}: {KINDS[opened.info['task']]}; a training by queries cannot begin with it")
+        try:
+            check_config(opened.config, "qsep")
+        except DataError as e:
+            raise BundleError(f"{bundle}: {e}") from e
+        own = {k: v for k, v in configs.read_config(config).items() if k not in parts}
+        content = own | {k: v for k, v in opened.config.items() if k in parts}
+        with atomic_path(Path(out) / "model.pth") as tmp, open(tmp, "wb") as f:
+            opened.copy_weights(f)
+    write_text(Path(out) / "config.yaml", dump_yaml(content))
 
 
 def label_table(labels: Iterable[Label]) -> bytes:

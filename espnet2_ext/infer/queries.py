@@ -56,11 +56,14 @@ def query_parts(query: Query) -> list[Query]:
     return [*sound_files(query, more=(".npy",))]
 
 
-def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = None) -> np.ndarray:
+def read_query(
+    query: str | Path | np.ndarray, fs_model: int, fs: int | None = None, most: float = np.inf
+) -> np.ndarray:
     """Mono waveform `[T]` at the model's rate, silence at both ends cut away.
 
     Args:
         query: a file, or an array `[T]` or `[T, C]` at `fs`.
+        most: seconds from its beginning that are read.
 
     Raises:
         DataError: unreadable, NaN, or silent.
@@ -75,7 +78,13 @@ def read_query(query: str | Path | np.ndarray, fs_model: int, fs: int | None = N
     else:
         source = open_source(query)
     mono = (x.mean(1, keepdims=True) for x in source.blocks())
-    x = np.concatenate([*Resampler(source.fs, fs_model, 1).run(mono)])[:, 0]
+    parts, left = [], most * fs_model
+    for part in Resampler(source.fs, fs_model, 1).run(mono):
+        parts.append(part[: int(min(left, len(part)))])
+        left -= len(part)
+        if left <= 0:
+            break
+    x = np.concatenate(parts)[:, 0]
     if not np.isfinite(x).all():
         raise DataError(f"{source.name}: holds samples that are not numbers or infinite")
     cut = trim_silence(x, fs_model)

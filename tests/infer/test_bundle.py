@@ -14,7 +14,7 @@ from standin import LABELS, StandIn, noise
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import scored as scoring
 from espnet2_ext.infer.bundle import open_bundle, read_bundle
-from espnet2_ext.infer.pack import rewrite, write_bundle
+from espnet2_ext.infer.pack import rewrite, unpack, write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.scored import pack_experiment
 
@@ -282,6 +282,36 @@ def test_packed_anew(toy_bundle, tmp_path):
     assert read_bundle(tmp_path / "h.zip").labels == read_bundle(toy_bundle).labels
     with pytest.raises(DataError, match="must end in .zip"):
         rewrite(toy_bundle, tmp_path / "model.pth")
+
+
+def test_unpacked_for_a_training(exp, toy_bundle, tmp_path, monkeypatch):
+    """The YAML's training with the bundle's networks; what a bundle may not name does not get there."""
+    networks = {"encoder": "hann_stft", "extractor": "query_unet", "extractor_conf": {"widths": [2, 4]}, "decoder": "x"}
+    content = yaml.safe_load((exp / "config.yaml").read_text()) | networks
+    change(toy_bundle, config__yaml=yaml.safe_dump(content | {"decoder": "hann_istft"}).encode())
+    train = {
+        "extractor": "care_sep",
+        "extractor_conf": {"dim": 8},
+        "query_net": "cnn14",
+        "max_epoch": 9,
+        "optim": "adam",
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
+    with pytest.raises(BundleError, match="toy.zip: unknown decoder 'hann_istft'"):
+        unpack(toy_bundle, tmp_path / "train.yaml", tmp_path / "init")
+    change(toy_bundle, config__yaml=yaml.safe_dump(content | {"decoder": "hann_stft"}).encode())
+    unpack(toy_bundle, tmp_path / "train.yaml", tmp_path / "init")
+    found = yaml.safe_load((tmp_path / "init/config.yaml").read_text())
+    assert found == {"max_epoch": 9, "optim": "adam", **networks, "decoder": "hann_stft"}
+    good = torch.load(exp / "valid.loss.ave.pth", weights_only=True)
+    state = torch.load(tmp_path / "init/model.pth", weights_only=True)
+    assert state.keys() == good.keys() and all(torch.equal(state[k], v) for k, v in good.items())
+    change(toy_bundle, config__yaml=yaml.safe_dump(content | {"extractor": "os:system"}).encode())
+    with pytest.raises(BundleError, match="toy.zip: extractor: 'os:system' is not a plugin"):
+        unpack(toy_bundle, tmp_path / "train.yaml", tmp_path / "init")
+    change(toy_bundle, bundle__yaml=b"task: weak")
+    with pytest.raises(BundleError, match="a training by queries cannot begin with it"):
+        unpack(toy_bundle, tmp_path / "train.yaml", tmp_path / "init")
 
 
 def test_a_card_shows_no_control_characters(toy_bundle, tmp_path):
