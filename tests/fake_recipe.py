@@ -46,10 +46,13 @@ if name == os.environ.get("SLEEP_IN"):
     time.sleep(60)
 if name == os.environ.get("FAIL_IN"):
     sys.exit(print("the reason why", file=sys.stderr) or 3)
+if name == "unpack":
+    put(option["-o"] + "/config.yaml", "extractor_conf: {{num_classes: 5}}\\nmax_epoch: 9\\n")
 if name == "scan":
     put(args[0] + "/manifest.tsv")
 if name == "archive":
-    put(args[1] + "/bank.json", '{{"manifest_hash": "' + os.environ.get("HASH", "1") + '"}}')
+    about = '{{"manifest_hash": "%s", "clips": %s}}' % (os.environ.get("HASH", "1"), os.environ.get("CLIPS", "9"))
+    put(args[1] + "/bank.json", about)
     put(args[1] + "/labels.tsv", "index\\nx\\ny\\n")
 if name == "draw_lists":
     put(option["--out"])

@@ -216,6 +216,8 @@ def render_lists(argv: list[str]) -> None:
     """
     p = _parser(description=render_lists.__doc__)
     p.add_argument("--list", type=Path, required=True, help="pairs.tsv")
+    text = "clip bank for the queries of classes that have a single clip in --bank, such as dump/train"
+    p.add_argument("--query_bank", type=Path, help=text)
     _render_options(p)
     a = p.parse_args(argv)
     from espnet2_ext.data.bank.bank import ClipBank
@@ -223,6 +225,7 @@ def render_lists(argv: list[str]) -> None:
     from espnet2_ext.data.mixtures.render import render_pairs
 
     bank, work = ClipBank(a.bank), {"num_workers": a.num_workers, "scheduler": a.scheduler}
+    work |= {"query_bank": ClipBank(a.query_bank)} if a.query_bank else {}
     about = render_pairs(read_list(a.list, bank), bank, a.out, seed=about_list(a.list).get("seed"), **work)
     print(
         f"{a.out}: {about['pairs']} pairs, {about['scaled']} lowered to stay in range, "

@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Self
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.options import nearest
+from espnet2_ext.util.shipped import STARTER
 
 CALLER = "caller"  # `--caller DIR`: paths in the options after it are relative to DIR, where the user stands
+NO_PATHS = (STARTER, "auto", "none")  # words in place of a path
 _WIDTH = 18  # of an option's name in the help
 
 
@@ -146,7 +148,7 @@ def pairs(argv: Sequence[str], paths: Sequence[str] = ()) -> list[tuple[str, str
         if name == CALLER:
             caller = "" if value == os.getcwd() else value or ""
             continue
-        if name in paths and value and caller:
+        if name in paths and value and caller and value not in NO_PATHS:
             value = os.path.join(caller, value)
         found.append((given, name, value))
     return found

@@ -9,8 +9,10 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.recipe import names
 from espnet2_ext.recipe.options import Options, group
 from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, number_of_classes, value_of
-from espnet2_ext.recipe.steps import end
+from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
+from espnet2_ext.util.config import read_config
+from espnet2_ext.util.shipped import STARTER, bundle_file
 from espnet2_ext.util.zips import BROKEN, open_zip
 
 _mix, _model = group("Mixtures"), group("Model")
@@ -24,7 +26,7 @@ class QSepOptions(Options):
     USAGE = """Usage: ./run.sh [--option value ...]
 Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8 scoring, 9 report."""
 
-    valid_pairs: str = _mix("500", "number of validation mixtures")
+    valid_pairs: str = _mix("500", "number of validation mixtures; auto: 8 for each clip, 24 to 500")
     valid_seconds: str = _mix("2.0", "their length in seconds; 0: whole clips")
     test_pairs: str = _mix("0", "mixtures of each test set; 0: each clip once as first target")
     test_seconds: str = _mix("0", "their length in seconds; 0: whole clips")
@@ -32,10 +34,12 @@ Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8
         "", "a tagger's folder: its anchors_SET.npz place the lists' segments; empty: by energy", path=True
     )
     pairs_seed: str = _mix("0", "seed of the lists")
+    query_set: str = _mix("", "set that has the other query of a class with a single clip in a test set")
     qsep_config: str = _model("conf/train_qsep_care_sep_small.yaml", "YAML of the model and its training", path=True)
     qsep_tag: str = _model("", "name of the experiment; empty: from the YAML's name")
     qsep_exp: str = _model("", "its folder; empty: EXPDIR/qsep_TAG")
     qsep_args: str = _model("", "more options for training, as ESPnet takes them")
+    init: str = _model("none", "bundle that a training begins with; auto: the package's, if there is one", path=True)
     bundle: str = _model("", "score this model instead of training one: a bundle, or an experiment's folder", path=True)
     scoring_args: str = _model("", "more options for scoring")
 
@@ -48,13 +52,15 @@ class QSep(ClipDriver):
 
     def __init__(self, options: QSepOptions):
         o = options
-        self.bundle = Path(o.bundle) if o.bundle else None
+        self.bundle, self.init = Path(bundle_file(o.bundle)) if o.bundle else None, None
         if self.bundle:  # the test sets alone, and a folder of its own for the outputs
             o.train_set = o.valid_set = ""
             o.skip_train = True
             tag = names.bundle_tag(o.qsep_tag or o.bundle)
         else:
+            self.init = initial(o.init)
             tag = o.qsep_tag or names.query_tag(o.qsep_config, o.qsep_args)
+            tag += f"_from_{self.init.stem}" if self.init and not o.qsep_tag else ""
         super().__init__(options, tag)
         if self.bundle:
             check_bundle(self.bundle, o.inference_model)
@@ -77,12 +83,19 @@ class QSep(ClipDriver):
         for name in o.sets:
             need(self.dump / name / "bank.json", 3)
         if not self.bundle:
-            self._draw(o.valid_set, self.valid_list, o.valid_pairs, o.valid_seconds)
+            self._draw(o.valid_set, self.valid_list, self.valid_pairs(), o.valid_seconds)
         for name in self.test_sets:
             pairs = self.data / name / "pairs.tsv"
             self._draw(name, pairs, o.test_pairs, o.test_seconds)
             args = ["--list", pairs, "--bank", self.dump / name, "--out", self.rendered(name), *self.jobs]
+            args += ["--query_bank", self.dump / o.query_set] if o.query_set and not self.bundle else []
             self.step("render-lists", *args, one_thread=True)
+
+    def valid_pairs(self) -> str:
+        """Number of validation mixtures."""
+        if self.o.valid_pairs != "auto":
+            return self.o.valid_pairs
+        return str(min(500, max(24, 8 * int(value_of(self.dump / self.o.valid_set / "bank.json", "clips") or 0))))
 
     def _draw(self, name: str, out: Path, number: str, seconds: str) -> None:
         args = ["--num_pairs", number, "--segment", seconds, "--seed", self.o.pairs_seed]
@@ -93,12 +106,25 @@ class QSep(ClipDriver):
     def training(self) -> tuple[Training, list]:
         need(self.dump / self.o.train_set / "bank.json", 3)
         need(self.valid_list, 4)
+        more = self.begin_with()
         # a network that tags has one output per class of the label table, unless --qsep_args says otherwise
         parts = [part for part, conf in self.config.items() if isinstance(conf, dict) and conf.get("num_classes")]
         classes = number_of_classes(self.dump / self.o.train_set)
-        more = [word for part in parts for word in (f"--{part}", f"num_classes={classes}")]
+        more += [word for part in parts for word in (f"--{part}", f"num_classes={classes}")]
         valid = value_of(self.valid_list.with_suffix(".json"), "list_hash")
         return self.clip_training(valid, more + self.o.words("qsep_args"), "--valid_pairs", self.valid_list)
+
+    def begin_with(self) -> list[str]:
+        """Take the networks of the bundle --init in place of the YAML's; options for its weights."""
+        if self.init is None:
+            return []
+        folder = self.folder / "init"
+        if self.config_file == self.o.qsep_config:
+            log(f"begins with the networks and weights of {self.init} (--init none: with those of {self.config_file})")
+            self.step("unpack", self.init, "--config", self.config_file, "-o", folder)
+            self.config_file = str(folder / "config.yaml")
+            self.config = read_config(self.config_file)
+        return ["--init_param", str(folder / "model.pth"), "--ignore_init_mismatch", "true"]
 
     def rendered(self, name: str) -> Path:
         """Folder of a test set's mixtures."""
@@ -158,6 +184,20 @@ class QSep(ClipDriver):
             model = ["--model_file", self.folder / self.o.inference_model]
             bank = ["--train_bank", self.dump / self.o.train_set]
             self.step("qsep-pack", *exp, *model, *bank, *folders, "-o", self.folder / f"{self.tag}.zip")
+
+
+def initial(init: str) -> Path | None:
+    """The bundle that --init names: auto is that of the package, if there is one; none is none.
+
+    Raises:
+        DataError: no such file.
+    """
+    if init == "none":
+        return None
+    bundle = Path(bundle_file(STARTER if init == "auto" else init))
+    if init != "auto" and not bundle.is_file():
+        raise DataError(f"--init: there is no bundle {bundle}; none trains without")
+    return bundle if bundle.is_file() else None
 
 
 def check_bundle(bundle: Path, model: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from fake_recipe import DATA, ROOT, Recipe, alive, fake_driver
 
+from espnet2_ext.util.shipped import bundle_file
+
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3 + ["draw_lists"] * 2 + ["render_lists"]
 TRAINING = ["qsep_check", "qsep_train"]
 USE = ["qsep_inference", "qsep_scoring", "qsep_report", "qsep_pack"]
@@ -80,6 +82,36 @@ def test_number_of_classes_reaches_each_network_that_tags_unless_told(recipe):
         call = recipe.call(step)
         assert "--extractor_conf" not in call
         assert call.index("--query_net_conf num_classes=2") < call.index("num_classes=9")
+
+
+def test_a_training_that_begins_with_a_bundle(recipe, tmp_path, monkeypatch):
+    (tmp_path / "my.zip").touch()
+    status, out, err = recipe("--stop_stage", "6", "--init", f"{tmp_path}/my.zip")
+    assert status == 0, err
+    folder = "exp/qsep_train_x_from_my"
+    assert recipe.call("unpack") == f"unpack {tmp_path}/my.zip --config conf/train_x.yaml -o {folder}/init"
+    for step in ("qsep_check", "qsep_train"):
+        call = recipe.call(step)
+        assert f"--config {folder}/init/config.yaml --output_dir {folder} " in call
+        assert f"--init_param {folder}/init/model.pth --ignore_init_mismatch true" in call
+        assert "--extractor_conf num_classes=2" in call
+    assert recipe.names().count("unpack") == 1 and "--init none: with those of conf/train_x.yaml" in out
+    status, _, err = recipe("--init", "gone.zip")
+    assert status == 1 and "--init: there is no bundle" in err
+    for word, begins in (("none", False), ("auto", Path(bundle_file("starter")).exists())):
+        recipe("--stage", "6", "--stop_stage", "6", "--caller", "/", "--init", word, "--qsep_tag", f"x_{word}")
+        assert ("unpack" in recipe.names()) == ("--init_param" in recipe.call("qsep_train")) == begins
+
+
+def test_lists_of_few_clips(recipe):
+    """Validation mixtures in proportion to the clips, other queries from the training set."""
+    recipe("--stop_stage", "4", "--valid_pairs", "auto", "--query_set", "train", CLIPS="5")
+    assert "--bank dump/valid " in recipe.call("draw_lists") and "--num_pairs 40 " in recipe.call("draw_lists")
+    assert "--query_bank dump/train" in recipe.call("render_lists")
+    for clips, number in (("2", 24), ("900", 500)):
+        recipe("--stage", "3", "--stop_stage", "4", "--valid_pairs", "auto", CLIPS=clips)
+        assert f"--num_pairs {number} " in recipe.call("draw_lists")
+    assert "--query_bank" not in recipe.call("render_lists")
 
 
 def test_stage_and_stop_stage(recipe):
@@ -245,6 +277,33 @@ def test_recipes_hold_links_and_few_lines(name):
     for link in ("qsep.sh", "path.sh", "cmd.sh", "utils.sh", "launch", "conf"):
         assert (folder / link).is_symlink() and (folder / link).exists()
     assert len((folder / "run.sh").read_text().splitlines()) <= 45
+
+
+def test_ones_own_sounds(tmp_path):
+    folder = tmp_path / "egs2/own_qsep"
+    shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", folder)
+    for name in ("run.sh", "db.sh"):
+        shutil.copy(ROOT / "egs2/own_qsep" / name, folder)
+    fake_driver(folder, "qsep", " ", 'os.environ["SOUNDS"] + "|" + os.environ["background"] + "|",')
+    for name in ("dog", "street"):
+        (tmp_path / name).mkdir()
+
+    def run(*args):
+        done = subprocess.run(
+            [str(folder / "run.sh"), *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={"PATH": os.environ["PATH"]},
+        )
+        return done.stdout + done.stderr
+
+    told = run("--sounds", "dog")
+    assert told.startswith(f"{tmp_path}/dog||") and "--query_set train" in told
+    assert "--init auto --valid_pairs auto" in told
+    told = run("--sounds", "dog", "--background", "street", "--quick", "true", "--init", "none")
+    assert told.startswith(f"{tmp_path}/dog|{tmp_path}/street|") and "conf/debug/" in told and "dump/quick" in told
+    assert "there is no road" in run("--sounds", "dog", "--background", "road")
 
 
 def test_paths_on_the_command_line_are_meant_from_where_the_user_stands(tmp_path):

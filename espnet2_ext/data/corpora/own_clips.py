@@ -17,6 +17,7 @@ from espnet2_ext.util.names import safe_id, unique
 from espnet2_ext.util.tables import DELIMITERS, TableError, check_utf8, read_table
 
 SETS = ("train", "valid", "test")
+BACKGROUND = "background"  # class of the sounds of --background
 SET_FOLDERS = {name: name for name in SETS} | {"validation": "valid", "val": "valid", "dev": "valid", "eval": "test"}
 
 
@@ -33,8 +34,9 @@ class Sound(NamedTuple):
 def read_folder(folder: Path) -> list[Sound]:
     """The sounds below each subfolder of `folder`, links followed; the subfolder's name is their class.
 
-    Where all subfolders are named as sets (`SET_FOLDERS`), the classes are the folders in them. Where such a folder
-    lacks a set, the sounds of `train` have none, so that it is drawn from them.
+    Where no subfolder holds sounds, those in `folder` are of one class with its name. Where all subfolders are named as
+    sets (`SET_FOLDERS`), the classes are the folders in them. Where such a folder lacks a set, the sounds of `train`
+    have none, so that it is drawn from them.
 
     Raises:
         DataError: no such folder, no sound below any subfolder, a link to a folder above it, a sound of a set that lies
@@ -43,21 +45,23 @@ def read_folder(folder: Path) -> list[Sound]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    paths, others, linked = [], Counter(), False
+    paths, loose, others, linked = [], [], Counter(), False
     for path, linked_here in _files(folder):
         linked |= linked_here
         if not path.is_file():
             others["broken link" if path.is_symlink() else "no file"] += 1
         elif path.suffix.lower() not in SUFFIXES:
             others[path.suffix.lower() or path.name] += 1
-        elif path.parent == folder:
-            others[f"{path.suffix.lower()} in no subfolder"] += 1
         else:
-            paths.append(path)
+            (loose if path.parent == folder else paths).append(path)
+    if paths:
+        others.update(f"{path.suffix.lower()} in no subfolder" for path in loose)
     if others:
         logging.warning("%s: left out, no sound of a known format in a folder of its class: %s", folder, dict(others))
-    if not paths:
+    if not paths and not loose:
         raise DataError(f"{folder}: no sound files in its subfolders, one per class ({KNOWN})")
+    if not paths:
+        return [_of_class(path, folder, folder.resolve().name) for path in sorted(loose)]
     sets, sounds, first = _sets_of(folder, paths), [], {}
     for path in sorted(paths):
         check_utf8(str(path), folder)
@@ -72,6 +76,25 @@ def read_folder(folder: Path) -> list[Sound]:
             labels.add(label)
             sounds.append(Sound(path, (label,), sets.get(top, ""), group))
     return sounds
+
+
+def read_background(folder: Path) -> list[Sound]:
+    """All sounds below `folder`, as the class `BACKGROUND`.
+
+    Raises:
+        DataError: no such folder, none in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    paths = sorted(path for path, _ in _files(folder) if path.is_file() and path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder}: no sound file in this folder ({KNOWN})")
+    return [_of_class(path, folder, BACKGROUND) for path in paths]
+
+
+def _of_class(path: Path, top: Path, label: str) -> Sound:
+    check_utf8(str(path), top)
+    return Sound(path, (label,), "", f"{label}/{path.relative_to(top)}")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -183,40 +206,65 @@ def split(sounds: list, shares: tuple[float, float], seed: int, what: str = "sou
     return sets
 
 
-def prepare(source: Path, datadir: Path, *, shares=(0.1, 0.1), seed: int = 0) -> dict[str, int]:
+def prepare(
+    source: Path, datadir: Path, *, shares=(0.1, 0.1), seed: int = 0, background: Path | None = None
+) -> dict[str, int]:
     """Write `labels.tsv` and `{train,valid,test}/clips.tsv` below `datadir`; clips of each set.
 
     Args:
         source: a folder of class folders, or a `.csv` or `.tsv`.
         shares: of the groups of each class for validation and test.
+        background: a folder of sounds that are of no class of `source`, for a class of their own.
 
     Raises:
-        DataError: see `read_folder`, `read_sounds`, `split`; fewer than two classes; a label that may be a list of
-            several.
+        DataError: see `read_folder`, `read_sounds`, `split`; fewer than two classes in a set; a label that may be a
+            list of several.
     """
     source = Path(source).resolve()
     is_table = source.suffix.lower() in DELIMITERS and source.is_file()
     sounds = read_sounds(source) if is_table else read_folder(source)
+    others = [] if background is None else read_background(Path(background).resolve())
+    drawn = split(others, shares, seed, "background sound") if others else {}
     if not is_table:  # sets that are given are not drawn besides
         given = {s.set for s in sounds}
         shares = tuple(0.0 if name in given else share for name, share in zip(SETS[1:], shares))
-    names = sorted({label for s in sounds for label in s.labels})
+    names = sorted({label for s in [*sounds, *others] for label in s.labels})
     if lists := [name for name in names if re.search(r",[^\s\d]", name)]:
         raise DataError(
             f"{source}: {lists[0]!r} is one class or several? Several labels of a sound are given in a table, with `;`"
             " between them; in the name of one class a blank follows a comma"
         )
     if len(names) < 2:
-        raise DataError(f"{source}: {names[0]!r} is the only class; mixtures need two or more")
+        raise DataError(
+            f"{source}: {names[0]!r} is the only class; mixtures need two or more. A folder of any other sounds does: "
+            "--background FOLDER"
+        )
     mids = dict(zip(names, unique(re.sub(r"[\s,]", "_", name) for name in names)))
-    sets = split(sounds, shares, seed)
-    ids = dict(zip((s.path for s in sounds), unique(_id(source, s.path) for s in sounds)))
+    sets = {name: [*of, *drawn.get(name, [])] for name, of in split(sounds, shares, seed).items()}
+    _check_classes(source, sets)
+    every = [s.path for s in [*sounds, *others]]
+    ids = dict(zip(every, unique(_id(source, path) for path in every)))
     labels = [Label(i, mids[n], n) for i, n in enumerate(names)]
     clips = {
         name: [Clip(ids[s.path], tuple(mids[v] for v in s.labels), str(s.path)) for s in of]
         for name, of in sets.items()
     }
     return write_lists(datadir, labels, clips)
+
+
+def _check_classes(source: Path, sets: dict[str, list[Sound]]) -> None:
+    """Refuse sets of fewer than two classes, and warn of classes that a set lacks."""
+    counts = {name: Counter(label for s in of for label in s.labels) for name, of in sets.items()}
+    each = {label: [counts[name][label] for name in SETS] for label in sorted(set().union(*counts.values()))}
+    lacking = {label: found for label, found in each.items() if not all(found)}
+    words = "; ".join(f"{label} {', '.join(map(str, found))}" for label, found in lacking.items())
+    if few := [name for name in SETS if len(counts[name]) < 2]:
+        raise DataError(
+            f"{source}: mixtures need sounds of two classes, but {few[0]} has {len(counts[few[0]])}; a class of three "
+            f"sounds or more gives one to each set (sounds for {', '.join(SETS)}: {words})"
+        )
+    if lacking:
+        logging.warning("%s: classes that a set lacks (sounds for %s): %s", source, ", ".join(SETS), words)
 
 
 def _id(source: Path, path: Path) -> str:
@@ -228,10 +276,13 @@ def _id(source: Path, path: Path) -> str:
 def _add_options(p: argparse.ArgumentParser) -> None:
     text = "folder with a subfolder for each class (or train, valid and test with such subfolders), or a .csv or .tsv"
     p.add_argument("sounds", type=Path, help=f"{text} whose columns are path, labels and optionally set and group")
+    text = f"folder of sounds of none of the classes; they become the class {BACKGROUND}, and one other class is enough"
+    p.add_argument("--background", type=Path, metavar="FOLDER", help=text)
 
 
 def _prepare(a: argparse.Namespace) -> str:
-    return counted(prepare(a.sounds, a.data_dir, shares=(a.valid_share, a.test_share), seed=a.seed))
+    shares = a.valid_share, a.test_share
+    return counted(prepare(a.sounds, a.data_dir, shares=shares, seed=a.seed, background=a.background))
 
 
 CORPUS = Corpus(Step("Make a corpus of your own sounds.", _add_options, _prepare, ("split",)))

@@ -3,7 +3,8 @@
 A list of pairs (`render_pairs`): keys are `<pair id>-1` and `<pair id>-2`, one for each target of a mixture
     wav.scp, spk1.scp                 mixture and target
     enroll_self.scp                   the target as its own query
-    enroll_other.scp                  the row's query, another clip of the class; a key whose class has none is left out
+    enroll_other.scp                  the row's query, another clip of the class; where the bank has none, one of a
+                                      further bank; a key whose class has none there either is left out
     absent.scp                        the most energetic stretch of a clip without the class, as long as the mixture
     utt2class, utt2labels             the target's class, and all classes of its clip
     pairs.tsv, labels.tsv             the list; the bank's classes
@@ -20,6 +21,7 @@ import functools
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -51,7 +53,13 @@ log = logging.getLogger(__name__)
 
 
 def render_pairs(
-    pairs: Sequence[Pair], bank: ClipBank, out_dir: str | os.PathLike, *, seed: int | None = None, **work
+    pairs: Sequence[Pair],
+    bank: ClipBank,
+    out_dir: str | os.PathLike,
+    *,
+    seed: int | None = None,
+    query_bank: ClipBank | None = None,
+    **work,
 ) -> dict:
     """Render a list of pairs (with clip ids) into `out_dir`, as 16-bit FLAC.
 
@@ -61,6 +69,7 @@ def render_pairs(
 
     Args:
         seed: the list's, for the record.
+        query_bank: further clips, such as those of the training, for the queries of classes with a single clip.
         work: `part_size`, pairs of an archive (None: a 32nd of all, but 8 to 256), and `num_workers` and `scheduler`
             of `map_parts`.
 
@@ -69,6 +78,8 @@ def render_pairs(
     """
     out_dir, text = Path(out_dir), format_list(pairs)
     key = {"version": VERSION, "list_hash": text_hash(text), **bank_key(bank)}
+    if query_bank is not None:
+        key["query_bank"] = bank_digest(query_bank)
     about = {"pairs": len(pairs), "keys": 2 * len(pairs), "seed": seed, "bank": str(bank.path), **key}
 
     def finish(places: dict[str, str]) -> tuple[dict, list[str]]:
@@ -78,7 +89,8 @@ def render_pairs(
         without = len(tables["spk1.scp"]) - len(tables["enroll_other.scp"])
         return {"without_other": without}, [*tables, "pairs.tsv", "labels.tsv"]
 
-    part = functools.partial(pairs_part, bank=str(bank.path))
+    banks = [str(each.path) for each in (bank, query_bank) if each is not None]
+    part = functools.partial(pairs_part, banks=banks)
     return _render(out_dir, key, about, part, list(enumerate(pairs)), finish, **work)
 
 
@@ -172,12 +184,12 @@ def _part_name(n: int) -> str:
 
 
 def pairs_part(
-    items: Sequence[tuple[int, Pair]], path: Path, *, bank: str, out_dir: str, part_size: int, about: dict
+    items: Sequence[tuple[int, Pair]], path: Path, *, banks: Sequence[str], out_dir: str, part_size: int, about: dict
 ) -> None:
     """Write the sounds of some numbered pairs; `about` only counts in the plan's digest."""
-    clips = ClipBank(bank)
-    rows = ((pair.id, *pair_sounds(pair, clips)) for _, pair in items)
-    _write_part(path, out_dir, items[0][0] // part_size, clips.fs, 16, rows)
+    clips = [ClipBank(bank) for bank in banks]
+    rows = ((pair.id, *pair_sounds(pair, *clips)) for _, pair in items)
+    _write_part(path, out_dir, items[0][0] // part_size, clips[0].fs, 16, rows)
 
 
 def mixtures_part(
@@ -201,17 +213,27 @@ def _write_part(path: Path, out_dir: str, n: int, fs: int, bits: int, rows: Iter
     write_json(path, {"bytes": archive.ark.stat().st_size, "scaled": scaled})
 
 
-def pair_sounds(pair: Pair, bank: ClipBank) -> tuple[dict[str, np.ndarray], float]:
+def pair_sounds(pair: Pair, bank: ClipBank, query_bank: ClipBank | None = None) -> tuple[dict[str, np.ndarray], float]:
     """The sounds of a pair by their names in the archive, float32 [T] each, and the factor that keeps them in range."""
     out = pair_drawer.render(pair, bank)
     sounds, factor = _in_range({name: out[name] for name in ("mix", "ref1", "ref2")}, 16)
-    for i, query, clip in (("1", pair.query1, pair.clip1), ("2", pair.query2, pair.clip2)):
+    for i in "12":
+        clip, query, k, absent = (getattr(pair, name + i) for name in ("clip", "query", "class", "absent"))
         if query != clip:
             sounds[f"other{i}"] = out[f"query{i}"]
-    for i, absent in (("1", pair.absent1), ("2", pair.absent2)):
+        elif (found := _clip_of(query_bank, bank.classes[k].mid, f"{pair.id}-{i}")) is not None:
+            sounds[f"other{i}"] = query_bank.read(found, peak_start(query_bank, found, pair.qnum), pair.qnum)
         row = bank.index_of(absent)
         sounds[f"absent{i}"] = bank.read(row, peak_start(bank, row, pair.num), pair.num)
     return sounds, factor
+
+
+def _clip_of(bank: ClipBank | None, mid: str, key: str) -> int | None:
+    """A clip of the class `mid`, chosen by a hash of `key`; None where there is none."""
+    clips = [
+        clip for label in (bank.classes if bank else ()) if label.mid == mid for clip in bank.clips_of(label.index)
+    ]
+    return int(clips[zlib.crc32(key.encode()) % len(clips)]) if clips else None
 
 
 def mixture_sounds(mixture: Mixture, bank: ClipBank, tracks: Sequence[str]) -> tuple[dict[str, np.ndarray], float]:

@@ -109,7 +109,9 @@ def test_group_in_two_sets(tmp_path):
     [
         ({}, "no sound files in its subfolders"),
         ({"dog": 9}, "'dog' is the only class"),
+        ({".": 9}, "'s' is the only class; .* --background FOLDER"),
         ({"dog": 2, "cat": 2}, "no sound is left for valid, test"),
+        ({"dog": 5, "cat": 2}, r"two classes, but valid has 1; .* \(sounds for train, valid, test: cat 2, 0, 0\)"),
     ],
 )
 def test_folders_that_will_not_do(tmp_path, counts, words):
@@ -118,6 +120,24 @@ def test_folders_that_will_not_do(tmp_path, counts, words):
     with pytest.raises(DataError, match=words):
         prepare(sounds, tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_one_class_and_a_background(tmp_path, caplog):
+    """A flat folder is a class; all that lies below the other is the background."""
+    sounds = folder(tmp_path / "rex", {".": 12})
+    folder(tmp_path / "noise", {".": 3, "street/a": 7})
+    prepare(sounds, tmp_path / "data", background=tmp_path / "noise")
+    assert [v.name for v in read_labels(tmp_path / "data/labels.tsv")] == ["background", "rex"]
+    sets = {name: clips(tmp_path / "data", name) for name in ("train", "valid", "test")}
+    for label, train in (("background", 8), ("rex", 10)):
+        assert [sum(c.labels == (label,) for c in v) for v in sets.values()] == [train, 1, 1]
+    assert len({c.id for v in sets.values() for c in v}) == 22
+    prepare(folder(tmp_path / "s", {"dog": 5, "cat": 2}), tmp_path / "d", background=tmp_path / "noise")
+    assert "classes that a set lacks (sounds for train, valid, test): cat 2, 0, 0" in caplog.text
+    for name, words in (("none", "no such folder"), ("s/empty", "no sound file in this folder")):
+        (tmp_path / "s/empty").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=words):
+            prepare(sounds, tmp_path / "d", background=tmp_path / name)
 
 
 def test_missing_folder_and_impossible_shares(tmp_path):

@@ -198,6 +198,23 @@ def test_rendered_folder_is_what_render_gives(pair_bank, pairs, tmp_path):
     assert {n for n in left if n.startswith("audio")} == {f"audio.0000{n}.ark" for n in range(3)}
 
 
+def test_queries_of_another_bank_where_a_class_has_one_clip(pair_bank, pairs, tmp_path):
+    plain = render_pairs(pairs, pair_bank, tmp_path / "plain", num_workers=0)
+    about = render_pairs(pairs, pair_bank, tmp_path / "out", query_bank=pair_bank, num_workers=0)
+    assert plain["without_other"] > 0 == about["without_other"] and "query_bank" not in plain
+    one, two = tables(tmp_path / "plain"), tables(tmp_path / "out")
+    lonely = pair_bank.index_of("clip30")
+    for p in pairs:
+        for i in "12":
+            key = f"{p.id}-{i}"
+            heard = sound(two["enroll_other"][key])
+            if key in one["enroll_other"]:
+                np.testing.assert_array_equal(heard, sound(one["enroll_other"][key]))
+            else:
+                start = peak_start(pair_bank, lonely, p.qnum)
+                np.testing.assert_array_equal(heard, pair_bank.read(lonely, start, p.qnum))
+
+
 def test_a_stopped_rendering_goes_on_and_a_whole_one_is_left(pair_bank, pairs, tmp_path, monkeypatch):
     out, made = tmp_path / "out", []
     real = module.pair_sounds
