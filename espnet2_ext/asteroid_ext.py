@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole, writing
+from espnet2_ext.core.layers.padding import hide_padding
 from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.losses import separation, weak_label
 from espnet2_ext.core.weights import load_weights
@@ -64,7 +65,7 @@ class WeakLabel(nn.Module):
 
     `loss(est_targets [B, S, T], targets)`, where `targets` is a dict of `mix` `[B, T]` and what
     the label type needs of `clip` `[B, K]`, `frame` `[B, K, L]`, `ref` `[B, S, T]`, `kind` `[B]`;
-    returns the mean over the batch, `[]`.
+    with `lengths` `[B]`, samples, what lies behind is padding. Returns the mean over the batch, `[]`.
 
     Args:
         loss: a `WeakLabelLoss`; its classifier takes the magnitudes that `stft` gives.
@@ -76,14 +77,16 @@ class WeakLabel(nn.Module):
         self.loss, self.stft = loss, stft or STFT(512, 128, "sqrt_hann")
 
     def forward(self, est_targets: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        ref = targets.get("ref")
-        labels = weak_label.Labels(
-            clip=targets.get("clip"),
-            frame=targets.get("frame"),
-            kind=targets.get("kind"),
-            ref=None if ref is None else self.stft(ref),
+        lengths = targets.get("lengths")
+        est, mix, ref = (
+            None if x is None else self.stft(hide_padding(x, lengths, dim=-1))
+            for x in (est_targets, targets["mix"], targets.get("ref"))
         )
-        return self.loss(est=self.stft(est_targets), mix=self.stft(targets["mix"]), labels=labels)["loss"].mean()
+        labels = weak_label.Labels(
+            clip=targets.get("clip"), frame=targets.get("frame"), kind=targets.get("kind"), ref=ref
+        )
+        frames = None if lengths is None else self.stft.frames(lengths)
+        return self.loss(est=est, mix=mix, labels=labels, lengths=frames)["loss"].mean()
 
 
 # ---- training ------------------------------------------------------------------------------------

@@ -72,6 +72,13 @@ def test_losses_from_labels_are_those_of_the_core(pair):
     labels = Labels(targets["clip"], targets["frame"], stft(ref), targets["kind"])
     want = core(est=stft(est), mix=stft(mix), labels=labels)["loss"].mean()
     assert torch.allclose(ext.WeakLabel(core, stft)(est, targets), want)
+    targets["kind"] = torch.tensor([1, 2])  # the second item is shorter
+    short = {k: x[1:] for k, x in targets.items()}
+    short |= {"mix": short["mix"][:, :320], "frame": short["frame"][..., :11]}
+    alone = [ext.WeakLabel(core, stft)(est[:1], {k: x[:1] for k, x in targets.items()})]
+    alone.append(ext.WeakLabel(core, stft)(est[1:, :, :320], short))
+    both = ext.WeakLabel(core, stft)(est, {**targets, "lengths": torch.tensor([T, 320])})
+    assert torch.allclose(both, sum(alone) / 2, rtol=1e-5)
 
 
 def test_system_trains_on_one_of_our_losses(pair, tmp_path):

@@ -200,13 +200,16 @@ def draw_lists(argv: list[str]) -> None:
     text = "clip of the queries; the targets themselves are written in any case"
     p.add_argument("--query_from", choices=sorted(QUERIES), default="other", help=text)
     p.add_argument("--balance", choices=BALANCES, default="class", help="what is drawn first, a class or a clip")
+    text = "conditions: levels, targets alone, 3 and 4 sources, absent queries; dcase2024: 10 s at -15 to 15 dB"
+    p.add_argument("--protocol", choices=("conditions", "dcase2024"), help=text)
     a = p.parse_args(argv)
     from espnet2_ext.data.bank.bank import ClipBank
     from espnet2_ext.data.mixtures.pair_list import draw_list_file
 
     anchor = a.anchor or ("peak" if a.segment else "whole")
     options = {"segment": a.segment or None, "anchor": anchor, "query_from": a.query_from, "balance": a.balance}
-    draw_list_file(ClipBank(a.bank), a.out, a.num_pairs or None, a.seed, anchor_file=a.anchor_file, **options)
+    options |= {"anchor_file": a.anchor_file, "protocol": a.protocol}
+    draw_list_file(ClipBank(a.bank), a.out, a.num_pairs or None, a.seed, **options)
 
 
 def render_lists(argv: list[str]) -> None:

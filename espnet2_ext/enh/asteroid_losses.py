@@ -9,7 +9,7 @@ import torch
 from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from torch import Tensor
 
-from espnet2_ext.core.layers.padding import by_length
+from espnet2_ext.core.layers.padding import by_length, unless_whole
 from espnet2_ext.errors import DataError
 
 # how a loss is called, by the beginning of its name: [B, T] or [B, S, T] to [B], or to [B, S, S]
@@ -69,7 +69,7 @@ class AsteroidLoss(TimeDomainLoss):
         """
         from asteroid.losses import PITLossWrapper
 
-        if lengths is not None and int(lengths.min()) < ref.shape[-1]:
+        if (lengths := unless_whole(lengths, ref.shape[-1])) is not None:
             loss, perm = by_length(self.with_order, lengths, ref, inf)
             return loss, perm
         if isinstance(self.loss, torch.nn.Module):

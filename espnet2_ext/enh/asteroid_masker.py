@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.padding import by_length
+from espnet2_ext.core.layers.padding import by_length, unless_whole
 from espnet2_ext.core.nets.mask_blstm import LOG_FLOOR
 from espnet2_ext.errors import DataError
 
@@ -69,7 +69,7 @@ class AsteroidMasker(nn.Module):
         """
         x = ((spec.abs() + LOG_FLOOR).log() if spec.is_complex() else spec).transpose(1, 2)
         frames = x.shape[-1]
-        if int(lengths.min()) >= frames:
+        if unless_whole(lengths, frames) is None:
             return self.masker(x).transpose(2, 3)
         (masks,) = by_length(lambda x: (F.pad(self.masker(x), (0, frames - x.shape[-1])),), lengths, x)
         return masks.transpose(2, 3)

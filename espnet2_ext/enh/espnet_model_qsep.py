@@ -6,6 +6,7 @@ import torch
 from espnet2.enh.espnet_model_tse import ESPnetExtractionModel
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.padding import unless_whole
 from espnet2_ext.core.layers.spectrum import mono
 from espnet2_ext.core.losses.separation import neg_sdr
 from espnet2_ext.core.models.query_separator import QuerySeparator
@@ -97,11 +98,12 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
             batch.get(f"enroll_ref{s}_lengths", torch.full(e.shape[:1], e.shape[1])) for s, e in zip(spks, enroll)
         ]
         pre, feature_mix, feature_pre, others = self.forward_enhance(speech_mix, lengths, enroll, enroll_lengths)
-        others |= {"speech_mix": speech_mix, "speech_lengths": lengths}
+        padded = unless_whole(lengths, speech_mix.shape[1])
+        others |= {"speech_mix": speech_mix, "speech_lengths": padded}
         others.update({f"label_spk{s}": batch[f"label{s}"] for s in spks if f"label{s}" in batch})
         loss, stats, weight, _ = self.forward_loss(pre, lengths, feature_mix, feature_pre, others, ref)
         # several processes' values are summed only when shaped like ESPnet's own
-        stats["sdr_gain"] = self._sdr_gain(pre, ref, speech_mix, lengths).reshape(weight.shape)
+        stats["sdr_gain"] = self._sdr_gain(pre, ref, speech_mix, padded).reshape(weight.shape)
         return loss, stats, weight
 
     def forward_enhance(self, speech_mix, speech_lengths, enroll_ref, enroll_ref_lengths, additional=None):
@@ -128,11 +130,11 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
         return (embedding if self.query_grad else embedding.detach(), None if self.frozen else tags)
 
     @torch.no_grad()
-    def _sdr_gain(self, pre: list[Tensor], ref: list[Tensor], mix: Tensor, lengths: Tensor) -> Tensor:
+    def _sdr_gain(self, pre: list[Tensor], ref: list[Tensor], mix: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mean SDR gain over the mixture, dB, over the targets that are there; 0 if none is."""
-        est, given = torch.cat(pre), {"ref": torch.cat(ref), "lengths": lengths.repeat(len(pre))}
-        ref, mix = given["ref"], mix.repeat(len(pre), 1)
-        gain = neg_sdr(est=mix, mix=mix, **given) - neg_sdr(est=est, mix=mix, **given)
+        est, ref, mix = torch.cat(pre), torch.cat(ref), mix.repeat(len(pre), 1)
+        given = {"ref": ref, "mix": mix, "lengths": None if lengths is None else lengths.repeat(len(pre))}
+        gain = neg_sdr(est=mix, **given) - neg_sdr(est=est, **given)
         there = ref.abs().amax(-1) > 0
         return (gain * there).sum() / there.sum().clamp(min=1)
 

@@ -7,7 +7,7 @@ from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.padding import hide_padding
+from espnet2_ext.core.layers.padding import hide_padding, unless_whole
 from espnet2_ext.core.layers.spectrum import mono
 from espnet2_ext.core.losses.labels import partners
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
@@ -126,10 +126,11 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
             mix, lengths, batch = _remixed(mix, lengths, batch)
         feature, flens = self.encoder(mix, lengths)
         masked, _, others = self.separator(feature, flens, {})
+        padded = unless_whole(lengths, mix.shape[1])
         scored = not self.training and "speech_ref1" in batch
         waves = None
         if self.loss_wrappers or self.stft is not None or scored:
-            waves = [hide_padding(self.decoder(m, lengths)[0], lengths) for m in masked]
+            waves = [hide_padding(self.decoder(m, lengths)[0], padded) for m in masked]
         loss, stats = mix.new_zeros(()), {}
         if self.weak_wrappers:
             est, spec = self._estimates(masked, others, feature, waves, mix)
@@ -143,7 +144,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
             frames = flens if self.stft is None else self.stft.frames(lengths)
             loss, stats = self._weak_loss(est, spec, labels, frames)
         if self.loss_wrappers:
-            others |= {"speech_mix": mix, "speech_lengths": lengths}
+            others |= {"speech_mix": mix, "speech_lengths": padded}
             other, more, _, _ = self.forward_loss(
                 waves, lengths, feature, masked, others, self._refs(batch, mix.shape[1])
             )
@@ -154,8 +155,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
         return loss, stats
 
     def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor) -> tuple[Tensor, dict]:
-        whole = int(frames.min()) >= spec.shape[1]
-        given = {"mix_spectrum": spec, "labels": labels, "frames": None if whole else frames}
+        given = {"mix_spectrum": spec, "labels": labels, "frames": unless_whole(frames, spec.shape[1])}
         loss, stats = 0.0, {}
         for wrapper in self.weak_wrappers:
             value, more, _ = wrapper(None, est, given)

@@ -30,6 +30,9 @@ Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8
     valid_seconds: str = _mix("2.0", "their length in seconds; 0: whole clips")
     test_pairs: str = _mix("0", "mixtures of each test set; 0: each clip once as first target")
     test_seconds: str = _mix("0", "their length in seconds; 0: whole clips")
+    test_protocols: str = _mix(
+        "", "further test lists of each set, NAME or NAME:MIXTURES: conditions (targets of each), dcase2024"
+    )
     list_anchors: str = _mix(
         "", "a tagger's folder: its anchors_SET.npz place the lists' segments; empty: by energy", path=True
     )
@@ -64,6 +67,14 @@ class QSep(ClipDriver):
         super().__init__(options, tag)
         if self.bundle:
             check_bundle(self.bundle, o.inference_model)
+        protocols = [word.partition(":") for word in o.words("test_protocols")]
+        # name of each list -> the bank that it is drawn from, and options of its own
+        self.test_lists = {name: (name, [], o.test_pairs) for name in self.test_sets}
+        self.test_lists |= {
+            f"{name}_{protocol}": (name, ["--protocol", protocol], number or "0")
+            for name in self.test_sets
+            for protocol, _, number in protocols
+        }
         self.valid_list = self.data / o.valid_set / "valid_pairs.tsv"
 
     def stages(self) -> list[Stage]:
@@ -84,10 +95,10 @@ class QSep(ClipDriver):
             need(self.dump / name / "bank.json", 3)
         if not self.bundle:
             self._draw(o.valid_set, self.valid_list, self.valid_pairs(), o.valid_seconds)
-        for name in self.test_sets:
+        for name, (bank, more, number) in self.test_lists.items():
             pairs = self.data / name / "pairs.tsv"
-            self._draw(name, pairs, o.test_pairs, o.test_seconds)
-            args = ["--list", pairs, "--bank", self.dump / name, "--out", self.rendered(name), *self.jobs]
+            self._draw(bank, pairs, number, o.test_seconds, *more)
+            args = ["--list", pairs, "--bank", self.dump / bank, "--out", self.rendered(name), *self.jobs]
             args += ["--query_bank", self.dump / o.query_set] if o.query_set and not self.bundle else []
             self.step("render-lists", *args, one_thread=True)
 
@@ -97,8 +108,8 @@ class QSep(ClipDriver):
             return self.o.valid_pairs
         return str(min(500, max(24, 8 * int(value_of(self.dump / self.o.valid_set / "bank.json", "clips") or 0))))
 
-    def _draw(self, name: str, out: Path, number: str, seconds: str) -> None:
-        args = ["--num_pairs", number, "--segment", seconds, "--seed", self.o.pairs_seed]
+    def _draw(self, name: str, out: Path, number: str, seconds: str, *more: str) -> None:
+        args = ["--num_pairs", number, "--segment", seconds, "--seed", self.o.pairs_seed, *more]
         if self.o.list_anchors:
             args += ["--anchor_file", f"{self.o.list_anchors}/anchors_{name}.npz"]
         self.step("draw-lists", "--bank", self.dump / name, "--out", out, *args)
@@ -127,11 +138,11 @@ class QSep(ClipDriver):
         return ["--init_param", str(folder / "model.pth"), "--ignore_init_mismatch", "true"]
 
     def rendered(self, name: str) -> Path:
-        """Folder of a test set's mixtures."""
+        """Folder of a list's mixtures."""
         return self.dump / f"{name}_pairs"
 
     def inference_dir(self, name: str) -> Path:
-        """Folder of a test set's outputs."""
+        """Folder of a list's outputs."""
         return self.folder / self.outputs(name)
 
     def has_tags(self, name: str) -> bool:
@@ -151,9 +162,10 @@ class QSep(ClipDriver):
         model, options = self.model(), self.inference_options(self.o.words("inference_args"))
         if self.bundle and self.bundle.is_dir():
             options.append("--no_tags")  # an experiment does not list its classes
-        for name in self.test_sets:
+        for name, (_, protocol, _) in self.test_lists.items():
             need_rendered(self.rendered(name), self.data / name / "pairs.json", "list_hash")
             args = ["--data_dir", self.rendered(name), "--output_dir", self.inference_dir(name)]
+            args += ["--passes", "mixture", "--no_tags"] if protocol else []
             self.step("qsep-inference", *args, *model, *options)
         # tags of every clip, each once: a list of mixtures has some clips more often than others
         for name in filter(self.has_tags, self.test_sets):
@@ -161,25 +173,28 @@ class QSep(ClipDriver):
 
     def score(self) -> None:
         """Stage 8."""
-        for name in self.test_sets:
+        for name, (_, protocol, _) in self.test_lists.items():
             need(self.inference_dir(name), 7)
             need_rendered(self.rendered(name), self.data / name / "pairs.json", "list_hash")
             args = ["--data_dir", self.rendered(name), "--inference_dir", self.inference_dir(name), *self.jobs]
-            self.step("qsep-scoring", *args, *self.o.words("scoring_args"), one_thread=True)
-            if self.has_tags(name):
+            more = self.o.words("scoring_args") + (["--espnet_keys", "0"] if protocol else [])
+            self.step("qsep-scoring", *args, *more, one_thread=True)
+            if not protocol and self.has_tags(name):
                 self.score_tags(name, self.folder / self.outputs(name, "tagging"))
 
     def report(self) -> None:
         """Stage 9."""
-        folders: list = []
-        for name in self.test_sets:
+        for name in self.test_lists:
             need(self.inference_dir(name) / "scores/summary.json", 8)
-            folders += ["--inference_dir", self.inference_dir(name)]
+        folders, all_folders = (
+            [word for name in names for word in ("--inference_dir", self.inference_dir(name))]
+            for names in (self.test_sets, self.test_lists)
+        )
         exp = ["--exp_dir", self.folder]
         if self.bundle:
             labels = self.rendered(self.test_sets[-1]) / "labels.tsv"
             self.step("qsep-describe", *exp, "--labels", labels, *self.model())
-        self.step("qsep-report", *exp, *folders)
+        self.step("qsep-report", *exp, *all_folders)
         if not self.bundle:
             model = ["--model_file", self.folder / self.o.inference_model]
             bank = ["--train_bank", self.dump / self.o.train_set]

@@ -1,7 +1,6 @@
-"""The tables of scored test sets, as plain rows: RESULTS.md and the page print the same ones.
+"""The tables of a test set for queries, as plain rows: RESULTS.md and the page print the same ones.
 
-For queries one model stands in a table, a row per protocol; for classes the models trained on different labels stand
-side by side (tables IV, V and VI of Pishdadian et al., "Finding Strength in Weakness"; XII has the layout of VI).
+One model stands in a table, a row per protocol. What all tables have in common is here too.
 """
 
 import dataclasses
@@ -9,12 +8,9 @@ from collections.abc import Sequence
 
 from espnet2_ext.report.experiment import Scored
 from espnet2_ext.scores.espnet import SCORES
-from espnet2_ext.scores.summary import scored_names
 
 NONE = "–"
 PROTOCOL_NOTE = {"self": "the query is the clean target itself", "other": "the query is another clip of the class"}
-# Labels whose classifiers learned from frames; the others' frames were never compared with labels.
-FRAME_LABELS = ("frame", "mixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +40,11 @@ def share(value: float | None, digits: int = 4) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
 
 
+def percent(value: float | None) -> str:
+    """A share as a whole number of percent."""
+    return NONE if value is None else f"{100 * value:.0f} %"
+
+
 def title_of(name: str) -> str:
     """Name of a class, as it is printed."""
     return name.replace("_", " ")
@@ -66,6 +67,7 @@ def query_tables(scored: Sequence[Scored], class_rows: int | None = None) -> lis
     summary = scored[0].summary
     made = [
         protocols(summary),
+        conditions(summary),
         first_targets(summary),
         query_espnet(summary),
         left_out(summary),
@@ -86,6 +88,27 @@ def protocols(summary: dict) -> Table:
     columns = ["query", "targets", "mixture-SDR", "gain", "SI-SDR", "gain", "clean-SDR", "silence-SDR"]
     notes = [f"`{p}`: {PROTOCOL_NOTE[p]}" for p in summary["protocols"]]
     return Table("Separation", f"dB, mean (median). {'; '.join(notes)}.", columns, rows)
+
+
+def conditions(summary: dict) -> Table | None:
+    """The means of each condition, a row per protocol; None for mixtures of one kind."""
+    found = {p: {c["name"]: c for c in f.get("conditions", ())} for p, f in summary["protocols"].items()}
+    rows = []
+    for name in max(found.values(), key=len, default={}):  # without a target there is no query `self`
+        for protocol, by_name in found.items():
+            if c := by_name.get(name):
+                figures = (db(c[f]) for f in ("input_sdr", "sdr", "sdr_gain", "si_sdr", "si_sdr_gain"))
+                rest = percent(c["worse"]), db(c["level_db"]), percent(c["false_extraction"])
+                rows.append([name, protocol, str(c["targets"]), *figures, *rest])
+    note = (
+        "Means in dB. N dB: two sounds, the target N dB above the other (to the nearest 10 dB); N sources: sounds of "
+        "one level; same class: two sounds of one class (the query `other` fits both); alone: nothing else sounds; "
+        "absent: nothing that sounds is asked for. Worse: outputs with a lower SI-SDR than their mixture. False "
+        "extractions: outputs above -20 dB of the mixture where the query is absent from it."
+    )
+    columns = ["mixture", "query", "targets", "input SDR", "SDR", "gain", "SI-SDR", "gain", "worse"]
+    columns += ["output level", "false extractions"]
+    return Table("Conditions", note, columns, rows) if rows else None
 
 
 def first_targets(summary: dict) -> Table | None:
@@ -168,112 +191,3 @@ def by_class(summary: dict, limit: int | None = None) -> Table:
     shown = "" if len(rows) == total else f" {len(rows)} of {total} classes: worst and best."
     note = f"Means in dB; the class with the smallest gain under `{names[0]}` first.{shown}"
     return Table("Classes", note, columns, rows)
-
-
-# ---- classes: models side by side ----------------------------------------------------------------
-
-
-def class_tables(scored: Sequence[Scored], class_rows: int | None = None) -> list[Table]:
-    """All tables of a test set, in the order of the report, a column per class."""
-    made = [
-        separation(scored),
-        detection(scored, "frame"),
-        detection(scored, "clip"),
-        silence(scored),
-        class_espnet(scored),
-        espnet_by_class(scored),
-    ]
-    return [table for table in made if table is not None]
-
-
-def separation(scored: Sequence[Scored]) -> Table | None:
-    """Table VI: input SI-SDR and its improvement by label type, class by class and over all.
-
-    None without isolated sounds to compare with.
-    """
-    first = scored[0].summary
-    if not first["scores"]:
-        return None
-    classes = scored_names(first)
-
-    def cells(summary: dict, name: str) -> list[str]:
-        found = [summary["scores"].get(c, {}) for c in classes] + [summary["overall"]]
-        return [both(figures.get(name), "{} / {}") for figures in found]
-
-    rows = [["input SI-SDR", *cells(first, "input")]]
-    rows += [[f"ΔSI-SDR {s.label}", *cells(s.summary, "gain")] for s in scored]
-    note = (
-        "Mean / median in dB over the mixtures in which a class sounds beside another sound; "
-        "Δ: improvement over the unprocessed mixture; overall: all sources of all classes."
-    )
-    return Table("Separation (Table VI)", note, ["", *map(title_of, classes), "overall"], rows)
-
-
-def detection(scored: Sequence[Scored], level: str) -> Table | None:
-    """Table IV (level "frame") or V ("clip"): F-measure of the classifiers; None without any."""
-    kept = [s for s in scored if (s.summary["detection"] or {}).get(level)]
-    if level == "frame":
-        kept = [s for s in kept if s.label in FRAME_LABELS]
-    if not kept:
-        return None
-    rows = []
-    for s in kept:
-        found = s.summary["detection"][level]
-        values = [share(f, 3) for f in (*found["f"], found["mean_f"])]
-        rows.append([f"trained on {s.label} labels", *values])
-    number = {"frame": "IV", "clip": "V"}[level]
-    note = "F-measure of the classifier on the mixtures, threshold 0.5; mean: over the classes."
-    columns = ["classifier", *map(title_of, kept[0].summary["classes"]), "mean"]
-    return Table(f"Detection by {level} (Table {number})", note, columns, rows)
-
-
-def silence(scored: Sequence[Scored]) -> Table | None:
-    """How far outputs lie under the mixture where their class is silent; None where none is."""
-    first = scored[0].summary
-    if not first["overall"]["silent"]["count"] and not any(s.summary["overall"]["silent_estimates"] for s in scored):
-        return None
-    classes = first["classes"]
-    rows = []
-    for s in scored:
-        cells = [both(s.summary["scores"][c]["silent"]["level_db"]) for c in classes]
-        overall = s.summary["overall"]
-        rows.append([s.label, *cells, both(overall["silent"]["level_db"]), str(overall["silent_estimates"])])
-    counts = [str(first["scores"][c]["silent"]["count"]) for c in classes]
-    rows.append(["mixtures without it", *counts, str(first["overall"]["silent"]["count"]), NONE])
-    note = (
-        "Level of a class's output against the mixture in dB, mean (median), over the mixtures "
-        "in which the class is silent. Last column: outputs that are all zeros where their "
-        "class sounds; they have no SI-SDR and are excluded from the means."
-    )
-    columns = ["labels", *map(title_of, classes), "overall", "silent outputs"]
-    return Table("Outputs of absent classes", note, columns, rows)
-
-
-def class_espnet(scored: Sequence[Scored]) -> Table | None:
-    """ESPnet's own scores over all classes, a row per system; None where it was not asked for."""
-    kept = [s for s in scored if "espnet" in s.summary["overall"]]
-    if not kept:
-        return None
-    rows = [["mixture", *espnet_row(kept[0].summary["overall"]["espnet_input"])]]
-    rows += [[s.label, *espnet_row(s.summary["overall"]["espnet"])] for s in kept]
-    note = (
-        "Means of ESPnet's `enh_scoring`, one class at a time where it sounds (dB; STOI in %; "
-        "its SDR forgives a filter of 512 taps)."
-    )
-    return Table("ESPnet's scoring", note, ["labels", "sources", *ESPNET_COLUMNS], rows)
-
-
-def espnet_by_class(scored: Sequence[Scored]) -> Table | None:
-    """The SDR of ESPnet's scoring class by class."""
-    kept = [s for s in scored if "espnet" in s.summary["overall"]]
-    if not kept:
-        return None
-    classes = scored_names(kept[0].summary)
-
-    def cells(s: Scored, system: str) -> list[str]:
-        return [db(s.summary["scores"].get(c, {}).get(system, {}).get("SDR")) for c in classes]
-
-    rows = [["mixture", *cells(kept[0], "espnet_input")]]
-    rows += [[s.label, *cells(s, "espnet")] for s in kept]
-    note = "Means in dB; the residual, where there is one, is `rest`."
-    return Table("ESPnet's SDR by class", note, ["labels", *map(title_of, classes)], rows)

@@ -181,6 +181,7 @@ def query_row(item: dict) -> dict:
     row = {
         "key": key,
         "class": item["class"],
+        **{name: item[name] for name in ("condition",) if name in item},
         "seconds": len(ref) / fs,
         "fs": fs,
         "reference_db": float(level_db(ref[None])[0]),
@@ -194,8 +195,8 @@ def query_row(item: dict) -> dict:
     for protocol, passes in item["est"].items():
         row[protocol] = scores[f"{protocol}/mixture"]
         where = f"key {key}, the estimate of {protocol}"
-        if "clean" in passes:  # the target alone was the input
-            est, _ = read_signal(passes["clean"], key, ref, fs)
+        if clean := passes.get("clean", passes["mixture"] if state == "alone" else None):  # its input: the target alone
+            est, _ = read_signal(clean, key, ref, fs)
             clean = measure(f"{where}/clean", ("sdr", "si_sdr"), est=est, ref=ref)
             row[protocol] |= {f"clean_{name}": value for name, value in clean.items()}
         if "silence" in passes:  # a clip without the class was the input

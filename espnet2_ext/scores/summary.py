@@ -11,6 +11,7 @@ from espnet2_ext.scores.test_set import MODEL, ClassSet, Outputs, QuerySet, Test
 
 # An output less than this far under its input, when silence was right, is a false extraction.
 FALSE_EXTRACTION_DB = 10.0
+ABSENT_DB = 20.0  # the same where the query is absent from a mixture: the output is to lie this far under the mixture
 THRESHOLD = 0.5  # a class counts as active from this probability on
 FIRST = "-1"  # end of the key of a mixture's first target
 UNPROCESSED = ("sdr", "si_sdr", "bss_eval_sdr")
@@ -23,6 +24,8 @@ QUERY_FORMULAS = {
     "clean_sdr": "sdr with the target alone as the input",
     "silence_sdr": "10 log10(ms(input) / ms(output)) on a clip without the class; mean squares (ms) floored at 1e-8",
     "gain": "score of the estimate minus score of the unprocessed mixture",
+    "worse": "share of outputs whose si_sdr is below that of their mixture",
+    "false_extraction": f"share of outputs above -{ABSENT_DB:g} dB of the mixture, where the query is absent from it",
     "espnet": "the scores of espnet2.bin.enh_scoring on the mixture pass; keys with a silent signal and "
     "mixtures of a single source left out",
 }
@@ -50,6 +53,9 @@ _PROTOCOL |= {"classes": [{"mid": str, "name": str, "keys": int, "sdr_gain": _FI
 _PROTOCOL |= {"silent_references": {"count": int, "false_extractions": int, "level_db": _FIGURES}}
 _PROTOCOL |= {n: int for n in ("false_extractions", "silent_estimates", "single_sources", "without_query")}
 _PROTOCOL |= {"first_targets?": ({"sdr": _FIGURES, "sdr_gain": _FIGURES}, None)}
+_CONDITION = {"name": str, "targets": int, "input_sdr": _FIGURES, "worse": _VALUE, "false_extraction": _VALUE}
+_CONDITION |= {name: _FIGURES for name in ("sdr", "sdr_gain", "si_sdr", "si_sdr_gain", "level_db")}
+_PROTOCOL |= {"conditions?": [_CONDITION]}
 QUERY_SUMMARY = _SUMMARY | {
     "list": dict,
     "false_extraction_db": float,
@@ -173,12 +179,41 @@ def _protocol(rows: list[dict], protocol: str, data: QuerySet) -> dict:
     figures["classes"] = _by_class(rows, protocol, data)
     first = [row[protocol] for row in rows if row["key"].endswith(FIRST)]
     figures["first_targets"] = {m: summarise(s[m] for s in first) for m in ("sdr", "sdr_gain")}
+    if data.conditions:
+        figures["first_targets"] = None
+        figures["conditions"] = _by_condition(rows, protocol)
+    return figures
+
+
+def _by_condition(rows: list[dict], protocol: str) -> list[dict]:
+    """The figures of each condition: levels first, the lowest first; at last all that are scored."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["condition"], []).append(row)
+    names = sorted(found, key=lambda name: (0, int(name[:-3]), "") if name.endswith(" dB") else (1, 0, name))
+    scored = [row for row in rows if row[protocol]["sdr"] is not None]
+    return [_condition(name, members, protocol) for name, members in [*((n, found[n]) for n in names), ("all", scored)]]
+
+
+def _condition(name: str, rows: list[dict], protocol: str) -> dict:
+    scores = [row[protocol] for row in rows]
+    gains = [s["si_sdr_gain"] for s in scores if s["si_sdr_gain"] is not None]
+    levels = [s["level_db"] for row, s in zip(rows, scores) if row["silent_reference"]]
+    figures: dict = {"name": name, "targets": len(rows), "input_sdr": summarise(row["mixture"]["sdr"] for row in rows)}
+    for metric in ("sdr", "si_sdr"):  # of a target alone: the output's, there is no gain
+        figures[metric] = summarise(
+            s.get(f"clean_{metric}") if row["single_source"] else s[metric] for row, s in zip(rows, scores)
+        )
+        figures[f"{metric}_gain"] = summarise(s[f"{metric}_gain"] for s in scores)
+    figures["worse"] = sum(gain < 0 for gain in gains) / len(gains) if gains else None
+    figures["level_db"] = summarise(levels)
+    figures["false_extraction"] = sum(level > -ABSENT_DB for level in levels) / len(levels) if levels else None
     return figures
 
 
 def _figures(scores: list[dict], metrics: Sequence[str]) -> dict:
     """Means and so on of `metrics`, as far as they were computed, and of ESPnet's scores, as far as asked for."""
-    figures = {m: summarise(s[m] for s in scores) for m in metrics if scores and m in scores[0]}
+    figures = {m: summarise(s.get(m) for s in scores) for m in metrics if any(m in s for s in scores)}
     for system in ("espnet", "espnet_input"):
         found = [s[system] or {} for s in scores if system in s]
         if found:
@@ -194,7 +229,7 @@ def _by_class(rows: list[dict], protocol: str, data: QuerySet) -> list[dict]:
     table = []
     for mid, members in by_class.items():
         scores = [row[protocol] for row in members]
-        figures = {m: summarise(s[m] for s in scores) for m in OWN if m in scores[0]}
+        figures = {m: summarise(s.get(m) for s in scores) for m in OWN if any(m in s for s in scores)}
         figures["mixture_sdr"] = summarise(row["mixture"]["sdr"] for row in members)
         table.append({"mid": mid, "name": data.names[mid], "keys": len(members)} | figures)
 

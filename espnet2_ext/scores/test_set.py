@@ -14,12 +14,13 @@ import numpy as np
 
 from espnet2_ext.audio.read import read_audio
 from espnet2_ext.data.mixtures.event_table import MixtureTable
+from espnet2_ext.data.mixtures.pair_list import LEVELS, condition_of, read_list
 from espnet2_ext.data.outputs import INPUTS, PROTOCOLS, RESIDUAL, read_about, read_estimates, same_keys
 from espnet2_ext.data.tables import read_labels, split_mids
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_fields
 from espnet2_ext.util.files import verified
-from espnet2_ext.util.tables import read_scp
+from espnet2_ext.util.tables import read_header, read_scp
 
 MODEL = "model"  # the one system of a folder of class-wise outputs
 
@@ -65,13 +66,14 @@ class QuerySet(TestSet):
     """A test set for queries: one key per target.
 
     classes: key -> class asked for (mid); labels: key -> all classes of the target's clip; names: mid -> name, in the
-    order of the model's classes.
+    order of the model's classes; conditions: key -> `pair_list.condition_of`, empty where all mixtures are plain.
     """
 
     kind: ClassVar[str] = "query"
     classes: dict[str, str]
     labels: dict[str, list[str]]
     names: dict[str, str]
+    conditions: dict[str, str]
 
     @property
     def tables(self) -> list[Path]:
@@ -83,10 +85,11 @@ class QuerySet(TestSet):
         return self.keys if queries is None else [key for key in self.keys if key in queries]
 
     def items(self, outputs: Outputs) -> list[dict]:
-        """key, class, mix, ref and absent (places of audio), est: protocol -> pass -> place of the estimate."""
+        """key, class, condition, mix, ref, absent (places of audio), est: protocol -> pass -> place of the estimate."""
         items = []
         for key in self.keys:
             item = {"key": key, "class": self.classes[key], "mix": self.scp["wav.scp"][key]}
+            item |= {"condition": self.conditions[key]} if self.conditions else {}
             item |= {"ref": self.scp["spk1.scp"][key], "absent": self.scp.get("absent.scp", {}).get(key)}
             # a key without a query of a protocol is in none of its passes
             answered = {p: passes for p, passes in outputs.systems.items() if key in passes["mixture"]}
@@ -160,7 +163,18 @@ def _load_query_set(path: Path, info: dict) -> QuerySet:
     for key, mid in [(k, m) for k in keys for m in [classes[k], *labels.get(k, [])]]:
         if mid not in names:
             raise DataError(f"{path}: key {key} has the class {mid}, which is not in labels.tsv")
-    return QuerySet(path, keys, scp, info, classes, labels, names)
+    return QuerySet(path, keys, scp, info, classes, labels, names, _conditions(path / "pairs.tsv", classes, labels))
+
+
+def _conditions(path: Path, classes: dict[str, str], labels: dict[str, list[str]]) -> dict[str, str]:
+    """Key -> condition, by the list of a set; none where each mixture is two sounds of one level, both asked for."""
+    if not path.is_file() or tuple(read_header(verified(path, path.with_name("list.json")))) != LEVELS:
+        return {}
+    targets = ((f"{pair.id}-{i}", pair, i) for pair in read_list(path) for i in (1, 2)[: 2 - pair.alone])
+    try:
+        return {key: condition_of(pair, i, classes[key] not in labels[key]) for key, pair, i in targets}
+    except KeyError as e:
+        raise DataError(f"{path}: its target {e.args[0]} is not in utt2class or utt2labels beside it") from e
 
 
 def _load_class_set(path: Path, info: dict) -> ClassSet:

@@ -290,6 +290,18 @@ def test_separators_of_ours_espnets_and_asteroids(batch, separator, conf):
     assert without_gradient(model) == [] and model.separate(batch["speech_mix"]).shape[1] == 3
 
 
+@pytest.mark.parametrize("name, wrapper", [("wave_l1", "keyed_order"), ("neg_sdr", "keyed_order"), ("asteroid", None)])
+def test_losses_on_references_do_not_see_padding(batch, name, wrapper):
+    args = model_args("--label_type", "strong")
+    entry = {"name": name, "conf": {"loss": "pairwise_mse"} if name == "asteroid" else {}}
+    args.criterions = [entry | ({"wrapper": wrapper} if wrapper else {})]
+    model, end = WeakLabelTask.build_model(args).eval(), T - 500
+    whole = model(**batch)[0]
+    for s in (1, 2, 3):
+        batch[f"speech_ref{s}"][3, end:] = 7.0
+    assert torch.equal(model(**batch)[0], whole) and whole.isfinite()
+
+
 def test_an_encoder_that_is_no_stft(batch):
     args = model_args(*PRIORS, "--encoder", "conv", "--decoder", "conv", "--separator", "rnn")
     args.encoder_conf = args.decoder_conf = {"channel": 16, "kernel_size": 32, "stride": 16}

@@ -190,6 +190,28 @@ def test_sets_tags_and_options_reach_the_steps(recipe):
     assert "--train_bank dump/tr --valid_bank dump/va" in recipe.call("qsep_train")
 
 
+def test_further_test_lists(recipe):
+    protocols = ["--test_protocols", "conditions:24 dcase2024", "--scoring_args", "--espnet_keys 4"]
+    assert recipe(*protocols, TAGS="1")[0] == 0
+    calls = recipe.calls.read_text().splitlines()
+    draws, infer, scoring = (
+        [call for call in calls if call.startswith(name) and "dump/test" in call]
+        for name in ("draw_lists", "qsep_inference", "qsep_scoring")
+    )
+    assert [call.partition(" --seed 0")[2].strip() for call in draws] == [
+        "",
+        "--protocol conditions",
+        "--protocol dcase2024",
+    ]
+    assert ["--num_pairs 0 " in call for call in draws] == [True, False, True] and "--num_pairs 24 " in draws[1]
+    assert "--out data/test_conditions/pairs.tsv" in draws[1]
+    assert ["--passes mixture --no_tags" in call for call in infer] == [False, True, True]
+    assert "--data_dir dump/test_conditions_pairs " in infer[1]
+    assert [call.endswith("--espnet_keys 0") for call in scoring] == [False, True, True]
+    report, pack = recipe.call("qsep_report"), recipe.call("qsep_pack")
+    assert report.count("--inference_dir") == 3 and pack.count("--inference_dir") == 1
+
+
 def test_failure_keeps_the_steps_status_and_shows_the_logs_end(recipe):
     status, out, err = recipe(FAIL_IN="scan")
     assert status == 3 and "status 3 from:" in err and "the reason why" in err

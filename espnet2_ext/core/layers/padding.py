@@ -7,9 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def unless_whole(lengths: Tensor | None, size: int) -> Tensor | None:
+    """The lengths, or None where every item is of the whole `size`: asked once, as a GPU must wait for it."""
+    return None if lengths is None or int(lengths.min()) >= size else lengths
+
+
 def hide_padding(x: Tensor, lengths: Tensor | None, dim: int = 1) -> Tensor:
     """`x` `[B, ...]` with 0 where `dim`, the frames, lies behind an item's length `[B]`."""
-    if lengths is None or int(lengths.min()) >= x.shape[dim]:
+    lengths = unless_whole(lengths, x.shape[dim])
+    if lengths is None:
         return x
     shape = [1] * x.dim()
     shape[dim] = x.shape[dim]
@@ -22,7 +28,8 @@ def norm_frames(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, lengths: Tenso
 
     A single value a channel has no variance: then it does what it does in evaluation.
     """
-    if lengths is None or int(lengths.min()) >= x.shape[2]:
+    lengths = unless_whole(lengths, x.shape[2])
+    if lengths is None:
         return _norm(norm, x)
     frames = x.transpose(1, 2)  # [B, L, C, ...]
     own = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device)[:, None]

@@ -55,6 +55,8 @@ class PairDrawer:
         single_prob: chance that the mixture is the first target alone, for which both queries then ask.
         num_sources: sounds in a mixture: a number, or [fewest, most], drawn uniformly; 2 are asked for, all have
             disjoint labels. Fewer where no further clip is found.
+        same_class: the second sound is another clip of the first one's class, where the class has one; a query that is
+            not the target itself then fits both.
 
     Raises:
         DataError: naming a class that no other class is unrelated to, or an unknown option.
@@ -76,11 +78,13 @@ class PairDrawer:
         snr_db: float | list[float] = 0.0,
         single_prob: float = 0.0,
         num_sources: int | list[int] = 2,
+        same_class: bool = False,
     ):
         _check_choices(query_from=query_from, anchor=anchor, balance=balance)
         _check_numbers(
             bank.fs, segment, query_segment, other_prob=other_prob, absent_prob=absent_prob, single_prob=single_prob
         )
+        self.same_class = same_class
         self.snr_db, self.single_prob = _interval("snr_db", snr_db), single_prob
         self.num_sources = _interval("num_sources", num_sources)
         if self.num_sources[0] < 2 or any(n != int(n) for n in self.num_sources):
@@ -115,6 +119,8 @@ class PairDrawer:
             DataError: naming the class for which no partner with disjoint labels was found.
         """
         (class1, one), (class2, two) = self._targets(rng, clip1)
+        if self.same_class and len(self.bank.clips_of(class1)) > 1:
+            class2, two = class1, self._but(rng, class1, one)
         samples = max(self.bank.num_samples(one), self.bank.num_samples(two))
         num = samples if self.num is None else self.num
         start1, start2 = self._start(rng, one, class1, num), self._start(rng, two, class2, num)
@@ -232,6 +238,8 @@ class PairDrawer:
     def _other(self, rng, k, clip, rival):
         """Another clip of class `k`, if possible without `rival`'s classes; or `clip` itself."""
         clips = self.bank.clips_of(k)
+        if rival in clips:
+            return self._but(rng, k, clip, rival)
         blocked, query = self._blocked(rival), clip
         for _ in range(_TRIES_A_QUERY if len(clips) > 1 else 0):
             query = int(clips[rng.integers(len(clips) - 1)])
@@ -240,6 +248,11 @@ class PairDrawer:
             if not blocked[self.bank.labels(query)].any():
                 break
         return query
+
+    def _but(self, rng, k, *clips):
+        """A clip of class `k` that is none of `clips`; the first of them where there is none."""
+        free = np.setdiff1d(self.bank.clips_of(k), clips)
+        return int(free[rng.integers(len(free))]) if len(free) else clips[0]
 
     def _absent(self, rng, k, rival):
         """A clip with no class related to `k`; `rival`, which has none, when none is found."""

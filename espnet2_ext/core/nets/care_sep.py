@@ -183,6 +183,8 @@ class CaRESep(CaREEncoder):
             full resolution; without it a token must carry 4 frames of 4 bands through D numbers.
         query_at: from where on the query is added to the maps of the separation pass: `all` (the paper),
             `connector` or `decoder`. What lies before is done once for all queries on a mixture.
+        query_norm: bring the numbers of the query embedding to mean 0 and variance 1 over the queries of training
+            (batch normalisation). Not in the paper: as they are, they hardly differ from query to query at first.
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
@@ -208,29 +210,16 @@ class CaRESep(CaREEncoder):
         drop_path: float = 0.1,
         compress: float = 0.3,
         query_at: str = "all",
+        query_norm: bool = False,
     ):
         if mask_type not in MASK_TYPES or query_at not in QUERY_AT:
             raise ValueError(
                 f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}; query_at of {QUERY_AT}, not {query_at!r}"
             )
-        super().__init__(
-            num_bands,
-            num_bins,
-            fs,
-            dim,
-            image_channels,
-            depths,
-            heads,
-            connector_depth,
-            connector_heads,
-            window,
-            patch_size,
-            num_classes,
-            drop_path,
-            compress,
-            query_at=query_at,
-        )
+        sizes = num_bands, num_bins, fs, dim, image_channels, depths, heads, connector_depth, connector_heads
+        super().__init__(*sizes, window, patch_size, num_classes, drop_path, compress, query_at)
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
+        self.query_norm = nn.BatchNorm1d(self.query_dim, momentum=0.05, affine=False) if query_norm else None
 
         bands = num_bands // patch_size
         self.expands, self.joins, self.decoder = (nn.ModuleList() for _ in range(3))
@@ -242,6 +231,11 @@ class CaRESep(CaREEncoder):
         self.patch_up = PatchExpand(dim, dim, patch_size)
         parts = 2 if mask_type == "complex" else 1
         self.to_mask = BandExpand(self.bands, dim + (image_channels if image_skip else 0), parts)
+
+    def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
+        """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
+        out = super().embed_image(image, frames)
+        return out if self.query_norm is None else out._replace(embedding=self.query_norm(out.embedding))
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
         """Masks for several queries on each mixture.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.blstm import BLSTM
 from espnet2_ext.core.layers.mel import mel_filterbank
-from espnet2_ext.core.layers.padding import hide_padding, norm_frames
+from espnet2_ext.core.layers.padding import hide_padding, norm_frames, unless_whole
 from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
 
 _LOG_FLOOR = 1e-3  # lower, and the quiet frames between events govern the batch norm
@@ -88,8 +88,7 @@ class ConvMasker(nn.Module):
         if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
             raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
         frames = spec.shape[1]
-        if lengths is not None and int(lengths.min()) >= frames:
-            lengths = None
+        lengths = unless_whole(lengths, frames)
         x = hide_padding(spec.abs().to(self.bank.dtype), lengths) @ self.bank
         x = norm_frames(self.norm, x.clamp(min=_LOG_FLOOR).log().transpose(1, 2), lengths).transpose(1, 2)
         x = F.pad(x, (0, 0, 0, -frames % self.step))[:, None]

@@ -5,9 +5,11 @@ a list is never used with other clips or classes than those it was drawn from.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +33,24 @@ _AT_LEAST = {"num": 1, "qnum": 1, "start1": 0, "start2": 0, "qstart1": 0, "qstar
 _AT_LEAST |= {"class1": 0, "class2": 0, "gain2": 0}
 
 
+# What `draw_list` makes of a protocol: shares of the number asked for, and options.
+PROTOCOLS: dict[str, list[tuple[float, dict]]] = {
+    # the targets of most parts are both asked for, at opposite levels
+    "conditions": [
+        (0.5, {}),
+        (1.0, {"snr_db": 10.0}),
+        (1.0, {"snr_db": 20.0}),
+        (1.0, {"single_prob": 1.0}),
+        (0.5, {"num_sources": 3}),
+        (0.5, {"num_sources": 4}),
+        (0.5, {"same_class": True}),
+        (0.5, {"absent_prob": 1.0}),
+    ],
+    # task 9 of DCASE 2024 (language-queried separation): 10 s, disjoint labels
+    "dcase2024": [(1.0, {"segment": 10.0, "anchor": "peak", "snr_db": [-15.0, 15.0]})],
+}
+
+
 def draw_list(
     bank,
     n: int | None = None,
@@ -43,6 +63,7 @@ def draw_list(
     query_segment: float | None = None,
     anchors=None,
     gain_range=GAIN_RANGE,
+    stream: tuple[int, ...] = (),
     **mixing,
 ) -> list[Pair]:
     """Draw `n` pairs; rows hold clip ids and measured gains.
@@ -54,7 +75,8 @@ def draw_list(
         segment, anchor, query_from, balance, query_segment, anchors: as for `PairDrawer`; by
             default whole clips. A query from the same clip means that the class has no other.
         gain_range: lowest and highest factor on the second anchor.
-        mixing: `snr_db`, `single_prob`, `num_sources` of `PairDrawer`.
+        stream: tells lists of one seed apart.
+        mixing: `snr_db`, `single_prob`, `num_sources`, `same_class`, `absent_prob` of `PairDrawer`.
 
     Raises:
         DataError: as `PairDrawer`.
@@ -77,10 +99,41 @@ def draw_list(
     width = max(6, len(str(n - 1)))
     pairs = []
     for i in tqdm(range(n), desc="pairs", mininterval=1.0, disable=n < 1000):
-        rng = np.random.default_rng([seed, i])
+        rng = np.random.default_rng([seed, i, *stream])
         pair = drawer.draw(rng, clip1=i if every else None, id=f"p{i:0{width}d}")
         pairs.append(_on_disk(pair, bank, gain_range))
     return pairs
+
+
+def draw_protocol(bank, protocol: str, n: int | None = None, seed: int = 0, **options) -> list[Pair]:
+    """Draw a list of `PROTOCOLS`; `n` is the number of targets of each condition. Otherwise as `draw_list`.
+
+    Raises:
+        DataError: an unknown protocol; as `draw_list`.
+    """
+    if protocol not in PROTOCOLS:
+        raise DataError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}")
+    pairs: list[Pair] = []
+    for part, (share, own) in enumerate(PROTOCOLS[protocol]):
+        number = n and math.ceil(n * share)
+        pairs += draw_list(bank, number, seed, **{**options, **own}, stream=(part,))
+    return [dataclasses.replace(pair, id=f"p{i:06d}") for i, pair in enumerate(pairs)]
+
+
+def condition_of(pair: Pair, target: int, absent: bool) -> str:
+    """What target 1 or 2 of a pair is up against: `alone`, `absent`, `same class`, `3 sources`, its level as `-10 dB`.
+
+    The level is that over the other sound of two, to the nearest 10 dB. absent: nothing of the mixture is asked for.
+    """
+    if absent:
+        return "absent"
+    if pair.alone:
+        return "alone"
+    if pair.others:
+        return f"{2 + len(pair.others)} sources"
+    if pair.class1 == pair.class2:
+        return "same class"
+    return f"{10 * round((pair.snr_db if target == 1 else -pair.snr_db) / 10)} dB"
 
 
 def _on_disk(pair: Pair, bank, gain_range) -> Pair:
@@ -173,8 +226,8 @@ def _parse_other(values) -> Source:
 def _check(pair: Pair, bank) -> None:
     for clip in (*(getattr(pair, name) for name in CLIPS), *(o.clip for o in pair.others)):
         bank.index_of(clip)
-    for clip, k in ((pair.clip1, pair.class1), (pair.clip2, pair.class2)):
-        if not holds(bank, bank.index_of(clip), k):
+    for clip, query, k in ((pair.clip1, pair.query1, pair.class1), (pair.clip2, pair.query2, pair.class2)):
+        if not holds(bank, bank.index_of(clip), k) and not holds(bank, bank.index_of(query), k):
             raise DataError(f"clip {clip} does not carry class {k} of {bank.path}")
 
 
@@ -186,11 +239,12 @@ def draw_list_file(
     seed: int = 0,
     *,
     anchor_file: str | os.PathLike | None = None,
+    protocol: str | None = None,
     **options,
 ) -> bool:
     """Draw a list into `path`, unless the same list of the same bank is up to date; True when drawn.
 
-    anchor_file: an `AnchorTable` of the bank, for the places of the segments.
+    anchor_file: an `AnchorTable` of the bank, for the places of the segments.  protocol: see `draw_protocol`.
 
     Raises:
         DataError: anchors for whole clips; see `draw_list` and `AnchorTable`.
@@ -203,10 +257,13 @@ def draw_list_file(
             raise DataError(f"{anchor_file}: anchors place segments, but {path} is to be of whole clips (0 s)")
         anchors.check(bank, round(options["segment"] * bank.fs))
         key["anchors"] = file_digest(anchor_file)
+    if protocol:
+        key["protocol"] = protocol
     if made(Path(path).with_suffix(".json"), key, [path]):
         logging.info("%s: up to date, skipped", path)
         return False
-    pairs = draw_list(bank, n, seed, anchors=anchors, **options)
+    draw = functools.partial(draw_protocol, bank, protocol) if protocol else functools.partial(draw_list, bank)
+    pairs = draw(n, seed, anchors=anchors, **options)
     write_list(path, pairs, {"bank": str(bank.path), **key})
     logging.info("%s: %d pairs drawn with seed %d", path, len(pairs), seed)
     return True

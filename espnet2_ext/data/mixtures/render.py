@@ -1,8 +1,8 @@
 """Lists of pairs and tables of mixtures made into folders of sounds and tables, as ESPnet and our scoring read them.
 
 A list of pairs (`render_pairs`): keys are `<pair id>-1` and `<pair id>-2`, one for each target of a mixture
-    wav.scp, spk1.scp                 mixture and target
-    enroll_self.scp                   the target as its own query
+    wav.scp, spk1.scp                 mixture and target, which is silence where the query is absent from the mixture
+    enroll_self.scp                   the target as its own query, where it is in the mixture
     enroll_other.scp                  the row's query, another clip of the class; where the bank has none, one of a
                                       further bank; a key whose class has none there either is left out
     absent.scp                        the most energetic stretch of a clip without the class, as long as the mixture
@@ -31,7 +31,7 @@ from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.core.mixing import events, pair_drawer
 from espnet2_ext.core.mixing.events import Mixture
 from espnet2_ext.core.mixing.pair_drawer import Pair
-from espnet2_ext.core.mixing.pairs import peak_start
+from espnet2_ext.core.mixing.pairs import holds, peak_start
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest, bank_key
 from espnet2_ext.data.mixtures.event_table import FILES, MixtureTable
 from espnet2_ext.data.mixtures.pair_list import format_list, text_hash
@@ -80,13 +80,14 @@ def render_pairs(
     key = {"version": VERSION, "list_hash": text_hash(text), **bank_key(bank)}
     if query_bank is not None:
         key["query_bank"] = bank_digest(query_bank)
-    about = {"pairs": len(pairs), "keys": 2 * len(pairs), "seed": seed, "bank": str(bank.path), **key}
+    keys = sum(2 - pair.alone for pair in pairs)
+    about = {"pairs": len(pairs), "keys": keys, "seed": seed, "bank": str(bank.path), **key}
 
     def finish(places: dict[str, str]) -> tuple[dict, list[str]]:
         tables = _write_pair_tables(out_dir, pairs, bank, places)
         write_text(out_dir / "pairs.tsv", text)
         write_labels(out_dir / "labels.tsv", bank.classes)
-        without = len(tables["spk1.scp"]) - len(tables["enroll_other.scp"])
+        without = keys - len(tables["enroll_other.scp"])
         return {"without_other": without}, [*tables, "pairs.tsv", "labels.tsv"]
 
     banks = [str(each.path) for each in (bank, query_bank) if each is not None]
@@ -217,8 +218,7 @@ def pair_sounds(pair: Pair, bank: ClipBank, query_bank: ClipBank | None = None) 
     """The sounds of a pair by their names in the archive, float32 [T] each, and the factor that keeps them in range."""
     out = pair_drawer.render(pair, bank)
     sounds, factor = _in_range({name: out[name] for name in ("mix", "ref1", "ref2")}, 16)
-    for i in "12":
-        clip, query, k, absent = (getattr(pair, name + i) for name in ("clip", "query", "class", "absent"))
+    for i, clip, k, query, absent in _targets(pair):
         if query != clip:
             sounds[f"other{i}"] = out[f"query{i}"]
         elif (found := _clip_of(query_bank, bank.classes[k].mid, f"{pair.id}-{i}")) is not None:
@@ -234,6 +234,15 @@ def _clip_of(bank: ClipBank | None, mid: str, key: str) -> int | None:
         clip for label in (bank.classes if bank else ()) if label.mid == mid for clip in bank.clips_of(label.index)
     ]
     return int(clips[zlib.crc32(key.encode()) % len(clips)]) if clips else None
+
+
+def _targets(pair: Pair) -> list[tuple[int, str, int, str, str]]:
+    """Number, clip, class asked for, query and absent clip of each target; one where it is alone."""
+    both = [
+        (1, pair.clip1, pair.class1, pair.query1, pair.absent1),
+        (2, pair.clip2, pair.class2, pair.query2, pair.absent2),
+    ]
+    return both[:1] if pair.alone else both
 
 
 def mixture_sounds(mixture: Mixture, bank: ClipBank, tracks: Sequence[str]) -> tuple[dict[str, np.ndarray], float]:
@@ -258,12 +267,13 @@ def _write_pair_tables(
     """Write the folder's tables; their lines by name."""
     lines = {f"{name}.scp": [] for name in _PAIR_TABLES} | {"utt2class": [], "utt2labels": []}
     for pair in pairs:
-        for i, clip, k in ((1, pair.clip1, pair.class1), (2, pair.clip2, pair.class2)):
-            key = f"{pair.id}-{i}"
+        for i, clip, k, *_ in _targets(pair):
+            key, row = f"{pair.id}-{i}", bank.index_of(clip)
             for name, sound in _PAIR_TABLES.items():
-                if place := places.get(f"{pair.id}-{sound.format(i)}"):
+                place = places.get(f"{pair.id}-{sound.format(i)}")
+                if place and (name != "enroll_self" or holds(bank, row, k)):
                     lines[f"{name}.scp"].append(f"{key} {place}")
-            mids = [bank.classes[j].mid for j in bank.labels(bank.index_of(clip))]
+            mids = [bank.classes[j].mid for j in bank.labels(row)]
             lines["utt2class"].append(f"{key} {bank.classes[k].mid}")
             lines["utt2labels"].append(f"{key} {','.join(mids)}")
     for name, rows in lines.items():

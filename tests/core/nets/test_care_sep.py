@@ -199,3 +199,19 @@ def test_arguments_that_do_not_fit_are_refused(kw, message):
 def test_query_of_another_width_is_refused():
     with pytest.raises(ValueError, match=r"\[1, Q, 64\], got \[1, 1, 63\]"):
         make().mask(spectrum(1, 8), torch.tensor([8]), torch.randn(1, 1, 63))
+
+
+def test_normalised_queries_differ_from_the_first_step_on():
+    torch.manual_seed(0)
+    plain, normed = CaRESep(**SMALL), CaRESep(**SMALL, query_norm=True)
+    normed.load_state_dict(plain.state_dict(), strict=False)
+    spec, frames = spectrum(6, 40), torch.full((6,), 40)
+    one, two = plain.embed(spec, frames).embedding, normed.embed(spec, frames).embedding
+    torch.testing.assert_close(two, (one - one.mean(0)) / (one.var(0, unbiased=False) + 1e-5).sqrt())
+    assert one.std(0).mean() < 0.5 < two.std(0).mean()
+    with torch.no_grad():
+        for _ in range(200):  # in evaluation, by what training has seen
+            normed.embed(spec, frames)
+    seen = two * (5 / 6) ** 0.5  # running variances are unbiased
+    torch.testing.assert_close(normed.eval().embed(spec, frames).embedding, seen, rtol=0, atol=0.02)
+    torch.testing.assert_close(normed.embed(spec[:1], frames[:1]).embedding, normed.embed(spec, frames).embedding[:1])
