@@ -230,34 +230,27 @@ def pair_sounds(pair: Pair, bank: ClipBank, query_bank: ClipBank | None = None) 
 
 def _clip_of(bank: ClipBank | None, mid: str, key: str) -> int | None:
     """A clip of the class `mid`, chosen by a hash of `key`; None where there is none."""
-    clips = [
-        clip for label in (bank.classes if bank else ()) if label.mid == mid for clip in bank.clips_of(label.index)
-    ]
+    clips = [clip for c in (bank.classes if bank else ()) if c.mid == mid for clip in bank.clips_of(c.index)]
     return int(clips[zlib.crc32(key.encode()) % len(clips)]) if clips else None
 
 
-def _targets(pair: Pair) -> list[tuple[int, str, int, str, str]]:
+def _targets(pair: Pair) -> list[tuple]:
     """Number, clip, class asked for, query and absent clip of each target; one where it is alone."""
-    both = [
-        (1, pair.clip1, pair.class1, pair.query1, pair.absent1),
-        (2, pair.clip2, pair.class2, pair.query2, pair.absent2),
-    ]
-    return both[:1] if pair.alone else both
+    names = ("clip", "class", "query", "absent")
+    return [(i, *(getattr(pair, f"{name}{i}") for name in names)) for i in ((1,) if pair.alone else (1, 2))]
 
 
 def mixture_sounds(mixture: Mixture, bank: ClipBank, tracks: Sequence[str]) -> tuple[dict[str, np.ndarray], float]:
     """The sounds of a mixture by track, float32 [T] each, and the factor that keeps them in range."""
     last = max((e.cls + 1 for e in mixture.events), default=0)
     out = events.render(mixture, bank, max(sum(name.startswith("spk") for name in tracks), last))
-    found = {"wav": out["mix"], "rest": out["rest"]}
-    found |= {f"spk{k + 1}": x for k, x in enumerate(out["sources"])}
+    found = {"wav": out["mix"], "rest": out["rest"]} | {f"spk{k}": x for k, x in enumerate(out["sources"], 1)}
     return _in_range({name: found[name] for name in tracks}, 24)
 
 
 def _in_range(sounds: dict[str, np.ndarray], bits: int) -> tuple[dict[str, np.ndarray], float]:
     """Lower all sounds by one factor where one of them exceeds full scale; the factor, 1 where none does."""
-    peak = max(float(np.abs(x).max(initial=0)) for x in sounds.values())
-    factor = min(1.0, PEAKS[bits] / peak) if peak else 1.0
+    factor = min(1.0, PEAKS[bits] / max(PEAKS[bits], *(float(np.abs(x).max(initial=0)) for x in sounds.values())))
     return {name: np.float32(factor) * x for name, x in sounds.items()}, factor
 
 
@@ -273,9 +266,8 @@ def _write_pair_tables(
                 place = places.get(f"{pair.id}-{sound.format(i)}")
                 if place and (name != "enroll_self" or holds(bank, row, k)):
                     lines[f"{name}.scp"].append(f"{key} {place}")
-            mids = [bank.classes[j].mid for j in bank.labels(row)]
             lines["utt2class"].append(f"{key} {bank.classes[k].mid}")
-            lines["utt2labels"].append(f"{key} {','.join(mids)}")
+            lines["utt2labels"].append(f"{key} {','.join(bank.classes[j].mid for j in bank.labels(row))}")
     for name, rows in lines.items():
         write_text(out_dir / name, "".join(f"{row}\n" for row in sorted(rows)))
     return lines
@@ -294,16 +286,14 @@ def _write_mixture_tables(out_dir: Path, table: MixtureTable, tracks: list[str],
     """Write the folder's tables; their names."""
     ids = sorted(table.id(i) for i in range(len(table)))
     for track in tracks:
-        lines = (f"{id} {places[f'{id}-{track}']}\n" for id in ids)
-        write_text(out_dir / f"{track}.scp", "".join(lines))
+        write_text(out_dir / f"{track}.scp", "".join(f"{id} {places[f'{id}-{track}']}\n" for id in ids))
     lines = []
     for mixture in (table.row(table.index_of(id)) for id in ids):
         active = events.clip_activity(mixture, len(table.classes))
         names = [name for name, a in zip(table.classes, active, strict=True) if a]
         lines.append(f"{mixture.id} {','.join(names)}".rstrip() + "\n")
     write_text(out_dir / "utt2labels", "".join(lines))
-    labels = (Label(k, name, name.replace("_", " ")) for k, name in enumerate(table.classes))
-    write_labels(out_dir / "classes.tsv", labels)
+    write_labels(out_dir / "classes.tsv", (Label(k, c, c.replace("_", " ")) for k, c in enumerate(table.classes)))
     for name in (*FILES, "table.json"):
         with atomic_path(out_dir / "mixtures" / name) as tmp:
             shutil.copyfile(table.folder / name, tmp)
