@@ -219,8 +219,7 @@ def render_lists(argv: list[str]) -> None:
     """
     p = _parser(description=render_lists.__doc__)
     p.add_argument("--list", type=Path, required=True, help="pairs.tsv")
-    text = "clip bank for the queries of classes that have a single clip in --bank, such as dump/train"
-    p.add_argument("--query_bank", type=Path, help=text)
+    p.add_argument("--query_bank", type=Path, help="bank for queries of classes with one clip in --bank: dump/train")
     _render_options(p)
     a = p.parse_args(argv)
     from espnet2_ext.data.bank.bank import ClipBank
@@ -230,10 +229,8 @@ def render_lists(argv: list[str]) -> None:
     bank, work = ClipBank(a.bank), {"num_workers": a.num_workers, "scheduler": a.scheduler}
     work |= {"query_bank": ClipBank(a.query_bank)} if a.query_bank else {}
     about = render_pairs(read_list(a.list, bank), bank, a.out, seed=about_list(a.list).get("seed"), **work)
-    print(
-        f"{a.out}: {about['pairs']} pairs, {about['scaled']} lowered to stay in range, "
-        f"{about['without_other']} of {about['keys']} targets without another clip of the class"
-    )
+    without = f"{about['without_other']} of {about['keys']} targets without another clip of the class"
+    print(f"{a.out}: {about['pairs']} pairs, {about['scaled']} lowered to stay in range, {without}")
 
 
 def draw_mixtures(argv: list[str]) -> None:
