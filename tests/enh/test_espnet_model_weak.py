@@ -290,6 +290,27 @@ def test_separators_of_ours_espnets_and_asteroids(batch, separator, conf):
     assert without_gradient(model) == [] and model.separate(batch["speech_mix"]).shape[1] == 3
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("separator", ["mask_blstm", "mask_conv"])
+def test_weights_of_half_precision(batch, dtype, separator):
+    args = model_args(*PRIORS, *JOINT, "--separator", separator, "--label_type", "mixed")
+    if separator == "mask_conv":
+        args.separator_conf = {"mel_bands": 8, "channels": [4, 4]}
+    losses = []
+    for half in (False, True):
+        torch.manual_seed(0)
+        model = WeakLabelTask.build_model(args)
+        given = batch
+        if half:
+            model.to(dtype)
+            given = {k: x.to(dtype) if x.is_floating_point() else x for k, x in batch.items()}
+        loss, _, _ = model(**given)
+        loss.backward()
+        assert without_gradient(model) == []
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
 @pytest.mark.parametrize("name, wrapper", [("wave_l1", "keyed_order"), ("neg_sdr", "keyed_order"), ("asteroid", None)])
 def test_losses_on_references_do_not_see_padding(batch, name, wrapper):
     args = model_args("--label_type", "strong")
