@@ -293,7 +293,7 @@ def test_several_machines_go_through_espnets_launcher(recipe):
     assert " -- " in call and "espnet2_ext.bin.qsep_train --config conf/train_x.yaml" in call
 
 
-@pytest.mark.parametrize("name", ["audioset_qsep", "esc50_qsep", "own_qsep"])
+@pytest.mark.parametrize("name", ["audioset_qsep", "esc50_qsep", "own_qsep", "starter_qsep"])
 def test_recipes_hold_links_and_few_lines(name):
     folder = ROOT / "egs2" / name
     for link in ("qsep.sh", "path.sh", "cmd.sh", "utils.sh", "launch", "conf"):

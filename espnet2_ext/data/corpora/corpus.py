@@ -41,6 +41,7 @@ CORPORA = {
     "esc50": "esc50",
     "urbansound8k": "urbansound8k",
     "musdb18": "musdb18",
+    "starter": "starter",
     "own": "own_clips",
     "own-weak": "own_recordings",
 }

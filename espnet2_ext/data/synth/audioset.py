@@ -23,9 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
-from espnet2_ext.audio.read import resample
-from espnet2_ext.data.synth.embedded import make_corpus, play_score, rng_of
-from espnet2_ext.data.synth.score import Score, compose
+from espnet2_ext.data.synth.embedded import at_random_level, make_corpus, play_mono, rng_of
+from espnet2_ext.data.synth.score import compose
 from espnet2_ext.data.synth.voices import Voice, all_voices, branches
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import write_json
@@ -34,8 +33,6 @@ from espnet2_ext.util.files import atomic_path, write_text
 FS = 32000
 VERSION = 1  # of the scores and sounds; another one makes the corpus anew
 SPLITS = {"train": "balanced_train_segments", "eval": "eval_segments"}
-LOUDNESS = (-30.0, -12.0)  # dB of full scale, RMS of a clip
-PEAK = 0.97
 ALSO_EVERY = 6  # of the clips of a class with a parent in use, each sixth carries both labels
 
 
@@ -139,19 +136,8 @@ def make_clip(clip: Clip, seconds: float, seed: int) -> np.ndarray:
     """Compose and render one clip: float32 [T], T = seconds * 32000, at its random level."""
     voice = next(v for v in all_voices() if v.mid == clip.mid)
     rng = rng_of(*clip, seed, VERSION)
-    x = render(compose(voice, clip.split, seconds, rng), seconds)
-    x[-FS // 100 :] *= np.linspace(1, 0, FS // 100, dtype=np.float32)
-    gain = 10 ** (rng.uniform(*LOUDNESS) / 20) / np.sqrt(np.mean(x**2))
-    return x * np.float32(min(gain, PEAK / np.abs(x).max()))
-
-
-def render(score: Score, seconds: float) -> np.ndarray:
-    """Play a score on the sound font: float32 [T], mono at 32 kHz, T = seconds * 32000."""
-    x, fs = play_score(score)
-    x = resample(x.mean(axis=1), fs, FS)[: round(seconds * FS)]
-    if not x.any():
-        raise DataError(f"the sound font is silent for program {score.program}")
-    return np.pad(x, (0, round(seconds * FS) - len(x)))
+    x = play_mono(compose(voice, clip.split, seconds, rng), seconds, FS)
+    return at_random_level(x, FS, rng)
 
 
 def _write_tables(root: Path, voices: Sequence[Voice], clips: list[Clip], settings: dict, parts: list[Path]) -> None:

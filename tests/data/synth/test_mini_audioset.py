@@ -106,7 +106,7 @@ def test_clip_has_its_length_and_level_and_depends_on_its_place_only(name):
     x = mini.make_clip(mini.Clip("eval", mid, 3), 1.25, 7)
     level = 10 * np.log10(np.mean(x**2))
     assert x.shape == (40000,) and x.dtype == np.float32
-    assert -31 < level < -11.9 and np.abs(x).max() <= mini.PEAK + 1e-6
+    assert -31 < level < -11.9 and np.abs(x).max() <= embedded.PEAK + 1e-6
     np.testing.assert_array_equal(x, mini.make_clip(mini.Clip("eval", mid, 3), 1.25, 7))
     for other in (("eval", mid, 4, 7), ("train", mid, 3, 7), ("eval", mid, 3, 8)):
         assert not np.array_equal(x, mini.make_clip(mini.Clip(*other[:3]), 1.25, other[3]))

@@ -1,0 +1,1 @@
+../TEMPLATE/qsep1/path.sh
