@@ -16,23 +16,23 @@ unheard=                # a bundle, or an experiment's folder (its --inference_m
 quick=false
 split_options "esc50 packages sources unheard quick" "$@"
 
-name=starter more="" tests=test
+name=starter more="" tests=valid
 options=(--qsep_config conf/train_qsep_care_sep_small.yaml --audio_format pcm16 --valid_pairs 400 --test_pairs 0
     --test_seconds 0)
 if [ "${quick}" = true ]; then
-    name=quick sources="formula timgm6mb" tests=valid
+    name=quick sources="formula timgm6mb"
     more="--clips 6 --formula_clips 6 --valid_clips 3 --clip_seconds 2 --classes piano kick_drum snare_drum engine bell birds"
     options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8
         --scoring_args "--espnet_keys 4")
 elif [ -n "${unheard}" ]; then
-    name=unheard sources="minetest scratch tuxpaint klettres" tests=unheard
+    name=unheard sources="minetest scratch tuxpaint klettres"
 fi
-case " ${sources} " in *" esc10 "*) ;; *" formula "* | *" timgm6mb "* | *" fluidr3 "*) tests=valid ;; esac
+case " ${sources} " in *" esc10 "*) tests=test ;; *" minetest "*) tests=unheard ;; esac # others have no test set
 if ! wants_help; then
-    case " ${sources} " in *" esc10 "*)
+    if [ "${tests}" = test ]; then
         [ -n "${esc50}" ] || die "where is ESC-50? ./run.sh --esc50 FOLDER (or db.sh), or --sources without esc10"
-        ESC50=$(find_path "ESC-50 (--esc50 or db.sh)" "${esc50}") ;;
-    esac
+        ESC50=$(find_path "ESC-50 (--esc50 or db.sh)" "${esc50}")
+    fi
     PACKAGES=$(find_path "the packages (--packages or db.sh)" "${packages}")
     export ESC50 PACKAGES
     [ -z "${unheard}" ] || options+=(--bundle "$(find_path "the model (--unheard)" "${unheard}")")

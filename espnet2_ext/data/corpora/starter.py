@@ -16,6 +16,7 @@ from espnet2_ext.data.synth.starter import is_unheard, make_starter, read_sounds
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_text, write_json
+from espnet2_ext.util.files import write_text
 
 FREE = ("CC0", "CC-BY")
 _CREDIT = re.compile(
@@ -125,7 +126,24 @@ def _prepare(a: argparse.Namespace) -> str:
         for name in a.sources
     ]
     write_json(a.data_dir / "sources.json", rows)
+    write_text(a.data_dir / "sources.md", as_markdown(rows))
     return text
+
+
+def as_markdown(rows: list[dict]) -> str:
+    """The table of sources, and the credits of single clips, for a model card."""
+    sets = list(dict.fromkeys(name for row in rows for name in row["clips"]))
+    lines = [["source", "licence", "author", *sets], ["---", "---", "---", *["---:"] * len(sets)]]
+    for r in rows:
+        lines.append([f"[{r['title']}]({r['url']})", r["licence"], r["author"], *(r["clips"].get(s, "") for s in sets)])
+    credits = [f"- {line}" for row in rows for line in row.get("credits", ())]
+    return "\n".join(
+        [
+            *(f"|{'|'.join(map(str, line))}|" for line in lines),
+            *(["", "Clips of ESC-10:", "", *credits] if credits else []),
+            "",
+        ]
+    )
 
 
 CORPUS = Corpus(

@@ -154,6 +154,11 @@ def test_lists_hold_free_clips_of_esc10_and_say_where_all_comes_from(tmp_path, e
     assert first["clips"] == {"train": 2, "valid": 2, "test": 1} and second["clips"] == {"train": 4, "valid": 2}
     assert "2-4-A: d.wav by Di D., CC0, http://f.org/4/" in first["credits"] and len(first["credits"]) == 5
     assert second["licence"] == "Apache-2.0"
+    lines = (data / "sources.md").read_text().splitlines()
+    assert lines[0] == "|source|licence|author|train|valid|test|" and lines[1] == "|---|---|---|---:|---:|---:|"
+    assert (
+        lines[3].endswith("|Apache-2.0|this project|4|2||") and "- 4-6-A: f.wav by Flo, CC BY, http://f.org/6/" in lines
+    )
 
 
 def test_what_lists_refuse(tmp_path, esc50):
