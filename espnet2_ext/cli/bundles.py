@@ -116,7 +116,7 @@ def classes(argv: list[str] | None = None) -> None:
         return
     width = max(map(len, known.names))
     for name, count, spread in zip(known.names, known.count, known.spread):
-        print(f"{name:<{width}}  {count:6d} sounds  spread {spread:.3f}")
+        print(f"{name:<{width}}  {count:6d} sounds  spread {spread:.3g}")
 
 
 def calibrate(argv: list[str] | None = None) -> None:
@@ -136,5 +136,5 @@ def calibrate(argv: list[str] | None = None) -> None:
     from espnet2_ext.infer.vectors import calibrate as calibration
 
     found = calibration.calibrate(args.bundle, args.bank, args.held_out, args.output, args.most, args.device)
-    text = f"{len(found.names)} classes, {found.count.sum()} sounds; far: distance above {found.far:.3f}"
+    text = f"{len(found.names)} classes, {found.count.sum()} sounds; far: distance above {found.far:.2f}"
     logging.info("%s: %s", args.output or args.bundle, text)

@@ -31,7 +31,7 @@ MASKERS = "TDConvNet DPRNN DPTransformer LSTMMasker SuDORMRF SuDORMRFImproved".s
 WORDS = frozenset(
     [
         *MASKERS,
-        *"share magnitude phase_sensitive complex latent probabilities".split(),
+        *"share magnitude phase_sensitive complex latent probabilities all connector decoder".split(),
         *"max average linear_softmax attention auto".split(),
         *"hann sqrt_hann hamming blackman bartlett log exp none htk slaney".split(),
         *"rnn lstm gru blstm bgru brnn blstmp bgrup lstmp grup RNN LSTM GRU RNN_TANH RNN_RELU".split(),

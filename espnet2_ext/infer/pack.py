@@ -4,6 +4,7 @@ A bundle is made of an experiment's files (`write_bundle`; with its scores: `inf
 published checkpoint (`bundle_weights`), or of another bundle (`rewrite`).
 """
 
+import contextlib
 import importlib.metadata
 import shutil
 import sys
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from espnet2_ext import __version__
 from espnet2_ext.core.checkpoints import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
-from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import FORMAT, KINDS, META, open_bundle, read_config
 from espnet2_ext.infer.limits import PARTS, check_config
 from espnet2_ext.infer.query_separator import check_classes
@@ -203,6 +204,9 @@ def _write(
 
     Files and folders of the training are left out of its configuration: they are of the machine that trained.
     """
+    kept = {k: v for k, v in config.items() if k not in PLACES}
+    with contextlib.suppress(PluginError):  # a package of the user's own, which who opens the bundle allows
+        check_config(kept, info["task"])  # what could not be opened is not written
     info = {
         "format": FORMAT,
         **info,
@@ -211,7 +215,6 @@ def _write(
         **({"precision": HALF} if half else {}),
         "versions": {"espnet2_ext": __version__, **_versions()},
     }
-    kept = {k: v for k, v in config.items() if k not in PLACES}
     if plugins := plugins_of(kept):
         info["plugins"] = plugins
     versions = {k: v for k, v in info["versions"].items() if k != "espnet2_ext"}

@@ -153,24 +153,3 @@ def agreement_of(vectors: np.ndarray) -> tuple[float, tuple[int, int]]:
     first, second = np.triu_indices(len(vectors), 1)
     worst = int(np.argmin(cosine[first, second]))
     return float(cosine[first[worst], second[worst]]), (int(first[worst]), int(second[worst]))
-
-
-def usual_agreement(vectors: np.ndarray, classes: Sequence[str], share: float = 0.05, most: int = 64) -> float | None:
-    """Cosine below which only `share` of the pairs of one class lie: a model's own threshold.
-
-    What is a low cosine differs from model to model, as embeddings are not centred.
-
-    Args:
-        vectors: `[N, E]` queries of `classes` `[N]`, for example of a test set.
-        most: queries of a class that are looked at, the first ones.
-
-    Returns:
-        A value for `agreement` in bundle.yaml; None when no class has two queries.
-    """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    names, cosines = np.asarray(classes), []
-    for name in np.unique(names):
-        own = unit[np.flatnonzero(names == name)[:most]]
-        cosines.append((own @ own.T)[np.triu_indices(len(own), 1)])
-    values = np.concatenate(cosines) if cosines else np.zeros(0)
-    return float(np.quantile(values, share)) if len(values) else None

@@ -16,7 +16,7 @@ from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
-from espnet2_ext.infer.vectors.class_queries import ClassQueries, class_of
+from espnet2_ext.infer.vectors.class_queries import ClassQueries, centred, class_of
 from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
 from espnet2_ext.util.process import files_at_once
 from espnet2_ext.util.shipped import STARTER
@@ -58,6 +58,8 @@ class Separator:
         self.model_hash = str(self.info.get("model_hash", ""))
         self.agreement = float(self.info.get("agreement", AGREEMENT))
         self.known = known
+        if known is not None:
+            self.agreement = known.agreement
         if known is not None and known.mean.shape[1] != self.query_dim:
             raise BundleError(f"{known.where}: has queries of other sizes than the model")
 
@@ -137,7 +139,8 @@ class Separator:
         return vector
 
     def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None) -> tuple[np.ndarray, float]:
-        """Average of several queries, and how far they agree. One far from all that the model heard is warned of.
+        """Average of several queries, and how far they agree. Where most are far from all that the model heard, that is
+        warned of.
 
         Args:
             queries: files, folders of files, saved vectors (`.npy`), classes (`class:NAME`), arrays `[T]` or `[T, C]`.
@@ -151,12 +154,14 @@ class Separator:
         if not single:
             raise DataError("no query given")
         vectors = np.stack([self.embed_one(q, fs) for q in single])
-        if self.known is not None and (far := self.known.far_words(vectors.mean(0))):
-            more = f" and {len(single) - 1} more" if len(single) > 1 else ""
-            logging.warning("query %s%s: %s", _name(single[0]), more, far)
+        far = [words for v in vectors if (words := self.known.far_words(v))] if self.known is not None else []
+        if 2 * len(far) > len(vectors):
+            logging.warning(
+                "query %s%s: %s", _name(single[0]), f" and {len(single) - 1} more" * (len(single) > 1), far[0]
+            )
         if len(vectors) == 1:
             return vectors[0], 1.0
-        lowest, (a, b) = Q.agreement_of(vectors)
+        lowest, (a, b) = Q.agreement_of(vectors if self.known is None else centred(vectors, self.known.mean))
         if lowest < self.agreement:
             logging.warning(
                 "the queries disagree: cosine %.2f between %s and %s (below %.2f); their average "

@@ -7,6 +7,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,12 +16,16 @@ from small_confs import CONF
 
 from espnet2_ext.build import build_model
 from espnet2_ext.core.bounds import TooLarge, bounded
+from espnet2_ext.core.layers.pooling import POOLINGS
+from espnet2_ext.core.nets import care_sep, mask_blstm
+from espnet2_ext.core.nets.cnn14 import EMBEDDINGS
 from espnet2_ext.core.weights import load_weights
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
+from espnet2_ext.infer import pack as packing
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.class_separator import WeakSeparator
-from espnet2_ext.infer.limits import ESPNET, MASKERS, check_config
+from espnet2_ext.infer.limits import ESPNET, MASKERS, WORDS, check_config
 from espnet2_ext.infer.pack import label_table, write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.weights import fill
@@ -150,6 +155,19 @@ def test_of_asteroid_only_its_maskers(folder, tmp_path, conf, message):
         config.update(separator="asteroid_masker", separator_conf=conf)
 
     refused(WeakSeparator, changed(folder / "weak.zip", tmp_path / "bad.zip", change), message)
+
+
+def test_words_of_our_own_networks():
+    assert {*care_sep.QUERY_AT, *care_sep.MASK_TYPES, *mask_blstm.MASK_TYPES, *EMBEDDINGS, *POOLINGS} <= WORDS
+
+
+def test_what_could_not_be_opened_is_not_packed(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "model_of_exp", lambda *_: SimpleNamespace(residual=False, class_names=["a"], fs=1))
+    monkeypatch.setattr(packing, "plugins_of", lambda _: [])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(WEAK | {"separator_conf": {"mask_type": "of_the_user"}}))
+    with pytest.raises(DataError, match="mask_type: 'of_the_user' is no word that a bundle may say"):
+        write_bundle(tmp_path / "config.yaml", tmp_path / "model.pth", None, tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
 
 
 def test_a_users_own_yaml_is_free():

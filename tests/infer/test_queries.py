@@ -5,15 +5,8 @@ import pytest
 from standin import noise
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.queries import (
-    agreement_of,
-    read_query,
-    read_saved,
-    save_query,
-    trim_silence,
-    usual_agreement,
-    windows,
-)
+from espnet2_ext.infer.queries import agreement_of, read_query, read_saved, save_query, trim_silence, windows
+from espnet2_ext.infer.vectors.class_queries import usual_agreement
 
 
 def tone(hz, seconds=1.0, fs=16000, channels=1):

@@ -10,7 +10,6 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import CLASS_QUERIES
 from espnet2_ext.infer.pack import rewrite
-from espnet2_ext.infer.queries import usual_agreement
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
 from espnet2_ext.util.arrays import npz_bytes
@@ -24,7 +23,7 @@ def calibrate(
     most: int = 100,
     device: str = "auto",
 ) -> ClassQueries:
-    """Put the classes' mean queries into a bundle, and the distance and `agreement` beyond which queries are unusual.
+    """Put into a bundle what its query model heard.
 
     Args:
         bank: clip bank of the training. held_out: one of further sounds of these classes; see `measured`.
@@ -38,9 +37,7 @@ def calibrate(
     queries = list(_queries(separator, ClipBank(bank), most))
     others = [] if held_out is None else [query for _, query in _queries(separator, ClipBank(held_out), most)]
     found = measured(queries, others)
-    agreement = usual_agreement(np.stack([q for _, q in queries]), [name for name, _ in queries], most=most)
-    facts = {} if agreement is None else {"agreement": round(agreement, 4)}
-    rewrite(bundle, out or bundle, facts, more={CLASS_QUERIES: npz_bytes(found.arrays())})
+    rewrite(bundle, out or bundle, more={CLASS_QUERIES: npz_bytes(found.arrays())})
     return found
 
 

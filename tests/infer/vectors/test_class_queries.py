@@ -17,47 +17,52 @@ from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.calibrate import calibrate
-from espnet2_ext.infer.vectors.class_queries import ClassQueries, distances_of, measured
+from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
 from espnet2_ext.util.arrays import npz_bytes
 
 
 def known(**other) -> ClassQueries:
-    """Two classes of queries of width 8, on the first two axes."""
+    """Two classes of queries of width 8, on the first two axes, the second four times as wide."""
     values = {
         "names": ["Dog", "bell tower"],
         "count": np.array([2, 3]),
         "mean": np.eye(8, dtype=np.float32)[:2],
-        "spread": np.zeros(2, np.float32),
-        "far": 0.5,
+        "axes": np.zeros((0, 8), np.float32),
+        "spread": np.float32([0.5, 2]),
+        "far": 2.0,
+        "agreement": -1.0,
     }
     return ClassQueries(**values | other)
 
 
 def test_measured_by_hand():
-    up, right, left = np.array([0.0, 2.0]), np.array([1.0, 0.0]), np.array([-1.0, 0.0])
-    found = measured([("b", up), ("a", right), ("b", right)], held_out=[up, right, left])
-    assert list(found.names) == ["a", "b"] and found.count.tolist() == [1, 2]
-    np.testing.assert_allclose(found.mean, [[1, 0], [0.5, 1]])
-    cosines = np.array([1 / np.sqrt(1.25), 0.5 / np.sqrt(1.25)])  # of `up` and `right` to the mean of b
-    np.testing.assert_allclose(found.spread, [0, (1 - cosines).mean()], atol=1e-6)
-    nearest = [1 - cosines[0], 0, 1 + cosines[1]]
-    assert found.far == pytest.approx(np.quantile(nearest, 0.99))
+    """Three classes whose means have the mean `shift`, which takes no part in the cosines."""
+    shift = np.array([100.0, 50.0])
+    a, b, c = np.array([[2.0, 0.0], [-2.0, 1.0], [0.0, -1.0]]) + shift
+    up = np.array([0.0, 1.0])
+    queries = [("b", b + up), ("a", a), ("c", c), ("b", b - up)]
+    wide = np.sqrt(2)  # of b: two sounds at 1 from their mean; the others, of one sound, take that of all
+    found = measured(queries, held_out=[a, c - 3 * up, b + 2 * up])
+    assert list(found.names) == ["a", "b", "c"] and found.count.tolist() == [1, 2, 1]
+    np.testing.assert_allclose(found.mean, [a, b, c], rtol=1e-6)
+    # within the classes, the variance is 1/2 along `up` and 1/4 in the mean; beyond a fifth of that, it is taken away
+    np.testing.assert_allclose(np.abs(found.axes), [up * np.sqrt(1 - np.sqrt(0.1))], rtol=1e-6)
+    np.testing.assert_allclose(found.spread, [wide * np.sqrt(0.1)] * 3, rtol=1e-5)
+    assert found.far == pytest.approx(np.quantile([0, 3 / wide, 2 / wide], 0.99))
+    assert found.agreement == pytest.approx(1 / np.sqrt(2))  # of [-2, 2] and [-2, 0]
 
 
 def test_without_held_out_sounds_the_halves_are_compared():
-    """A class of one sound takes no part: its mean would be itself."""
-    a, b, c = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([-1.0, -1.0])
-    found = measured([("x", a), ("x", b), ("x", a), ("x", b), ("y", c)])
-    assert found.far == pytest.approx(1.0) and list(found.names) == ["x", "y"]
-    assert measured([("x", a), ("x", a)]).far == pytest.approx(0)
-    for queries, message in (([], "no sound"), ([("x", a)], "no class has two sounds")):
-        with pytest.raises(DataError, match=message):
-            measured(queries)
-
-
-def test_distance_of_any_length():
-    x = np.array([[3.0, 0.0], [0.0, 0.1], [-2.0, 0.0]])
-    np.testing.assert_allclose(distances_of(x, np.array([[7.0, 0.0]]))[:, 0], [0, 1, 2])
+    """A class of few sounds takes no part: its mean would be one of them."""
+    x = np.array([[1.0, 0], [10, 0], [-1, 0], [12, 0]])  # halves: mean 0 and 11, spread sqrt(2) each
+    found = measured([("x", v) for v in x] + [("y", np.array([-50.0, 0]))])
+    to_other = np.array([10, 12, 10, 12]) / np.sqrt(2)
+    assert found.far == pytest.approx(np.quantile(to_other, 0.99)) and list(found.names) == ["x", "y"]
+    same = measured([("x", x[0]), ("x", x[0])])
+    assert same.far == 0 and same.agreement == pytest.approx(1) and same.spread.tolist() == [1]
+    for queries in ([], [("x", x[0]), ("y", x[0])]):
+        with pytest.raises(DataError, match="no class has two sounds"):
+            measured(queries, [x[0]])
 
 
 def test_classes_by_name():
@@ -75,10 +80,23 @@ def test_classes_by_name():
 
 
 def test_what_lies_far():
-    one = np.zeros(8)
-    one[:2] = 3, 1
-    assert known().far_words(one) == ""
-    assert "distance 1.000 to Dog" in known().far_words(np.eye(8)[3])
+    x = np.eye(8)
+    assert known().nearest(x[0] * 1.1) == (pytest.approx(0.2), "Dog") and known().far_words(x[0] * 1.1) == ""
+    assert known().nearest(x[0] * 2) == (pytest.approx(np.sqrt(5) / 2), "bell tower")  # farther, but wider
+    assert known().far_words(x[1] + 3.9 * x[2]) == ""
+    assert "distance 2.1 to bell tower" in known().far_words(x[1] + 4.2 * x[2])
+    half = known(axes=x[2:3] * np.sqrt(0.5))  # what lies along it counts half
+    assert half.nearest(x[1] + 4.2 * x[2]) == (pytest.approx(1.05), "bell tower")
+
+
+def test_agreement_of_queries_is_that_of_what_tells_them_apart(separator, caplog):
+    waves = [noise(1, 16000, seed=seed)[:, 0] for seed in (0, 1)]
+    vectors = np.stack([separator.embed_one(x, 16000) for x in waves])
+    plain = separator.embed_queries(waves, 16000)[1]
+    assert plain > 0.9 and not caplog.text
+    about = Separator(separator.model, device="cpu", known=known(mean=vectors, agreement=0.0, far=3.0))
+    assert about.embed_queries(waves, 16000)[1] == pytest.approx(-1, abs=1e-4)
+    assert "the queries disagree: cosine -1.00" in caplog.text
 
 
 def with_queries(bundle, out, found: ClassQueries, **arrays):
@@ -99,7 +117,10 @@ def test_in_a_bundle(toy_bundle, tmp_path):
 def test_broken_ones_are_refused(toy_bundle, tmp_path):
     nan = np.full((2, 8), np.nan, np.float32)
     for arrays, message in (
+        ({"agreement": np.zeros(2)}, "not those of 2 classes"),
         ({"far": None}, "expected the arrays"),
+        ({"spread": np.zeros(2, np.float32)}, "not those of 2 classes"),
+        ({"axes": np.zeros((1, 7), np.float32)}, "not those of 2 classes"),
         ({"mean": nan}, "not those of 2 classes"),
         ({"mean": np.zeros((3, 8), np.float32)}, "not those of 2 classes"),
         ({"mean": np.zeros((2, 8), np.int64)}, "not those of 2 classes"),
@@ -107,7 +128,10 @@ def test_broken_ones_are_refused(toy_bundle, tmp_path):
         ({"names": np.array([1, 2])}, "not those of 2 classes"),
         ({"names": np.array(["a", "b\x1b"])}, "not a name of a class"),
         ({"names": np.zeros(0, "U1")}, "not those of 0 classes"),
-        ({"mean": np.zeros((2, 7), np.float32)}, "queries of other sizes than the model"),
+        (
+            {"mean": np.zeros((2, 7), np.float32), "axes": np.zeros((0, 7), np.float32)},
+            "queries of other sizes than the model",
+        ),
     ):
         path = with_queries(toy_bundle, tmp_path / "a.zip", known(), **arrays)
         with pytest.raises(BundleError, match=message) as e:
@@ -148,18 +172,18 @@ def test_calibrated_with_a_bank(toy_bundle, bank, tmp_path, caplog, capsys, monk
     hum = [separator.embed_one(tmp_path / f"sounds/c{i}.wav") for i in range(3)]
     np.testing.assert_allclose(separator.known.query("hum"), np.mean(hum, 0), atol=1e-5)
     np.testing.assert_allclose(separator.known.query("buzz"), hum[1], atol=1e-5)
-    assert separator.known.count.tolist() == [1, 3] and separator.agreement > 0.9
+    assert separator.known.count.tolist() == [1, 3] and separator.agreement == separator.known.agreement
     cli.main(["classes", "new.zip"])
-    assert capsys.readouterr().out.splitlines()[1].startswith("Hum        3 sounds  spread 0.0")
+    assert capsys.readouterr().out.splitlines()[1].startswith("Hum        3 sounds  spread ")
     cli.main(["classes", "toy.zip"])
     assert capsys.readouterr().out.splitlines()[4] == "sound 4"
-    assert calibrate("toy.zip", bank, out="few.zip", most=1, device="cpu", held_out=bank).count.tolist() == [1, 1]
+    assert calibrate("toy.zip", bank, out="few.zip", most=2, device="cpu", held_out=bank).count.tolist() == [1, 2]
 
 
 def test_asked_by_class(toy_bundle, tmp_path, monkeypatch, caplog, capsys):
     monkeypatch.chdir(tmp_path)
     soundfile.write("mix.wav", noise(1, 16000), 16000)
-    far = known(mean=-np.ones((2, 8), np.float32), far=-1.0)  # everything is far
+    far = known(far=-1.0)  # everything is far
     with_queries(toy_bundle, "a.zip", known(mean=np.eye(8, dtype=np.float32)[:2] * 3))
     with_queries(toy_bundle, "b.zip", far)
     run = ["separate", "mix.wav", "--bundle", "a.zip"]
