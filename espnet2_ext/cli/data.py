@@ -187,6 +187,7 @@ def draw_lists(argv: list[str]) -> None:
     are mixed. A list of the same bank and options is up to date and stays.
     """
     from espnet2_ext.core.mixing.pair_drawer import ANCHORS, BALANCES, QUERIES
+    from espnet2_ext.data.mixtures.pair_list import PROTOCOLS, draw_list_file
 
     p = _parser(description=draw_lists.__doc__)
     p.add_argument("--bank", type=Path, required=True, help="folder of the clip bank")
@@ -201,10 +202,9 @@ def draw_lists(argv: list[str]) -> None:
     p.add_argument("--query_from", choices=sorted(QUERIES), default="other", help=text)
     p.add_argument("--balance", choices=BALANCES, default="class", help="what is drawn first, a class or a clip")
     text = "conditions: levels, targets alone, 3 and 4 sources, absent queries; dcase2024: 10 s at -15 to 15 dB"
-    p.add_argument("--protocol", choices=("conditions", "dcase2024"), help=text)
+    p.add_argument("--protocol", choices=PROTOCOLS, help=text)
     a = p.parse_args(argv)
     from espnet2_ext.data.bank.bank import ClipBank
-    from espnet2_ext.data.mixtures.pair_list import draw_list_file
 
     anchor = a.anchor or ("peak" if a.segment else "whole")
     options = {"segment": a.segment or None, "anchor": anchor, "query_from": a.query_from, "balance": a.balance}
