@@ -19,11 +19,11 @@ from espnet2_ext.util.documents import read_text, write_json
 from espnet2_ext.util.files import write_text
 
 FREE = ("CC0", "CC-BY")
-_CREDIT = re.compile(
-    r"\[?(\d-\d+-[A-Z])(?:-\d+)?\.\w+.*?clip derived from +\[?(.*?)\]?\(?(https?://\S+?)?\)?"
-    r" by +\*?(.+?)\*? +\(\[?([\w+-]+)"
+_CREDIT = re.compile(  # as in LICENSE of ESC-50 or, with links, of ESC-10
+    r"\[(\d-\d+-[A-Z])(?:-\d+)?\.\w+\].*?clip derived from +\[?(.+?)\]? ?\((https?://\S+)\)"
+    r" +by +\*?(.+?)\*? +\(?\[(CC[\w+-]*)\]"
 )
-FOLDS = {"train": (1, 2, 3), "test": (4,)}
+TEST_FOLD = 4  # of ESC-10; those before it train, the fifth is not used
 HELD_OUT = 2  # clips of ESC-10 for validation, at least, of each class
 
 
@@ -38,7 +38,7 @@ def read_credits(root: Path) -> dict[str, str]:
     for file in files:
         for stem, title, url, author, licence in _CREDIT.findall(read_text(file)):
             if licence in FREE:
-                credits[stem] = f"{stem}: {title} by {author}, {licence.replace('-', ' ')}, {url}".rstrip(", ")
+                credits[stem] = f"{stem}: {title} by {author}, {licence.replace('-', ' ')}, {url}"
     if not credits:
         where = f"{files[0]}: credits no clip" if files else f"{root}: holds no LICENSE file"
         raise DataError(f"{where} of ESC-10 in the form 'NAME.ogg: clip derived from TITLE by AUTHOR (LICENCE)'")
@@ -47,21 +47,20 @@ def read_credits(root: Path) -> dict[str, str]:
 
 def read_esc10(root: Path) -> tuple[dict[str, list[Clip]], list[str]]:
     """Clips of ESC-10 by set, and their credits."""
-    credits = read_credits(root)
-    stem = {row["filename"]: re.match(r"\d-\d+-[A-Z]", row["filename"]) for row in read_meta(root)}
-    rows = [r for r in read_meta(root) if (m := stem[r["filename"]]) and m[0] in credits]
+    credits, used = read_credits(root), []
     recordings: dict[str, dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
     sets: dict[str, list[Clip]] = {"train": [], "valid": [], "test": []}
-    used = []
-    for row in rows:
+    for row in read_meta(root):
         name = Path(row["filename"]).stem
+        stem = "-".join(name.split("-")[:3])
+        if row.get("esc10", "True") != "True" or stem not in credits or row["fold"] > TEST_FOLD:
+            continue
         clip = Clip(name, (row["category"],), str(root / "audio" / row["filename"]))
-        if row["fold"] in FOLDS["train"]:
-            recordings[row["category"]][name.split("-")[1]].append(clip)
-        elif row["fold"] in FOLDS["test"]:
+        if row["fold"] == TEST_FOLD:
             sets["test"].append(clip)
-        if row["fold"] in FOLDS["train"] + FOLDS["test"]:
-            used.append(credits[name[: len(stem[row["filename"]][0])]])
+        else:
+            recordings[row["category"]][name.split("-")[1]].append(clip)
+        used.append(credits[stem])
     for sources in recordings.values():
         held = 0
         for source in sorted(sources, key=lambda s: rank(s, 0)):

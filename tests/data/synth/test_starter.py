@@ -18,9 +18,10 @@ SMALL = {"clips": 2, "formula_clips": 2, "valid_clips": 1, "clip_seconds": 1.0, 
 LICENCE = """\
 - **[1-1-A.ogg](https://x.org/1-1-A.ogg)**:  clip derived from [a.wav](http://f.org/1/) by *Ann* ([CC0](http://c.org/))
 - **[1-2-A.ogg](https://x.org/1-2-A.ogg)**:  clip derived from [b.wav](http://f.org/2/) by *Bob* ([CC-BY](http://c.org/))
-- **[2-3-A.ogg](https://x.org/2-3-A.ogg)**:  clip derived from [c] by *Cy* ([CC-Sampling+](http://c.org/))
+- **[2-3-A.ogg](https://x.org/2-3-A.ogg)**:  clip derived from [c](http://f.org/3/) by *Cy* ([CC-Sampling+](http://c.org/))
 - **[2-4-A.ogg](https://x.org/2-4-A.ogg)**:  clip derived from [d.wav](http://f.org/4/) by *Di D.* ([CC0](http://c.org/))
-- **[3-5-A.ogg](https://x.org/3-5-A.ogg)**:  clip derived from [e.wav](http://f.org/5/) by *Ed* ([CC0](http://c.org/))
+- [3-5-A.ogg]: clip derived from e (by the sea).wav (http://f.org/5/) by Ed [CC0]
+- [4-8-A.ogg]: clip derived from h.wav (http://f.org/8/) by Hal [CC-BY]
 - **[4-6-A.ogg](https://x.org/4-6-A.ogg)**:  clip derived from [f.wav](http://f.org/6/) by *Flo* ([CC-BY](http://c.org/))
 """
 
@@ -36,8 +37,8 @@ def esc50(tmp_path):
     (root / "meta").mkdir()
     (root / "LICENSE-ESC-10.md").write_text(LICENCE)
     names = ["1-1-A", "1-2-A", "2-3-A", "2-4-A", "3-5-A", "4-6-A", "4-7-A"]
-    rows = "".join(f"{name}.wav,{name[0]},0,rain\n" for name in names)
-    (root / "meta/esc50.csv").write_text(f"filename,fold,target,category\n{rows}")
+    rows = "".join(f"{name}-0.wav,{name[0]},0,rain,True\n" for name in names) + "4-8-A-1.wav,4,1,pig,False\n"
+    (root / "meta/esc50.csv").write_text(f"filename,fold,target,category,esc10\n{rows}")
     return root
 
 
@@ -146,13 +147,14 @@ def test_lists_hold_free_clips_of_esc10_and_say_where_all_comes_from(tmp_path, e
     assert "train: 6 clips, valid: 4 clips, test: 1 clips" in capsys.readouterr().out
     sets = {name: {c.id for c in read_clips(data / name / "clips.tsv")} for name in ("train", "valid", "test")}
     real = {name: {i for i in ids if i[0].isdigit()} for name, ids in sets.items()}
-    assert real["test"] == {"4-6-A"} and len(real["valid"]) == 2 and len(real["train"]) == 2
-    assert "2-3-A" not in set().union(*sets.values()), "CC Sampling+ is not a free licence"
+    assert real["test"] == {"4-6-A-0"} and len(real["valid"]) == 2 and len(real["train"]) == 2
+    assert "2-3-A-0" not in set().union(*sets.values()), "CC Sampling+ is not a free licence"
     labels = {v.mid: v for v in read_labels(data / "labels.tsv")}
     assert labels["stream"].index in labels["rain"].related and labels["bell"].index not in labels["rain"].related
     first, second = read_json(data / "sources.json")
     assert first["clips"] == {"train": 2, "valid": 2, "test": 1} and second["clips"] == {"train": 4, "valid": 2}
     assert "2-4-A: d.wav by Di D., CC0, http://f.org/4/" in first["credits"] and len(first["credits"]) == 5
+    assert "3-5-A: e (by the sea).wav by Ed, CC0, http://f.org/5/" in first["credits"]
     assert second["licence"] == "Apache-2.0"
     lines = (data / "sources.md").read_text().splitlines()
     assert lines[0] == "|source|licence|author|train|valid|test|" and lines[1] == "|---|---|---|---:|---:|---:|"
