@@ -17,7 +17,7 @@ quick=false
 split_options "esc50 packages sources unheard quick" "$@"
 
 name=starter more="" tests=valid
-options=(--qsep_config conf/train_qsep_care_sep_small.yaml --audio_format pcm16 --valid_pairs 400 --test_pairs 0
+options=(--qsep_config conf/train_qsep_care_sep_starter.yaml --audio_format pcm16 --valid_pairs 400 --test_pairs 0
     --test_seconds 0)
 if [ "${quick}" = true ]; then
     name=quick sources="formula timgm6mb"
