@@ -101,6 +101,11 @@ class PairDrawer:
         self.classes = np.array([k for k in range(bank.num_classes) if len(bank.clips_of(k))], dtype=np.int64)
         self._check_classes()
 
+    @property
+    def sums(self) -> bool:
+        """Whether the targets of every mixture, where all are there, sum to it."""
+        return self.single_prob == 0 and self.num_sources == (2, 2)
+
     def _check_classes(self):
         if len(self.classes) == 0:
             raise DataError(f"{_where(self.bank)}: no class has a clip")

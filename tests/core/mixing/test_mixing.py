@@ -332,6 +332,8 @@ def test_further_sounds_are_of_classes_of_their_own_and_at_their_levels():
     bank = noise_bank([3, 3, 3, 3, 3], related=[(3, 4)])
     pairs = draws(PairDrawer(bank, segment=0.5, num_sources=[2, 4], snr_db=[0, 10]), 200)
     assert {len(p.others) for p in pairs} == {0, 1, 2}
+    assert PairDrawer(bank).sums and not PairDrawer(bank, num_sources=[2, 3]).sums
+    assert not PairDrawer(bank, single_prob=0.1).sums
     for pair in pairs:
         labels = [bank.labels(c)[0] for c in (pair.clip1, pair.clip2, *(o.clip for o in pair.others))]
         assert not (bank.related[np.ix_(labels, labels)] & ~np.eye(len(labels), dtype=bool)).any()
