@@ -185,6 +185,8 @@ class CaRESep(CaREEncoder):
             `connector` or `decoder`. What lies before is done once for all queries on a mixture.
         query_norm: bring the numbers of the query embedding to mean 0 and variance 1 over the queries of training
             (batch normalisation). Not in the paper: as they are, they hardly differ from query to query at first.
+        mask_reach: the sigmoid of a magnitude mask goes from -mask_reach to 1 + mask_reach and is cut at 0 and 1, so
+            that a bin can be left as it is, or out. 0 is the paper's.
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
@@ -211,6 +213,7 @@ class CaRESep(CaREEncoder):
         compress: float = 0.3,
         query_at: str = "all",
         query_norm: bool = False,
+        mask_reach: float = 0.0,
     ):
         if mask_type not in MASK_TYPES or query_at not in QUERY_AT:
             raise ValueError(
@@ -219,6 +222,7 @@ class CaRESep(CaREEncoder):
         sizes = num_bands, num_bins, fs, dim, image_channels, depths, heads, connector_depth, connector_heads
         super().__init__(*sizes, window, patch_size, num_classes, drop_path, compress, query_at)
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
+        self.mask_reach = mask_reach
         self.query_norm = nn.BatchNorm1d(self.query_dim, momentum=0.05, affine=False) if query_norm else None
 
         bands = num_bands // patch_size
@@ -265,7 +269,8 @@ class CaRESep(CaREEncoder):
     def _bounded(self, x: Tensor) -> Tensor:
         """`[B, Q, P F, L]` to masks `[B, Q, L, F]`."""
         if self.mask_type == "magnitude":
-            return torch.sigmoid(x).transpose(2, 3)
+            mask, r = torch.sigmoid(x).transpose(2, 3), self.mask_reach
+            return (mask * (1 + 2 * r) - r).clamp(0, 1) if r else mask
         real, imag = x.float().unflatten(2, (-1, 2)).transpose(2, 4).unbind(3)
         modulus = (real.square() + imag.square()).clamp(min=1e-12).sqrt()
         gain = self.mask_bound * torch.tanh(modulus / self.mask_bound) / modulus

@@ -53,6 +53,16 @@ def test_magnitude_mask_keeps_the_phase_and_never_amplifies():
     assert mask.dtype == torch.float32 and 0 <= mask.min() and mask.max() <= 1
 
 
+def test_a_mask_that_reaches_further_leaves_bins_as_they_are_or_out():
+    plain, further, spec = make(), make(mask_reach=0.25), spectrum(1, 40)
+    query = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(0))
+    for net in (plain, further):
+        net.to_mask.weight.data.mul_(20)
+    mask, cut = (net.mask(spec, torch.tensor([40]), query) for net in (plain, further))
+    torch.testing.assert_close(cut, (1.5 * mask - 0.25).clamp(0, 1))
+    assert (cut == 0).any() and (cut == 1).any() and 0 < mask.min() and mask.max() < 1
+
+
 def test_complex_mask_is_bounded():
     net, spec = make(mask_type="complex", mask_bound=1.5), spectrum(1, 40)
     net.to_mask.bias.data.fill_(1e4)
