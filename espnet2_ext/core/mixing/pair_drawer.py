@@ -273,8 +273,7 @@ def _check_choices(**options):
     allowed = {"query_from": QUERIES, "anchor": ANCHORS, "balance": BALANCES}
     for option, value in options.items():
         if value not in allowed[option]:
-            names = ", ".join(allowed[option])
-            raise DataError(f"{option} must be one of {names}; got {value!r}")
+            raise DataError(f"{option} must be one of {', '.join(allowed[option])}; got {value!r}")
 
 
 def _check_numbers(fs, segment, query_segment, **chances):
@@ -298,5 +297,4 @@ def _interval(option, value) -> tuple:
 
 
 def _uniform(rng, interval) -> float:
-    low, high = interval
-    return float(low) if low == high else float(rng.uniform(low, high))
+    return float(interval[0] if interval[0] == interval[1] else rng.uniform(*interval))
