@@ -18,8 +18,10 @@ from espnet2_ext.core.mixing.pairs import (
     class_name,
     energy_gain,
     holds,
+    interval,
     render,
     self_query,
+    uniform,
 )
 from espnet2_ext.errors import DataError
 
@@ -57,6 +59,7 @@ class PairDrawer:
             disjoint labels. Fewer where no further clip is found.
         same_class: the second sound is another clip of the first one's class, where the class has one; a query that is
             not the target itself then fits both.
+        class_weights: {name: weight} with `balance: class`: how often a class is drawn, 1 where not named.
 
     Raises:
         DataError: naming a class that no other class is unrelated to, or an unknown option.
@@ -79,16 +82,16 @@ class PairDrawer:
         single_prob: float = 0.0,
         num_sources: int | list[int] = 2,
         same_class: bool = False,
+        class_weights: dict[str, float] | None = None,
     ):
         _check_choices(query_from=query_from, anchor=anchor, balance=balance)
-        _check_numbers(
-            bank.fs, segment, query_segment, other_prob=other_prob, absent_prob=absent_prob, single_prob=single_prob
-        )
-        self.same_class = same_class
-        self.snr_db, self.single_prob = _interval("snr_db", snr_db), single_prob
-        self.num_sources = _interval("num_sources", num_sources)
+        chances = {"other_prob": other_prob, "absent_prob": absent_prob, "single_prob": single_prob}
+        _check_numbers(bank.fs, segment, query_segment, chances)
+        self.same_class, self.weights = same_class, _weights(bank, class_weights) if class_weights else None
+        self.snr_db, self.single_prob = interval("snr_db", snr_db), single_prob
+        self.num_sources = interval("num_sources", num_sources)
         if self.num_sources[0] < 2 or any(n != int(n) for n in self.num_sources):
-            raise DataError(f"num_sources must be whole numbers of 2 or more (single_prob: one); got {num_sources}")
+            raise DataError(f"num_sources must be whole numbers of 2 or more; got {num_sources}")
         if segment is None and anchor != "whole":
             raise DataError(f"anchor `{anchor}` needs a segment length; without one use `whole`")
         self.bank = bank
@@ -112,10 +115,8 @@ class PairDrawer:
         free = ~self.related[np.ix_(self.classes, self.classes)]
         lonely = self.classes[~free.any(axis=1)]
         if len(lonely):
-            raise DataError(
-                f"{_where(self.bank)}: no clips of a class unrelated to "
-                f"{class_name(self.bank, lonely[0])}, so nothing can be mixed with it"
-            )
+            name = class_name(self.bank, lonely[0])
+            raise DataError(f"{_where(self.bank)}: no clips of a class unrelated to {name}, to be mixed with it")
 
     def draw(self, rng: np.random.Generator, clip1: int | None = None, id: str = "") -> Pair:
         """Draw a row; `clip1` fixes the first target.
@@ -153,7 +154,7 @@ class PairDrawer:
             qnum=qnum,
             absent1=self._absent(rng, class1, absent1),
             absent2=self._absent(rng, class2, absent2),
-            snr_db=_uniform(rng, self.snr_db) if two != one else 0.0,
+            snr_db=uniform(rng, self.snr_db) if two != one else 0.0,
             others=others,
         )
 
@@ -188,7 +189,7 @@ class PairDrawer:
             picked = self._pick(rng, self._blocked(*clips, *(s.clip for s in found)))
             if picked:
                 k, clip = picked
-                found.append(Source(clip, self._start(rng, clip, k, num), _uniform(rng, self.snr_db), None))
+                found.append(Source(clip, self._start(rng, clip, k, num), uniform(rng, self.snr_db), None))
         return tuple(found)
 
     def _pick(self, rng, blocked) -> tuple[int, int] | None:
@@ -203,12 +204,16 @@ class PairDrawer:
                 k = self._label_of(rng, clip)
             else:
                 if i % _TRIES_A_CLASS == 0:
-                    k = classes[rng.integers(len(classes))]
+                    k = classes[rng.integers(len(classes))] if self.weights is None else self._weighted(rng, classes)
                     clips = self.bank.clips_of(k)
                 clip = clips[rng.integers(len(clips))]
             if k is not None and not blocked[self.bank.labels(clip)].any():
                 return int(k), int(clip)
         return None
+
+    def _weighted(self, rng, classes):
+        ends = np.cumsum(self.weights[classes])
+        return classes[np.searchsorted(ends, rng.random() * ends[-1], side="right")]
 
     def _label_of(self, rng, clip):
         labels = self.bank.labels(clip)
@@ -276,7 +281,7 @@ def _check_choices(**options):
             raise DataError(f"{option} must be one of {', '.join(allowed[option])}; got {value!r}")
 
 
-def _check_numbers(fs, segment, query_segment, **chances):
+def _check_numbers(fs, segment, query_segment, chances):
     for option, value in (("segment", segment), ("query_segment", query_segment)):
         if value is not None and round(value * fs) < 1:
             raise DataError(f"{option} must be longer than one sample; got {value} s")
@@ -285,16 +290,10 @@ def _check_numbers(fs, segment, query_segment, **chances):
             raise DataError(f"{option} must be between 0 and 1; got {value}")
 
 
-def _interval(option, value) -> tuple:
-    """(lowest, highest) of a number or of two."""
-    try:
-        low, high = value if isinstance(value, (list, tuple)) else (value, value)
-        if np.isfinite(low) and np.isfinite(high) and low <= high:
-            return low, high
-    except (TypeError, ValueError):
-        pass
-    raise DataError(f"{option} must be a number or [lowest, highest]; got {value}")
-
-
-def _uniform(rng, interval) -> float:
-    return float(interval[0] if interval[0] == interval[1] else rng.uniform(*interval))
+def _weights(bank, named) -> np.ndarray:
+    """float [K]: 1 where a class is not named."""
+    names = [c.name for c in bank.classes]
+    for name, weight in named.items():
+        if name not in names or not 0 < weight < np.inf:
+            raise DataError(f"class_weights: {name}: {weight} is not a class of {_where(bank)} with a weight above 0")
+    return np.array([float(named.get(name, 1.0)) for name in names])

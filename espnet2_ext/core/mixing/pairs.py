@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet2_ext.core.mixing.augment import Augment
+from espnet2_ext.errors import DataError
 
 ENVELOPE_RATE = 10  # frames a second
 ANCHORS = ("peak", "sampled", "random", "whole")
@@ -230,3 +231,22 @@ def choose_start(anchor: str, rng: np.random.Generator, bank, clip: int, num: in
 def _energies(bank, clip, num):
     hop = bank.fs / ENVELOPE_RATE
     return segment_energies(bank.envelope(clip), bank.num_samples(clip), num, hop)
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+def interval(option, value) -> tuple:
+    """(lowest, highest) of a number or of two; anything else is a DataError that names the option."""
+    try:
+        low, high = value if isinstance(value, (list, tuple)) else (value, value)
+        if np.isfinite(low) and np.isfinite(high) and low <= high:
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    raise DataError(f"{option} must be a number or [lowest, highest]; got {value}")
+
+
+def uniform(rng, interval) -> float:
+    """A number drawn from an `interval`."""
+    return float(interval[0] if interval[0] == interval[1] else rng.uniform(*interval))

@@ -346,6 +346,18 @@ def test_further_sounds_are_of_classes_of_their_own_and_at_their_levels():
     assert len(draws(PairDrawer(noise_bank([2, 2]), segment=0.5, num_sources=4), 1)[0].others) == 0
 
 
+def test_classes_can_be_drawn_more_often():
+    bank = noise_bank([2, 2, 2, 2])
+    pairs = draws(PairDrawer(bank, segment=0.5, class_weights={"Class1": 3.0}), 600)
+    # first draws: 3 of 6
+    assert np.mean([p.class1 == 1 for p in pairs]) == pytest.approx(0.5, abs=0.06)
+    rest = [p.class2 for p in pairs if p.class1 == 0]
+    assert np.mean(np.equal(rest, 1)) == pytest.approx(3 / 5, abs=0.12)
+    for wrong in ({"Class9": 1.0}, {"Class1": 0}):
+        with pytest.raises(DataError, match="class_weights: Class"):
+            PairDrawer(bank, class_weights=wrong)
+
+
 @pytest.mark.parametrize(
     "option, value",
     [("snr_db", "loud"), ("snr_db", [5, -5]), ("snr_db", [0, float("nan")]), ("snr_db", [1, 2, 3])]
