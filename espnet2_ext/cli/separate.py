@@ -66,14 +66,13 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     if not args.query:
         raise DataError("--query: this model answers queries; give a sound of the wanted kind")
     from espnet2_ext.infer.jobs import Origin, plan_jobs, run_jobs
-    from espnet2_ext.infer.queries import query_parts
+    from espnet2_ext.infer.queries import query_name, query_parts
     from espnet2_ext.infer.query_separator import Separator
-    from espnet2_ext.infer.vectors.class_queries import class_of
     from espnet2_ext.util.names import file_name
 
     groups = [args.query] if args.mode == "mean" else [[q] for q in args.query]
     counts = [sum(len(query_parts(q)) for q in group) for group in groups]  # before a model is loaded
-    stems = [file_name(name) if (name := class_of(q)) else Path(q).stem or Path(q).absolute().name for q in args.query]
+    stems = [query_name(query) for query in args.query]
     mean = [file_name("+".join(stems)) if args.name_query else None]
     names = mean if args.mode == "mean" else stems
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query, _model_files(args))
@@ -116,15 +115,15 @@ def _given(args: argparse.Namespace, *names: str) -> dict:
 def embed(argv: list[str] | None = None) -> None:
     """Save the average query vector of some sounds, as a `.npy` file."""
     p = Parser(description=embed.__doc__)
-    p.add_argument("files", nargs="+", help="sound files or folders of them")
+    p.add_argument("files", nargs="+", help="sound files, spans of them (FILE@START-END) or folders of them")
     p.add_argument("-o", "--output", required=True, help="a .npy file")
     p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
     add_device(p)
     args = p.parse_args(argv)
     if Path(args.output).suffix != ".npy":
         raise DataError(f"-o {args.output}: must end in .npy")
-    from espnet2_ext.infer.jobs import keep_inputs, query_files
-    from espnet2_ext.infer.queries import save_query
+    from espnet2_ext.infer.jobs import keep_inputs
+    from espnet2_ext.infer.queries import query_files, save_query
     from espnet2_ext.infer.query_separator import Separator
 
     keep_inputs([args.output], [file for query in args.files for file in query_files(query)])
@@ -139,7 +138,7 @@ def adapt(argv: list[str] | None = None) -> None:
     """Tune the query of some examples on mixtures of them with other sounds; the network stays as it is."""
     p = Parser(description=adapt.__doc__)
     p.add_argument(
-        "--query", action="append", required=True, help="examples: a folder or a file; repeatable; five or more"
+        "--query", action="append", required=True, help="examples: a folder, a file or a span; repeatable; five or more"
     )
     text = "other sounds, best those around the wanted one, without it: a folder or a file; repeatable"
     p.add_argument("--mixtures", action="append", required=True, help=text)
@@ -154,13 +153,14 @@ def adapt(argv: list[str] | None = None) -> None:
     if args.steps < 1:
         p.error("--steps must be 1 or more")
     from espnet2_ext.infer.jobs import keep_inputs
-    from espnet2_ext.infer.queries import read_query, save_query, sound_files
+    from espnet2_ext.infer.queries import query_files, query_parts, read_query, save_query
     from espnet2_ext.infer.query_separator import Separator
     from espnet2_ext.infer.vectors import adapt as adapting
 
-    examples, others = ([f for path in paths for f in sound_files(path)] for paths in (args.query, args.mixtures))
+    given = (args.query, args.mixtures)
+    examples, others = ([part for path in paths for part in query_parts(path, sounds=True)] for paths in given)
     path = bundle_path(args.bundle)
-    keep_inputs([args.output], [*examples, *others, path])
+    keep_inputs([args.output], [*(file for part in examples + others for file in query_files(part)), path])
     separator = Separator.from_bundle(path, args.device)
     _log_model(separator)
     sounds = [[read_query(f, separator.fs, most=MOST_SECONDS) for f in files] for files in (examples, others)]
@@ -182,7 +182,10 @@ def adapt(argv: list[str] | None = None) -> None:
 
 def _separate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("mix", nargs="+", help="sound files or folders of them")
-    text = "a sound of the wanted kind, a folder of them, a saved .npy, or class:NAME; repeatable"
+    text = (
+        "a sound of the wanted kind; a span of one, FILE@START-END in seconds, which may be the mixture; a folder of "
+        "sounds; a saved .npy; class:NAME; repeatable"
+    )
     p.add_argument("--query", action="append", default=[], help=text)
     text = "a .wav, .w64 or .flac file; a folder for several outputs, named after query or class: mix.dog_bark.wav"
     p.add_argument("-o", "--output", required=True, help=text)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from espnet2_ext import __version__
 from espnet2_ext.audio.streams import FORMATS, comment_of, open_source
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.queries import query_parts, sound_files
+from espnet2_ext.infer.queries import query_digests, query_files, sound_files
 from espnet2_ext.infer.vectors.class_queries import class_of
 from espnet2_ext.util.documents import parse_json
 from espnet2_ext.util.explain import explain
@@ -38,11 +38,6 @@ class Job(NamedTuple):
 
 
 # ---- what is written where -----------------------------------------------------------------------
-
-
-def query_files(query: str) -> list[Path]:
-    """Sound files and saved vectors of a query. Raises a DataError where there are none; a class has none."""
-    return [part for part in query_parts(query) if isinstance(part, Path)]
 
 
 def plan_jobs(
@@ -126,10 +121,8 @@ class Origin(NamedTuple):
         """Of one output for each group of queries."""
         outputs = []
         for group in groups:
-            files = [f for query in group for f in query_files(query)]
-            classes = sorted(query for query in group if class_of(query) is not None)
-            names = [query if query in classes else Path(query).name for query in group]
-            outputs.append({"query": names[:9], "query_hash": digest(*_digests(files), *classes)})
+            names = [query if class_of(query) else Path(query).name for query in group]
+            outputs.append({"query": names[:9], "query_hash": digest(*query_digests(group))})
         return cls(model, outputs)
 
     @classmethod
@@ -143,10 +136,6 @@ class Origin(NamedTuple):
         facts = {"espnet2_ext": __version__, "model": self.model}
         rest = {"output": "residual", "query_hash": digest(*(o.get("query_hash") for o in self.outputs))}
         return [{**facts, **output, **mixture} for output in [*self.outputs, *([rest] if job.rest else [])]]
-
-
-def _digests(files: Iterable[Path]) -> list[str]:
-    return sorted(map(file_digest, files))
 
 
 def _is_done(job: Job, notes: Sequence[dict]) -> bool:

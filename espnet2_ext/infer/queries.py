@@ -1,28 +1,72 @@
-"""From what a user calls a query (files, folders, arrays, saved vectors, classes) to waveforms."""
+"""From what a user calls a query to waveforms, read in one place for the command line and Python.
+
+A query is a sound file, a span of one (`mix.wav@12.3-14.1`, in seconds; a file of exactly this name comes first), a
+folder of sounds, a saved vector (`.npy`), a class (`class:NAME`), or an array.
+"""
 
 import json
 import logging
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from espnet2_ext import __version__
 from espnet2_ext.audio import suffixes
-from espnet2_ext.audio.streams import ArraySource, Resampler, open_source
+from espnet2_ext.audio.streams import ArraySource, Resampler, Source, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.vectors.class_queries import class_of
 from espnet2_ext.util.arrays import read_arrays, write_npy
 from espnet2_ext.util.documents import mapping, parse_json
-from espnet2_ext.util.files import CHANGED, digest
+from espnet2_ext.util.files import CHANGED, digest, file_digest
+from espnet2_ext.util.names import file_name
 
 WINDOW = 10.0  # seconds of a query that the network sees at once
 FLOOR = 10 ** (-90 / 20)  # RMS of a 20 ms frame below which it counts as silence
 BELOW_PEAK = 10 ** (-50 / 20)  # and so does one this far below the loudest
 MARGIN = 0.05  # seconds kept around what sounds
 SHORT = 0.3  # seconds below which a query is called short
+SHORTEST = 0.2  # seconds of a span
+SPAN = re.compile(r"(\d+\.?\d*|\.\d+)-(\d+\.?\d*|\.\d+)")
 
-Query = str | Path | np.ndarray
+
+@dataclass(frozen=True)
+class Span:
+    """`start` to `end`, in seconds, of the recording `path`. Raises a DataError where that is no span."""
+
+    path: Path
+    start: float
+    end: float
+
+    def __post_init__(self):
+        if not 0 <= self.start < self.end < np.inf:
+            raise DataError(f"{self}: a span ends after it starts")
+        if round(self.end - self.start, 6) < SHORTEST:
+            raise DataError(f"{self}: is {self.end - self.start:.3g} s long; a span has {SHORTEST} s or more")
+
+    def __str__(self):
+        return f"{self.path}@{self.times}"
+
+    @property
+    def times(self) -> str:
+        return f"{self.start:.12g}-{self.end:.12g}"
+
+    def blocks(self, source: Source) -> Iterator[np.ndarray]:
+        """Its samples `[T', C]`. Raises a DataError where `source` ends before it does."""
+        first, last = round(self.start * source.fs), round(self.end * source.fs)
+        if last > source.frames:
+            raise DataError(f"{self}: the recording ends at {source.frames * 1000 // source.fs / 1000} s")
+        for x in source.blocks(start=first):
+            yield x[: last - first]
+            first += len(x)
+            if first >= last:
+                return
+
+
+Query = str | Path | Span | np.ndarray
 
 
 def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
@@ -45,29 +89,83 @@ def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
     return found
 
 
-def query_parts(query: Query) -> list[Query]:
-    """The queries that one stands for: an array or a class itself, sound files and saved vectors.
+def parse_query(query: Query) -> Query:
+    """`query`, or the span that its text is.
 
     Raises:
-        DataError: see `sound_files`.
+        DataError: `FILE@...` of a file where no span follows.
     """
+    if isinstance(query, np.ndarray | Span) or class_of(query) is not None or os.path.exists(query):
+        return query
+    path, _, times = os.fspath(query).rpartition("@")
+    found = SPAN.fullmatch(times)
+    if not path or not (found or os.path.exists(path)):
+        return query
+    if not found or os.path.isdir(path):
+        raise DataError(f"{query}: a span is FILE@START-END in seconds, such as mix.wav@12.3-14.1")
+    return Span(Path(path), float(found[1]), float(found[2]))
+
+
+def query_parts(query: Query, sounds: bool = False) -> list[Query]:
+    """The queries that one stands for: an array, a span or a class itself, sound files and saved vectors.
+
+    Args:
+        sounds: leave out the saved vectors of a folder, and refuse what is no sound.
+
+    Raises:
+        DataError: see `sound_files` and `parse_query`.
+    """
+    query = parse_query(query)
+    if sounds and (class_of(query) is not None or is_saved(query)):
+        raise DataError(f"{query}: is no sound")
     if isinstance(query, np.ndarray) or class_of(query) is not None:
         return [query]
-    return [*sound_files(query, more=(".npy",))]
+    if isinstance(query, Span):
+        sound_files(query.path)  # it is there
+        return [query]
+    return [*sound_files(query, more=() if sounds else (".npy",))]
 
 
-def read_query(
-    query: str | Path | np.ndarray, fs_model: int, fs: int | None = None, most: float = np.inf
-) -> np.ndarray:
+def query_files(query: Query) -> list[Path]:
+    """The files behind a query. Raises a DataError where there are none; a class and an array have none."""
+    found = [part.path if isinstance(part, Span) else part for part in query_parts(query)]
+    return [part for part in found if isinstance(part, Path)]
+
+
+def query_name(query: str | Path) -> str:
+    """What an output is called after a query."""
+    query = parse_query(query)
+    if (name := class_of(query)) is not None:
+        return file_name(name)
+    if isinstance(query, Span):
+        return f"{query.path.stem}@{query.times}"
+    return Path(query).stem or Path(query).absolute().name
+
+
+def query_digests(queries: Sequence[str | Path]) -> list[str]:
+    """What stands for the contents of queries, in an order that does not depend on theirs."""
+    parts = [part for query in queries for part in query_parts(query)]
+    spans = [f"{file_digest(part.path)}@{part.times}" for part in parts if isinstance(part, Span)]
+    files = [file_digest(part) for part in parts if isinstance(part, Path)]
+    return [*sorted(files + spans), *sorted(part for part in parts if isinstance(part, str))]
+
+
+def is_saved(query: Query) -> bool:
+    """Whether a query is a saved vector."""
+    return isinstance(query, str | Path) and Path(query).suffix.lower() == ".npy"
+
+
+def read_query(query: Query, fs_model: int, fs: int | None = None, most: float = np.inf) -> np.ndarray:
     """Mono waveform `[T]` at the model's rate, silence at both ends cut away.
 
     Args:
-        query: a file, or an array `[T]` or `[T, C]` at `fs`.
+        query: a file, a span of one, or an array `[T]` or `[T, C]` at `fs`.
         most: seconds from its beginning that are read.
 
     Raises:
-        DataError: unreadable, NaN, or silent.
+        DataError: unreadable, NaN, or silent; a span past the end.
     """
+    query = parse_query(query)
     if isinstance(query, np.ndarray):
         if fs is None or query.ndim not in (1, 2) or not query.size:
             raise DataError(
@@ -76,22 +174,23 @@ def read_query(
             )
         source = ArraySource(query.reshape(len(query), -1), fs, "the query array")
     else:
-        source = open_source(query)
-    mono = (x.mean(1, keepdims=True) for x in source.blocks())
+        source = open_source(query.path if isinstance(query, Span) else query)
+    blocks = query.blocks(source) if isinstance(query, Span) else source.blocks()
+    mono = (x.mean(1, keepdims=True) for x in blocks)
     parts, left = [], most * fs_model
     for part in Resampler(source.fs, fs_model, 1).run(mono):
         parts.append(part[: int(min(left, len(part)))])
         left -= len(part)
         if left <= 0:
             break
-    x = np.concatenate(parts)[:, 0]
+    x, name = np.concatenate(parts)[:, 0], str(query) if isinstance(query, Span) else source.name
     if not np.isfinite(x).all():
-        raise DataError(f"{source.name}: holds samples that are not numbers or infinite")
+        raise DataError(f"{name}: holds samples that are not numbers or infinite")
     cut = trim_silence(x, fs_model)
     if not len(cut):
-        raise DataError(f"{source.name}: is silent, so it cannot serve as a query")
+        raise DataError(f"{name}: is silent, so it cannot serve as a query")
     if len(cut) < SHORT * fs_model:
-        logging.warning("query %s: only %.2f s of sound", source.name, len(cut) / fs_model)
+        logging.warning("query %s: only %.2f s of sound", name, len(cut) / fs_model)
     return cut
 
 

@@ -103,7 +103,7 @@ class Separator:
         return out.embedding.float().cpu().numpy(), tags
 
     def embed_one(self, query: Q.Query, fs: int | None = None) -> np.ndarray:
-        """One file, array (at `fs`), saved vector (`.npy`) or class (`class:NAME`) to a query `[E]`.
+        """One file or span of one, array (at `fs`), saved vector or class to a query `[E]`; see `queries`.
 
         Long ones are cut into windows of 10 s that overlap evenly; their embeddings are averaged.
 
@@ -115,7 +115,7 @@ class Separator:
                 path = self.info["path"]
                 raise DataError(f"{query}: {path} holds no queries of classes; `espnet2-ext calibrate` makes them")
             return self.known.query(name)
-        if not isinstance(query, np.ndarray) and Path(query).suffix.lower() == ".npy":
+        if Q.is_saved(query):
             return self._saved(Path(query))
         wave = Q.read_query(query, self.fs, fs)
         batch = Q.windows(wave, round(Q.WINDOW * self.fs))
@@ -143,7 +143,7 @@ class Separator:
         warned of.
 
         Args:
-            queries: files, folders of files, saved vectors (`.npy`), classes (`class:NAME`), arrays `[T]` or `[T, C]`.
+            queries: see `queries`: files, spans, folders, saved vectors, classes, arrays `[T]` or `[T, C]`.
             fs: rate of the arrays.
 
         Returns:

@@ -5,7 +5,20 @@ import pytest
 from standin import noise
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.queries import agreement_of, read_query, read_saved, save_query, trim_silence, windows
+from espnet2_ext.infer.queries import (
+    Span,
+    agreement_of,
+    parse_query,
+    query_digests,
+    query_files,
+    query_name,
+    query_parts,
+    read_query,
+    read_saved,
+    save_query,
+    trim_silence,
+    windows,
+)
 from espnet2_ext.infer.vectors.class_queries import usual_agreement
 
 
@@ -153,3 +166,76 @@ def test_a_flipped_bit_in_a_saved_query_is_noticed(tmp_path):
             assert np.array_equal(found, vector) or model != "a1b2", bit
         except DataError as e:
             assert "q.npy" in str(e)
+
+
+# ---- spans ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fs", [16000, 44100])
+def test_a_span_is_the_samples_between_its_times(separator, wav, fs):
+    x = noise(3, fs, 2)
+    mix = wav("mix.wav", x, fs, "FLOAT")
+    first, last = round(0.7 * fs), round(1.25 * fs)
+    expected = read_query(x[first:last], 16000, fs)
+    np.testing.assert_array_equal(read_query(f"{mix}@0.7-1.25", 16000), expected)
+    np.testing.assert_array_equal(read_query(Span(mix, 0.7, 1.25), 16000), expected)
+    np.testing.assert_array_equal(separator.embed_one(f"{mix}@.7-1.25"), separator.embed_one(expected, 16000))
+    whole = read_query(f"{mix}@0-3", 16000)  # to the last sample
+    np.testing.assert_array_equal(whole, read_query(mix, 16000))
+
+
+def test_spans_are_averaged_with_other_queries(separator, wav):
+    mix, dog = wav("mix.wav", noise(2, 16000), subtype="FLOAT"), wav("dog.wav", tone(500))
+    single = [separator.embed_one(q) for q in (f"{mix}@0-0.5", f"{mix}@1-2", dog)]
+    mean, _ = separator.embed_queries([f"{mix}@0-0.5", f"{mix}@1-2", dog])
+    np.testing.assert_allclose(mean, np.mean(single, 0), atol=1e-6)
+
+
+def test_bad_spans(separator, wav, tmp_path):
+    mix = wav("mix.wav", noise(2, 16000))
+    for times, message in (
+        ("1-2.001", "the recording ends at 2.0 s"),
+        ("2-1", "a span ends after it starts"),
+        ("1-1", "a span ends after it starts"),
+        ("1-1.19", "is 0.19 s long; a span has 0.2 s or more"),
+        ("a-b", "a span is FILE@START-END in seconds"),
+        ("1", "a span is FILE@START-END in seconds"),
+        ("-1-1", "a span is FILE@START-END in seconds"),
+        ("nan-2", "a span is FILE@START-END in seconds"),
+        ("0-inf", "a span is FILE@START-END in seconds"),
+        ("", "a span is FILE@START-END in seconds"),
+    ):
+        with pytest.raises(DataError, match=message) as e:
+            separator.embed_queries([f"{mix}@{times}"])
+        assert str(e.value).startswith(f"{mix}@{times}: ") and "\n" not in str(e.value)
+    separator.embed_queries([f"{mix}@1-1.2"])
+    with pytest.raises(DataError, match="no.wav: no such file"):
+        separator.embed_queries([tmp_path / "no.wav@1-2"])
+    with pytest.raises(DataError, match="a span is FILE"):
+        separator.embed_queries([f"{tmp_path}@1-2"])
+    with pytest.raises(DataError, match="a span ends"):
+        Span(mix, 0, float("inf"))
+    with pytest.raises(DataError, match=r"mix.wav@0.5-1: is silent"):
+        read_query(f"{wav('mix.wav', np.zeros(32000))}@0.5-1", 16000)
+
+
+def test_a_file_of_exactly_this_name_comes_first(wav, tmp_path):
+    wav("mix.wav", noise(2, 16000))
+    for name in ("mix.wav@0-1", "a@b.wav"):
+        (tmp_path / name).write_bytes((tmp_path / "mix.wav").read_bytes())
+        assert query_parts(str(tmp_path / name)) == [tmp_path / name]
+        assert len(read_query(tmp_path / name, 16000)) > 31000
+    assert parse_query(f"{tmp_path}/a@b.wav@0-1") == Span(tmp_path / "a@b.wav", 0.0, 1.0)
+    assert parse_query("tar:a.tar#m.wav@1024+44") == "tar:a.tar#m.wav@1024+44"  # another reference
+
+
+def test_names_files_and_digests_of_queries(wav, tmp_path):
+    mix = wav("mix.wav", noise(2, 16000))
+    assert [query_name(q) for q in (f"{mix}@1.50-2", mix, "class:a/b")] == ["mix@1.5-2", "mix", "a_b"]
+    assert query_files(f"{mix}@1-2") == query_files(mix) == [mix]
+    one, other = f"{mix}@0-1", f"{mix}@1-2"
+    assert query_digests([one]) != query_digests([other]) != query_digests([mix])
+    assert query_digests([one, other, mix]) == query_digests([mix, other, f"{mix}@0.0-1.0"])
+    for query in ("class:dog", "q.npy"):
+        with pytest.raises(DataError, match="is no sound"):
+            query_parts(query, sounds=True)

@@ -114,6 +114,22 @@ def test_embed_then_use(ext, sounds):
     np.testing.assert_array_equal(soundfile.read("a.wav")[0], soundfile.read("b.wav")[0])
 
 
+def test_spans_of_the_mixture(ext, sounds, tmp_path, capsys):
+    spans = ("mix2.wav@0.2-0.5", "mix2.wav@0.5-1")
+    queries = [word for span in spans for word in ("--query", span)]
+    assert ext("separate", "mix2.wav", *queries, "--mode", "each", "-o", "out") == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"mix2.mix2@0.2-0.5.wav", "mix2.mix2@0.5-1.wav"}
+    assert ext("embed", *spans, "-o", "q.npy") == 0
+    assert ext("separate", "mix2.wav", "--query", "q.npy", "-o", "a.wav") == 0
+    assert ext("separate", "mix2.wav", *queries, "-o", "b.wav") == 0
+    np.testing.assert_array_equal(soundfile.read("a.wav")[0], soundfile.read("b.wav")[0])
+    before = (tmp_path / "b.wav").read_bytes()
+    assert ext("separate", "mix2.wav", *queries[:2], "-o", "b.wav", "--skip_existing") == 0
+    assert (tmp_path / "b.wav").read_bytes() != before  # of another query
+    assert ext("separate", "mix2.wav", "--query", "mix2.wav@0.5-9", "-o", "c.wav") == 1
+    assert capsys.readouterr().err == "error: mix2.wav@0.5-9: the recording ends at 1.0 s\n"
+
+
 def test_info_and_pack(ext, exp, capsys, tmp_path):
     assert ext("info") == 0
     out = capsys.readouterr().out
