@@ -148,3 +148,29 @@ class BandExpand(BandLinear):
                 once = (used[..., own:] @ other + once)[:, None]
             out.append((used[..., :own] @ group + once).flatten(2, 3))
         return torch.cat(out, 2).index_select(2, self.index)
+
+
+class BandProfile(nn.Module):
+    """The mean over time of a query's band image, shown to the tokens of a mixture's bands.
+
+    The N C numbers are brought to mean 0 and variance 1 over the queries of training.
+
+    Args:
+        num_bands: N. channels: C of the image. patch_size: P, bands in a token. dim: D of the tokens.
+        places: where it is shown; each has weights of its own.
+    """
+
+    def __init__(self, num_bands: int, channels: int, patch_size: int, dim: int, places: tuple[str, ...]):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(num_bands * channels, momentum=0.05, affine=False)
+        self.tokens = num_bands // patch_size
+        self.into = nn.ModuleDict({place: nn.Linear(patch_size * channels, dim) for place in places})
+
+    def of(self, image: Tensor, frames: Tensor) -> Tensor:
+        """`[B, N C]` of images `[B, L, N, C]` whose frames behind `frames` `[B]` are 0."""
+        return self.norm((image.sum(1) / frames.clamp(min=1)[:, None, None]).flatten(1))
+
+    def show(self, place: str, x: Tensor, profile: Tensor) -> Tensor:
+        """Tokens `[B, L, N / P, D]` with profiles `[B Q, N C]` added, `[B Q, L, N / P, D]`."""
+        shown = self.into[place](profile.unflatten(1, (1, self.tokens, -1)))
+        return (x[:, None] + shown.unflatten(0, (len(x), -1))).flatten(0, 1)

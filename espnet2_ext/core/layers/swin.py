@@ -260,3 +260,17 @@ class PatchExpand(nn.Module):
         x = self.expand(x).view(b, length, bands, s, s, -1)
         x = x.permute(0, 1, 3, 2, 4, 5).reshape(b, length * s, bands * s, x.shape[-1])
         return self.norm(x)
+
+
+def for_each(query: Tensor | None, x: Tensor, valid: list[int] | None = None) -> tuple[Tensor, list[int]]:
+    """`x` `[B, ...]` and its valid tokens once for each of the queries `[B Q, E]`; as they are where they are so."""
+    times = 1 if query is None else len(query) // len(x)
+    return (x.repeat_interleave(times, 0) if times > 1 else x), [v for v in valid or [] for _ in range(times)]
+
+
+def enter(stage: SwinStage, x: Tensor, valid: list[int], query: Tensor | None) -> tuple[Tensor, list[int]]:
+    """A stage with the queries, if it takes any: the first such one makes B maps B Q."""
+    if not stage.takes_query:
+        return stage(x, valid), valid
+    x, valid = for_each(query, x, valid)
+    return stage(x, valid, query), valid

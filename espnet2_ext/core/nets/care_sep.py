@@ -4,14 +4,12 @@ Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General So
 section 2 and figures 1 and 2. Where the paper leaves a choice open, the line says what was chosen.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.bands import BandExpand, BandProject, Bands
-from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, valid_mask
+from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands
+from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, enter, for_each, valid_mask
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
@@ -144,12 +142,12 @@ class CaREEncoder(nn.Module):
         x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
         skips = []
         for stage, merge in zip(self.encoder, self.merges):
-            x, valid = _enter(stage, x, valid, query)
+            x, valid = enter(stage, x, valid, query)
             skips.append((x, valid))
             x = merge(x)
             valid = [-(-v // 2) for v in valid]
             x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
-        return skips, *_enter(self.connector, x, valid, query)
+        return skips, *enter(self.connector, x, valid, query)
 
     def embed(self, spec: Tensor, frames: Tensor) -> QueryOutput:
         """Query embedding and tags of `spec` `[B, L, F]` (complex) with `frames` `[B]` valid.
@@ -185,6 +183,8 @@ class CaRESep(CaREEncoder):
             `connector` or `decoder`. What lies before is done once for all queries on a mixture.
         query_norm: bring the numbers of the query embedding to mean 0 and variance 1 over the queries of training
             (batch normalisation). Not in the paper: as they are, they hardly differ from query to query at first.
+        query_profile: join the mean over time of the query's band image to its embedding, and add it to the tokens of
+            the mixture's bands before the first stage (with `query_at: all`) and the last. Not in the paper.
         mask_reach: the sigmoid of a magnitude mask goes from -mask_reach to 1 + mask_reach and is cut at 0 and 1, so
             that a bin can be left as it is, or out. 0 is the paper's.
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
@@ -213,17 +213,17 @@ class CaRESep(CaREEncoder):
         compress: float = 0.3,
         query_at: str = "all",
         query_norm: bool = False,
+        query_profile: bool = False,
         mask_reach: float = 0.0,
     ):
         if mask_type not in MASK_TYPES or query_at not in QUERY_AT:
-            raise ValueError(
-                f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}; query_at of {QUERY_AT}, not {query_at!r}"
-            )
+            raise ValueError(f"mask_type {mask_type!r} is none of {MASK_TYPES}, or query_at {query_at!r} of {QUERY_AT}")
         sizes = num_bands, num_bins, fs, dim, image_channels, depths, heads, connector_depth, connector_heads
         super().__init__(*sizes, window, patch_size, num_classes, drop_path, compress, query_at)
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
         self.mask_reach = mask_reach
-        self.query_norm = nn.BatchNorm1d(self.query_dim, momentum=0.05, affine=False) if query_norm else None
+        self.width = self.query_dim
+        self.query_norm = nn.BatchNorm1d(self.width, momentum=0.05, affine=False) if query_norm else None
 
         bands = num_bands // patch_size
         self.expands, self.joins, self.decoder = (nn.ModuleList() for _ in range(3))
@@ -231,15 +231,23 @@ class CaRESep(CaREEncoder):
             d = dim * 2**i
             self.expands.append(PatchExpand(2 * d, d))
             self.joins.append(nn.Linear(2 * d, d))
-            self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, self.query_dim))
+            self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, self.width))
         self.patch_up = PatchExpand(dim, dim, patch_size)
         parts = 2 if mask_type == "complex" else 1
         self.to_mask = BandExpand(self.bands, dim + (image_channels if image_skip else 0), parts)
+        self.profile = None
+        if query_profile:
+            places = ("first", "last") if query_at == "all" else ("last",)
+            self.profile = BandProfile(num_bands, image_channels, patch_size, dim, places)
+            self.query_dim += num_bands * image_channels
 
     def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
         """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
         out = super().embed_image(image, frames)
-        return out if self.query_norm is None else out._replace(embedding=self.query_norm(out.embedding))
+        parts = [out.embedding if self.query_norm is None else self.query_norm(out.embedding)]
+        if self.profile is not None:
+            parts.append(self.profile.of(image, frames))
+        return out._replace(embedding=torch.cat(parts, 1))
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
         """Masks for several queries on each mixture.
@@ -256,12 +264,19 @@ class CaRESep(CaREEncoder):
         if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
             raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
         b, length = spec.shape[:2]
-        query = query.flatten(0, 1)
+        query, shown = query.flatten(0, 1).tensor_split([self.width], 1)
         image = self.image(spec, frames, level)
-        skips, x, _ = self.encode(self.tokens(image), frames.tolist(), query)
+        x, counts = self.tokens(image), frames.tolist()
+        if self.profile is not None and "first" in self.profile.into:
+            counts = [f for f in counts for _ in range(len(query) // b)]
+            x = self.profile.show("first", x, shown)
+        skips, x, _ = self.encode(x, counts, query)
         for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):
-            skip, valid = _for_each(query, skip, valid)
-            x = stage(join(torch.cat([expand(_for_each(query, x)[0]), skip], dim=-1)), valid, query)
+            skip, valid = for_each(query, skip, valid)
+            x = join(torch.cat([expand(for_each(query, x)[0]), skip], dim=-1))
+            if self.profile is not None and stage is self.decoder[-1]:
+                x = self.profile.show("last", x, shown)
+            x = stage(x, valid, query)
         x = self.patch_up(x)[:, :length].permute(0, 2, 3, 1).unflatten(0, (b, -1))  # [B, Q, N, D, L]
         shared = image[:, :length].permute(0, 2, 3, 1) if self.image_skip else None
         return self._bounded(self.to_mask(x, shared))
@@ -283,17 +298,3 @@ class CaRESep(CaREEncoder):
         out = self.embed(anchor, anchor_frames)
         mask = self.mask(spec, frames, out.embedding[:, None]).squeeze(1)
         return spec * mask, out
-
-
-def _for_each(query: Tensor | None, x: Tensor, valid: list[int] | None = None) -> tuple[Tensor, list[int]]:
-    """`x` `[B, ...]` and its valid tokens once for each of the queries `[B Q, E]`; as they are where they are so."""
-    times = 1 if query is None else len(query) // len(x)
-    return (x.repeat_interleave(times, 0) if times > 1 else x), [v for v in valid or [] for _ in range(times)]
-
-
-def _enter(stage: Any, x: Tensor, valid: list[int], query: Tensor | None) -> tuple[Tensor, list[int]]:
-    """A stage with the queries, if it takes any: the first such one makes B maps B Q."""
-    if not stage.takes_query:
-        return stage(x, valid), valid
-    x, valid = _for_each(query, x, valid)
-    return stage(x, valid, query), valid

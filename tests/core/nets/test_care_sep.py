@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from espnet2_ext.core.layers.bands import BandProfile
 from espnet2_ext.core.nets.care_sep import QUERY_AT, CaREEncoder, CaRESep
 
 SMALL = dict(
@@ -225,3 +226,30 @@ def test_normalised_queries_differ_from_the_first_step_on():
     seen = two * (5 / 6) ** 0.5  # running variances are unbiased
     torch.testing.assert_close(normed.eval().embed(spec, frames).embedding, seen, rtol=0, atol=0.02)
     torch.testing.assert_close(normed.embed(spec[:1], frames[:1]).embedding, normed.embed(spec, frames).embedding[:1])
+
+
+@pytest.mark.parametrize("query_at", QUERY_AT)
+def test_a_querys_profile_goes_to_the_tokens_of_each_band(query_at):
+    net = make(query_profile=True, query_at=query_at)
+    assert net.query_dim == 64 + 32 * 4 and ("first" in net.profile.into) == (query_at == "all")
+    spec, frames = spectrum(2, 50), torch.tensor([50, 33])
+    query = net.embed(spec, frames).embedding
+    image = net.image(spec, frames)
+    mean = torch.stack([image[0, :50].mean(0), image[1, :33].mean(0)]).flatten(1)
+    torch.testing.assert_close(query[:, 64:], mean / (1 + 1e-5) ** 0.5)  # statistics of the start: 0 and 1
+    both = torch.stack([query, query.flip(0)], 1)
+    mask = net.mask(spec, frames, both)
+    for i in range(2):
+        torch.testing.assert_close(mask[:, i : i + 1], net.mask(spec, frames, both[:, i : i + 1]))
+    other = query.clone()
+    other[:, 64:68] += 1.0  # the lowest band
+    assert (net.mask(spec, frames, other[:, None]) - mask[:, :1]).abs().max() > 1e-3
+
+
+def test_what_a_profile_adds_by_hand():
+    profile = BandProfile(num_bands=4, channels=1, patch_size=2, dim=1, places=("last",)).eval()
+    profile.into["last"].weight.data = torch.tensor([[1.0, 10.0]])
+    profile.into["last"].bias.data = torch.tensor([0.5])
+    x = torch.zeros(1, 3, 2, 1)
+    shown = profile.show("last", x, torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 1.0]]))
+    assert shown[:, 0, :, 0].tolist() == [[21.5, 43.5], [0.5, 10.5]] and shown.shape == (2, 3, 2, 1)
