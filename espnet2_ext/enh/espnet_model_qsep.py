@@ -6,7 +6,7 @@ import torch
 from espnet2.enh.espnet_model_tse import ESPnetExtractionModel
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.padding import unless_whole
+from espnet2_ext.core.layers.padding import Lengths, host_lengths, unless_whole
 from espnet2_ext.core.layers.spectrum import mono
 from espnet2_ext.core.losses.separation import neg_sdr
 from espnet2_ext.core.models.query_separator import QuerySeparator
@@ -78,25 +78,23 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
 
     # ---- training ----------------------------------------------------------------------------
 
-    def forward(self, speech_mix: Tensor, speech_mix_lengths: Tensor | None = None, **batch):
+    def forward(self, speech_mix: Tensor, speech_mix_lengths: Lengths | None = None, **batch):
         """Loss, log and weight of a batch, as ESPnet's trainer wants them.
 
         Args:
             speech_mix: `[B, T]`; of `[B, T, C]`, here as in `batch`, the mean of the channels counts.
+            speech_mix_lengths: `[B]` samples, as all lengths best on the host or numbers; None: all.
             batch: `speech_ref1`, ... `[B, T]` (zeros where the query's sound is absent),
                 `enroll_ref1`, ... `[B, T']`, with `enroll_ref1_lengths`, and optionally
                 `label1`, ... `[B, K]`, the classes in the query.
         """
-        lengths = speech_mix_lengths
-        if lengths is None:
-            lengths = torch.full(speech_mix.shape[:1], speech_mix.shape[1])
-        speech_mix = mono(speech_mix)[:, : lengths.max()]
+        lengths = host_lengths(speech_mix, speech_mix_lengths)
+        longest = int(lengths.max())
+        speech_mix = mono(speech_mix)[:, :longest]
         spks = range(1, self.num_spk + 1)
-        ref = [mono(batch[f"speech_ref{s}"])[:, : lengths.max()] for s in spks]
+        ref = [mono(batch[f"speech_ref{s}"])[:, :longest] for s in spks]
         enroll = [mono(batch[f"enroll_ref{s}"]) for s in spks]
-        enroll_lengths = [
-            batch.get(f"enroll_ref{s}_lengths", torch.full(e.shape[:1], e.shape[1])) for s, e in zip(spks, enroll)
-        ]
+        enroll_lengths = [host_lengths(e, batch.get(f"enroll_ref{s}_lengths")) for s, e in zip(spks, enroll)]
         pre, feature_mix, feature_pre, others = self.forward_enhance(speech_mix, lengths, enroll, enroll_lengths)
         padded = unless_whole(lengths, speech_mix.shape[1])
         others |= {"speech_mix": speech_mix, "speech_lengths": padded}

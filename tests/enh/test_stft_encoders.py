@@ -5,6 +5,7 @@ import torch
 from espnet2.tasks.enh import decoder_choices, encoder_choices, separator_choices
 from torch_complex.tensor import ComplexTensor
 
+from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.nets.care_sep import CaREEncoder
 from espnet2_ext.registry import register
 
@@ -86,3 +87,10 @@ def test_espnets_complex_tensors_are_taken(encoder, decoder):
     masker = separator_choices.get_class("mask_blstm")(encoder.output_dim, num_spk=2, hidden=4, layers=1)
     for ours, masked in zip(masker(spec, frames)[0], masker(theirs, frames)[0], strict=True):
         assert torch.equal(ours, masked)
+
+
+@pytest.mark.parametrize("n_fft, hop, samples", [(1024, 320, 32000), (512, 128, 16001), (256, 80, 50)])
+def test_what_a_gpu_does_is_the_inverse_too(n_fft, hop, samples):
+    stft = STFT(n_fft, hop)
+    spec = stft(torch.randn(2, samples))
+    assert torch.equal(stft._added(spec, stft.window, samples), stft.inverse(spec, samples))

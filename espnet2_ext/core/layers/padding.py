@@ -1,18 +1,66 @@
-"""What keeps the padding of a batch from changing its items. Lengths `[B]`; None: nothing is padded."""
+"""What keeps the padding of a batch from changing its items. Lengths `[B]`; None: nothing is padded.
 
-from collections.abc import Callable
+Lengths are tensors on the host, or the numbers themselves: what they decide, such as whether anything is padded, would
+make a GPU be waited for. What is computed with them on another device is kept there (`on_device`, `own_rows`).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def unless_whole(lengths: Tensor | None, size: int) -> Tensor | None:
-    """The lengths, or None where every item is of the whole `size`: asked once, as a GPU must wait for it."""
-    return None if lengths is None or int(lengths.min()) >= size else lengths
+Lengths = Tensor | Sequence[int]
 
 
-def hide_padding(x: Tensor, lengths: Tensor | None, dim: int = 1) -> Tensor:
+def numbers(lengths: Lengths) -> tuple[int, ...]:
+    """Lengths as numbers; those on a GPU are waited for."""
+    return tuple(lengths.tolist() if isinstance(lengths, Tensor) else lengths)
+
+
+def host_lengths(x: Tensor, lengths: Lengths | None = None) -> Tensor:
+    """Lengths `[B]` of the items of `x` `[B, T, ...]` as a tensor on the host; None: all are whole."""
+    return torch.full(x.shape[:1], x.shape[1], device="cpu") if lengths is None else torch.tensor(numbers(lengths))
+
+
+def kept(size: int) -> Callable:
+    """Keeps the last `size` tensors that a function gave, for training, too; within a compiled graph it keeps none."""
+
+    def keep(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        cached = functools.lru_cache(maxsize=size)(torch.inference_mode(False)(make))
+
+        @functools.wraps(make)
+        def get(*key) -> Tensor:
+            return make(*key) if torch.compiler.is_compiling() else cached(*key)
+
+        get.cache_clear, get.cache_info = cached.cache_clear, cached.cache_info
+        return get
+
+    return keep
+
+
+@kept(256)
+def on_device(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Lengths `[B]` as a tensor there, not to be changed."""
+    x = torch.tensor(lengths)
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+def own_rows(lengths: Lengths, size: int, device: torch.device) -> Tensor | None:
+    """Places, in `[B L]`, of the frames that are not padding, of L = `size`; None: none is."""
+    lengths = numbers(lengths)
+    if min(lengths) >= size:
+        return None
+    return on_device(tuple(i * size + at for i, n in enumerate(lengths) for at in range(min(n, size))), device)
+
+
+def unless_whole(lengths: Lengths | None, size: int) -> Lengths | None:
+    """The lengths, or None where every item is of the whole `size`."""
+    return None if lengths is None or min(numbers(lengths)) >= size else lengths
+
+
+def hide_padding(x: Tensor, lengths: Lengths | None, dim: int = 1) -> Tensor:
     """`x` `[B, ...]` with 0 where `dim`, the frames, lies behind an item's length `[B]`."""
     lengths = unless_whole(lengths, x.shape[dim])
     if lengths is None:
@@ -20,10 +68,11 @@ def hide_padding(x: Tensor, lengths: Tensor | None, dim: int = 1) -> Tensor:
     shape = [1] * x.dim()
     shape[dim] = x.shape[dim]
     frames = torch.arange(x.shape[dim], device=x.device).reshape(shape)
-    return x.masked_fill(frames >= lengths.to(x.device).reshape(-1, *[1] * (x.dim() - 1)), 0)
+    lengths = on_device(numbers(lengths), x.device)
+    return x.masked_fill(frames >= lengths.reshape(-1, *[1] * (x.dim() - 1)), 0)
 
 
-def norm_frames(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, lengths: Tensor | None) -> Tensor:
+def norm_frames(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, lengths: Lengths | None) -> Tensor:
     """Batch norm of `x` `[B, C, L, ...]` with the statistics of its own frames; 0 behind the lengths.
 
     A single value a channel has no variance: then it does what it does in evaluation.
@@ -32,10 +81,19 @@ def norm_frames(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, lengths: Tenso
     if lengths is None:
         return _norm(norm, x)
     frames = x.transpose(1, 2)  # [B, L, C, ...]
-    own = torch.arange(x.shape[2], device=x.device) < lengths.to(x.device)[:, None]
-    normed = _norm(norm, frames[own][..., None])[..., 0]
-    own = own.reshape(*own.shape, *[1] * (x.dim() - 2))
-    return torch.zeros_like(frames).masked_scatter(own, normed.to(x.dtype)).transpose(1, 2)
+    return on_own(lambda own: _norm(norm, own[..., None])[..., 0], frames, lengths).transpose(1, 2)
+
+
+def on_own(function: Callable[[Tensor], Tensor], x: Tensor, lengths: Lengths) -> Tensor:
+    """`function` on the frames of `x` `[B, L, ...]` that are not padding, `[N, ...]`; the others are 0.
+
+    function: to the same shape.
+    """
+    rows, own = own_rows(lengths, x.shape[1], x.device), x.flatten(0, 1)
+    if rows is None:
+        return function(own).unflatten(0, x.shape[:2])
+    found = function(own.index_select(0, rows))
+    return found.new_zeros(own.shape).index_copy(0, rows, found).unflatten(0, x.shape[:2])
 
 
 def _norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:

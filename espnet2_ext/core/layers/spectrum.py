@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.padding import hide_padding
+
 # ---- transforms ----------------------------------------------------------------------------------
 
 
@@ -55,10 +57,25 @@ class STFT(nn.Module):
     @torch.autocast("cuda", enabled=False)
     def inverse(self, spec: Tensor, length: int) -> Tensor:
         """`[..., L, F]` to `[..., T]` with T = length."""
-        shape = spec.shape
-        spec = spec.reshape(-1, *shape[-2:]).transpose(1, 2)
-        wave = torch.istft(spec, self.n_fft, self.hop, window=self.window.to(spec.real.dtype), length=length)
+        shape, window = spec.shape, self.window.to(spec.real.dtype)
+        spec = spec.reshape(-1, *shape[-2:])
+        if spec.device.type == "cpu":
+            wave = torch.istft(spec.transpose(1, 2), self.n_fft, self.hop, window=window, length=length)
+        else:
+            wave = self._added(spec, window, length)
         return wave.reshape(*shape[:-2], length)
+
+    def _added(self, spec: Tensor, window: Tensor, length: int) -> Tensor:
+        """`torch.istft` of `[B, L, F]` without its look at the sum of the windows, for which a GPU is waited for."""
+        half, size = self.n_fft // 2, self.n_fft + (spec.shape[1] - 1) * self.hop
+        end = min(half + length, size)
+        wave = self._overlap(torch.fft.irfft(spec, self.n_fft) * window, size)[:, half:end]
+        wave = wave / self._overlap(window.square().expand(1, spec.shape[1], -1), size)[:, half:end]
+        return nn.functional.pad(wave, (0, half + length - end))
+
+    def _overlap(self, frames: Tensor, size: int) -> Tensor:
+        """`[B, L, n_fft]`, each a hop behind the one before it, added up to `[B, size]`."""
+        return torch.ops.aten.unfold_backward(frames, [len(frames), size], 1, self.n_fft, self.hop)
 
 
 def mono(wave: Tensor) -> Tensor:
@@ -111,8 +128,7 @@ class STFTEncoder(nn.Module):
         """
         check_rate(self.sample_rate, fs)
         input = mono(input)
-        valid = torch.arange(input.shape[1], device=input.device) < ilens.to(input.device)[:, None]
-        return self.spectrum(input * valid), self.stft.frames(ilens)
+        return self.spectrum(hide_padding(input, ilens)), self.stft.frames(ilens)
 
 
 class HannSTFTEncoder(STFTEncoder):

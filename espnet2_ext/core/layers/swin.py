@@ -7,28 +7,32 @@ never attended to. And the masks and the relative-position index depend on the m
 so they are computed once a size and kept (`_window_groups`, `_relative_index`).
 """
 
-import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.padding import kept, on_device
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept may be needed for training later
-def _relative_index(window: tuple[int, int]) -> Tensor:
+CPU = torch.device("cpu")
+
+
+@kept(32)
+def _relative_index(window: tuple[int, int], device: torch.device = CPU) -> Tensor:
     """Index `[M, M]` into the bias table for each pair of the window's M = wl * wn tokens."""
     wl, wn = window
     at = torch.stack(torch.meshgrid(torch.arange(wl), torch.arange(wn), indexing="ij"))
     at = at.flatten(1)  # [2, M]
     rel = at[:, :, None] - at[:, None, :]  # [2, M, M]
-    return (rel[0] + wl - 1) * (2 * wn - 1) + rel[1] + wn - 1
+    return ((rel[0] + wl - 1) * (2 * wn - 1) + rel[1] + wn - 1).to(device)
 
 
-@functools.lru_cache(maxsize=512)
-@torch.inference_mode(False)
-def _window_groups(length: int, valid: int, bands: int, window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+@kept(512)
+def _window_groups(
+    length: int, valid: int, bands: int, window: tuple[int, int], shift: tuple[int, int], device: torch.device = CPU
+) -> Tensor:
     """Additive mask `[n_windows, M, M]`: 0 inside a group, -inf between groups.
 
     Tokens of one window may attend to each other when the shift did not wrap them together from
@@ -47,7 +51,7 @@ def _window_groups(length: int, valid: int, bands: int, window: tuple[int, int],
     ids = ids + 9 * padding[:, None]
     ids = split_windows(ids[None, :, :, None], window).squeeze(-1)  # [n_windows, M]
     other = ids[:, :, None] != ids[:, None, :]
-    return torch.zeros(other.shape).masked_fill_(other, float("-inf"))
+    return torch.zeros(other.shape).masked_fill_(other, float("-inf")).to(device)
 
 
 def split_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
@@ -64,6 +68,13 @@ def join_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> T
     wl, wn = window
     x = x.view(-1, length // wl, bands // wn, wl, wn, x.shape[-1])
     return x.transpose(2, 3).reshape(-1, length, bands, x.shape[-1])
+
+
+def hide_tokens(x: Tensor, valid: tuple[int, ...]) -> Tensor:
+    """A map `[B, L, N, D]` with 0 behind the `valid` tokens of each item."""
+    if min(valid) >= x.shape[1]:
+        return x
+    return x * valid_mask(on_device(valid, x.device), x.shape[1])
 
 
 def valid_mask(valid: Tensor, length: int) -> Tensor:
@@ -103,7 +114,7 @@ class WindowAttention(nn.Module):
 
     def bias(self) -> Tensor:
         """`[1, H, M, M]`."""
-        index = _relative_index(self.window).to(self.relative_bias.device)
+        index = _relative_index(self.window, self.relative_bias.device)
         m = index.shape[0]
         return self.relative_bias[index.reshape(-1)].T.reshape(1, self.heads, m, m)
 
@@ -204,16 +215,15 @@ class SwinStage(nn.Module):
             for shift, rate in zip(self.shifts, drop_path)
         )
 
-    def _groups(self, length: int, valid: list[int], shift: tuple[int, int], x: Tensor) -> Tensor | None:
+    def _groups(self, length: int, valid: tuple[int, ...], shift: tuple[int, int], x: Tensor) -> Tensor | None:
         if not any(shift) and all(v == length for v in valid):
             return None
         sizes = valid if len(set(valid)) > 1 else valid[:1]
-        masks = [_window_groups(length, v, self.bands, self.window, shift) for v in sizes]
-        return torch.stack(masks).to(x.device, non_blocking=True)
+        return torch.stack([_window_groups(length, v, self.bands, self.window, shift, x.device) for v in sizes])
 
-    def forward(self, x: Tensor, valid: list[int], query: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, valid: Sequence[int], query: Tensor | None = None) -> Tensor:
         """x `[B, L, N, D]` with `valid[b]` tokens of time in item b; padding comes back as 0."""
-        length = x.shape[1]
+        length, valid = x.shape[1], tuple(valid)
         if pad := -length % self.window[0]:
             x = F.pad(x, (0, 0, 0, 0, 0, pad))
         groups = {}
@@ -221,10 +231,7 @@ class SwinStage(nn.Module):
             if shift not in groups:
                 groups[shift] = self._groups(x.shape[1], valid, shift, x)
             x = block(x, groups[shift], query)
-        x = x[:, :length]
-        if any(v < length for v in valid):
-            x = x * valid_mask(torch.tensor(valid, device=x.device), length)
-        return x
+        return hide_tokens(x[:, :length], valid)
 
 
 class PatchMerge(nn.Module):
@@ -262,13 +269,13 @@ class PatchExpand(nn.Module):
         return self.norm(x)
 
 
-def for_each(query: Tensor | None, x: Tensor, valid: list[int] | None = None) -> tuple[Tensor, list[int]]:
+def for_each(query: Tensor | None, x: Tensor, valid: Sequence[int] = ()) -> tuple[Tensor, tuple[int, ...]]:
     """`x` `[B, ...]` and its valid tokens once for each of the queries `[B Q, E]`; as they are where they are so."""
     times = 1 if query is None else len(query) // len(x)
-    return (x.repeat_interleave(times, 0) if times > 1 else x), [v for v in valid or [] for _ in range(times)]
+    return (x.repeat_interleave(times, 0) if times > 1 else x), tuple(v for v in valid for _ in range(times))
 
 
-def enter(stage: SwinStage, x: Tensor, valid: list[int], query: Tensor | None) -> tuple[Tensor, list[int]]:
+def enter(stage: SwinStage, x: Tensor, valid: tuple[int, ...], query: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
     """A stage with the queries, if it takes any: the first such one makes B maps B Q."""
     if not stage.takes_query:
         return stage(x, valid), valid

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from espnet2_ext.core.layers.padding import hide_padding
+from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
 from espnet2_ext.core.losses.weak_terms import full_precision
 
 _TINY = 1e-30  # mean squares under this are zeros: float32 could not hold their ratios
@@ -30,7 +30,9 @@ def wave_l1(*, est: Tensor, ref: Tensor, lengths: Tensor | None = None) -> Tenso
     """
     est, ref = _checked(lengths, est, ref)
     error = (est - ref).abs()
-    return error.mean(-1) if lengths is None else error.sum(-1) / lengths.to(error.device).clamp(1, est.shape[1])
+    if lengths is None:
+        return error.mean(-1)
+    return error.sum(-1) / on_device(numbers(lengths), error.device).clamp(1, est.shape[1])
 
 
 def neg_sdr(

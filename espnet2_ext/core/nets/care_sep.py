@@ -4,12 +4,15 @@ Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General So
 section 2 and figures 1 and 2. Where the paper leaves a choice open, the line says what was chosen.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands
-from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, enter, for_each, valid_mask
+from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
+from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
@@ -102,9 +105,9 @@ class CaREEncoder(nn.Module):
 
         spec `[B, L, F]` complex, frames `[B]`.
         """
-        valid = valid_mask(frames, spec.shape[1])[..., 0, 0]
-        energy = (spec.real.square() + spec.imag.square()).sum(2) * valid
-        return (energy.sum(1) / frames.clamp(min=1)).sqrt()
+        own = numbers(frames)
+        energy = hide_padding((spec.real.square() + spec.imag.square()).sum(2), own)
+        return (energy.sum(1) / on_device(own, spec.device).clamp(min=1)).sqrt()
 
     def image(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> Tensor:
         """Complex spectrum `[B, L, F]` to the image `[B, L', N, C]`, L' padded to whole tokens.
@@ -120,7 +123,7 @@ class CaREEncoder(nn.Module):
         magnitude = (power.log() * (self.compress / 2)).exp()
         gain = magnitude * power.rsqrt()
         x = self.project(torch.stack([real * gain, imag * gain, magnitude], 1))  # [B, N, C, L]
-        x = x * valid_mask(frames, x.shape[-1])[..., 0].transpose(1, 2)[:, None]
+        x = hide_padding(x, frames, 3)
         if pad := -x.shape[-1] % self.token_frames:
             x = F.pad(x, (0, pad))
         return x.permute(0, 3, 1, 2)
@@ -131,22 +134,22 @@ class CaREEncoder(nn.Module):
         x = image.unflatten(2, (-1, p)).unflatten(1, (-1, p))
         return self.patch_norm(self.patch_embed(x.transpose(2, 3).flatten(3)))
 
-    def encode(self, x: Tensor, frames: list[int], query: Tensor | None = None):
+    def encode(self, x: Tensor, frames: Sequence[int], query: Tensor | None = None):
         """Encoder and connector on `tokens` `[B, L, N, D]`, for queries `[B Q, E]`.
 
         Returns:
             Skips (finest first, each with the valid tokens of its items), output `[B Q, L', N', 8 D]`, its valid
             tokens. What no query has entered yet is of B items, not of B Q.
         """
-        valid = [-(-f // self.patch_size) for f in frames]
-        x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
+        valid = tuple(-(-f // self.patch_size) for f in frames)
+        x = hide_tokens(x, valid)
         skips = []
         for stage, merge in zip(self.encoder, self.merges):
             x, valid = enter(stage, x, valid, query)
             skips.append((x, valid))
             x = merge(x)
-            valid = [-(-v // 2) for v in valid]
-            x = x * valid_mask(torch.tensor(valid, device=x.device), x.shape[1])
+            valid = tuple(-(-v // 2) for v in valid)
+            x = hide_tokens(x, valid)
         return skips, *enter(self.connector, x, valid, query)
 
     def embed(self, spec: Tensor, frames: Tensor) -> QueryOutput:
@@ -158,16 +161,14 @@ class CaREEncoder(nn.Module):
 
     def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
         """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
-        _, x, valid = self.encode(self.tokens(image), frames.tolist())
-        x = self.connector_norm(x)
-        count = torch.tensor(valid, device=x.device)
-        mask = valid_mask(count, x.shape[1])
-        x = x * mask
+        _, x, valid = self.encode(self.tokens(image), numbers(frames))
+        x = hide_tokens(self.connector_norm(x), valid)
+        count = on_device(valid, x.device)
         embedding = x.mean(2).sum(1) / count[:, None]
         if self.head is None:
             return QueryOutput(embedding, None, None)
         framewise = self.head(x.permute(0, 3, 1, 2)).squeeze(-1).transpose(1, 2)  # [B, L', K]
-        clipwise = (framewise * mask[..., 0]).sum(1) / count[:, None]
+        clipwise = hide_padding(framewise, valid).sum(1) / count[:, None]
         return QueryOutput(embedding, clipwise, framewise)
 
 
@@ -246,7 +247,7 @@ class CaRESep(CaREEncoder):
         out = super().embed_image(image, frames)
         parts = [out.embedding if self.query_norm is None else self.query_norm(out.embedding)]
         if self.profile is not None:
-            parts.append(self.profile.of(image, frames))
+            parts.append(self.profile.of(image, on_device(numbers(frames), image.device)))
         return out._replace(embedding=torch.cat(parts, 1))
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
@@ -254,7 +255,7 @@ class CaRESep(CaREEncoder):
 
         Args:
             spec: `[B, L, F]` complex, the mixture.
-            frames: `[B]`, valid frames of each item.
+            frames: `[B]`, valid frames of each item: a tensor, best on the host, or numbers.
             query: `[B, Q, E]`.
             level: `[B]` in units of `level_of`; None measures it on `spec`.
 
@@ -266,9 +267,9 @@ class CaRESep(CaREEncoder):
         b, length = spec.shape[:2]
         query, shown = query.flatten(0, 1).tensor_split([self.width], 1)
         image = self.image(spec, frames, level)
-        x, counts = self.tokens(image), frames.tolist()
+        x, counts = self.tokens(image), numbers(frames)
         if self.profile is not None and "first" in self.profile.into:
-            counts = [f for f in counts for _ in range(len(query) // b)]
+            counts = tuple(f for f in counts for _ in range(len(query) // b))
             x = self.profile.show("first", x, shown)
         skips, x, _ = self.encode(x, counts, query)
         for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):

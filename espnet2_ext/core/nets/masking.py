@@ -38,9 +38,9 @@ class QueryExtractor(nn.Module):
     def forward(
         self,
         input: Tensor,
-        ilens: Tensor,
+        ilens: Tensor | tuple[int, ...],
         input_aux: Tensor,
-        ilens_aux: Tensor | None,
+        ilens_aux: Tensor | tuple[int, ...] | None,
         suffix_tag: str = "",
         additional: dict | None = None,
     ):
@@ -48,7 +48,7 @@ class QueryExtractor(nn.Module):
 
         Args:
             input: mixture `[B, L, ...]`, complex.
-            ilens: its frames `[B]`.
+            ilens: its frames `[B]`, a tensor or numbers.
             input_aux: a ready embedding `[Q B, E]` or, for a network that embeds, the query's
                 spectrum `[Q B, L', ...]`, complex.
             ilens_aux: the query's frames `[Q B]` (unused for an embedding).
@@ -74,7 +74,8 @@ class QueryExtractor(nn.Module):
         others[f"query{suffix_tag}"] = query
         query = query.unflatten(0, (-1, len(input))).transpose(0, 1)  # [B, Q, E]
         masked = input[:, None] * self.net.mask(input, ilens, query)
-        return masked.transpose(0, 1).flatten(0, 1), ilens.repeat(query.shape[1]), others
+        frames = ilens.repeat(query.shape[1]) if isinstance(ilens, Tensor) else ilens * query.shape[1]
+        return masked.transpose(0, 1).flatten(0, 1), frames, others
 
 
 class MaskSeparator(nn.Module):

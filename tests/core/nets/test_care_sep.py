@@ -253,3 +253,15 @@ def test_what_a_profile_adds_by_hand():
     x = torch.zeros(1, 3, 2, 1)
     shown = profile.show("last", x, torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 1.0]]))
     assert shown[:, 0, :, 0].tolist() == [[21.5, 43.5], [0.5, 10.5]] and shown.shape == (2, 3, 2, 1)
+
+
+@pytest.mark.parametrize("frames", [(21, 21), (21, 13)])
+@pytest.mark.parametrize("which", ["mask", "embed"])
+def test_one_graph_without_breaks(which, frames):
+    torch._dynamo.reset()
+    sizes = dict(dim=8, image_channels=4, depths=(1, 1, 1), heads=(1, 2, 2), connector_depth=1, connector_heads=2)
+    net = CaRESep(num_bands=32, num_bins=129, fs=8000, window=4, num_classes=3, drop_path=0.0, **sizes)
+    given = torch.randn(2, 21, 129, dtype=torch.complex64), frames
+    given += (torch.randn(2, 2, net.query_dim),) if which == "mask" else ()
+    found = torch._dynamo.explain(getattr(net, which))(*given)
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
