@@ -264,10 +264,9 @@ class CaRESep(CaREEncoder):
         """
         if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
             raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
-        b, length = spec.shape[:2]
+        (b, length), image, counts = spec.shape[:2], self.image(spec, frames, level), numbers(frames)
         query, shown = query.flatten(0, 1).tensor_split([self.width], 1)
-        image = self.image(spec, frames, level)
-        x, counts = self.tokens(image), numbers(frames)
+        x = self.tokens(image)
         if self.profile is not None and "first" in self.profile.into:
             counts = tuple(f for f in counts for _ in range(len(query) // b))
             x = self.profile.show("first", x, shown)
