@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -108,13 +108,26 @@ def measure(source: Source) -> Measured:
     return Measured((energy / max(done, 1)) ** 0.5, peak)
 
 
+class OutputType(NamedTuple):
+    format: str
+    subtype: str
+
+    def held(self, x: np.ndarray) -> np.ndarray:
+        """The nearest to `x`, float64, that a file of this type can hold."""
+        if self.subtype in ("FLOAT", "DOUBLE"):
+            return x.astype(np.float32 if self.subtype == "FLOAT" else np.float64).astype(np.float64)
+        scale = 2.0 ** (KEPT[self.subtype] - 1)
+        return np.clip(np.rint(x * scale), -scale, scale - 1) / scale
+
+
 class Sink(Protocol):
     """Takes estimates in order."""
 
-    def write(self, x: np.ndarray) -> np.ndarray:
-        """Take `[T', C]` float64; return what was kept of it (after rounding and clipping)."""
+    def held(self, x: np.ndarray) -> np.ndarray:
+        """The nearest to `x` `[T', C]` float64 that it can keep (rounded and clipped)."""
 
-    def close(self) -> None: ...
+    def write(self, x: np.ndarray, asked: np.ndarray) -> None:
+        """Take what it can hold of `asked`."""
 
 
 class ArraySink:
@@ -123,18 +136,44 @@ class ArraySink:
     def __init__(self, out: np.ndarray):
         self.out, self.done = out, 0
 
-    def write(self, x: np.ndarray) -> np.ndarray:
-        self.out[self.done : self.done + len(x)] = x
-        self.done += len(x)
+    def held(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def close(self) -> None:
+    def write(self, x: np.ndarray, asked: np.ndarray) -> None:
+        self.out[self.done : self.done + len(x)] = x
+        self.done += len(x)
+
+
+class NoSink:
+    """For an estimate that nobody asked to keep, rounded as one of `kind`."""
+
+    def __init__(self, kind: OutputType):
+        self.held = kind.held
+
+    def write(self, x: np.ndarray, asked: np.ndarray) -> None:
         pass
 
 
-class OutputType(NamedTuple):
-    format: str
-    subtype: str
+def adding_up(
+    mix: np.ndarray, asked: Sequence[np.ndarray], sinks: Sequence[Sink], rest: Sink
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """What of estimates and residual is written so that they add up to the mixture, all `[T, C]` float64.
+
+    The residual is what the rounded estimates leave. What it cannot hold itself (beyond full scale, or finer than its
+    last bit) goes back to the estimates, which take of it what they can.
+
+    Returns:
+        Estimates, residual, and the residual before it was rounded.
+    """
+    kept = [sink.held(x) for sink, x in zip(sinks, asked, strict=True)]
+    left = mix - sum(kept)
+    residual = rest.held(left)
+    for i, sink in enumerate(sinks):
+        missing = (mix - residual) - sum(kept)
+        if not missing.any():
+            break
+        kept[i] = sink.held(kept[i] + missing)
+    return kept, residual, left
 
 
 def output_type(path: str | Path, source: Source, subtype: str | None = None) -> OutputType:
@@ -195,7 +234,7 @@ def comment_of(path: Path) -> str:
 
 
 class FileSink:
-    """Writes a sound file; integers are rounded here, so that what was written is known exactly.
+    """Writes a sound file; what it gets is what its type can hold (`held`), so that what was written is known exactly.
 
     Args:
         path: the file to write; `name`: what messages call it. comment: a text for its tag, which W64 has not.
@@ -213,25 +252,23 @@ class FileSink:
         except soundfile.SoundFileError as e:
             raise OSError(f"{name}: cannot be written ({reason(e)})") from e
 
-    def write(self, x: np.ndarray) -> np.ndarray:
+    def held(self, x: np.ndarray) -> np.ndarray:
+        return self.kind.held(x)
+
+    def write(self, x: np.ndarray, asked: np.ndarray) -> None:
         self.total += x.size
-        self.peak = max(self.peak, float(np.abs(x).max(initial=0.0)))
-        if self.kind.subtype in ("FLOAT", "DOUBLE"):
-            data = kept = x.astype(np.float32 if self.kind.subtype == "FLOAT" else np.float64)
-        else:
-            bits = KEPT[self.kind.subtype]
-            scale = 2.0 ** (bits - 1)
-            whole = np.rint(x * scale)
-            fit = np.clip(whole, -scale, scale - 1)
-            self.clipped += int(np.count_nonzero(whole != fit))
-            kept = fit / scale
-            wide = 16 if bits == 16 else 32  # libsndfile takes the top bits of a 32-bit integer
-            data = (fit * 2.0 ** (wide - bits)).astype(np.int16 if wide == 16 else np.int32)
+        self.peak = max(self.peak, float(np.abs(asked).max(initial=0.0)))
+        data = x.astype(np.float32) if self.kind.subtype == "FLOAT" else x
+        if self.kind.subtype.startswith("PCM"):
+            scale = 2.0 ** (KEPT[self.kind.subtype] - 1)
+            whole = np.rint(asked * scale)
+            self.clipped += int(np.count_nonzero((whole < -scale) | (whole >= scale)))
+            wide = 16 if self.kind.subtype == "PCM_16" else 32  # libsndfile takes the top bits of a 32-bit integer
+            data = (x * 2.0 ** (wide - 1)).astype(np.int16 if wide == 16 else np.int32)
         try:
             self.file.write(data)
         except (soundfile.SoundFileError, AssertionError) as e:
             raise OSError(f"{self.name}: writing failed; is the disk full? ({reason(e)})") from e
-        return kept
 
     def close(self) -> None:
         """Finish the file; warn when samples were clipped."""

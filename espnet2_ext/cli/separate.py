@@ -22,6 +22,8 @@ def separate(argv: list[str] | None = None) -> None:
     p = Parser(description=separate.__doc__)
     _separate_options(p)
     args = p.parse_args(argv)
+    if args.amount is not None and not (args.remove and 0 <= args.amount <= 1):
+        raise DataError(f"--amount {args.amount:g}: from 0 to 1, together with --remove")
     if args.train_config or args.model_file:
         if not (args.train_config and args.model_file):
             raise DataError("--train_config and --model_file are given together, or --bundle")
@@ -42,8 +44,9 @@ def separate(argv: list[str] | None = None) -> None:
 
 def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
     """One output for each class, and for the residual output where the model has one."""
-    if args.query:
-        raise DataError("--query: this model knows classes and takes no query")
+    if args.query or args.remove:
+        option = "--query" if args.query else "--remove"
+        raise DataError(f"{option}: this model knows classes and takes no query")
     from espnet2_ext.infer.jobs import Origin, plan_jobs, run_jobs
     from espnet2_ext.util.names import file_name, unique
 
@@ -74,7 +77,8 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     counts = [sum(len(query_parts(q)) for q in group) for group in groups]  # before a model is loaded
     stems = [query_name(query) for query in args.query]
     mean = [file_name("+".join(stems)) if args.name_query else None]
-    names = mean if args.mode == "mean" else stems
+    names = mean if args.mode == "mean" or args.remove else stems
+    amount = None if not args.remove else 1.0 if args.amount is None else args.amount
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query, _model_files(args))
     separator = Separator.from_open(bundle, args.device)
     _log_model(separator)
@@ -87,9 +91,9 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
         logging.info("query %s: %s", ", ".join(map(str, group)), "1 sound" if count == 1 else about)
 
     def work(source, job, comments):
-        return separator.separate_to(source, job.outs, queries, job.rest, plan, args.subtype, comments)
+        return separator.separate_to(source, job.outs, queries, job.rest, plan, args.subtype, comments, amount)
 
-    run_jobs(jobs, separator.fs, Origin.of_queries(separator.model_hash, groups), work, args.skip_existing)
+    run_jobs(jobs, separator.fs, Origin.of_queries(separator.model_hash, groups, amount), work, args.skip_existing)
 
 
 def _model_files(args: argparse.Namespace) -> list[str]:
@@ -189,7 +193,10 @@ def _separate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--query", action="append", default=[], help=text)
     text = "a .wav, .w64 or .flac file; a folder for several outputs, named after query or class: mix.dog_bark.wav"
     p.add_argument("-o", "--output", required=True, help=text)
-    p.add_argument("--residual", help="file or folder for the residual: mixture minus outputs")
+    text = "file or folder for the residual: mixture minus outputs (with --remove: what was taken out)"
+    p.add_argument("--residual", help=text)
+    p.add_argument("--remove", action="store_true", help="write the mixture without what sounds like the queries")
+    p.add_argument("--amount", type=float, help="with --remove: how much of it is taken out, 0 to 1 (default: 1)")
     text = "mean: one output for the average of all queries; each: one for every --query (a folder is one)"
     p.add_argument("--mode", choices=("mean", "each"), default="mean", help=text)
     text = "add the query's name to the file names, as with several outputs: mix.dog_bark.wav"

@@ -257,18 +257,20 @@ class Separator:
         plan: Plan | None = None,
         subtype: str | None = None,
         comments: Sequence[str] = (),
+        amount: float | None = None,
     ) -> Done:
-        """Separate a file of any length into files, one for each of `queries` `[Q, E]`.
+        """Separate a file of any length into files, one for each of `queries` `[Q, E]`; with `amount` the mixture less
+        so much of all of them into one.
 
         See `stream.separate_file`; memory depends on the chunk, not on the length, and without `rest` not on the number
         of queries: more than a few dozen are answered in several passes over the file.
         """
-        if len(outs) != len(queries):
+        if len(outs) != (len(queries) if amount is None else 1):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
         plan, size = plan or self.plan(), len(outs) if rest is not None else files_at_once(QUERIES_A_FILE)
         parts = [slice(i, i + size) for i in range(0, len(outs), size)]
         found = [
-            separate_file(self.network(queries[s]), source, outs[s], rest, self.fs, plan, subtype, comments[s])
+            separate_file(self.network(queries[s]), source, outs[s], rest, self.fs, plan, subtype, comments[s], amount)
             for s in (parts if len(parts) > 1 else [slice(None)])
         ]
         return Done(sum(d.chunks for d in found), sum(d.clipped for d in found), found[0].rms)

@@ -20,9 +20,11 @@ from espnet2_ext.audio.streams import (
     ArraySource,
     FileSink,
     Measured,
+    NoSink,
     Resampler,
     Sink,
     Source,
+    adding_up,
     check_space,
     measure,
     open_source,
@@ -104,8 +106,7 @@ def separate_stream(
 ) -> Done:
     """Separate `source`, whose level was measured; sink q takes the estimate of query q, `rest` the residual.
 
-    The residual is the mixture minus the sum of the estimates as they were written (rounded to
-    the output's sample type), sample for sample.
+    Estimates and residual, as they are written, add up to the mixture: see `adding_up`.
 
     Raises:
         DataError: damage, no memory. OSError: writing failed.
@@ -125,13 +126,23 @@ def separate_stream(
         for est, chunks in estimate_blocks(  # noqa: B007, the last count is reported at the end
             network, source, level.rms, fs, plan, len(sinks)
         ):
-            kept = [s.write(e.astype(np.float64)) for s, e in zip(sinks, est, strict=True)]
-            if rest is not None:
-                rest.write(mix.take(est.shape[1]) - sum(kept))
+            asked = list(est.astype(np.float64))
+            if rest is None:
+                kept = [sink.held(x) for sink, x in zip(sinks, asked, strict=True)]
+            else:
+                kept, residual, left = adding_up(mix.take(est.shape[1]), asked, sinks, rest)
+                rest.write(residual, left)
+            for sink, *x in zip(sinks, kept, asked):
+                sink.write(*x)
             if bar is not None:
                 bar.update(est.shape[1])
     clipped = sum(getattr(s, "clipped", 0) for s in [*sinks, rest] if s is not None)
     return Done(chunks, clipped, level.rms)
+
+
+def _all_of(network: Network, amount: float) -> Network:
+    """The sum of a network's estimates as the only one, times `amount`."""
+    return lambda x, level: amount * network(x, level).sum(0, keepdims=True)
 
 
 def separate_array(network: Network, mix: np.ndarray, fs: int, num: int, model_fs: int, plan: Plan) -> np.ndarray:
@@ -158,6 +169,7 @@ def separate_file(
     plan: Plan,
     subtype: str | None = None,
     comments: Sequence[str] = (),
+    amount: float | None = None,
 ) -> Done:
     """Separate `source` into one file a query, and the residual file `rest` where it is given.
 
@@ -166,12 +178,14 @@ def separate_file(
 
     Args:
         comments: what each file, `rest` as the last one, is to say of itself.
+        amount: 0 to 1; the only one of `outs` takes the mixture less so much of all estimates, `rest` what was taken
+            away. None: `outs` take the estimates.
 
     Raises:
         DataError: as `separate_stream`; a name that cannot be written; no room on the disk.
     """
     source = open_source(source) if isinstance(source, str | Path) else source
-    paths = [Path(p) for p in outs] + ([Path(rest)] if rest is not None else [])
+    paths = [Path(p) for p in [*outs, rest] if p is not None]
     if len({p.resolve() for p in paths}) < len(paths):
         raise DataError(f"two outputs have one name: {', '.join(map(str, paths))}")
     source_path = getattr(source, "path", None)
@@ -183,14 +197,16 @@ def separate_file(
         check_space(path, source, kind.subtype, len(paths))
     level = measure(source)
     with contextlib.ExitStack() as files:
-        sinks = []
+        written = []
         for path, kind, comment in itertools.zip_longest(paths, kinds, comments, fillvalue=""):
             part = files.enter_context(atomic_path(path))
-            sinks.append(FileSink(part, str(path), source.fs, source.channels, kind, comment))
-            files.callback(sinks[-1].abandon)
-        n = len(outs)
-        done = separate_stream(network, source, level, sinks[:n], sinks[n] if rest is not None else None, fs, plan)
-        for sink in sinks:  # all whole before the first gets its name
+            written.append(FileSink(part, str(path), source.fs, source.channels, kind, comment))
+            files.callback(written[-1].abandon)
+        sinks, last = written[: len(outs)], written[len(outs)] if rest is not None else None
+        if amount is not None:
+            network, sinks, last = _all_of(network, amount), [last or NoSink(kinds[0])], sinks[0]
+        done = separate_stream(network, source, level, sinks, last, fs, plan)
+        for sink in written:  # all whole before the first gets its name
             sink.close()
     for path, comment in zip(paths, comments):
         if path.suffix.lower() == ".w64":

@@ -130,6 +130,27 @@ def test_spans_of_the_mixture(ext, sounds, tmp_path, capsys):
     assert capsys.readouterr().err == "error: mix2.wav@0.5-9: the recording ends at 1.0 s\n"
 
 
+def test_remove(ext, sounds, tmp_path, caplog, capsys):
+    dog = ("separate", "mix2.wav", "--query", "dog.wav")
+    assert ext(*dog, "-o", "a.wav", "--residual", "rest.wav") == 0
+    assert ext(*dog, "--remove", "-o", "left.wav", "--residual", "taken.wav") == 0
+    a, rest, left, taken = (soundfile.read(f"{name}.wav")[0] for name in ("a", "rest", "left", "taken"))
+    np.testing.assert_array_equal(left, rest)
+    np.testing.assert_array_equal(taken, a)
+    assert ext(*dog, "--remove", "--amount", "0", "-o", "none.wav") == 0
+    np.testing.assert_array_equal(soundfile.read("none.wav")[0], soundfile.read("mix2.wav")[0])
+    assert json.loads(soundfile.SoundFile("left.wav").comment)["output"] == "the mixture less 1 of it"
+    assert ext(*dog, "--remove", "--amount", "0.5", "-o", "left.wav", "--skip_existing") == 0
+    assert "left.wav: was made of another output; made again" in caplog.text
+    both = ("--query", "cats", "--mode", "each", "--remove")
+    assert ext(*dog, *both, "-o", "both.wav") == 0
+    assert ext(*dog, *both[:-1], "-o", "each", "--residual", "each") == 0
+    np.testing.assert_allclose(soundfile.read("both.wav")[0], soundfile.read("each/mix2.rest.wav")[0], atol=2**-14)
+    for args in (("--amount", "0.5"), ("--remove", "--amount", "1.5"), ("--remove", "--amount", "nan")):
+        assert ext(*dog, *args, "-o", "x.wav") == 1
+        assert "from 0 to 1, together with --remove" in capsys.readouterr().err
+
+
 def test_info_and_pack(ext, exp, capsys, tmp_path):
     assert ext("info") == 0
     out = capsys.readouterr().out
