@@ -1,4 +1,4 @@
-"""`espnet2-ext separate`, `embed` and `adapt`: the use of one model."""
+"""`espnet2-ext separate`, `find`, `embed` and `adapt`: the use of one model."""
 
 import argparse
 import logging
@@ -44,9 +44,8 @@ def separate(argv: list[str] | None = None) -> None:
 
 def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
     """One output for each class, and for the residual output where the model has one."""
-    if args.query or args.remove:
-        option = "--query" if args.query else "--remove"
-        raise DataError(f"{option}: this model knows classes and takes no query")
+    if given := [name for name in ("query", "not", "remove") if getattr(args, name)]:
+        raise DataError(f"--{given[0]}: this model knows classes and takes no query")
     from espnet2_ext.infer.jobs import Origin, plan_jobs, run_jobs
     from espnet2_ext.util.names import file_name, unique
 
@@ -67,33 +66,53 @@ def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
 def _separate_queries(args: argparse.Namespace, bundle) -> None:
     """One output for all queries, or one for each."""
     if not args.query:
-        raise DataError("--query: this model answers queries; give a sound of the wanted kind")
+        more = "; --not only keeps sounds out of what it asks for" if getattr(args, "not") else ""
+        raise DataError(f"--query: this model answers queries; give a sound of the wanted kind{more}")
     from espnet2_ext.infer.jobs import Origin, plan_jobs, run_jobs
     from espnet2_ext.infer.queries import query_name, query_parts
     from espnet2_ext.infer.query_separator import Separator
     from espnet2_ext.util.names import file_name
 
-    groups = [args.query] if args.mode == "mean" else [[q] for q in args.query]
-    counts = [sum(len(query_parts(q)) for q in group) for group in groups]  # before a model is loaded
+    groups = [[q] for q in args.query] if args.mode == "each" else [args.query]
+    others = getattr(args, "not")
+    for query in [*args.query, *others]:  # before a model is loaded
+        query_parts(query)
     stems = [query_name(query) for query in args.query]
-    mean = [file_name("+".join(stems)) if args.name_query else None]
-    names = mean if args.mode == "mean" or args.remove else stems
+    one = [file_name("+".join(stems)) if args.name_query else None]
+    names = stems if args.mode == "each" and not args.remove else one
     amount = None if not args.remove else 1.0 if args.amount is None else args.amount
-    jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query, _model_files(args))
+    jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query + others, _model_files(args))
     separator = Separator.from_open(bundle, args.device)
     _log_model(separator)
     plan = separator.plan(**_given(args, "chunk", "context"))
-    queries = []
-    for group, count in zip(groups, counts):
-        vector, agreement = separator.embed_queries(group)
-        queries.append(vector)
-        about = f"mean of {count} sounds, which agree to a cosine of {agreement:.2f} at least"
-        logging.info("query %s: %s", ", ".join(map(str, group)), "1 sound" if count == 1 else about)
+    ask = _ask(separator, groups, others, args.mode == "nearest")
 
     def work(source, job, comments):
-        return separator.separate_to(source, job.outs, queries, job.rest, plan, args.subtype, comments, amount)
+        return separator.separate_to(source, job.outs, ask, job.rest, plan, args.subtype, comments, amount)
 
-    run_jobs(jobs, separator.fs, Origin.of_queries(separator.model_hash, groups, amount), work, args.skip_existing)
+    origin = Origin.of_queries(separator.model_hash, groups, amount, others, ask.nearest)
+    run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
+
+
+def _ask(separator, groups: list[list[str]], others: list[str], nearest: bool):
+    """Queries of the groups, against those of the others; what they are is logged."""
+    from espnet2_ext.infer.queries import Ask, query_parts
+
+    def vector(group: list[str], option: str):
+        query, agreement = separator.embed_queries(group)
+        count = sum(len(query_parts(q)) for q in group)
+        about = f"mean of {count} sounds, which agree to a cosine of {agreement:.2f} at least"
+        logging.info("%s %s: %s", option, ", ".join(map(str, group)), "1 sound" if count == 1 else about)
+        return query
+
+    import numpy as np
+
+    against = np.stack([vector([other], "not") for other in others]) if others else None
+    if not nearest:
+        return Ask(np.stack([vector(group, "query") for group in groups]), against)
+    references, parts = separator.embed_each(groups[0])
+    logging.info("query %s: %d references, the nearest to each chunk answers", ", ".join(groups[0]), len(parts))
+    return Ask(references, against, nearest)
 
 
 def _model_files(args: argparse.Namespace) -> list[str]:
@@ -111,6 +130,53 @@ def _log_model(separator) -> None:
 def _given(args: argparse.Namespace, *names: str) -> dict:
     """Options that were given; the model has its own defaults for the others."""
     return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
+# ---- find ----------------------------------------------------------------------------------------
+
+
+def find(argv: list[str] | None = None) -> None:
+    """Print where in a recording a sound occurs: a table of start, end (seconds) and score (0 to 1)."""
+    p = Parser(description=find.__doc__)
+    p.add_argument("recording", help="sound file of any length")
+    p.add_argument("--query", action="append", required=True, help="what is looked for, as in `separate`; repeatable")
+    text = "score from which it is there: relative level of what is separated times its likeness (%(default)s)"
+    p.add_argument("--threshold", type=float, default=0.3, help=text)
+    text = "csv, or audacity: its label tracks, for File > Import > Labels (%(default)s)"
+    p.add_argument("--format", choices=("csv", "audacity"), default="csv", help=text)
+    p.add_argument("-o", "--output", help="a file; default: standard output")
+    p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
+    add_device(p)
+    args = p.parse_args(argv)
+    if not 0 < args.threshold <= 1:
+        raise DataError(f"--threshold {args.threshold:g}: above 0, up to 1")
+    from espnet2_ext.audio.streams import open_source
+    from espnet2_ext.infer.jobs import keep_inputs
+    from espnet2_ext.infer.queries import query_files, query_name
+    from espnet2_ext.infer.query_separator import Separator
+    from espnet2_ext.infer.vectors import find as finding
+    from espnet2_ext.util.files import write_text
+
+    path = bundle_path(args.bundle)
+    inputs = [args.recording, path, *(file for query in args.query for file in query_files(query))]
+    keep_inputs([args.output] if args.output else [], inputs)
+    source = open_source(args.recording)
+    separator = Separator.from_bundle(path, args.device)
+    _log_model(separator)
+    query, _ = separator.embed_queries(args.query)
+    found = list(finding.find(separator, source, query, args.threshold))
+    if args.format == "csv":
+        lines = ["start,end,score", *(f"{x.start:.3f},{x.end:.3f},{x.score:.3f}" for x in found)]
+    else:
+        name = " ".join("+".join(map(query_name, args.query)).split())
+        lines = [f"{x.start:.3f}\t{x.end:.3f}\t{name} {x.score:.2f}" for x in found]
+    text = "".join(f"{line}\n" for line in lines)
+    if args.output:
+        write_text(args.output, text)
+    else:
+        print(text, end="")
+    seconds = sum(one.end - one.start for one in found)
+    logging.info("%s: found %d times, %.1f s of %.1f s", args.recording, len(found), seconds, source.frames / source.fs)
 
 
 # ---- embed, adapt --------------------------------------------------------------------------------
@@ -197,8 +263,13 @@ def _separate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--residual", help=text)
     p.add_argument("--remove", action="store_true", help="write the mixture without what sounds like the queries")
     p.add_argument("--amount", type=float, help="with --remove: how much of it is taken out, 0 to 1 (default: 1)")
-    text = "mean: one output for the average of all queries; each: one for every --query (a folder is one)"
-    p.add_argument("--mode", choices=("mean", "each"), default="mean", help=text)
+    text = "a sound of a kind to keep out, as --query; repeatable; --query says what is wanted"
+    p.add_argument("--not", action="append", default=[], help=text)
+    text = (
+        "mean: one output for the average of all queries; each: one for every --query (a folder is one); nearest: one, "
+        "each chunk answered with the query that is nearest to it"
+    )
+    p.add_argument("--mode", choices=("mean", "each", "nearest"), default="mean", help=text)
     text = "add the query's name to the file names, as with several outputs: mix.dog_bark.wav"
     p.add_argument("--name_query", action="store_true", help=text)
     text = "seconds the model sees at once, without context; 0: everything (default: 20; weak-label models: 60)"

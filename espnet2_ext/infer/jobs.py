@@ -117,12 +117,21 @@ class Origin(NamedTuple):
     outputs: list[dict]
 
     @classmethod
-    def of_queries(cls, model: str, groups: Sequence[Sequence[str]], amount: float | None = None) -> "Origin":
-        """Of one output for each group of queries; with `amount` of one, the mixture less so much of all of them."""
+    def of_queries(
+        cls,
+        model: str,
+        groups: Sequence[Sequence[str]],
+        amount: float | None = None,
+        others: Sequence[str] = (),
+        nearest: bool = False,
+    ) -> "Origin":
+        """Of one output for each group of queries, against `others`; with `amount` of one, the mixture less so much of
+        all of them."""
+        marks = [*(["not", *query_digests(others)] if others else []), *(["nearest"] if nearest else [])]
         outputs = []
         for group in groups:
             names = [query if class_of(query) else Path(query).name for query in group]
-            outputs.append({"query": names[:9], "query_hash": digest(*query_digests(group))})
+            outputs.append({"query": names[:9], "query_hash": digest(*query_digests(group), *marks)})
         if amount is not None:
             names, hashes = [name for o in outputs for name in o["query"]], [o["query_hash"] for o in outputs]
             output = f"the mixture less {amount:g} of it"

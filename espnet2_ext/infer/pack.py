@@ -24,8 +24,7 @@ from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labe
 from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import FORMAT, KINDS, META, open_bundle, read_config
 from espnet2_ext.infer.limits import PARTS, check_config
-from espnet2_ext.infer.query_separator import check_classes
-from espnet2_ext.infer.weights import built_model, fill, model_of_exp
+from espnet2_ext.infer.weights import built_model, check_classes, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
 from espnet2_ext.util import config as configs
 from espnet2_ext.util.documents import dump_yaml, read_bytes

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +252,43 @@ def agreement_of(vectors: np.ndarray) -> tuple[float, tuple[int, int]]:
     first, second = np.triu_indices(len(vectors), 1)
     worst = int(np.argmin(cosine[first, second]))
     return float(cosine[first[worst], second[worst]]), (int(first[worst]), int(second[worst]))
+
+
+# ---- what is asked -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a mixture is asked for.
+
+    queries: `[Q, E]`, an output each. against: `[N, E]`, what sounds like these is kept out. nearest: the queries are
+    references for a single output; each chunk is answered with the one that is nearest to it.
+    """
+
+    queries: np.ndarray
+    against: np.ndarray | None = None
+    nearest: bool = False
+
+    @classmethod
+    def of(cls, queries: "np.ndarray | Ask") -> "Ask":
+        """Itself, or plain queries."""
+        return queries if isinstance(queries, Ask) else cls(np.asarray(queries))
+
+    def checked(self, width: int) -> "Ask":
+        """In float32. Raises a DataError for queries that are not `[Q, width]`."""
+        given = [self.queries] if self.against is None else [self.queries, self.against]
+        for x in given:
+            if x.ndim != 2 or x.shape[1] != width or not len(x):
+                raise DataError(f"expected queries of shape [Q, {width}], got {list(x.shape)}")
+        return replace(self, **dict(zip(("queries", "against"), (x.astype(np.float32) for x in given))))
+
+    def __len__(self) -> int:
+        return 1 if self.nearest else len(self.queries)
+
+    def __getitem__(self, some: slice) -> "Ask":
+        return self if self.nearest else replace(self, queries=self.queries[some])
+
+
+def shown(query: Query) -> str:
+    """What messages call a query."""
+    return "an array" if isinstance(query, np.ndarray) else str(query)

@@ -17,7 +17,7 @@ from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, centred, class_of
-from espnet2_ext.infer.weights import labels_beside, model_of_bundle, model_of_exp, pick_device
+from espnet2_ext.infer.weights import check_classes, labels_beside, model_of_bundle, model_of_exp, pick_device
 from espnet2_ext.util.process import files_at_once
 from espnet2_ext.util.shipped import STARTER
 
@@ -117,13 +117,16 @@ class Separator:
             return self.known.query(name)
         if Q.is_saved(query):
             return self._saved(Path(query))
-        wave = Q.read_query(query, self.fs, fs)
+        vector = self.embed_wave(Q.read_query(query, self.fs, fs))
+        if not np.isfinite(vector).all():
+            raise DataError(f"query {Q.shown(query)}: the model gives no finite embedding")
+        return vector
+
+    def embed_wave(self, wave: np.ndarray) -> np.ndarray:
+        """Mean embedding `[E]` of the windows of a waveform `[T]` at the model's rate."""
         batch = Q.windows(wave, round(Q.WINDOW * self.fs))
         parts = [self.embed_batch(batch[i : i + WINDOWS_A_PASS])[0] for i in range(0, len(batch), WINDOWS_A_PASS)]
-        vector = np.concatenate(parts).mean(0)
-        if not np.isfinite(vector).all():
-            raise DataError(f"query {_name(query)}: the model gives no finite embedding")
-        return vector
+        return np.concatenate(parts).mean(0)
 
     def _saved(self, path: Path) -> np.ndarray:
         vector, made_by = Q.read_saved(path)
@@ -138,17 +141,14 @@ class Separator:
             )
         return vector
 
-    def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None) -> tuple[np.ndarray, float]:
-        """Average of several queries, and how far they agree. Where most are far from all that the model heard, that is
-        warned of.
+    def embed_each(self, queries: Sequence[Q.Query], fs: int | None = None) -> tuple[np.ndarray, list[Q.Query]]:
+        """Embeddings `[N, E]` of queries, each file counting once, and what they are of.
+
+        Where most are far from all that the model heard, that is warned of.
 
         Args:
             queries: see `queries`: files, spans, folders, saved vectors, classes, arrays `[T]` or `[T, C]`.
             fs: rate of the arrays.
-
-        Returns:
-            The mean embedding `[E]`, each file counting once; the lowest pairwise cosine between
-            the files' embeddings, 1.0 for one file. A cosine below `agreement` is warned of.
         """
         single = [part for query in queries for part in Q.query_parts(query)]
         if not single:
@@ -156,36 +156,56 @@ class Separator:
         vectors = np.stack([self.embed_one(q, fs) for q in single])
         far = [words for v in vectors if (words := self.known.far_words(v))] if self.known is not None else []
         if 2 * len(far) > len(vectors):
-            logging.warning(
-                "query %s%s: %s", _name(single[0]), f" and {len(single) - 1} more" * (len(single) > 1), far[0]
-            )
+            more = f" and {len(single) - 1} more" * (len(single) > 1)
+            logging.warning("query %s%s: %s", Q.shown(single[0]), more, far[0])
+        return vectors, single
+
+    def embed_queries(self, queries: Sequence[Q.Query], fs: int | None = None) -> tuple[np.ndarray, float]:
+        """Average of several queries, see `embed_each`, and how far they agree.
+
+        Returns:
+            The mean embedding `[E]`; the lowest pairwise cosine between the files' embeddings, 1.0 for one file. A
+            cosine below `agreement` is warned of.
+        """
+        vectors, single = self.embed_each(queries, fs)
         if len(vectors) == 1:
             return vectors[0], 1.0
-        lowest, (a, b) = Q.agreement_of(vectors if self.known is None else centred(vectors, self.known.mean))
+        lowest, (a, b) = Q.agreement_of(self.apart(vectors))
         if lowest < self.agreement:
             logging.warning(
-                "the queries disagree: cosine %.2f between %s and %s (below %.2f); their average "
-                "may stand for neither. --mode each answers them one by one",
+                "the queries disagree: cosine %.2f between %s and %s (below %.2f); their average may stand for "
+                "neither. --mode each answers them one by one, --mode nearest with the nearest of them",
                 lowest,
-                _name(single[a]),
-                _name(single[b]),
+                Q.shown(single[a]),
+                Q.shown(single[b]),
                 self.agreement,
             )
         return vectors.mean(0), lowest
 
+    def apart(self, vectors: np.ndarray) -> np.ndarray:
+        """Embeddings `[N, E]` without what those of all classes share, where the bundle knows it: for cosines."""
+        return vectors if self.known is None else centred(vectors, self.known.mean)
+
     # ---- separation ------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _network(self, x: np.ndarray, level: float, queries: torch.Tensor) -> np.ndarray:
-        """x `[T, C]` at the model's rate, queries `[Q, E]`; returns `[Q, T, C]`."""
+    def _network(self, x: np.ndarray, level: float, ask: Q.Ask) -> np.ndarray:
+        """x `[T, C]` at the model's rate; returns `[Q, T, C]`."""
         wave = torch.from_numpy(np.ascontiguousarray(x))[None].to(self.device)
         mono = wave.shape[-1] == 1
         rms = torch.full((1,), level, device=self.device)
+        queries = ask.queries[[self._nearest(x, ask.queries)]] if ask.nearest else ask.queries
+        more = {} if ask.against is None else {"against": torch.from_numpy(ask.against)[None].to(self.device)}
         parts = []
-        for group in queries.split(QUERIES_A_PASS):
-            est = self.model.separate(wave[..., 0] if mono else wave, query=group[None], level=rms)
+        for group in torch.from_numpy(queries).to(self.device).split(QUERIES_A_PASS):
+            est = self.model.separate(wave[..., 0] if mono else wave, query=group[None], level=rms, **more)
             parts.append((est[..., None] if mono else est)[0].float().cpu())
         return finite(torch.cat(parts).numpy(), self.info["path"])
+
+    def _nearest(self, x: np.ndarray, queries: np.ndarray) -> int:
+        """Which of `queries` `[Q, E]` has the highest cosine to the embedding of `x` `[T, C]`."""
+        own, *others = self.apart(np.stack([self.embed_wave(x.mean(1)), *queries]))
+        return int(np.argmax([other @ own / max(np.linalg.norm(other), 1e-12) for other in others]))
 
     @torch.inference_mode()
     def separate_batch(self, waves: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -221,23 +241,20 @@ class Separator:
                 outs[i] = e
         return outs
 
-    def network(self, queries: np.ndarray):
-        """`separate`'s inner call for `queries` `[Q, E]`: `([T, C], level) -> [Q, T, C]`."""
-        queries = np.asarray(queries, dtype=np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.query_dim or not len(queries):
-            raise DataError(f"expected queries of shape [Q, {self.query_dim}], got {list(queries.shape)}")
-        return functools.partial(self._network, queries=torch.from_numpy(queries).to(self.device))
+    def network(self, queries: "np.ndarray | Q.Ask"):
+        """`separate`'s inner call for `queries`, `[Q, E]` or an `Ask`: `([T, C], level) -> [Q, T, C]`."""
+        return functools.partial(self._network, ask=Q.Ask.of(queries).checked(self.query_dim))
 
     def plan(self, chunk: float = 20.0, context: float = 2.5) -> Plan:
         """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
         return Plan.make(self.fs, self.grid, self.hop, chunk, context)
 
-    def separate(self, mix: np.ndarray, fs: int, queries: np.ndarray, plan: Plan | None = None) -> np.ndarray:
+    def separate(self, mix: np.ndarray, fs: int, queries: "np.ndarray | Q.Ask", plan: Plan | None = None) -> np.ndarray:
         """Separate a recording held in memory.
 
         Args:
             mix: `[T]` or `[T, C]` at `fs` Hz; all channels get one mask.
-            queries: `[Q, E]`.
+            queries: `[Q, E]`, or an `Ask`.
             plan: chunk sizes; `self.plan()` when None.
 
         Returns:
@@ -246,25 +263,27 @@ class Separator:
         Raises:
             DataError: empty, NaN, another rank; a query of another width.
         """
-        return separate_array(self.network(queries), mix, fs, len(queries), self.fs, plan or self.plan())
+        count = len(Q.Ask.of(queries))
+        return separate_array(self.network(queries), mix, fs, count, self.fs, plan or self.plan())
 
     def separate_to(
         self,
         source: Source | str | Path,
         outs: Sequence[str | Path],
-        queries: np.ndarray,
+        queries: "np.ndarray | Q.Ask",
         rest: str | Path | None = None,
         plan: Plan | None = None,
         subtype: str | None = None,
         comments: Sequence[str] = (),
         amount: float | None = None,
     ) -> Done:
-        """Separate a file of any length into files, one for each of `queries` `[Q, E]`; with `amount` the mixture less
-        so much of all of them into one.
+        """Separate a file of any length into files, one for each of `queries`, `[Q, E]` or an `Ask`; with `amount` the
+        mixture less so much of all of them into one.
 
         See `stream.separate_file`; memory depends on the chunk, not on the length, and without `rest` not on the number
         of queries: more than a few dozen are answered in several passes over the file.
         """
+        queries = Q.Ask.of(queries)
         if len(outs) != (len(queries) if amount is None else 1):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
         plan, size = plan or self.plan(), len(outs) if rest is not None else files_at_once(QUERIES_A_FILE)
@@ -274,23 +293,3 @@ class Separator:
             for s in (parts if len(parts) > 1 else [slice(None)])
         ]
         return Done(sum(d.chunks for d in found), sum(d.clipped for d in found), found[0].rms)
-
-
-def check_classes(model: nn.Module, labels: Sequence[Label], where: str) -> bool:
-    """Whether a query separator tags `labels`.
-
-    An empty list fits every model. A frozen query network may know other classes than those that the separator was
-    trained on: its tags then are none of `labels`.
-
-    Raises:
-        BundleError: a label list of another size than the tags that the model was trained on.
-    """
-    known = model.num_classes
-    fits = known in (0, len(labels)) or not labels
-    if not fits and not getattr(model, "frozen", False):
-        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {known}")
-    return known > 0 and fits
-
-
-def _name(query: Q.Query) -> str:
-    return "an array" if isinstance(query, np.ndarray) else str(query)

@@ -4,7 +4,7 @@ A model's weights are held once while it is loaded: they are read from inside th
 after the model's first, random ones were released.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -101,6 +101,22 @@ def built_model(config: dict, task: str, where: str, trusted: bool = False) -> n
     except Exception as e:  # whatever the values of a configuration make of a network's constructor
         name = "tagger" if task == "tag" else f"{task} model"
         raise BundleError(f"{where}: does not build a {name}: {e}") from e
+
+
+def check_classes(model: nn.Module, labels: Sequence[Label], where: str) -> bool:
+    """Whether a query separator tags `labels`.
+
+    An empty list fits every model. A frozen query network may know other classes than those that the separator was
+    trained on: its tags then are none of `labels`.
+
+    Raises:
+        BundleError: a label list of another size than the tags that the model was trained on.
+    """
+    known = model.num_classes
+    fits = known in (0, len(labels)) or not labels
+    if not fits and not getattr(model, "frozen", False):
+        raise BundleError(f"{where}: the label list has {len(labels)} classes, the model tags {known}")
+    return known > 0 and fits
 
 
 # ---- weights ------------------------------------------------------------------------------------

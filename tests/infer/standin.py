@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet2_ext.core.models.query_separator import shared
+
 LABELS = "index\tmid\tname\trelated\n" + "".join(
     f"{i}\t/m/0{i}\tsound {i}\t{1 - i if i < 2 else ''}\n" for i in range(5)
 )
@@ -75,7 +77,7 @@ class StandIn(nn.Module):
         return Query(e, None if self.tags is None else e @ self.tags.T, None)
 
     def separate(
-        self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor, level: Tensor | None = None
+        self, wave: Tensor, lengths=None, *, query: Tensor, level: Tensor | None = None, against: Tensor | None = None
     ) -> Tensor:
         self.calls.append(wave.shape[1])
         x = wave if wave.dim() == 3 else wave[..., None]
@@ -86,7 +88,10 @@ class StandIn(nn.Module):
         padded = F.pad(near, (0, -near.shape[-1] % self.width))
         block = padded.unflatten(-1, (-1, self.width)).mean(-1)
         near = near + block.repeat_interleave(self.width, -1)[..., : near.shape[-1]]
-        mask = torch.sigmoid(near[:, None] + (query @ self.to_mask.T)[..., None])  # [B, Q, F, L]
+        asked = query if against is None else torch.cat([query, against], 1)
+        mask = torch.sigmoid(near[:, None] + (asked @ self.to_mask.T)[..., None])  # [B, Q, F, L]
+        if against is not None:
+            mask = shared(*mask.tensor_split([query.shape[1]], 1))
         b, c, t = len(x), x.shape[-1], x.shape[1]
         spec = self._stft(x.transpose(1, 2).reshape(b * c, t)).unflatten(0, (b, c))
         est = self.loud * mask[:, :, None] * spec[:, None]  # [B, Q, C, F, L]

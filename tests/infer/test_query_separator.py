@@ -12,8 +12,11 @@ from standin import StandIn, noise
 
 from espnet2_ext.audio import streams as audio_files
 from espnet2_ext.audio.streams import ArraySource, OutputType, open_source, output_type
+from espnet2_ext.core.models.query_separator import shared
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
+from espnet2_ext.infer.chunks import Plan
+from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
 
 
@@ -102,6 +105,53 @@ def test_device(monkeypatch):
     for name in ("cuda:93", "toaster"):
         with pytest.raises(DataError, match=name):
             Separator(StandIn(), device=name)
+
+
+# ---- several references, and sounds to keep out ---------------------------------------------------
+
+
+def test_the_nearest_reference_answers_each_chunk(separator):
+    """Two halves of different colour: each chunk is answered with the reference that sounds like it."""
+    t = np.arange(32000) / 16000
+    low, high = (np.sin(2 * np.pi * hz * t).astype(np.float32) for hz in (300, 5000))
+    references = np.stack([separator.embed_one(x, 16000) for x in (high, noise(1, 16000)[:, 0], low)])
+    mix, plan = np.concatenate([low, high]), Plan(32768, 0, 0, 0, 4096)
+    out = separator.separate(mix, 16000, Ask(references, nearest=True), plan)
+    assert out.shape == (1, 64000)
+    each = separator.separate(mix, 16000, references, plan)
+    np.testing.assert_allclose(out[0, :32768], each[2, :32768], atol=1e-6)
+    np.testing.assert_allclose(out[0, 32768:], each[0, 32768:], atol=1e-6)
+    stereo = separator.separate(np.stack([mix, mix], 1), 16000, Ask(references, nearest=True), plan)
+    np.testing.assert_allclose(stereo[0, :, 1], out[0], atol=1e-6)
+    one = separator.separate(mix, 16000, Ask(references[:1], nearest=True), plan)
+    np.testing.assert_allclose(one, separator.separate(mix, 16000, references[:1], plan), atol=1e-6)
+
+
+def test_what_sounds_like_the_negatives_is_kept_out(separator):
+    """Masks share each bin: a query against itself keeps half, and one that nothing competes with keeps all."""
+    x = noise(1, 16000)[:, 0]
+    queries = np.random.default_rng(2).standard_normal((6, separator.query_dim))
+    alone = separator.separate(x, 16000, queries)
+    for q in range(6):  # more than go through in one pass
+        np.testing.assert_allclose(
+            separator.separate(x, 16000, Ask(queries[[q]], queries[[q]]))[0], alone[q] / 2, atol=1e-6
+        )
+    out = separator.separate(x, 16000, Ask(queries, queries[:2]))
+    assert out.shape == alone.shape
+    assert (np.square(out).sum(1) < np.square(alone).sum(1)).all()
+    np.testing.assert_allclose(out[5], separator.separate(x, 16000, Ask(queries[5:], queries[:2]))[0], atol=1e-6)
+    for shape in ((0, 8), (1, 9), (8,)):
+        with pytest.raises(DataError, match=r"expected queries of shape \[Q, 8\]"):
+            separator.separate(x, 16000, Ask(queries, np.ones(shape)))
+
+
+def test_shares_of_masks():
+    m, n = torch.tensor([0.6, 0.6, 0.0, 1.0]), torch.tensor([[0.8, 0.0, 0.5, 0.0], [0.0, 0.0, 0.5, 0.0]])
+    found = shared(m[None, None], n[None])[0, 0]
+    np.testing.assert_allclose(found, [0.6 * 0.36, 0.6, 0.0, 1.0], atol=1e-6)
+    assert not shared(torch.zeros(1, 1, 4), torch.zeros(1, 2, 4)).any()
+    turned = torch.polar(m, torch.ones(4))
+    np.testing.assert_allclose(shared(turned[None, None], n[None].to(turned.dtype))[0, 0].abs(), found, atol=1e-6)
 
 
 # ---- files ---------------------------------------------------------------------------------------

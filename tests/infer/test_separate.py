@@ -20,6 +20,7 @@ from espnet2_ext.infer import jobs
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.jobs import plan_jobs
 from espnet2_ext.infer.pack import rewrite
+from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.util import shipped
 from espnet2_ext.util.files import file_digest
@@ -149,6 +150,28 @@ def test_remove(ext, sounds, tmp_path, caplog, capsys):
     for args in (("--amount", "0.5"), ("--remove", "--amount", "1.5"), ("--remove", "--amount", "nan")):
         assert ext(*dog, *args, "-o", "x.wav") == 1
         assert "from 0 to 1, together with --remove" in capsys.readouterr().err
+
+
+def test_nearest_and_not(ext, sounds, toy_bundle, tmp_path, caplog, capsys):
+    command = ("separate", "mix.wav", "--query", "dog.wav", "--query", "cats", "-o", "out.wav", "--subtype", "FLOAT")
+    separator = Separator.from_bundle(toy_bundle, "cpu")
+    references, _ = separator.embed_each(["dog.wav", "cats"])
+    x, fs = soundfile.read("mix.wav", dtype="float32")
+    assert len(references) == 3
+    assert ext(*command, "--mode", "nearest") == 0 and "3 references" in caplog.text
+    expected = separator.separate(x, fs, Ask(references, nearest=True))[0]
+    np.testing.assert_array_equal(soundfile.read("out.wav", dtype="float32")[0], expected)
+    against = ("--not", "mix2.wav", "--not", "mix2.wav@0.2-0.7")
+    assert ext(*command, *against, "--skip_existing") == 0 and "made of another query" in caplog.text
+    negatives = separator.embed_each(["mix2.wav", "mix2.wav@0.2-0.7"])[0]
+    expected = separator.separate(x, fs, Ask(references.mean(0, keepdims=True), negatives))[0]
+    np.testing.assert_allclose(soundfile.read("out.wav", dtype="float32")[0], expected, atol=1e-6)
+    assert ext(*command, *against, "--skip_existing") == 0 and "exists, skipped" in caplog.text
+    assert ext(*command, *against[:2], "--skip_existing") == 0 and "made of another query" in caplog.text
+    assert ext("separate", "mix.wav", *against, "-o", "out.wav") == 1
+    assert "--not only keeps sounds out of what it asks for" in capsys.readouterr().err
+    assert ext(*command, "--not", "no.wav") == 1 and "no.wav: no such file" in capsys.readouterr().err
+    assert ext("separate", "mix.wav", "--query", "dog.wav", "--not", "cats", "-o", "cats/a.wav") == 1
 
 
 def test_info_and_pack(ext, exp, capsys, tmp_path):

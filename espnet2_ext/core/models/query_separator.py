@@ -84,7 +84,13 @@ class QuerySeparator(nn.Module):
         return self.extractor.net.embed(*self.encoder(wave, lengths))
 
     def separate(
-        self, wave: Tensor, lengths: Tensor | None = None, *, query: Tensor, level: Tensor | None = None
+        self,
+        wave: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        query: Tensor,
+        level: Tensor | None = None,
+        against: Tensor | None = None,
     ) -> Tensor:
         """Answer Q queries on each mixture.
 
@@ -94,6 +100,7 @@ class QuerySeparator(nn.Module):
             lengths: `[B]` samples that count in each item.
             query: `[B, Q, E]` from `embed`.
             level: `[B]`, RMS of the whole recording that `wave` is a part of; None: of `wave`.
+            against: `[B, N, E]` from `embed`: what sounds like these is kept out, see `shared`.
 
         Returns:
             `[B, Q, T]` or `[B, Q, T, C]`.
@@ -102,9 +109,25 @@ class QuerySeparator(nn.Module):
             lengths = torch.full(wave.shape[:1], wave.shape[1], device=wave.device)
         spec, frames = self.encoder(wave, lengths)
         level = None if level is None else self.encoder.level(level)
-        mask = self.extractor.net.mask(spec, frames, query, level)  # [B, Q, L, ...]
+        asked = query if against is None else torch.cat([query, against], 1)
+        mask = self.extractor.net.mask(spec, frames, asked, level)  # [B, Q, L, ...]
+        if against is not None:
+            mask = shared(*mask.tensor_split([query.shape[1]], 1))
         length = torch.tensor([wave.shape[1]])
         if wave.dim() == 2:
             return self.decoder(spec[:, None] * mask, length)[0]
         stereo = self.encoder.spectrum(wave.transpose(1, 2))  # [B, C, L, ...]
         return self.decoder(stereo[:, None] * mask[:, :, None], length)[0].transpose(2, 3)
+
+
+def shared(masks: Tensor, others: Tensor) -> Tensor:
+    """Masks `[B, Q, L, ...]` where they compete with `others` `[B, N, L, ...]` for each bin.
+
+    Each mask m is multiplied with m^2 / (m^2 + sum of n^2 over the others), the share of the bin that it would have of
+    sounds which are independent (moduli, where masks are complex): less by half where m equals a single other.
+
+    >>> shared(torch.tensor([[[0.9], [0.2]]]), torch.tensor([[[0.3]]])).round(decimals=2).tolist()
+    [[[0.8100000023841858], [0.05999999865889549]]]
+    """
+    own, theirs = masks.abs().square(), others.abs().square().sum(1, keepdim=True)
+    return masks * (own / (own + theirs).clamp(min=torch.finfo(own.dtype).tiny))
