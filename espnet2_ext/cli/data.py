@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from espnet2_ext.cli.options import add_frames, add_split, add_workers
+from espnet2_ext.cli.options import add_frames, add_split, add_storage, add_workers, storage
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.locks import hold
 from espnet2_ext.util.options import Parser
@@ -141,7 +141,10 @@ def validate_data(argv: list[str]) -> None:
 
 
 def scan(argv: list[str]) -> None:
-    """Stage 2: decode every clip of data/SET/clips.tsv and write manifest.tsv beside it."""
+    """Stage 2: decode every clip of data/SET/clips.tsv and write manifest.tsv beside it.
+
+    With --dump, stage 3 with the same options has nothing left to decode.
+    """
     from espnet2_ext.data.bank import scan as library
 
     p = _parser(description=scan.__doc__)
@@ -152,11 +155,14 @@ def scan(argv: list[str]) -> None:
     text = "stop when more than this share is left out"
     p.add_argument("--max_bad_share", type=float, default=0.2, help=text)
     p.add_argument("--redo", action="store_true", help="decode again though the list is the same")
+    p.add_argument("--dump", type=Path, help="store the good clips of SET for its clip bank DUMP/SET in the same pass")
+    add_storage(p)
     add_workers(p)
     a = vars(p.parse_args(argv))
     limits = library.Limits(a.pop("min_seconds"), a.pop("silence_db"))
-    for data_dir in a.pop("data_dirs"):
-        library.scan(data_dir, limits=limits, **a)
+    dump, settings = a.pop("dump"), storage(a)
+    for data_dir in map(Path, a.pop("data_dirs")):
+        library.scan(data_dir, limits=limits, bank=dump and dump / data_dir.resolve().name, settings=settings, **a)
 
 
 def archive(argv: list[str]) -> None:
@@ -164,20 +170,13 @@ def archive(argv: list[str]) -> None:
     from espnet2_ext.data.bank import archive as library
 
     p = _parser(description=archive.__doc__)
-    default = library.Settings()
     p.add_argument("data_dir", help="folder with manifest.tsv")
     p.add_argument("out_dir", help="where the bank goes")
     p.add_argument("--labels", help="labels.tsv (default: beside DATA_DIR)")
-    p.add_argument("--fs", type=int, default=default.fs, help="rate in Hz")
-    text = "flac: half the disk; pcm16: far less CPU"
-    p.add_argument("--format", choices=library.SUFFIX, default=default.format, help=text)
-    p.add_argument(
-        "--clips_per_shard", type=int, default=default.clips_per_shard, help="clips per file; 0: by their number"
-    )
+    add_storage(p)
     add_workers(p)
     a = vars(p.parse_args(argv))
-    settings = library.Settings(a.pop("fs"), a.pop("format"), a.pop("clips_per_shard"))
-    library.archive(a.pop("data_dir"), a.pop("out_dir"), settings=settings, **a)
+    library.archive(a.pop("data_dir"), a.pop("out_dir"), settings=storage(a), **a)
 
 
 def draw_lists(argv: list[str]) -> None:

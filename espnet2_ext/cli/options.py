@@ -18,6 +18,24 @@ def add_workers(p: argparse.ArgumentParser, *, scheduler: bool = True) -> None:
         _add_scheduler(p)
 
 
+def add_storage(p: argparse.ArgumentParser) -> None:
+    """`--fs`, `--format` and `--clips_per_shard` of a clip bank; read by `storage`."""
+    from espnet2_ext.data.bank.shards import DEFAULT, SUFFIX
+
+    p.add_argument("--fs", type=int, default=DEFAULT.fs, help="rate in Hz")
+    text = "flac: half the disk; pcm16: far less CPU"
+    p.add_argument("--format", choices=SUFFIX, default=DEFAULT.format, help=text)
+    text = "clips per file; 0: by their number"
+    p.add_argument("--clips_per_shard", type=int, default=DEFAULT.clips_per_shard, help=text)
+
+
+def storage(a: dict):
+    """The `Settings` of a clip bank, from options that are taken out of `a`."""
+    from espnet2_ext.data.bank.shards import Settings
+
+    return Settings(a.pop("fs"), a.pop("format"), a.pop("clips_per_shard"))
+
+
 def add_model_workers(p: argparse.ArgumentParser) -> None:
     """`--num_workers` and `--scheduler` of work with a model: one process with all cores is the default."""
     text = "processes, each with its own model and one core; 1: this process, with all cores (%(default)s)"

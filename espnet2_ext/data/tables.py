@@ -1,11 +1,15 @@
 """The tables of a data folder: `labels.tsv`, `clips.tsv`, `manifest.tsv`; see `util.tables`."""
 
+import array
+import copy
 import functools
 import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import decode
@@ -101,9 +105,49 @@ def read_clips(path: str | os.PathLike) -> Iterator[Clip]:
         yield Clip(id_, split_mids(labels), source)
 
 
-def write_clips(path: str | os.PathLike, clips: Iterable[Clip]) -> None:
-    """Write `clips.tsv`."""
-    write_tsv(path, CLIPS, ((c.id, ",".join(c.labels), c.source) for c in clips))
+class ClipRows:
+    """Clips of `clips.tsv` or `manifest.tsv` in order of their ids' bytes, left in the file.
+
+    What an object holds, and what is sent to other processes, are the places of the lines.
+
+    Attributes:
+        starts: int64 [N], where the line of each begins. first: number of the first one here among all.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path, self.first = os.path.abspath(path), 0
+        starts, ids = array.array("q"), []
+        with open(path, "rb") as f:
+            at = len(f.readline())
+            for line in f:
+                starts.append(at)
+                ids.append(line[: line.find(b"\t")])
+                at += len(line)
+            self._state = os.fstat(f.fileno()).st_mtime_ns
+        self.starts = np.array(starts, np.int64)[sorted(range(len(ids)), key=ids.__getitem__)]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, some: slice) -> "ClipRows":
+        part = copy.copy(self)
+        part.starts, part.first = self.starts[some], self.first + (some.start or 0)
+        return part
+
+    def __iter__(self) -> Iterator[Clip]:
+        with open(self.path, "rb") as f:
+            if os.fstat(f.fileno()).st_mtime_ns != self._state:
+                raise DataError(f"{self.path}: changed meanwhile; run again")
+            names = f.readline().decode("utf-8-sig").rstrip("\n").split("\t")
+            for start in self.starts.tolist():
+                f.seek(start)
+                row = dict(zip(names, f.readline().decode().rstrip("\n").split("\t")))
+                yield Clip(row["id"], split_mids(row["labels"]), row["source"])
+
+
+def write_clips(path: str | os.PathLike, clips: Iterable[Clip], where: object = None) -> int:
+    """Write `clips.tsv`, which errors call `where`; returns the number of clips."""
+    return write_tsv(path, CLIPS, ((c.id, ",".join(c.labels), c.source) for c in clips), where)
 
 
 def read_manifest(path: str | os.PathLike) -> Iterator[Entry]:

@@ -134,10 +134,12 @@ class Driver(ABC):
         steps.run(words, env={**ONE_THREAD, "python": self.o.python}, keep_open=self._locks)
 
     def scan(self) -> None:
-        """Stage 2."""
-        for name in self.o.sets:
+        """Stage 2; where stage 3 follows, the clips are stored in the same pass."""
+        o = self.o
+        store = ["--dump", self.dump, "--fs", o.fs, "--format", o.audio_format] if o.stop_stage >= 3 else []
+        for name in o.sets:
             need(self.data / name / "clips.tsv", 1)
-            args = ["--max_bad_share", self.o.max_bad_share, *self.jobs]
+            args = ["--max_bad_share", o.max_bad_share, *store, *self.jobs]
             self.step("scan", self.data / name, *args, one_thread=True)
 
     def archive(self) -> None:

@@ -181,6 +181,7 @@ def test_sets_tags_and_options_reach_the_steps(recipe):
     assert recipe(*args, "--scoring_args", "--espnet_keys 4")[0] == 0
     assert recipe.names().count("render_lists") == recipe.names().count("qsep_scoring") == 2
     assert "--fs 16000 " in recipe.call("archive")
+    assert "--dump dump --fs 16000 --format flac " in recipe.call("scan")  # one pass, as stage 3 follows
     for step in ("scan", "archive", "render_lists", "qsep_scoring"):
         assert "--num_workers 3 --scheduler tcp://h:1" in recipe.call(step)
     call = recipe.call("qsep_inference")

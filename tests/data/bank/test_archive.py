@@ -16,12 +16,16 @@ from sounds import corpus, noise, snapshot, write
 
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import read_audio, read_mono, resample
+from espnet2_ext.cli import data as command
 from espnet2_ext.cli.data import archive as main
 from espnet2_ext.data.bank import archive as module
-from espnet2_ext.data.bank.archive import Settings, archive, archive_part, envelope_db
+from espnet2_ext.data.bank import scan as decoding
+from espnet2_ext.data.bank import shards
+from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.tables import Clip, read_clips, write_clips
+from espnet2_ext.data.bank.scan import scan, scan_part
+from espnet2_ext.data.bank.shards import envelope_db
+from espnet2_ext.data.tables import Clip, read_clips, read_manifest, write_clips
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.tables import read_scp
 
@@ -153,32 +157,90 @@ def test_number_of_workers_does_not_matter(tmp_path):
     assert a == b
 
 
-def test_kill_in_the_middle_then_again(tmp_path):
+@pytest.mark.parametrize("format", ["flac", "pcm16"])
+def test_one_pass_is_scan_and_archive(tmp_path, format, monkeypatch):
+    """The same manifest and bank, each clip decoded once; of bad clips some fill a whole shard."""
+    data, settings = corpus(tmp_path), Settings(16000, format, 3)
+    clips = list(read_clips(data / "clips.tsv"))
+    write_clips(data / "clips.tsv", clips[7:] + clips[:7])  # not in order of the ids
+    for n, x in ((1, noise(100)), (6, noise(100)), (7, 0 * noise(9600))):
+        write(tmp_path / "audio" / f"c{n:03d}.wav", x)
+    (tmp_path / "audio" / "c008.wav").unlink()
+    found = scan(data, num_workers=1, max_bad_share=1)
+    manifest, record = (data / "manifest.tsv").read_bytes(), (data / "manifest.json").read_bytes()
+    assert [e.id for e in read_manifest(data / "manifest.tsv")] == [c.id for c in clips[7:] + clips[:7]]
+    info = go(data, tmp_path / "two" / "set", settings)
+    assert info["clips"] == 8 and not (tmp_path / "two" / "set" / ".parts").exists()
+    opened = []
+    monkeypatch.setattr(decoding, "open_sound", lambda ref, real=decoding.open_sound: opened.append(ref) or real(ref))
+    out = tmp_path / "one" / "set"
+    assert scan(data, num_workers=1, max_bad_share=1, redo=True, bank=out, settings=settings) == found
+    assert go(data, out, settings) == info and sorted(opened) == sorted(c.source for c in clips)
+    assert (data / "manifest.tsv").read_bytes() == manifest and (data / "manifest.json").read_bytes() == record
+    one, two = contents(out), contents(tmp_path / "two" / "set")
+    for bank in (one, two):
+        bank.pop("bank.json"), bank.pop("wav.scp", None)  # the paths in it
+    assert one == two
+    bank = ClipBank(out)
+    assert [bank.id(i) for i in range(8)] == [f"c{n:03d}" for n in (0, 2, 3, 4, 5, 9, 10, 11)]
+    assert all(np.array_equal(bank.read(i), noise(9600 + 17 * n, n)) for i, n in ((1, 2), (5, 9)))
+
+
+def test_too_many_bad_clips_leave_no_bank_and_are_not_decoded_again(tmp_path, monkeypatch):
+    data, out = scanned(tmp_path), tmp_path / "bank"
+    go(data, out)
+    for n in (3, 5):
+        (tmp_path / "audio" / f"c{n:03d}.wav").unlink()
+    one_pass = {"num_workers": 1, "bank": out, "settings": SMALL}
+    with pytest.raises(DataError, match="2 of 12 clips"):
+        scan(data, max_bad_share=0.1, redo=True, **one_pass)
+    with pytest.raises(DataError, match="bank.json: no such file"):
+        ClipBank(out)
+    monkeypatch.setattr(decoding, "examine", None)  # a call would fail
+    scan(data, max_bad_share=0.2, **one_pass)
+    assert go(data, out)["clips"] == 10 and not [n for n in contents(out) if n.startswith(".")]
+    with pytest.raises(TypeError):
+        scan(data, max_bad_share=0.2, redo=True, **one_pass)
+
+
+def test_another_rate_than_that_of_the_scan_is_made_anew(tmp_path):
+    data = corpus(tmp_path, 4)
+    scan(data, num_workers=1, bank=tmp_path / "bank", settings=Settings(8000, "flac"))
+    assert go(data, tmp_path / "bank")["fs"] == 16000
+    assert np.array_equal(ClipBank(tmp_path / "bank").read(0), noise(9600, 0))
+
+
+@pytest.mark.parametrize("step", ["scan", "archive"])
+def test_kill_in_the_middle_then_again(tmp_path, step):
     """Killed (no clean-up) within a shard: no bank is there; the next run is bit-identical."""
     data = scanned(tmp_path)
     go(data, tmp_path / "bank")
     whole = contents(tmp_path / "bank")
     (tmp_path / "bank").rename(tmp_path / "whole")
+    made, call = ".scan", f"scan({str(data)!r}, redo=True, bank={str(tmp_path / 'bank')!r}"
+    if step == "archive":
+        made, call = ".parts", f"archive({str(data)!r}, {str(tmp_path / 'bank')!r}"
     code = f"""
         import os, signal, sys
-        from espnet2_ext.data.bank import archive as module
-        real, calls = module.prepare, []
-        def prepare(item, fs):
-            calls.append(item)
+        from espnet2_ext.data.bank import scan as module
+        from espnet2_ext.data.bank.archive import Settings, archive
+        real, calls = module.examine, []
+        def examine(*args):
+            calls.append(args)
             if len(calls) == 8:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return real(item, fs)
-        module.prepare = prepare
-        module.archive({str(data)!r}, {str(tmp_path / "bank")!r}, num_workers=1,
-                       settings=module.Settings(16000, "flac", 3))
+            return real(*args)
+        module.examine, scan = examine, module.scan
+        {call}, num_workers=1, settings=Settings(16000, "flac", 3))
     """
     child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
     assert child.returncode == -signal.SIGKILL
     with pytest.raises(DataError, match="bank.json: no such file"):
         ClipBank(tmp_path / "bank")
     left = snapshot(tmp_path / "bank")
-    assert {"audio.00000.ark", "audio.00001.ark", ".parts/000001"} <= set(left)
+    assert {"audio.00000.ark", "audio.00001.ark", f"{made}/000001"} <= set(left)
     assert any(".tmp-" in name for name in left)
+    scan(data, num_workers=1, bank=tmp_path / "bank", settings=SMALL)
     go(data, tmp_path / "bank")
     assert contents(tmp_path / "bank") == whole
     after = snapshot(tmp_path / "bank")
@@ -189,7 +251,7 @@ def test_kill_in_the_middle_then_again(tmp_path):
 
 def slow_part(items, path, **kw):
     time.sleep(0.2)
-    archive_part(items, path, **kw)
+    scan_part(items, path, **kw)
 
 
 def test_dask_cluster_that_loses_a_worker(tmp_path, monkeypatch):
@@ -199,7 +261,7 @@ def test_dask_cluster_that_loses_a_worker(tmp_path, monkeypatch):
     go(data, out)
     whole = contents(out)
     out.rename(tmp_path / "whole")
-    monkeypatch.setattr(module, "archive_part", slow_part)
+    monkeypatch.setattr(decoding, "scan_part", slow_part)
     monkeypatch.chdir(tmp_path)  # the workers are elsewhere; relative paths must still hold
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         victim = next(iter(cluster.workers.values())).pid
@@ -225,7 +287,7 @@ def kill_when_busy(pid, out):
 def test_full_disk(tmp_path, monkeypatch):
     """The write fails in the third shard: the error names it, two shards stay, no bank is there."""
     data = scanned(tmp_path)
-    real, calls = module.encode_flac, []
+    real, calls = shards.encode_flac, []
 
     class Full(bytes):
         def __radd__(self, head):
@@ -235,7 +297,7 @@ def test_full_disk(tmp_path, monkeypatch):
         calls.append(fs)
         return Full() if len(calls) == 8 else real(pcm, fs)
 
-    monkeypatch.setattr(module, "encode_flac", encode)
+    monkeypatch.setattr(shards, "encode_flac", encode)
     with pytest.raises(OSError, match="No space left"):
         go(data, tmp_path / "bank")
     left = {n for n in snapshot(tmp_path / "bank") if "lock" not in n and "plan" not in n}
@@ -276,11 +338,13 @@ def test_file_size_limit_ends_the_command_plainly(tmp_path):
 def test_a_sound_that_changed_since_the_scan(tmp_path):
     data = scanned(tmp_path)
     write(tmp_path / "audio" / "c004.wav", noise(9600, 77))
-    with pytest.raises(DataError, match="c004.*changed since the scan"):
+    with pytest.raises(DataError, match="c004.*changed since the scan: scan again"):
         go(data, tmp_path / "bank")
     (tmp_path / "audio" / "c004.wav").unlink()
     with pytest.raises(DataError, match="c004.wav: no such file"):
         go(data, tmp_path / "bank")
+    scan(data, num_workers=1, redo=True)
+    assert go(data, tmp_path / "bank")["clips"] == 11
 
 
 def test_a_shard_taken_away_is_made_anew(tmp_path, monkeypatch):
@@ -319,5 +383,10 @@ def test_bad_input_names_the_file(tmp_path):
 
 def test_entry_point(tmp_path):
     data = scanned(tmp_path, 3)
-    main([str(data), str(tmp_path / "bank"), "--fs", "8000", "--format", "pcm16", "--num_workers", "1"])
+    storage = ["--fs", "8000", "--format", "pcm16", "--num_workers", "1"]
+    main([str(data), str(tmp_path / "bank"), *storage])
     assert ClipBank(tmp_path / "bank").fs == 8000
+    command.scan([str(data), "--redo", "--dump", str(tmp_path / "dump"), *storage])
+    assert (tmp_path / "dump" / "set" / ".parts" / "000000").exists()
+    main([str(data), str(tmp_path / "dump" / "set"), *storage])
+    assert ClipBank(tmp_path / "dump" / "set").fs == 8000

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from sounds import LABELS, corpus, noise, snapshot, write
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.cli.data import scan as main
 from espnet2_ext.data.bank import scan as module
-from espnet2_ext.data.bank.scan import Level, Limits, examine, loudest_db, scan
-from espnet2_ext.data.tables import Clip, read_manifest, write_clips, write_labels
+from espnet2_ext.data.bank.scan import Level, Limits, examine, scan
+from espnet2_ext.data.tables import Clip, ClipRows, read_manifest, write_clips, write_labels
 from espnet2_ext.errors import DataError
 
 ONE = functools.partial(scan, num_workers=1)
@@ -76,6 +77,12 @@ def test_a_short_sound_in_a_long_silence_is_not_silent(tmp_path):
     assert look(write(tmp_path / "a.wav", x)).status == "ok"
 
 
+def loudest_db(x, fs):
+    level = Level(fs)
+    assert np.array_equal(level.add(x[:, None]), x)
+    return level.loudest_db()
+
+
 def test_level_by_hand():
     x = np.zeros(1000, np.float32)
     x[:100:2], x[1:100:2] = 0.5, -0.5
@@ -98,6 +105,26 @@ def test_level_by_blocks_is_that_of_the_whole(samples, offset):
     want = 10 * np.log10((rows**2).sum(1).max() / hop + 1e-12)
     assert level.loudest_db() == pytest.approx(want, abs=1e-4)
     assert level.samples == samples and level.peak == np.abs(x).max()
+    for margin in (2.9, -0.1, -3.1):  # dB above the limit: what is called loud is above it
+        level = Level(1000, want - margin)
+        for block in np.array_split(x, 7):
+            level.add(block)
+        assert margin > 0 or not level.is_loud
+
+
+def test_a_sound_is_loud_whatever_follows():
+    x = np.zeros((300, 1), np.float32)
+    x[100:200:2], x[101:200:2] = 0.5, -0.5
+    level = Level(1000, -10)
+    level.add(x[:150])
+    assert not level.is_loud  # no whole 100 ms of it yet
+    level.add(x[150:])
+    assert level.is_loud and Level(1000, -10).is_loud is False
+    level.add(np.full((100, 1), 0.9, np.float32))
+    assert level.samples == 400 and level.peak == np.float32(0.9)
+    steady = Level(1000, -10)
+    steady.add(x * 0 + np.float32(0.9))
+    assert not steady.is_loud  # 100 ms have no level without their mean
 
 
 def test_manifest_and_second_run(tmp_path, monkeypatch):
@@ -148,11 +175,11 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
     data = corpus(tmp_path / "a", 6)
     looked = []
 
-    def stop_at(clip, limits, *, at):
+    def stop_at(clip, *how, at):
         if clip.id == at:
             raise KeyboardInterrupt
         looked.append(clip.id)
-        return examine(clip, limits)
+        return examine(clip, *how)
 
     monkeypatch.setattr(module, "examine", functools.partial(stop_at, at="c004"))
     with pytest.raises(KeyboardInterrupt):
@@ -164,6 +191,19 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
     whole = corpus(tmp_path / "b", 6)
     monkeypatch.undo()
     assert ONE(whole)["manifest_hash"] == json.loads((data / "manifest.json").read_text())["manifest_hash"]
+
+
+def test_rows_are_places_in_their_file(tmp_path):
+    clips = [Clip(f"{n * 7 % 100:03d}é", ("/m/dog",) * (n % 3), "x" * n) for n in range(100)]
+    write_clips(tmp_path / "clips.tsv", clips)
+    rows = ClipRows(tmp_path / "clips.tsv")
+    assert len(rows) == 100 and list(rows) == sorted(clips)
+    part = pickle.loads(pickle.dumps(rows[40:60]))
+    assert part.first == 40 and list(part[5:7]) == sorted(clips)[45:47] and part[5:7].first == 45
+    assert len(pickle.dumps(rows[:64])) - len(pickle.dumps(rows[:32])) == 32 * 8
+    write_clips(tmp_path / "clips.tsv", clips[1:])
+    with pytest.raises(DataError, match="clips.tsv: changed meanwhile; run again"):
+        list(part)
 
 
 def test_broken_lists_name_file_and_line(tmp_path):
