@@ -1,6 +1,7 @@
 """How fast a clip bank gives crops, pairs and rendered mixtures on one core, against what training needs."""
 
 import functools
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,15 @@ import soundfile
 
 from espnet2_ext.audio import mpeg
 from espnet2_ext.audio.containers import survey
-from espnet2_ext.audio.read import read_audio
+from espnet2_ext.audio.flac import encode_flac, to_int16
+from espnet2_ext.audio.read import read_audio, resample
 from espnet2_ext.bench.measure import Columns, at, listed
 from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, with_ids
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.scan import Limits, examine, scan
+from espnet2_ext.data.bank.shards import DEFAULT, Shard
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.train.qsep_data import QSepPreprocessor
@@ -32,6 +35,8 @@ FILES: Columns = {
     "length, ms": at("survey_ms"),
     "libsndfile alone, ms": at("sndfile_ms"),
     "read to the end, ms": at("ms"),
+    "decoded, resampled, encoded alone, ms": at("floor_ms"),
+    "scanned and stored in a bank, ms": at("store_ms"),
 }
 RENDERING: Columns = {
     "mixtures of": at("table"),
@@ -45,20 +50,21 @@ RENDERING: Columns = {
 
 
 def bench_files(folder: str | Path, seconds: float = 0.5) -> list[dict]:
-    """What it costs to find out the length of a sound file, and to decode it, on one core.
+    """What it costs to find out the length of a sound file, to decode it, and to prepare it, on one core.
 
     Args:
-        folder: an empty folder, for files of 10 s of coloured noise, mono, 32 kHz; `bare.mp3` has no header with its
+        folder: an empty folder, for files of 10 s of coloured noise, mono, 44.1 kHz; `bare.mp3` has no header with its
             length, `joined.ogg` is two files in one.
 
     Returns:
         for each file: `file`, `survey_ms` (its bytes looked through), `sndfile_ms` (decoded by libsndfile alone, up to
-        the length that it believes), `ms` (opened and decoded here, to the end).
+        the length that it believes), `ms` (opened and decoded here, to the end), `floor_ms` (decoded by libsndfile,
+        resampled and encoded for a bank, nothing else), `store_ms` (stages 2 and 3 in one pass).
     """
     rng, rows = np.random.default_rng(0), []
-    x = np.convolve(0.1 * rng.standard_normal(320000), np.ones(5) / 5, "same")
+    x = np.convolve(0.1 * rng.standard_normal(441000), np.ones(5) / 5, "same")
     for name in ("a.wav", "a.flac", "a.ogg", "a.mp3"):
-        soundfile.write(Path(folder, name), x, 32000)
+        soundfile.write(Path(folder, name), x, 44100)
     mp3, ogg = (Path(folder, name).read_bytes() for name in ("a.mp3", "a.ogg"))
     first = mpeg.frame_size(mp3)
     for name, data in (("bare.mp3", mp3[first:]), ("joined.ogg", ogg + ogg)):
@@ -68,8 +74,22 @@ def bench_files(folder: str | Path, seconds: float = 0.5) -> list[dict]:
             looked = rate(functools.partial(survey, f, path.stat().st_size, path.name), seconds)["a_core"]
         alone = rate(functools.partial(soundfile.read, path, dtype="float32"), seconds)["a_core"]
         here = rate(functools.partial(read_audio, path), seconds)["a_core"]
-        rows.append({"file": path.name, "survey_ms": 1e3 / looked, "sndfile_ms": 1e3 / alone, "ms": 1e3 / here})
+        row = {"file": path.name, "survey_ms": 1e3 / looked, "sndfile_ms": 1e3 / alone, "ms": 1e3 / here}
+        for name, work in (("floor_ms", _least), ("store_ms", _stored)):
+            row[name] = 1e3 / rate(functools.partial(work, path), seconds)["a_core"]
+        rows.append(row)
     return rows
+
+
+def _least(path: Path) -> None:
+    x, fs = soundfile.read(path, dtype="float32")
+    encode_flac(to_int16(resample(x, fs, DEFAULT.fs)), DEFAULT.fs)
+
+
+def _stored(path: Path) -> None:
+    mono: list[np.ndarray] = []
+    entry = examine(Clip("a", (), str(path)), Limits(), mono)
+    Shard(io.BytesIO(), 0, DEFAULT).add("a", np.concatenate(mono), entry.rate)
 
 
 def bench_data(path: str | Path, seconds: float = 3.0) -> dict:
