@@ -161,19 +161,22 @@ def parse_tsv(lines: Iterable[str], where: object, columns: tuple[str, ...]) -> 
         yield number, fields
 
 
-def write_tsv(path: str | os.PathLike, columns: tuple[str, ...], rows: Iterable[Iterable]) -> None:
-    """Write a table whole.
+def write_tsv(path: str | os.PathLike, columns: tuple[str, ...], rows: Iterable[Iterable], where: object = None) -> int:
+    """Write a table whole, which errors call `where`; returns the number of rows.
 
     Raises:
         DataError: a field that `tsv_line` refuses; it is named.
     """
+    number = 0
     with atomic_path(path) as tmp, open(tmp, "w", encoding="utf-8", newline="\n") as f:
         f.write("\t".join(columns) + "\n")
         for row in rows:
-            f.write(tsv_line(row, path))
+            f.write(tsv_line(row, where or path))
+            number += 1
+    return number
 
 
-def tsv_line(row: Iterable, path: str | os.PathLike = "table") -> str:
+def tsv_line(row: Iterable, path: object = "table") -> str:
     """One line of a table. Raises DataError where a field would break it, or cannot be written as UTF-8."""
     fields = [str(v) for v in row]
     for field in fields:
@@ -183,7 +186,7 @@ def tsv_line(row: Iterable, path: str | os.PathLike = "table") -> str:
     return "\t".join(fields) + "\n"
 
 
-def check_utf8(text: str, path: str | os.PathLike) -> None:
+def check_utf8(text: str, path: object) -> None:
     """Refuse, with a DataError, a name from a file system that is not UTF-8."""
     if not text.isascii():
         try:

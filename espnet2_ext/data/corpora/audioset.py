@@ -5,9 +5,10 @@ J. F. Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audi
 """
 
 import argparse
+import functools
 import logging
 import os
-from collections import Counter
+from collections import Counter, UserDict
 from collections.abc import Iterator, Sequence
 
 from espnet2_ext.audio import packed
@@ -48,22 +49,25 @@ def prepare_audioset(
     """
     labels = read_class_labels(class_labels, ontology)
     known = {label.mid for label in labels}
-    lists = {name: read_segments(paths, known) for name, paths in sets.items()}
-    sources = find_audio(audio, hdf5_rate)
-    clips = {name: _clips(segments, sources) for name, segments in lists.items()}
-    for name, of in clips.items():
-        found = sum(bool(c.source) for c in of)
-        if not found:
-            raise DataError(
-                f"{', '.join(map(str, sets[name]))}: none of its {len(of)} clips is among the {len(sources)} sounds of"
-                f" {', '.join(map(str, audio))}; the first clip is {of[0].id}, the first sound {min(sources)}"
-            )
-        logging.info("%s: audio for %d of %d clips", name, found, len(of))
-    return write_lists(data_dir, labels, clips)
+    for paths in sets.values():
+        next(read_segments(paths, known))  # a list that is missing is reported before the audio is searched
+    sources, where = find_audio(audio, hdf5_rate), ", ".join(map(str, audio))
+    return write_lists(data_dir, labels, {name: _clips(paths, known, sources, where) for name, paths in sets.items()})
 
 
-def _clips(segments: dict, sources: dict[str, str]) -> list[Clip]:
-    return [Clip(id_, mids, _source(sources, *key, whole=id_ == key[0])) for key, (id_, mids) in segments.items()]
+def _clips(paths: Sequence[str | os.PathLike], known: set[str], sources: "Sounds", where: str) -> Iterator[Clip]:
+    found, total, first = 0, 0, ""
+    for id_, key, mids in read_segments(paths, known):
+        source = _source(sources, *key, whole=id_ == key[0])
+        found, total, first = found + bool(source), total + 1, first or id_
+        yield Clip(id_, mids, source)
+    lists = ", ".join(map(str, paths))
+    if not found:
+        raise DataError(
+            f"{lists}: none of its {total} clips is among the {len(sources)} sounds of {where};"
+            f" the first clip is {first}, the first sound {min(sources)}"
+        )
+    logging.info("%s: audio for %d of %d clips", lists, found, total)
 
 
 def read_class_labels(path: str | os.PathLike, ontology: str | os.PathLike | None = None) -> list[Label]:
@@ -110,48 +114,67 @@ def read_ontology(path: str | os.PathLike, mids: Sequence[str]) -> list[tuple[in
 
 def read_segments(
     paths: Sequence[str | os.PathLike], known: set[str]
-) -> dict[tuple[str, float, float], tuple[str, tuple[str, ...]]]:
-    """Read segment lists: (YTID, start, end) in seconds -> (clip id, mids).
+) -> Iterator[tuple[str, tuple[str, float, float], tuple[str, ...]]]:
+    """Read segment lists: clip id, (YTID, start, end) in seconds, mids.
 
     The clip id is the YTID; a further segment of the same recording gets `YTID_START` (ms).
 
     Raises:
-        DataError: naming file and line: a broken line, a class not in `known`, a segment twice.
+        DataError: naming file and line: a broken line, a class not in `known`, a segment twice; no clips.
     """
-    segments: dict[tuple[str, float, float], tuple[str, tuple[str, ...]]] = {}
-    recordings = set()
+    first: dict[str, tuple[float, float]] = {}  # times of each recording's first segment
+    further = set()
     for path in paths:
         for line, row in read_lines(path):
             if row[0].startswith("#"):
                 continue
             try:  # not `at`: there are two million lines
-                key, mids = _segment(row)
+                ytid, times, mids = _segment(row)
                 if unknown := [m for m in mids if m not in known]:
                     raise DataError(f"unknown class {unknown[0]}")
-                if key in segments:
-                    raise DataError(f"{key[0]} at {key[1]:g} s is listed twice")
+                if first.get(ytid) == times or (ytid, times) in further:
+                    raise DataError(f"{ytid} at {times[0]:g} s is listed twice")
             except DataError as e:
                 raise TableError(f"{path}:{line}", str(e)) from None
-            id_ = f"{key[0]}_{round(key[1] * 1000)}" if key[0] in recordings else key[0]
-            recordings.add(key[0])
-            segments[key] = id_, mids
-    if not segments:
+            id_ = f"{ytid}_{round(times[0] * 1000)}" if ytid in first else ytid
+            if first.setdefault(ytid, times) != times:
+                further.add((ytid, times))
+            yield id_, (ytid, *times), mids
+    if not first:
         raise DataError(f"{', '.join(map(str, paths))}: no clips in the list")
-    return segments
 
 
-def _segment(row: list[str]) -> tuple[tuple[str, float, float], tuple[str, ...]]:
+def _segment(row: list[str]) -> tuple[str, tuple[float, float], tuple[str, ...]]:
     if len(row) != 4:
         raise DataError(f'expected YTID, start, end, "mid,mid", found {len(row)} fields')
-    ytid, mids = row[0], tuple(m.strip() for m in row[3].split(","))
-    start, end = number("start", row[1], 0), number("end", row[2])
-    if not start < end or not all(mids):
+    times, mids = _times(row[1], row[2]), tuple(m.strip() for m in row[3].split(","))
+    if not times[0] < times[1] or not all(mids):
         raise DataError(f"no class, or an end that is not past the start: {', '.join(row[1:])}")
-    check_id(ytid, ())
-    return (ytid, start, end), mids
+    check_id(row[0], ())
+    return row[0], times, mids
 
 
-def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None) -> dict[str, str]:
+@functools.lru_cache(maxsize=1 << 16)  # clips share them: one tuple for all
+def _times(start: str, end: str) -> tuple[float, float]:
+    return number("start", start, 0), number("end", end)
+
+
+class Sounds(UserDict[str, str]):
+    """Name -> reference; what millions of them share before and behind the name is held once."""
+
+    def __init__(self):
+        super().__init__()
+        self._shared: dict = {}
+
+    def __getitem__(self, name: str) -> str:
+        return name.join(self.data[name])
+
+    def __setitem__(self, name: str, ref: str) -> None:
+        pieces = tuple(ref.rsplit(name, 1) if name else [ref])
+        self.data[name] = self._shared.setdefault(pieces, pieces)
+
+
+def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None) -> Sounds:
     """Name without folder and suffix -> reference, over folders, tar files and packed files.
 
     Each folder is listed once. Of two files of one name the first by path is taken, of those that libsndfile reads
@@ -160,15 +183,15 @@ def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None)
     Raises:
         DataError: a missing path, no sound at all, a tar or HDF5 file that is broken.
     """
-    found: dict[str, tuple[bool, str]] = {}
-    kinds, others = Counter(), []
+    found, late, kinds, others = Sounds(), set(), Counter(), []
     for root in audio:
         for path in _files(os.fspath(root)):
             for name, suffix, ref in _sounds(path, hdf5_rate):
                 kinds[suffix] += 1
                 rank = suffix in WITH_AV, ref
-                if name not in found or rank < found[name]:
-                    found[name] = rank
+                if name not in found or rank < (name in late, found[name]):
+                    found[name] = ref
+                    (late.add if rank[0] else late.discard)(name)
             if os.path.splitext(path)[1].lower() not in _SEARCHED:
                 others.append(path)
     where = ", ".join(map(str, audio))
@@ -176,7 +199,7 @@ def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None)
     if not found:
         raise DataError(f"{where}: no sound files in it, by their suffixes ({KNOWN})")
     logging.info("%s: %s", where, ", ".join(f"{n} {suffix}" for suffix, n in sorted(kinds.items())))
-    return {name: ref for name, (_, ref) in found.items()}
+    return found
 
 
 def _sounds(path: str, hdf5_rate: int | None) -> Iterator[tuple[str, str, str]]:
@@ -220,7 +243,7 @@ def _files(root: str) -> Iterator[str]:
                     yield entry.path
 
 
-def _source(sources: dict[str, str], ytid: str, start: float, end: float, whole: bool) -> str:
+def _source(sources: Sounds, ytid: str, start: float, end: float, whole: bool) -> str:
     """Reference of a segment under the names that are in use, '' where there is none.
 
     whole: a name without times is taken too (a second segment of a recording needs its times).

@@ -22,6 +22,7 @@ sounds. A recipe's `local/data.sh` calls `espnet2-ext prepare NAME --data_dir "$
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib
 import logging
@@ -33,6 +34,7 @@ from pathlib import Path
 
 from espnet2_ext.data.tables import Clip, Label, read_clips, write_clips, write_labels
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.files import atomic_path
 from espnet2_ext.util.tables import check_id
 
 # name: module in this folder with its `CORPUS`
@@ -112,34 +114,53 @@ def write_lists(
 ) -> dict[str, int]:
     """Write `data_dir/labels.tsv` and for each set `data_dir/SET/clips.tsv`; returns the numbers of clips.
 
-    Clips with an empty source, which the scan calls missing, are reported.
+    Clips with an empty source, which the scan calls missing, are reported. Of the clips only the ids are held.
 
     Raises:
-        DataError: a set without clips; then nothing is written.
+        DataError: a set without clips, an id that is duplicated in its set; then nothing is written.
     """
-    lists = {name: list(clips) for name, clips in sets.items()}
-    for name, clips in lists.items():
-        if not clips:
-            raise DataError(f"set {name}: no clip is in it")
-        seen: set[str] = set()
-        try:
-            for clip in clips:
-                check_id(clip.id, seen)
-                seen.add(clip.id)
-        except DataError as e:
-            raise DataError(f"set {name}: {e}") from None
-        each = ", ".join(f"{label} {n}" for label, n in Counter(v for c in clips for v in c.labels).most_common(20))
-        log.info("set %s: %d clips (%s)", name, len(clips), each)
-        if missing := [c for c in clips if not c.source]:
-            each = ", ".join(f"{label} {n}" for label, n in Counter(v for c in missing for v in c.labels).items())
-            log.warning("set %s: %d listed clips have no file (%s)", name, len(missing), each)
-    labels = list(labels)
+    folder, labels, counts = Path(data_dir), list(labels), {}
     if odd := [v.mid for v in labels if "," in v.mid or len(v.mid.split()) != 1]:
         raise DataError(f"class {odd[0]!r}: the identifier of a class is a word without a comma")
-    write_labels(Path(data_dir) / "labels.tsv", labels)
-    for name, clips in lists.items():
-        write_clips(Path(data_dir) / name / "clips.tsv", clips)
-    return {name: len(clips) for name, clips in lists.items()}
+    with contextlib.ExitStack() as stack:
+        for name in ("", *sets):
+            stack.callback(_remove_empty, folder / name)
+        for name, clips in sets.items():
+            path = folder / name / "clips.tsv"
+            counts[name] = write_clips(stack.enter_context(atomic_path(path)), _checked(name, clips), path)
+        write_labels(folder / "labels.tsv", labels)
+    return counts
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _checked(name: str, clips: Iterable[Clip]) -> Iterator[Clip]:
+    """The clips of a set, which are reported at its end."""
+    seen: set[str] = set()
+    each, lacking, missing = Counter(), Counter(), 0
+    for clip in clips:
+        try:  # not around the rest: what reads the clips has its own errors
+            check_id(clip.id, seen)
+        except DataError as e:
+            raise DataError(f"set {name}: {e}") from None
+        seen.add(clip.id)
+        each.update(clip.labels)
+        if not clip.source:
+            lacking.update(clip.labels)
+            missing += 1
+        yield clip
+    if not seen:
+        raise DataError(f"set {name}: no clip is in it")
+    log.info("set %s: %d clips (%s)", name, len(seen), _numbers(each.most_common(20)))
+    if missing:
+        log.warning("set %s: %d listed clips have no file (%s)", name, missing, _numbers(lacking.items()))
+
+
+def _numbers(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{label} {n}" for label, n in counts)
 
 
 def counted(sets: Mapping[str, int], what: str = "clips") -> str:
