@@ -123,6 +123,8 @@ def stereo_and_batches(model):
         assert both.shape == (2, 3, 9600) and stereo.shape == (2, 3, 9600, 2)
         assert torch.allclose(both[1:], one, atol=1e-4), "an item depends on what it is batched with"
         assert torch.allclose(stereo, both[..., None].expand_as(stereo), atol=1e-4)
+        kept = model.separate(wave, query=query, against=query)
+        assert kept.shape == both.shape and (kept.square().sum(-1) <= 1.01 * both.square().sum(-1)).all()
         short = model.separate(wave, torch.tensor([9600, 6400]), query=query)[1, :, :6400]
         alone = model.separate(wave[1:, :6400], query=query[1:])[0]
     inside = slice(0, 6400 - 2 * model.hop)

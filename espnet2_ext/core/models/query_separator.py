@@ -123,11 +123,11 @@ class QuerySeparator(nn.Module):
 def shared(masks: Tensor, others: Tensor) -> Tensor:
     """Masks `[B, Q, L, ...]` where they compete with `others` `[B, N, L, ...]` for each bin.
 
-    Each mask m is multiplied with m^2 / (m^2 + sum of n^2 over the others), the share of the bin that it would have of
-    sounds which are independent (moduli, where masks are complex): less by half where m equals a single other.
+    Where a mask m and all others n claim more than the bin, each gets its share: m / max(1, m + sum of n), in moduli.
+    What nothing else claims is left as it is.
 
-    >>> shared(torch.tensor([[[0.9], [0.2]]]), torch.tensor([[[0.3]]])).round(decimals=2).tolist()
-    [[[0.8100000023841858], [0.05999999865889549]]]
+    >>> shared(torch.tensor([[[0.9, 0.2, 0.9]]]), torch.tensor([[[0.3, 0.2, 0.0]]]))
+    tensor([[[0.7500, 0.2000, 0.9000]]])
     """
-    own, theirs = masks.abs().square(), others.abs().square().sum(1, keepdim=True)
-    return masks * (own / (own + theirs).clamp(min=torch.finfo(own.dtype).tiny))
+    own, theirs = masks.abs(), others.abs().sum(1, keepdim=True)
+    return masks * own.clamp(min=1) / (own + theirs).clamp(min=1)
