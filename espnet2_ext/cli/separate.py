@@ -141,7 +141,7 @@ def find(argv: list[str] | None = None) -> None:
     p.add_argument("recording", help="sound file of any length")
     p.add_argument("--query", action="append", required=True, help="what is looked for, as in `separate`; repeatable")
     text = "score from which it is there: relative level of what is separated times its likeness (%(default)s)"
-    p.add_argument("--threshold", type=float, default=0.3, help=text)
+    p.add_argument("--threshold", type=float, default=0.4, help=text)
     text = "csv, or audacity: its label tracks, for File > Import > Labels (%(default)s)"
     p.add_argument("--format", choices=("csv", "audacity"), default="csv", help=text)
     p.add_argument("-o", "--output", help="a file; default: standard output")
