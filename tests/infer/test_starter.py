@@ -7,6 +7,7 @@ from espnet2_ext.core.metrics import sdr_gain
 from espnet2_ext.data.synth.procedural import make_sound
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.util.shipped import MODELS
 
 PAIRS = (("bell", "rainfall"), ("birds", "engine"), ("siren", "crackle"), ("ticking", "wind"))
 PAIRS += (("whistling", "stream"), ("footsteps", "hum"), ("animal", "hiss"), ("alarm", "thunder"))
@@ -30,6 +31,7 @@ def gains(separator):
     return np.array(found)
 
 
+@pytest.mark.skipif(not (MODELS / "starter.zip").is_file(), reason="this version of the package carries no model")
 def test_it_does_what_its_card_says():
     with open_bundle("starter") as bundle:
         known = bundle.info["check"]
