@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "prepare": ("espnet2_ext.cli.data:prepare", "stage 1: lists of any corpus"),
         "prepare-audioset": ("espnet2_ext.cli.data:prepare audioset", "stage 1: lists of AudioSet"),
         "prepare-esc50": ("espnet2_ext.cli.data:prepare esc50", "stage 1: lists of ESC-50"),
+        "prepare-starter": ("espnet2_ext.cli.data:prepare starter", "stage 1: sounds for the model in the package"),
         "prepare-urbansound8k": ("espnet2_ext.cli.data:prepare urbansound8k", "stage 1: lists of UrbanSound8K"),
         "prepare-musdb18": ("espnet2_ext.cli.data:prepare musdb18", "stages 1 and 4: lists and tables of MUSDB18"),
         "prepare-own": ("espnet2_ext.cli.data:prepare own", "stage 1: lists of your own sounds"),
