@@ -6,12 +6,14 @@ make a GPU be waited for. What is computed with them on another device is kept t
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Lengths = Tensor | Sequence[int]
+L = TypeVar("L", bound=Lengths)
 
 
 def numbers(lengths: Lengths) -> tuple[int, ...]:
@@ -34,7 +36,6 @@ def kept(size: int) -> Callable:
         def get(*key) -> Tensor:
             return make(*key) if torch.compiler.is_compiling() else cached(*key)
 
-        get.cache_clear, get.cache_info = cached.cache_clear, cached.cache_info
         return get
 
     return keep
@@ -55,7 +56,7 @@ def own_rows(lengths: Lengths, size: int, device: torch.device) -> Tensor | None
     return on_device(tuple(i * size + at for i, n in enumerate(lengths) for at in range(min(n, size))), device)
 
 
-def unless_whole(lengths: Lengths | None, size: int) -> Lengths | None:
+def unless_whole(lengths: L | None, size: int) -> L | None:
     """The lengths, or None where every item is of the whole `size`."""
     return None if lengths is None or min(numbers(lengths)) >= size else lengths
 

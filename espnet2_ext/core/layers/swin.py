@@ -275,7 +275,7 @@ def for_each(query: Tensor | None, x: Tensor, valid: Sequence[int] = ()) -> tupl
     return (x.repeat_interleave(times, 0) if times > 1 else x), tuple(v for v in valid for _ in range(times))
 
 
-def enter(stage: SwinStage, x: Tensor, valid: tuple[int, ...], query: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
+def enter(stage: Any, x: Tensor, valid: tuple[int, ...], query: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
     """A stage with the queries, if it takes any: the first such one makes B maps B Q."""
     if not stage.takes_query:
         return stage(x, valid), valid

@@ -1,6 +1,6 @@
 """Changes of a sound that leave its class: speed, colour, room, bandwidth, clipping, coarse samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Augment:
         prob: float = 0.3,
         speed: float = 1.15,
         colour_db: float = 8.0,
-        reverb: list[float] | None = (0.1, 0.8),
+        reverb: Sequence[float] | None = (0.1, 0.8),
         lowpass: float | None = 3000.0,
         clip: float = 0.2,
         coarse: bool = True,
@@ -59,7 +59,9 @@ class Augment:
             rng,
             speed=float(np.exp(rng.uniform(-log_speed, log_speed))) if speed else 1.0,
             colour=rng.uniform(-self.colour_db, self.colour_db, len(_COLOUR_HZ)) if colour and self.colour_db else None,
-            reverb=(rng.uniform(*self.reverb), rng.uniform(0, 15)) if reverb and self.reverb else None,
+            reverb=(rng.uniform(self.reverb[0], self.reverb[1]), rng.uniform(0, 15))
+            if reverb and self.reverb
+            else None,
             cutoff=float(self.lowpass * np.exp(rng.random() * np.log(4))) if lowpass and self.lowpass else None,
             clip=float(np.exp(rng.random() * np.log(self.clip))) if clip else 1.0,
             coarse=bool(coarse and self.coarse),

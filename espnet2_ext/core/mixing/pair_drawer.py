@@ -204,14 +204,15 @@ class PairDrawer:
                 k = self._label_of(rng, clip)
             else:
                 if i % _TRIES_A_CLASS == 0:
-                    k = classes[rng.integers(len(classes))] if self.weights is None else self._weighted(rng, classes)
-                    clips = self.bank.clips_of(k)
+                    clips = self.bank.clips_of(k := self._class(rng, classes))
                 clip = clips[rng.integers(len(clips))]
             if k is not None and not blocked[self.bank.labels(clip)].any():
                 return int(k), int(clip)
         return None
 
-    def _weighted(self, rng, classes):
+    def _class(self, rng, classes):
+        if self.weights is None:
+            return classes[rng.integers(len(classes))]
         ends = np.cumsum(self.weights[classes])
         return classes[np.searchsorted(ends, rng.random() * ends[-1], side="right")]
 
