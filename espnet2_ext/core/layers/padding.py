@@ -6,7 +6,7 @@ make a GPU be waited for. What is computed with them on another device is kept t
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,9 @@ def kept(size: int) -> Callable:
         def get(*key) -> Tensor:
             return make(*key) if torch.compiler.is_compiling() else cached(*key)
 
-        return get
+        known: Any = get
+        known.cache_clear, known.cache_info = cached.cache_clear, cached.cache_info
+        return known
 
     return keep
 
