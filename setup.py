@@ -12,7 +12,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "espnet2_ext/__init__.py").
 # ESPnet needs Python 3.12. Python 3.11 gets what is left without it: losses, networks, and the use of bundles.
 # ESPnet bounds torch, torchaudio and numpy itself. Its `enh` extra is not used: that pulls ci-sdr,
 # whose metadata names a direct URL, which pip refuses; the scoring packages are named one by one.
-FULL = ["espnet>=202611,<202612", "torchaudio", "asteroid>=0.7", "pytorch-lightning>=2.6"]
+FULL = ["espnet>=202611,<202612", "torchaudio", "asteroid>=0.7", "pytorch-lightning>=2.6", "torch_complex"]
 FULL = [f'{name}; python_version >= "3.12"' for name in FULL]
 REQUIRES = FULL + [
     "torch",
@@ -78,7 +78,16 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["espnet2_ext", "espnet2_ext.*"]),
     package_data={
-        "espnet2_ext": ["py.typed", "**/*.tsv", "**/*.csv", "**/*.json", "**/*.html", "**/*.yaml", "models/*.zip"]
+        "espnet2_ext": [
+            "py.typed",
+            "**/*.tsv",
+            "**/*.csv",
+            "**/*.json",
+            "**/*.html",
+            "**/*.yaml",
+            "models/*.zip",
+            "models/*.md",
+        ]
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

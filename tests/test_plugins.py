@@ -140,7 +140,6 @@ def training_yaml(site, extractor=NET):
         "num_iters_per_epoch": 2,
         "max_epoch": 1,
         "num_workers": 0,
-        "sample_rate": FS,
         "best_model_criterion": [["valid", "loss", "min"]],
     }
     path = site.parent / "train.yaml"

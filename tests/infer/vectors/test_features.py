@@ -53,7 +53,7 @@ def test_features_are_the_connectors_output_in_the_separation_pass(care_sep_bund
             spec, frames = model.encoder(torch.from_numpy(wave[None]), torch.tensor([len(wave)]))
             tokens = net.tokens(net.image(spec, frames))
             _, out, valid = net.encode(tokens, frames.tolist(), torch.from_numpy(expected))
-        assert valid == [out.shape[1]]  # so its mean is over no padding
+        assert list(valid) == [out.shape[1]]  # so its mean is over no padding
         np.testing.assert_allclose(feature, out[0].mean((0, 1)), atol=1e-5)
     assert not net.connector._forward_hooks
 
