@@ -1,6 +1,7 @@
 """Folders that one run holds, and temporary files that outlive a kill until the next start."""
 
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -161,7 +162,8 @@ def test_a_signal_removes_what_is_unfinished(tmp_path):
     code = head + "def main():\n" + "".join(f"    {line}\n" for line in rest.splitlines()) + "run(main)\n"
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         command = [sys.executable, "-c", code, str(tmp_path / "a")]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        default = functools.partial(signal.signal, number, signal.SIG_DFL)  # where the tests run under nohup, too
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default)
         assert Path(tmp_path / child.stdout.readline().strip()).exists()
         child.send_signal(number)
         assert child.communicate()[1] == "stopped; run again to resume\n" and child.returncode == status
