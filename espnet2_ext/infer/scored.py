@@ -7,6 +7,7 @@ from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.util.documents import mapping, parse_yaml, read_fields
 from espnet2_ext.util.files import digest, file_digest
+from espnet2_ext.util.locks import hold
 from espnet2_ext.util.zips import BROKEN, open_zip, read_member
 
 SCORES = ("sdr", "sdr_gain", "clean_sdr", "silence_sdr")
@@ -41,8 +42,9 @@ def pack_experiment(
         info["trained_on"] = trained_on(Path(train_bank))
     info["results"] = {name: results(Path(folder)) for name, folder in outputs.items()}
     info["made_of"] = digest(info, [file_digest(f) for f in files])
-    if made_of(out) == info["made_of"]:
-        return False
+    with hold(out, files=True):  # the lock of a run that was killed goes, too
+        if made_of(out) == info["made_of"]:
+            return False
     config, weights, *labels = files
     write_bundle(config, weights, labels[0] if labels else None, out, info)
     return True

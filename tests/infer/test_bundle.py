@@ -388,6 +388,9 @@ def test_it_tells_what_it_was_trained_on_and_what_it_scored(scored):
 
 def test_made_again_only_when_something_changed_or_it_is_broken(scored):
     assert pack(scored) and not pack(scored)
+    lock = scored / "exp/qsep_x/.lock-x.zip"  # of a run that was killed as it ended
+    lock.touch()
+    assert not pack(scored) and not lock.exists()
     (scored / "exp/qsep_x/best.pth").write_text("other weights")
     assert pack(scored) and not pack(scored)
     assert pack(scored, inference=()) and not pack(scored, inference=())
