@@ -108,6 +108,21 @@ def fake_driver(folder: Path, name: str, sep: str = "|", head: str = "") -> None
     path.chmod(0o755)
 
 
+def copy_recipe(folder: Path, template: str, sep: str = "|", head: str = "") -> None:
+    """Copy the project's recipe of the folder's name, with a stand-in for its template's driver (see `fake_driver`)."""
+    shutil.copytree(ROOT / "egs2/TEMPLATE" / template, folder)
+    for name in ("run.sh", "db.sh"):
+        shutil.copy(ROOT / "egs2" / folder.name / name, folder)
+    fake_driver(folder, template.rstrip("1"), sep, head)
+
+
+def words_of(folder: Path, cwd: Path, *args: str, **env: str) -> str:
+    """What a recipe's run.sh gives to its driver, or its error, run from `cwd`."""
+    command = [str(folder / "run.sh"), *args]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={"PATH": os.environ["PATH"], **env})
+    return done.stdout.strip() + done.stderr
+
+
 class Recipe:
     """A recipe with the driver of a template (`qsep1`, `tag1`, `weak1`) and the stand-in Python."""
 

@@ -1,14 +1,13 @@
 """The driver with a stand-in Python: options, stages, what is done twice, and how it ends."""
 
-import os
+import functools
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from fake_recipe import DATA, ROOT, Recipe, alive, fake_driver
+from fake_recipe import DATA, ROOT, Recipe, alive, copy_recipe, words_of
 
 from espnet2_ext.util.shipped import bundle_file
 
@@ -304,23 +303,11 @@ def test_recipes_hold_links_and_few_lines(name):
 
 def test_ones_own_sounds(tmp_path):
     folder = tmp_path / "egs2/own_qsep"
-    shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", folder)
-    for name in ("run.sh", "db.sh"):
-        shutil.copy(ROOT / "egs2/own_qsep" / name, folder)
-    fake_driver(folder, "qsep", " ", 'os.environ["SOUNDS"] + "|" + os.environ["background"] + "|",')
+    copy_recipe(folder, "qsep1", " ", 'os.environ["SOUNDS"] + "|" + os.environ["background"] + "|",')
     for name in ("dog", "street"):
         (tmp_path / name).mkdir()
 
-    def run(*args):
-        done = subprocess.run(
-            [str(folder / "run.sh"), *args],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={"PATH": os.environ["PATH"]},
-        )
-        return done.stdout + done.stderr
-
+    run = functools.partial(words_of, folder, tmp_path)
     told = run("--sounds", "dog")
     assert told.startswith(f"{tmp_path}/dog||") and "--query_set train" in told
     assert "--init auto --valid_pairs auto" in told
@@ -331,18 +318,11 @@ def test_ones_own_sounds(tmp_path):
 
 def test_paths_on_the_command_line_are_meant_from_where_the_user_stands(tmp_path):
     folder = tmp_path / "project/egs2/esc50_qsep"
-    shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", folder)
-    for name in ("run.sh", "db.sh"):
-        shutil.copy(ROOT / "egs2/esc50_qsep" / name, folder)
-    fake_driver(folder, "qsep", " ", 'os.environ["ESC50"] + "|",')
+    copy_recipe(folder, "qsep1", " ", 'os.environ["ESC50"] + "|",')
     (tmp_path / "sounds/ESC-50").mkdir(parents=True)
     sounds = str(tmp_path / "sounds/ESC-50")
 
-    def run(cwd, *args, **env):
-        command = [str(folder / "run.sh"), *args]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={"PATH": os.environ["PATH"], **env})
-        return done.stdout.strip() + done.stderr
-
+    run = functools.partial(words_of, folder)
     assert run(folder, "--esc50", "../../../sounds/ESC-50").startswith(sounds + "|")
     assert run(folder, "--esc50=../../../sounds/ESC-50").startswith(sounds + "|")
     assert run(tmp_path, "--esc50", "sounds/ESC-50").startswith(sounds + "|")

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from fake_recipe import ROOT, Recipe, fake_driver, options_of
+from fake_recipe import ROOT, Recipe, copy_recipe, options_of, words_of
 
 from espnet2_ext.recipe.weak import WeakOptions
 
@@ -275,18 +275,8 @@ def run_recipe(tmp_path, name: str, *args: str, **env: str) -> str:
     """Words that run.sh gives to the driver, or its error."""
     folder = tmp_path / "project/egs2" / name
     if not folder.exists():
-        shutil.copytree(ROOT / "egs2/TEMPLATE/weak1", folder)
-        for file in ("run.sh", "db.sh"):
-            shutil.copy(ROOT / "egs2" / name / file, folder)
-        fake_driver(folder, "weak")
-    done = subprocess.run(
-        [str(folder / "run.sh"), *args],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={"PATH": os.environ["PATH"], **env},
-    )
-    return done.stdout.strip() + done.stderr
+        copy_recipe(folder, "weak1")
+    return words_of(folder, tmp_path, *args, **env)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """The driver with a trained model instead of a training, and ESC-50's short form of it."""
 
-import os
-import shutil
-import subprocess
+import functools
 import zipfile
 
 import pytest
-from fake_recipe import ROOT, Recipe, fake_driver
+from fake_recipe import Recipe, copy_recipe, words_of
 
 STEPS = [
     "data",
@@ -74,24 +72,12 @@ def test_a_zip_that_is_no_bundle_is_refused_before_anything_is_made(recipe):
 
 def test_esc50_zero_shot_takes_all_folds_and_folders_of_its_own(tmp_path):
     folder = tmp_path / "project/egs2/esc50_qsep"
-    shutil.copytree(ROOT / "egs2/TEMPLATE/qsep1", folder)
-    for name in ("run.sh", "db.sh"):
-        shutil.copy(ROOT / "egs2/esc50_qsep" / name, folder)
-    fake_driver(folder, "qsep", " ", 'os.environ["ESC50"] + "|",')
+    copy_recipe(folder, "qsep1", " ", 'os.environ["ESC50"] + "|",')
     esc50 = tmp_path / "ESC-50"
     (esc50 / "meta").mkdir(parents=True)
     (tmp_path / "M.zip").touch()
 
-    def run(*args):
-        done = subprocess.run(
-            [str(folder / "run.sh"), *args],
-            cwd=tmp_path,
-            text=True,
-            capture_output=True,
-            env={"PATH": os.environ["PATH"]},
-        )
-        return done.stdout.strip() + done.stderr
-
+    run = functools.partial(words_of, folder, tmp_path)
     options = ["--esc50", "ESC-50", "--zero_shot", "M.zip", "--nj", "2"]
     assert "meta/esc50.csv is not there" in run(*options)
     lines = ["filename,fold,target,category", "a,2,0,x", "b,1,0,x", "c,5,1,y"]
