@@ -85,34 +85,13 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     separator = Separator.from_open(bundle, args.device)
     _log_model(separator)
     plan = separator.plan(**_given(args, "chunk", "context"))
-    ask = _ask(separator, groups, others, args.mode == "nearest")
+    ask = separator.ask(args.query, others, args.mode)
 
     def work(source, job, comments):
         return separator.separate_to(source, job.outs, ask, job.rest, plan, args.subtype, comments, amount)
 
     origin = Origin.of_queries(separator.model_hash, groups, amount, others, ask.nearest)
     run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
-
-
-def _ask(separator, groups: list[list[str]], others: list[str], nearest: bool):
-    """Queries of the groups, against those of the others; what they are is logged."""
-    from espnet2_ext.infer.queries import Ask, query_parts
-
-    def vector(group: list[str], option: str):
-        query, agreement = separator.embed_queries(group)
-        count = sum(len(query_parts(q)) for q in group)
-        about = f"mean of {count} sounds, which agree to a cosine of {agreement:.2f} at least"
-        logging.info("%s %s: %s", option, ", ".join(map(str, group)), "1 sound" if count == 1 else about)
-        return query
-
-    import numpy as np
-
-    against = np.stack([vector([other], "not") for other in others]) if others else None
-    if not nearest:
-        return Ask(np.stack([vector(group, "query") for group in groups]), against)
-    references, parts = separator.embed_each(groups[0])
-    logging.info("query %s: %d references, the nearest to each chunk answers", ", ".join(groups[0]), len(parts))
-    return Ask(references, against, nearest)
 
 
 def _model_files(args: argparse.Namespace) -> list[str]:

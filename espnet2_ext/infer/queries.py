@@ -292,3 +292,8 @@ class Ask:
 def shown(query: Query) -> str:
     """What messages call a query."""
     return "an array" if isinstance(query, np.ndarray) else str(query)
+
+
+def as_list(queries: Query | Sequence[Query]) -> list[Query]:
+    """One query or several as a list."""
+    return [queries] if isinstance(queries, Query) else list(queries)
