@@ -48,7 +48,7 @@ MADE = {"data", "dump", "exp", "downloads", "__pycache__"}  # by recipes
 
 
 class BuildWithRecipes(build_py):
-    """Puts the folders conf and egs2 into the package, where `util.shipped.shipped` finds them without a checkout.
+    """Puts the folders conf and egs2 into the package, where `util.names.shipped` finds them without a checkout.
 
     Links are left out: `espnet2-ext recipe` copies what they point to. An editable installation needs no copy.
     """

@@ -232,13 +232,13 @@ def espnet_class(kind: str, name: str, trusted: bool = False) -> type:
         PluginError: ESPnet is not installed.
     """
     try:
-        from espnet2_ext.enh import adapt, choices
+        from espnet2_ext.enh import adapt
     except ModuleNotFoundError as e:
         raise PluginError(
             f"{kind} {name!r}: there is none of this name here, and ESPnet, which may have one, cannot be imported "
             f"({e}); pip install espnet. Here is: {', '.join(sorted(TABLE[kind]))}"
         ) from e
-    classes = choices.table(kind).classes
+    classes = adapt.table(kind).classes
     if isinstance(name, str) and name.lower() in classes:
         return classes[name.lower()]
     if is_espnets(kind, name) or not isinstance(name, str):
@@ -254,10 +254,10 @@ def register() -> None:
         ValueError: a name that is not lower case, is taken by another class, or a class of the
             wrong kind.
     """
-    from espnet2_ext.enh import adapt, choices
+    from espnet2_ext.enh import adapt
 
     for kind, name in [*_ours(), *plugins()]:
-        choices.add(choices.table(kind), name, adapt.as_espnets(kind, find(kind, name), name))
+        adapt.add(adapt.table(kind), name, adapt.as_espnets(kind, find(kind, name), name))
 
 
 def _ours() -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
-from espnet2_ext.enh.choices import query_net_choices
+from espnet2_ext.enh.adapt import query_net_choices
 from espnet2_ext.registry import TABLE
 
 FS = 8000

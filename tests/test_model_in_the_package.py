@@ -7,7 +7,7 @@ from espnet2_ext.core.metrics import sdr_gain
 from espnet2_ext.data.synth.procedural import make_sound
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.query_separator import Separator
-from espnet2_ext.util.shipped import MODELS
+from espnet2_ext.util.names import MODELS
 
 PAIRS = (("bell", "rainfall"), ("birds", "engine"), ("siren", "crackle"), ("ticking", "wind"))
 PAIRS += (("whistling", "stream"), ("footsteps", "hum"), ("animal", "hiss"), ("alarm", "thunder"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from espnet2_ext import registry
-from espnet2_ext.enh.choices import add, table
+from espnet2_ext.enh.adapt import add, table
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.weak import WeakLabelTask

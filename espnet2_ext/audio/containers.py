@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from espnet2_ext.audio import mpeg
+from espnet2_ext.audio.files import Piece, Survey, find_all, read_at
 from espnet2_ext.audio.flac import end_of_frames, rate_of_frame
-from espnet2_ext.audio.view import Piece, Survey, find_all, read_at
 from espnet2_ext.errors import DataError
 
 _4GB = 1 << 32

@@ -8,7 +8,7 @@ import io
 import re
 from typing import BinaryIO, NamedTuple
 
-from espnet2_ext.audio.view import Survey, read_at
+from espnet2_ext.audio.files import Survey, read_at
 from espnet2_ext.errors import DataError
 
 _SAME = 0xFFFE0C00  # of a frame's header: sync, version, layer, rate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet2_ext.audio.files import MissingAudio, open_file
 from espnet2_ext.audio.sound import BLOCK, RATES, SECONDS
-from espnet2_ext.audio.view import MissingAudio, open_file
 from espnet2_ext.errors import DataError
 
 SUFFIXES = (".h5", ".hdf5")

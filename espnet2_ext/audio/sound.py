@@ -17,9 +17,8 @@ import soundfile
 
 from espnet2_ext.audio import pyav
 from espnet2_ext.audio.containers import survey
+from espnet2_ext.audio.files import KNOWN, Piece, Survey, View, open_file
 from espnet2_ext.audio.flac import Stream
-from espnet2_ext.audio.suffixes import KNOWN
-from espnet2_ext.audio.view import Piece, Survey, View, open_file
 from espnet2_ext.errors import DataError
 
 RATES = (1000, 768_000)  # Hz: from slow biosignals to the fastest converters; a wrong header is beyond

@@ -10,7 +10,7 @@ from espnet2_ext.bench import data, plain_query, plain_weak, query, weak
 from espnet2_ext.bench.configs import Options, apart, kind_of
 from espnet2_ext.bench.measure import Columns, machine, markdown, not_valid
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.shipped import shipped
+from espnet2_ext.util.names import shipped
 
 
 def bench(args: argparse.Namespace, prepare: Callable) -> dict:

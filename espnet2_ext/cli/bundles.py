@@ -7,8 +7,8 @@ import textwrap
 
 from espnet2_ext.cli.options import DEFAULT, add_device, bundle_path
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
-from espnet2_ext.util.shipped import bundle_file
 
 PARTS = ("encoder", "extractor", "query_net", "query_grad", "separator", "decoder", "classifier", "label_type")
 SHOWN = 50  # names of classes that `info` prints

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Callable
 
 from espnet2_ext import __version__
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, explain
 from espnet2_ext.util import process
-from espnet2_ext.util.explain import explain
 
 PROG = "espnet2-ext"
 # malloc.h of glibc: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
@@ -90,7 +89,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "recipe-qsep": ("espnet2_ext.recipe.qsep:main", "run a recipe of query-based separation (its run.sh does)"),
         "recipe-weak": ("espnet2_ext.recipe.weak:main", "run a recipe of separation from weak labels"),
         "recipe-tag": ("espnet2_ext.recipe.tag:main", "run a recipe of taggers"),
-        "recipe-folds": ("espnet2_ext.recipe.folds:main", "cross-validate a tagger with a recipe"),
+        "recipe-folds": ("espnet2_ext.recipe.tag:cross_validate", "cross-validate a tagger with a recipe"),
     },
     "Papers and benchmarks": {
         "tables": ("espnet2_ext.cli.papers:tables", "the papers' tables, filled with your results"),

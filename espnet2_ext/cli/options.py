@@ -5,7 +5,7 @@ import logging
 import os
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.shipped import STARTER, bundle_file
+from espnet2_ext.util.names import STARTER, bundle_file
 
 BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"
 DEFAULT = f"${BUNDLE_VARIABLE}, or else {STARTER}, the model in the package"  # for the help

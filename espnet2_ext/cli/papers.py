@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 from espnet2_ext.util.documents import write_json
+from espnet2_ext.util.names import shipped
 from espnet2_ext.util.options import Parser
 from espnet2_ext.util.parallel import cores
-from espnet2_ext.util.shipped import shipped
 
 DEFAULT = [f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
 

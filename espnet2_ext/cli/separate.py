@@ -7,8 +7,8 @@ from pathlib import Path
 
 from espnet2_ext.cli.options import DEFAULT, add_device, add_model, bundle_path, log_starter
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
-from espnet2_ext.util.shipped import bundle_file
 
 MOST_SECONDS = 300  # of a sound that `adapt` learns from
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")

@@ -28,7 +28,7 @@ from espnet2_ext.infer.vectors.class_queries import ARRAYS, ClassQueries
 from espnet2_ext.util.arrays import read_npz
 from espnet2_ext.util.documents import decode, dump_yaml, mapping, parse_yaml, read_yaml
 from espnet2_ext.util.files import digest, verified_text
-from espnet2_ext.util.shipped import STARTER, bundle_file
+from espnet2_ext.util.names import STARTER, bundle_file
 from espnet2_ext.util.zips import BROKEN, open_member, open_zip, read_member
 
 FORMAT = 1  # of bundle.yaml

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 from espnet2_ext import __version__
 from espnet2_ext.audio.streams import FORMATS, comment_of, open_source
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, explain
 from espnet2_ext.infer.queries import query_digests, query_files, sound_files
 from espnet2_ext.infer.vectors.class_queries import class_of
 from espnet2_ext.util.documents import parse_json
-from espnet2_ext.util.explain import explain
 from espnet2_ext.util.files import digest, file_digest
 
 COMPARED = {"model": "model", "query_hash": "query", "output": "output", "mixture_hash": "mixture"}  # and their words

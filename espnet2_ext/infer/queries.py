@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_ext import __version__
-from espnet2_ext.audio import suffixes
+from espnet2_ext.audio import files
 from espnet2_ext.audio.streams import ArraySource, Resampler, Source, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.vectors.class_queries import class_of
@@ -83,9 +83,9 @@ def sound_files(path: str | Path, more: Sequence[str] = ()) -> list[Path]:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         return [path]
-    found = suffixes.sound_files(path, more)
+    found = files.sound_files(path, more)
     if not found:
-        raise DataError(f"{path}: no sound file in this folder, by their suffixes ({suffixes.KNOWN})")
+        raise DataError(f"{path}: no sound file in this folder, by their suffixes ({files.KNOWN})")
     return found
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import shipped
 from espnet2_ext.util.options import Parser
-from espnet2_ext.util.shipped import shipped
 
 _MADE = shutil.ignore_patterns("data", "dump", "exp", "downloads")  # by runs in a checkout
 _SETUP = shutil.ignore_patterns("setup.sh", "start")  # for new recipes in a checkout

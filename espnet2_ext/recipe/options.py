@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import STARTER
 from espnet2_ext.util.options import nearest
-from espnet2_ext.util.shipped import STARTER
 
 CALLER = "caller"  # `--caller DIR`: paths in the options after it are relative to DIR, where the user stands
 NO_PATHS = (STARTER, "auto", "none")  # words in place of a path

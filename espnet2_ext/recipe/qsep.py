@@ -12,7 +12,7 @@ from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, nu
 from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
 from espnet2_ext.util.config import read_config
-from espnet2_ext.util.shipped import STARTER, bundle_file
+from espnet2_ext.util.names import STARTER, bundle_file
 from espnet2_ext.util.zips import BROKEN, open_zip
 
 _mix, _model = group("Mixtures"), group("Model")

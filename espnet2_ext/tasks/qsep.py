@@ -16,7 +16,7 @@ from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import read_list
-from espnet2_ext.enh.choices import OrPath, add, name_or_path, query_net_choices
+from espnet2_ext.enh.adapt import OrPath, add, name_or_path, query_net_choices
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register

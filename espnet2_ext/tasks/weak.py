@@ -24,7 +24,7 @@ from espnet2_ext.core.losses.weak_label import LABEL_TYPES, STRATEGIES
 from espnet2_ext.core.models.class_separator import frame_sizes
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
-from espnet2_ext.enh.choices import add
+from espnet2_ext.enh.adapt import add
 from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register

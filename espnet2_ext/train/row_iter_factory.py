@@ -15,8 +15,7 @@ from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.train.collate_fn import CommonCollateFn
 
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.errors import DataError
-from espnet2_ext.util.explain import LOADER_DIED
+from espnet2_ext.errors import LOADER_DIED, DataError
 from espnet2_ext.util.process import watched
 
 SHARED = "/dev/shm"  # through which workers hand over their batches
@@ -175,7 +174,7 @@ class EpochBatches:
 
     Raises:
         DataError, OSError: of a worker, as it was raised there.
-        ChildProcessError, RuntimeError: a worker was killed; see `util.explain`.
+        ChildProcessError, RuntimeError: a worker was killed; see `errors.explain`.
     """
 
     def __init__(self, factory: RowIterFactory, epoch: int):

@@ -100,7 +100,7 @@ def read_references(path: Path) -> None:
 
 
 def read_stem_file(path: Path) -> None:
-    from espnet2_ext.audio.stems import read_mono_stems
+    from espnet2_ext.audio.pyav import read_mono_stems
 
     lengths = {len(x) for x in read_mono_stems(path, FS, ("drums", "vocals")).values()}
     assert max(lengths) - min(lengths) < FS, f"stems of different lengths: {lengths}"

@@ -22,7 +22,7 @@ from espnet2_ext.infer.jobs import plan_jobs
 from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
-from espnet2_ext.util import shipped
+from espnet2_ext.util import names
 from espnet2_ext.util.files import file_digest
 
 
@@ -236,7 +236,7 @@ def test_a_model_card(ext, exp, capsys, tmp_path):
 def test_the_model_in_the_package(ext, sounds, toy_bundle, tmp_path, capsys, caplog, monkeypatch):
     """Used where no bundle is named, in one line said so; whatever is named wins."""
     run = ("separate", "mix2.wav", "--query", "dog.wav", "-o", "out.wav")
-    monkeypatch.setattr(shipped, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(names, "MODELS", tmp_path / "models")
     assert ext(*run, "--bundle", "starter") == 1
     assert "models/starter.zip: no such bundle file; this espnet2_ext was installed without" in capsys.readouterr().err
     (tmp_path / "models").mkdir()
@@ -267,7 +267,7 @@ def test_one_bad_file_among_several(ext, sounds, tmp_path, capsys, caplog):
 
 
 def test_plain_messages(ext, sounds, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(shipped, "MODELS", tmp_path / "no_models")
+    monkeypatch.setattr(names, "MODELS", tmp_path / "no_models")
     (tmp_path / "empty").mkdir()
     dog = ("--query", "dog.wav")
     for args, message in (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_recipe import DATA, ROOT, Recipe, alive, copy_recipe, words_of
 
-from espnet2_ext.util.shipped import bundle_file
+from espnet2_ext.util.names import bundle_file
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3 + ["draw_lists"] * 2 + ["render_lists"]
 TRAINING = ["qsep_check", "qsep_train"]

@@ -17,12 +17,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from espnet2_ext.cli.train import qsep_check, qsep_train
 from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, explain
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks import common
 from espnet2_ext.train.check import check_sum
 from espnet2_ext.util.config import read_config
-from espnet2_ext.util.explain import explain
 from espnet2_ext.util.locks import hold
 
 ROOT = Path(__file__).parents[2]

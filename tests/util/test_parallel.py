@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, explain
 from espnet2_ext.util import parallel, process
 from espnet2_ext.util.documents import read_json
-from espnet2_ext.util.explain import explain
 from espnet2_ext.util.parallel import map_parts
 
 ERRORS = {e.__name__: e for e in (DataError, OSError, RuntimeError)}

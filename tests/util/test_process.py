@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_ext.errors import DataError
-from espnet2_ext.util.explain import explain
+from espnet2_ext.errors import DataError, explain
 
 RUN = "from espnet2_ext.cli.main import run\n"
 

@@ -7,7 +7,7 @@ section 2.2 and table 1.
 import torch
 from torch import Tensor
 
-from espnet2_ext.core.layers.spec_augment import SpecAugment
+from espnet2_ext.core.layers.mel import SpecAugment
 from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.layers.swin import valid_mask
 from espnet2_ext.core.nets.care_sep import CaREEncoder

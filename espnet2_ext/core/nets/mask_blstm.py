@@ -7,8 +7,7 @@ and the complex mask are what that paper leaves to future work.
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.blstm import BLSTM
-from espnet2_ext.core.layers.padding import hide_padding, norm_frames
+from espnet2_ext.core.layers.padding import BLSTM, hide_padding, norm_frames
 
 MASK_TYPES = ("magnitude", "share", "phase_sensitive", "complex")
 LOG_FLOOR = 1e-5  # added to magnitudes before the logarithm: 100 dB below a bin of magnitude 1

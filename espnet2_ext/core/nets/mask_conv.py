@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.blstm import BLSTM
 from espnet2_ext.core.layers.mel import mel_filterbank
-from espnet2_ext.core.layers.padding import hide_padding, norm_frames, unless_whole
+from espnet2_ext.core.layers.padding import BLSTM, hide_padding, norm_frames, unless_whole
 from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
 
 _LOG_FLOOR = 1e-3  # lower, and the quiet frames between events govern the batch norm

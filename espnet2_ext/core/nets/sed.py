@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.blstm import BLSTM
 from espnet2_ext.core.layers.conv_pool import ConvPool
 from espnet2_ext.core.layers.mel import mel_filterbank
-from espnet2_ext.core.layers.padding import hide_padding
+from espnet2_ext.core.layers.padding import BLSTM, hide_padding
 from espnet2_ext.core.layers.pooling import make_pooling
 
 

@@ -12,8 +12,8 @@ from collections import Counter, UserDict
 from collections.abc import Iterator, Sequence
 
 from espnet2_ext.audio import packed
+from espnet2_ext.audio.files import KNOWN, SUFFIXES, WITH_AV, left_out
 from espnet2_ext.audio.read import tar_members
-from espnet2_ext.audio.suffixes import KNOWN, SUFFIXES, WITH_AV, left_out
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError

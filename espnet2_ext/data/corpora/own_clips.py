@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.audio.suffixes import KNOWN, SUFFIXES
+from espnet2_ext.audio.files import KNOWN, SUFFIXES
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, rank, write_lists
 from espnet2_ext.data.tables import Clip, Label
 from espnet2_ext.errors import DataError

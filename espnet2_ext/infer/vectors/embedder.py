@@ -15,7 +15,7 @@ from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, centred, class_of
 from espnet2_ext.infer.weights import check_classes, labels_beside, model_of_bundle, model_of_exp, pick_device
-from espnet2_ext.util.shipped import STARTER
+from espnet2_ext.util.names import STARTER
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
 WINDOWS_A_PASS = 8

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet2_ext.core.layers.spec_augment import SpecAugment
+from espnet2_ext.core.layers.mel import SpecAugment
 
 
 def blanked(**kw):
