@@ -29,12 +29,17 @@ def pack(argv: list[str] | None = None) -> None:
     p.add_argument("--card", help=text)
     text = "weights in half precision on disk: half the size; computation stays in single precision"
     p.add_argument("--half", action="store_true", help=text)
-    p.add_argument("-o", "--output", required=True, help="a .zip file")
+    p.add_argument("-o", "--output", help="a .zip file")
+    text = "in place of -o: a folder for huggingface.co, with the bundle and a README.md (its model card)"
+    p.add_argument("--hub", metavar="DIR", help=text)
     args = p.parse_args(argv)
+    if bool(args.output) == bool(args.hub):
+        p.error("give -o, or --hub")
     model = (args.train_config, args.model_file)
     if bool(args.bundle) == any(model) or any(model) != all(model) or (args.bundle and args.labels):
         p.error("give --train_config and --model_file (with --labels), or --bundle")
     from espnet2_ext.infer.bundle import CARD, read_config
+    from espnet2_ext.infer.exchange import hub
     from espnet2_ext.infer.pack import rewrite, write_bundle
     from espnet2_ext.util.documents import read_text
 
@@ -42,12 +47,16 @@ def pack(argv: list[str] | None = None) -> None:
     if args.name:
         extra["name"] = args.name
     more = {CARD: read_text(args.card).encode()} if args.card else {}
+    out = args.output or os.path.join(args.hub, hub.BUNDLE)
     if args.bundle:
-        info = rewrite(args.bundle, args.output, extra, args.half, more)
+        info = rewrite(args.bundle, out, extra, args.half, more)
     else:
-        info = write_bundle(*model, args.labels, args.output, extra, args.half, more)
+        info = write_bundle(*model, args.labels, out, extra, args.half, more)
     size = f"{info['parameters']} parameters, {info['classes']} classes, {info['fs']} Hz"
-    logging.info("%s: %s, %s, %.2f MB", args.output, info["name"], size, os.path.getsize(args.output) / 1e6)
+    logging.info("%s: %s, %s, %.2f MB", out, info["name"], size, os.path.getsize(out) / 1e6)
+    if args.hub:
+        hub.write_page(args.hub)
+        logging.info("to publish it: hf upload OWNER/%s %s", info["name"], args.hub)
 
 
 def unpack(argv: list[str] | None = None) -> None:

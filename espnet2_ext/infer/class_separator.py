@@ -20,6 +20,7 @@ from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, finite
+from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.weights import model_of_bundle, model_of_exp, pick_device
 
@@ -63,6 +64,11 @@ class WeakSeparator:
         """From a bundle file; raises `BundleError` with the reason when it cannot be used."""
         with open_bundle(path) as bundle:
             return cls.from_open(bundle, device)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "auto", revision: str | None = None) -> "WeakSeparator":
+        """From a bundle file, a folder with one, or a repository `OWNER/NAME` of huggingface.co; see `hub.located`."""
+        return cls.from_bundle(located(name, revision), device)
 
     @classmethod
     def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "WeakSeparator":

@@ -1,26 +1,107 @@
 """A trained model held in memory: embed queries once, separate any number of recordings."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from espnet2_ext.audio.streams import Source
+from espnet2_ext.audio.streams import LastSink, OutputType, Source, measure, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
-from espnet2_ext.infer.stream import Done, separate_array, separate_file
+from espnet2_ext.infer.stream import Done, array_source, separate_array, separate_file, steps
 from espnet2_ext.infer.vectors.embedder import Embedder
 from espnet2_ext.util.process import files_at_once
 
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
+FLOATS = OutputType("WAV", "FLOAT")
 QUERIES_A_FILE = 32  # outputs that are written in one pass over a file
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a recording, or a part of it, was separated into, at its rate `fs` (Hz).
+
+    Args:
+        target: `[T]` or `[T, C]` as the mixture; of several outputs (`mode="each"`) `[Q, T]` or `[Q, T, C]`. Float32.
+        residual: the mixture less all of them, `[T]` or `[T, C]`.
+        presence: how likely each sound that was asked for is there, `[Q]`, 0 to 1; None without a calibration.
+        start: first sample of the part. progress: share of the recording that is done with it, up to 1.
+    """
+
+    target: np.ndarray
+    residual: np.ndarray
+    fs: int
+    presence: np.ndarray | None = None
+    start: int = 0
+    progress: float = 1.0
 
 
 class Separator(Embedder):
     """Query-based separation with one model; see `Embedder` for how it is made and what makes the queries."""
+
+    def __call__(
+        self,
+        mix: np.ndarray | str | Path,
+        fs: int | None = None,
+        *,
+        query: "Q.Query | Sequence[Q.Query] | Q.Ask",
+        against: Q.Query | Sequence[Q.Query] = (),
+        mode: str = "mean",
+        query_fs: int | None = None,
+        plan: Plan | None = None,
+    ) -> Result:
+        """Separate a recording: `separator("mix.wav", query="dog.wav").target`.
+
+        Args:
+            mix: a file, or `[T]` or `[T, C]` at `fs` Hz.
+            query: what is wanted: files, spans, folders, saved vectors, classes, arrays, as in `queries`; or what `ask`
+                made of them.
+            against, mode: as in `ask`.
+            query_fs: rate of arrays among the queries; None: `fs`.
+            plan: chunk sizes; None: `self.plan()`.
+
+        Raises:
+            DataError: a mixture or query that cannot be used; an array without its rate.
+        """
+        parts = list(self.stream(mix, fs, query=query, against=against, mode=mode, query_fs=query_fs, plan=plan))
+        axis = -min(parts[0].residual.ndim, 2)  # of time
+        found = (np.concatenate(x, axis) for x in zip(*((part.target, part.residual) for part in parts)))
+        return Result(*found, parts[0].fs)
+
+    def stream(
+        self,
+        mix: np.ndarray | str | Path,
+        fs: int | None = None,
+        *,
+        query: "Q.Query | Sequence[Q.Query] | Q.Ask",
+        against: Q.Query | Sequence[Q.Query] = (),
+        mode: str = "mean",
+        query_fs: int | None = None,
+        plan: Plan | None = None,
+    ) -> Iterator[Result]:
+        """The parts of a recording one after the other, as calling the separator gives them joined.
+
+        Memory does not grow with the length. `progress` of each part says how far it is; to cancel, stop iterating.
+        """
+        if not isinstance(mix, np.ndarray):
+            source = open_source(mix)
+            mono = source.channels == 1
+        elif fs is None:
+            raise DataError("an array needs its rate: separator(mix, fs, query=...)")
+        else:
+            source, mono = array_source(mix, fs), mix.ndim == 1
+        ask = query if isinstance(query, Q.Ask) else self.ask(query, against, mode, query_fs or fs)
+        *sinks, rest = (LastSink(FLOATS) for _ in range(len(ask) + 1))
+        network, level, start = self.network(ask), measure(source), 0
+        for done, _ in steps(network, source, level, sinks, rest, self.fs, plan or self.plan()):
+            *targets, residual = ((s.last[:, 0] if mono else s.last).astype(np.float32) for s in (*sinks, rest))
+            target = np.stack(targets) if mode == "each" or len(targets) > 1 else targets[0]
+            yield Result(target, residual, source.fs, None, start, done / source.frames)
+            start = done
 
     @torch.inference_mode()
     def _network(self, x: np.ndarray, level: float, ask: Q.Ask) -> np.ndarray:

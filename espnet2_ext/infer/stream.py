@@ -19,8 +19,8 @@ from espnet2_ext.audio.streams import (
     ArraySink,
     ArraySource,
     FileSink,
+    LastSink,
     Measured,
-    NoSink,
     Resampler,
     Sink,
     Source,
@@ -104,9 +104,25 @@ def _progress(source: Source, long: bool):
 def separate_stream(
     network: Network, source: Source, level: Measured, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
 ) -> Done:
+    """Run `steps` to their end, with a progress bar for a long recording."""
+    at_model = source.frames * fs / source.fs
+    before = chunks = 0
+    with _progress(source, at_model > FEW_CHUNKS * plan.core) as bar:
+        for done, chunks in steps(network, source, level, sinks, rest, fs, plan):  # noqa: B007, the last count is reported
+            if bar is not None:
+                bar.update(done - before)
+            before = done
+    clipped = sum(getattr(s, "clipped", 0) for s in [*sinks, rest] if s is not None)
+    return Done(chunks, clipped, level.rms)
+
+
+def steps(
+    network: Network, source: Source, level: Measured, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
+) -> Iterator[tuple[int, int]]:
     """Separate `source`, whose level was measured; sink q takes the estimate of query q, `rest` the residual.
 
-    Estimates and residual, as they are written, add up to the mixture: see `adding_up`.
+    Estimates and residual, as they are written, add up to the mixture: see `adding_up`. Yields, after each write, the
+    samples written and the chunks run so far.
 
     Raises:
         DataError: damage, no memory. OSError: writing failed.
@@ -120,29 +136,31 @@ def separate_stream(
     if note := scale_note(level.peak):
         logging.warning("%s: %s", source.name, note)
     mix = _Taker(source.blocks("float64"))
-    at_model = source.frames * fs / source.fs
-    chunks = 0
-    with _progress(source, at_model > FEW_CHUNKS * plan.core) as bar:
-        for est, chunks in estimate_blocks(  # noqa: B007, the last count is reported at the end
-            network, source, level.rms, fs, plan, len(sinks)
-        ):
-            asked = list(est.astype(np.float64))
-            if rest is None:
-                kept = [sink.held(x) for sink, x in zip(sinks, asked, strict=True)]
-            else:
-                kept, residual, left = adding_up(mix.take(est.shape[1]), asked, sinks, rest)
-                rest.write(residual, left)
-            for sink, *x in zip(sinks, kept, asked):
-                sink.write(*x)
-            if bar is not None:
-                bar.update(est.shape[1])
-    clipped = sum(getattr(s, "clipped", 0) for s in [*sinks, rest] if s is not None)
-    return Done(chunks, clipped, level.rms)
+    done = 0
+    for est, chunks in estimate_blocks(network, source, level.rms, fs, plan, len(sinks)):
+        asked = list(est.astype(np.float64))
+        if rest is None:
+            kept = [sink.held(x) for sink, x in zip(sinks, asked, strict=True)]
+        else:
+            kept, residual, left = adding_up(mix.take(est.shape[1]), asked, sinks, rest)
+            rest.write(residual, left)
+        for sink, *x in zip(sinks, kept, asked):
+            sink.write(*x)
+        done += est.shape[1]
+        yield done, chunks
 
 
 def _all_of(network: Network, amount: float) -> Network:
     """The sum of a network's estimates as the only one, times `amount`."""
     return lambda x, level: amount * network(x, level).sum(0, keepdims=True)
+
+
+def array_source(mix: np.ndarray, fs: int) -> ArraySource:
+    """A recording held in memory, `[T]` or `[T, C]`. Raises a DataError for an empty one, or another rank."""
+    mix = np.asarray(mix)
+    if mix.ndim not in (1, 2) or not mix.size:
+        raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
+    return ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
 
 
 def separate_array(network: Network, mix: np.ndarray, fs: int, num: int, model_fs: int, plan: Plan) -> np.ndarray:
@@ -151,13 +169,10 @@ def separate_array(network: Network, mix: np.ndarray, fs: int, num: int, model_f
     Raises:
         DataError: empty, NaN, another rank.
     """
-    mix = np.asarray(mix)
-    if mix.ndim not in (1, 2) or not mix.size:
-        raise DataError(f"expected a mixture [T] or [T, C], not empty, got {list(mix.shape)}")
-    source = ArraySource(mix.reshape(len(mix), -1), fs, "the mixture")
+    source = array_source(mix, fs)
     out = np.empty((num, *source.x.shape), np.float32)
     separate_stream(network, source, measure(source), [ArraySink(o) for o in out], None, model_fs, plan)
-    return out.reshape(num, *mix.shape)
+    return out.reshape(num, *np.shape(mix))
 
 
 def separate_file(
@@ -204,7 +219,7 @@ def separate_file(
             files.callback(written[-1].abandon)
         sinks, last = written[: len(outs)], written[len(outs)] if rest is not None else None
         if amount is not None:
-            network, sinks, last = _all_of(network, amount), [last or NoSink(kinds[0])], sinks[0]
+            network, sinks, last = _all_of(network, amount), [last or LastSink(kinds[0])], sinks[0]
         done = separate_stream(network, source, level, sinks, last, fs, plan)
         for sink in written:  # all whole before the first gets its name
             sink.close()

@@ -13,6 +13,7 @@ from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
+from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, centred, class_of
 from espnet2_ext.infer.weights import check_classes, labels_beside, model_of_bundle, model_of_exp, pick_device
 from espnet2_ext.util.names import STARTER
@@ -67,6 +68,15 @@ class Embedder:
         """
         with open_bundle(path) as bundle:
             return cls.from_open(bundle, device)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = STARTER, device: str = "auto", revision: str | None = None) -> Self:
+        """From a bundle file, a folder with one, or a repository of huggingface.co (`OWNER/NAME`); see `hub.located`.
+
+        Raises:
+            BundleError: there is none, or it cannot be used, with the reason.
+        """
+        return cls.from_bundle(located(name, revision), device)
 
     @classmethod
     def from_open(cls, bundle: OpenBundle, device: str = "auto") -> Self:
