@@ -1,6 +1,7 @@
 """The driver of query-based separation."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -195,10 +196,18 @@ class QSep(ClipDriver):
             labels = self.rendered(self.test_sets[-1]) / "labels.tsv"
             self.step("qsep-describe", *exp, "--labels", labels, *self.model())
         self.step("qsep-report", *exp, *all_folders)
+        bundle = self.bundle or self.folder / f"{self.tag}.zip"
         if not self.bundle:
             model = ["--model_file", self.folder / self.o.inference_model]
             bank = ["--train_bank", self.dump / self.o.train_set]
-            self.step("qsep-pack", *exp, *model, *bank, *folders, "-o", self.folder / f"{self.tag}.zip")
+            self.step("qsep-pack", *exp, *model, *bank, *folders, "-o", bundle)
+        self.last_words = [f"Listen:   {self.folder}/report/index.html"]
+        queries = sorted((self.folder / "report").glob("*/audio/*_query.flac"))
+        if queries and bundle.is_file():
+            query, out = queries[0], self.folder / "separated.wav"
+            mix = query.with_name(query.name.replace("_query.", "_mixture."))
+            words = ("espnet2-ext", "separate", mix, "--query", query, "--bundle", bundle, "-o", out)
+            self.last_words.append(f"Separate: {shlex.join(map(str, words))}")
 
 
 def initial(init: str) -> Path | None:

@@ -53,6 +53,7 @@ class Driver(ABC):
         self.data, self.dump, self.exp = Path(options.datadir), Path(options.dumpdir), Path(options.expdir)
         self.test_sets = options.test_sets.split()
         self._locks: list[int] = []
+        self.last_words: list[str] = []  # what to do with what was made
 
     @abstractmethod
     def stages(self) -> list[Stage]:
@@ -83,6 +84,7 @@ class Driver(ABC):
                 stage.work()
                 log(f"Stage {stage.number}: done in {time.monotonic() - started:.0f} s")
         log(f"finished in {time.monotonic() - begin:.0f} s")
+        print(*self.last_words, sep="\n", end="\n" if self.last_words else "")
 
     @contextmanager
     def _holding(self, *folders: Path, shared: bool = False) -> Iterator[None]:

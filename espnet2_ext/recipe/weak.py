@@ -293,6 +293,7 @@ class Weak(Driver):
         self.step("weak-report", "--output_dir", self.folder, *experiments, *tests, one_thread=True)
         models = [self.experiment(label) for label in self.labels]
         self.step("weak-pack", *models, "--model_file", self.o.inference_model, *tests)
+        self.last_words = [f"Listen:   {self.folder}/index.html"]
 
 
 def main(argv: Sequence[str]) -> None:

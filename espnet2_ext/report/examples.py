@@ -21,13 +21,13 @@ REFERENCE = "reference"
 COUNT = 2  # mixtures of each rank, where models stand side by side
 LONGEST = 15.0  # seconds of such a mixture
 RANKS = {
-    "worst": "the smallest gains of the set",
     "median": "gains in the middle",
+    "worst": "the smallest gains of the set",
     "best": "the largest gains",
     "first": "the first of the set, none has a gain",
 }
 QUERY_NOTE = (
-    "Examples are picked by SDR gain: the worst, those in the middle, the best. The sounds of a row share one volume "
+    "Examples are picked by SDR gain. The sounds of a row share one volume "
     "factor, the query has its own; the residual is mixture minus estimate."
 )
 CLASS_NOTE = (

@@ -11,7 +11,7 @@ from espnet2_ext.report.results import Report
 from espnet2_ext.train.experiment import training_curves
 from espnet2_ext.util.files import digest, write_text
 
-VERSION = 2
+VERSION = 3
 
 
 def write_page(report: Report, out: Path, data_dirs: Sequence[str] | None = None) -> Path:
@@ -38,7 +38,8 @@ def write_page(report: Report, out: Path, data_dirs: Sequence[str] | None = None
         shutil.rmtree(out / name, ignore_errors=True)
         sections.append(
             {
-                "title": name,
+                "id": name,
+                "title": f"Test set: {name.removeprefix('inference_')}",
                 "text": kind.text(scored),
                 "facts": kind.facts(scored[0].summary),
                 "tables": kind.tables(scored, None),
@@ -50,8 +51,8 @@ def write_page(report: Report, out: Path, data_dirs: Sequence[str] | None = None
         {"label": e.label, "facts": about, "curves": draw_training(e.folder, out / "figures" / e.label)}
         for e, (_, about, _) in zip(report.experiments, models)
     ]
-    text = render(out, title=report.name, stamp=stamp, sections=sections, trainings=trainings, formulas=report.formulas)
-    write_text(index, text)
+    content = {"title": kind.title, "name": report.name, "stamp": stamp, "formulas": report.formulas}
+    write_text(index, render(out, sections=sections, trainings=trainings, **content))
     return index
 
 
@@ -71,8 +72,6 @@ def render(out: Path, **content) -> str:
 
 
 def by_rank(examples: Sequence[Example]) -> dict[str, list[Example]]:
-    """Rank -> its examples, in order."""
-    found: dict[str, list[Example]] = {}
-    for example in examples:
-        found.setdefault(example.rank, []).append(example)
-    return found
+    """Rank -> its examples; ranks in the order of RANKS."""
+    found = {rank: [e for e in examples if e.rank == rank] for rank in RANKS}
+    return {rank: some for rank, some in found.items() if some}

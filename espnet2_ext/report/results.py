@@ -26,7 +26,7 @@ from espnet2_ext.report.experiment import (
     scored_sets,
 )
 from espnet2_ext.report.figures import class_pictures, draw_training, query_pictures
-from espnet2_ext.report.tables import Table, query_tables, share
+from espnet2_ext.report.tables import Table, gain_in_words, query_tables, share
 from espnet2_ext.scores.tagging import TAG_FORMULAS, load_tag_scores
 from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.documents import write_if_new
@@ -49,10 +49,12 @@ class Section:
 class Kind(NamedTuple):
     """What differs between reports of queries and of classes.
 
-    text: of a test set's `Scored`, in words.  facts: of a set's summary.  tables: of its `Scored`, at most so many
-    classes.  pictures, examples: of its `Scored`, written into a folder.  model: facts of an experiment.
+    title: of the page.  text: of a test set's `Scored`, in words.  facts: of a set's summary.  tables: of its
+    `Scored`, at most so many classes.  pictures, examples: of its `Scored`, written into a folder.  model: facts of an
+    experiment.
     """
 
+    title: str
     text: Callable[[Sequence[Scored]], str]
     facts: Callable[[dict], dict[str, str]]
     tables: Callable[[Sequence[Scored], int | None], list[Table]]
@@ -62,9 +64,17 @@ class Kind(NamedTuple):
 
 
 QUERIES = Kind(
-    lambda scored: "", query_set_facts, query_tables, query_pictures, query_examples, lambda e: facts(e.folder)
+    "Separated by an example",
+    gain_in_words,
+    query_set_facts,
+    query_tables,
+    query_pictures,
+    query_examples,
+    lambda e: facts(e.folder),
 )
-CLASSES = Kind(ordering, class_set_facts, class_tables, class_pictures, class_examples, model_facts)
+CLASSES = Kind(
+    "Separated by class", ordering, class_set_facts, class_tables, class_pictures, class_examples, model_facts
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,6 +90,14 @@ def protocols(summary: dict) -> Table:
     return Table("Separation", f"dB, mean (median). {'; '.join(notes)}.", columns, rows)
 
 
+def gain_in_words(scored: Sequence[Scored]) -> str:
+    """The mean gain of each protocol, in a sentence."""
+    (s,) = scored
+    means = {p: f["sdr_gain"]["mean"] for p, f in s.summary["protocols"].items()}
+    parts = [f"{mean:.1f} dB where {PROTOCOL_NOTE[p]}" for p, mean in means.items() if mean is not None]
+    return f"Mean SDR gain over {s.summary['keys']} targets: {', '.join(parts)}." if parts else ""
+
+
 def conditions(summary: dict) -> Table | None:
     """The means of each condition, a row per protocol; None for mixtures of one kind."""
     found = {p: {c["name"]: c for c in f.get("conditions", ())} for p, f in summary["protocols"].items()}

@@ -7,6 +7,7 @@ import soundfile
 
 from espnet2_ext.cli.score import report_queries
 from espnet2_ext.errors import DataError
+from espnet2_ext.report.examples import Example, Listening, Sound
 from espnet2_ext.report.page import render
 from espnet2_ext.report.results import markdown
 from espnet2_ext.report.tables import Table
@@ -93,10 +94,24 @@ def test_results_and_page(experiment):
 def test_names_are_escaped(tmp_path):
     table = Table("title", "note", ["class", "gain"], [["a|b <i>", "1.00"]])
     assert markdown(table)[2] == "|a\\|b <i>|1.00|"
-    section = {"title": "<set>", "text": "", "facts": {}, "tables": [table], "pictures": {}, "listening": []}
-    page = render(tmp_path, title="<x>", stamp="", sections=[section], trainings=[], formulas={"<f>": "a < b"})
+    section = {"id": "<i>", "title": "<set>", "text": "", "facts": {}, "tables": [table], "pictures": {}}
+    content = {"name": "<n>", "stamp": "", "trainings": [], "formulas": {"<f>": "a < b"}}
+    page = render(tmp_path, title="<x>", sections=[section | {"listening": []}], **content)
     assert "<td>a|b &lt;i&gt;</td>" in page and "<dt>&lt;f&gt;</dt><dd>a &lt; b</dd>" in page
     assert "<h1>&lt;x&gt;</h1>" in page and "<h2>&lt;set&gt;</h2>" in page
+
+
+def test_a_page_is_for_listening_first(tmp_path):
+    def example(rank):
+        return Example(rank, f"{rank} one", "", tmp_path / "p.png", {"mixture": Sound(tmp_path / "m.flac")}, {})
+
+    table = Table("A table", "", ["class", "gain"], [["x", "1.00"]])
+    listening = [Listening("Listen", "", [example("worst"), example("best"), example("median")])]
+    section = {"id": "i", "title": "t", "text": "", "facts": {}, "tables": [table], "pictures": {}}
+    content = {"name": "n", "stamp": "", "trainings": [], "formulas": {}}
+    page = render(tmp_path, title="x", sections=[section | {"listening": listening}], **content)
+    places = [page.index(text) for text in ("median one", "worst one", "best one", "A table")]
+    assert places == sorted(places) and page.count("<audio") == 3
 
 
 def test_nothing_scored_is_an_error(tmp_path, experiment):
