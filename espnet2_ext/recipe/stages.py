@@ -289,14 +289,12 @@ def need_rendered(folder: Path, made_from: Path, key: str) -> None:
 
 def number_of_classes(bank: Path) -> int:
     """Classes in the label table of an archive."""
-    table = bank / "labels.tsv"
-    need(table, 3)
-    return read_text(table).count("\n") - 1
+    need(bank / "labels.tsv", 3)
+    return read_text(bank / "labels.tsv").count("\n") - 1
 
 
 def _launcher() -> str:
     """The command of cmd.sh that starts a training on several machines."""
-    command = os.environ.get("cuda_cmd", "")
-    if not command:
+    if not (command := os.environ.get("cuda_cmd")):
         raise DataError("cuda_cmd is not set in cmd.sh")
     return command

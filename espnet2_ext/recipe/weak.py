@@ -242,8 +242,7 @@ class Weak(Driver):
     def _with_asteroid(self, exp: Path, options: Sequence[object]) -> None:
         if self.is_distributed:
             raise DataError("--trainer asteroid trains on one machine")
-        gpus = self.gpus()
-        where = ["--devices", str(gpus)] if gpus else ["--accelerator", "cpu"]
+        where = ["--devices", str(gpus)] if (gpus := self.gpus()) else ["--accelerator", "cpu"]
         log(f"full log: {exp}/train.log; curves: {exp}/lightning/metrics.csv")
         command = [self.o.python, "-m", "espnet2_ext", "weak-train-asteroid", *map(str, options), *where]
         self.follow(exp, command)
