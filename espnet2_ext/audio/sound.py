@@ -196,17 +196,15 @@ class Sound:
         for pieces in self._parts:
             file, self._held = self._held or self._open(pieces), None
             with file:
-                if start and len(self._parts) == 1 and not self._found.claim and self._frames is not None:
-                    done = file.seek(min(start, total))
-                while done < total:
-                    try:
-                        x = file.read(min(size, total - done), dtype=dtype, always_2d=True)
-                    except soundfile.SoundFileError as e:
-                        raise self._damaged(done, reason(e)) from e
-                    if not len(x):
-                        break
-                    done += len(x)
-                    yield done, x
+                try:
+                    if start and len(self._parts) == 1 and not self._found.claim and self._frames is not None:
+                        done = min(start, total)
+                        file.seek(done)
+                    while done < total and len(x := file.read(min(size, total - done), dtype=dtype, always_2d=True)):
+                        done += len(x)
+                        yield done, x
+                except soundfile.SoundFileError as e:
+                    raise self._damaged(done, reason(e)) from e
         if self._frames is None:
             self._frames = done
         elif done < total:

@@ -7,12 +7,14 @@ task is imported when its command runs.
 import argparse
 import importlib
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
 
 from espnet2_ext.cli.main import PROG
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.locks import hold
 from espnet2_ext.util.options import Parser
 
 TASKS = {"qsep": "qsep:QSepTask", "weak": "weak:WeakLabelTask", "tag": "tagging:TaggingTask"}
@@ -26,10 +28,14 @@ def _task(name: str) -> type:
 def _train(name: str, argv: list[str] | None) -> None:
     p = Parser(add_help=False)
     p.add_argument("--ngpu", default="0")
-    if (ngpu := p.parse_known_args(argv)[0].ngpu).isdecimal():
+    p.add_argument("--output_dir", default="")
+    args = p.parse_known_args(argv)[0]
+    with hold(*[args.output_dir] * os.path.isdir(args.output_dir), shared=True):
+        pass  # another run is told of before ESPnet is imported, which may take minutes; and so are missing GPUs
+    if args.ngpu.isdecimal():
         from espnet2_ext.core.devices import need_gpus
 
-        need_gpus(int(ngpu))  # before ESPnet is imported, which may take minutes
+        need_gpus(int(args.ngpu))
     task = _task(name)
     from espnet2_ext.tasks.common import train
 

@@ -197,6 +197,15 @@ def test_refused_with_the_reason_by_scan_and_separate_alike(sounds, tmp_path):
         assert entry.status == "corrupt" and reason in entry.detail and name in entry.detail, (name, entry)
 
 
+@pytest.mark.parametrize("start", [0, 100, 8000])
+def test_a_part_of_a_damaged_file_is_refused_by_its_place(sounds, tmp_path, start):
+    """Libsndfile cannot find the sample either, in a FLAC of zeros from its first fifth on."""
+    data, path = sounds["flac"], tmp_path / "a.flac"
+    path.write_bytes(data[: len(data) // 5] + bytes(len(data) * 4 // 5))
+    with pytest.raises(DataError, match=rf"a.flac: damaged at .*\(sample {start or ''}"):
+        list(open_sound(path).blocks(start=start))
+
+
 def test_what_is_no_file_is_named(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.wav").symlink_to("nowhere")

@@ -9,7 +9,9 @@ import pytest
 
 import espnet2_ext.bin
 from espnet2_ext.cli import main as end
+from espnet2_ext.cli import train
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.locks import hold
 
 
 def failing(error: Exception):
@@ -51,6 +53,12 @@ def test_what_the_user_can_mend_is_a_plain_message(capsys):
         end.run(failing(DataError("x.tsv: no such file")))
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "error: x.tsv: no such file\n"
+
+
+def test_a_second_training_in_a_folder_is_refused_before_espnet_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_task", None)  # a call would fail
+    with hold(tmp_path), pytest.raises(DataError, match=f"another run is still working in {tmp_path}"):
+        train.qsep_train(["--output_dir", str(tmp_path)])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what libgomp of PyTorch's Linux builds reports")

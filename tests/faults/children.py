@@ -21,11 +21,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISED = 99  # status of a child whose error reached the top
-MODULES = """cli.bundles cli.data cli.infer cli.score cli.separate cli.train cli.papers data.validate data.bank.archive
-data.bank.scan data.bank.loudness data.mixtures.draw data.mixtures.render data.mixtures.from_songs infer.pack
-infer.query_folder infer.class_folder infer.tagger infer.vectors.features infer.class_separator infer.query_separator
-scores.score scores.tagging report.page report.results recipe.qsep recipe.weak recipe.tag papers.tables papers.sweep
-papers.fill audio.pyav tasks.qsep tasks.weak tasks.tagging train.check train.experiment asteroid_ext""".split()
+MODULES = """cli.bundles cli.data cli.infer cli.score cli.separate cli.train cli.papers data.validate
+data.bank.archive data.bank.scan data.bank.loudness data.mixtures.draw data.mixtures.render data.mixtures.from_songs
+infer.pack infer.query_folder infer.class_folder infer.tagger infer.vectors.features infer.vectors.find
+infer.vectors.calibrate infer.vectors.adapt infer.class_separator infer.query_separator scores.score scores.tagging
+report.page report.results recipe.qsep recipe.weak recipe.tag papers.tables papers.sweep papers.fill audio.pyav
+tasks.qsep tasks.weak tasks.tagging train.check train.experiment asteroid_ext""".split()
 WATCHED = set(
     """os.system os.exec os.posix_spawn subprocess.Popen socket.connect socket.getaddrinfo urllib.Request
 webbrowser.open os.rename os.remove os.rmdir os.symlink os.link os.mkdir shutil.rmtree""".split()

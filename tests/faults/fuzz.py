@@ -67,7 +67,7 @@ class Fuzz:
         if callable(kind.work):
             return lambda: kind.work(Path(os.path.relpath(path, self.box.path)))
         given = os.path.relpath(path, self.box.path)
-        return [given if word == "FILE" else word for word in words(kind.work)]
+        return [word.replace("FILE", given) for word in words(kind.work)]
 
     def _wrong(self, kind: Kind, path: Path) -> str:
         """What is wrong with an accepted result, where that can be known."""

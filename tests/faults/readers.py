@@ -68,13 +68,17 @@ def judge_sound(path: Path) -> None:
 
     entry = examine(Clip("x", (), str(path)), Limits())
     source = open_source(path)
-    blocks = [len(x) for x in source.blocks() if np.isfinite(x).all() or entry.status == "corrupt"]
+    parts = [x for x in source.blocks() if np.isfinite(x).all() or entry.status == "corrupt"]
+    blocks = [len(x) for x in parts]
     if entry.status in ("missing", "corrupt"):
         if any(v in entry.detail for v in ("NaN", "finite", "full scale")):
             raise DataError(entry.detail)  # the sound can be decoded, its samples are of no use to training
         raise AssertionError(f"scan: {entry.detail}; separate reads {sum(blocks)} samples")
     if (sum(blocks), source.fs, source.channels) != (entry.samples, entry.rate, entry.channels):
         raise AssertionError(f"scan: {entry[1:5]}; separate: {sum(blocks)} {source.fs} {source.channels}")
+    start = sum(blocks) // 3
+    if not np.allclose(np.concatenate([*source.blocks(start=start)]), np.concatenate(parts)[start:], atol=1e-6):
+        raise AssertionError(f"from sample {start} on it is another sound")
 
 
 def read_bank(path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -69,7 +70,8 @@ def state(top: Path, changed: list[str], skip: re.Pattern = TIMES) -> dict[str, 
     """Path -> digest of those of the `changed` paths that are files, less what is of no account."""
     paths = [v for v in changed if not IGNORED.search(v)]
     found = {v: digest(top / v, top, skip) for v in paths if (top / v).is_file() or (top / v).is_symlink()}
-    return found | {v: "folder" for v in paths if (top / v).is_dir()}
+    gone = {v: "gone" for v in paths if not os.path.lexists(top / v)}
+    return found | gone | {v: "folder" for v in paths if (top / v).is_dir()}
 
 
 def difference(state: dict[str, str], expected: dict[str, str]) -> str:

@@ -34,11 +34,12 @@ def words(command: str, workers: int = 1) -> list[str]:
 
 
 class Stage(NamedTuple):
-    """A command of the project. makes: patterns of what it writes."""
+    """A command of the project. makes: patterns of what it writes. kept: whether that is a part of the project."""
 
     name: str
     command: str
     makes: str
+    kept: bool = True
 
 
 STAGES = [Stage(name, **facts) for name, facts in COMMANDS["stages"].items()]
@@ -135,7 +136,7 @@ def build(top: Path) -> None:
     """Make the project in `top`."""
     (top / "logs").mkdir(parents=True)
     write_sources(top)
-    for stage in STAGES:
+    for stage in (s for s in STAGES if s.kept):
         child = Child(words(stage.command), top, top / "logs" / stage.name)
         outcome = child.outcome(300)
         if outcome.what != "accepted":

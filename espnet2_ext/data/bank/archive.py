@@ -13,11 +13,11 @@ import numpy as np
 
 from espnet2_ext.audio.read import ark_header
 from espnet2_ext.data.bank.bank import SUMMED, VERSION, shard_path, tables
-from espnet2_ext.data.bank.scan import LINES, PARTS, SCAN, Limits, make_parts, summarise
+from espnet2_ext.data.bank.scan import LINES, PARTS, SCAN, Limits, make_parts, read_part, summarise
 from espnet2_ext.data.bank.shards import DEFAULT, Settings
 from espnet2_ext.data.tables import ClipRows, Entry, read_labels, read_manifest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.arrays import read_npz, write_npy, write_npy_rows
+from espnet2_ext.util.arrays import write_npy, write_npy_rows
 from espnet2_ext.util.documents import read_text
 from espnet2_ext.util.files import file_digest, make_once, read_record, verified, write_text
 from espnet2_ext.util.tables import write_scp
@@ -79,7 +79,7 @@ def _write_bank(manifest: Path, labels: Path, out_dir: Path, settings: Settings,
     found = read_record(record)
     limits = Limits(**{k: found.get(k, v) for k, v in asdict(Limits()).items()})
     rows, desc = ClipRows(manifest), f"archive {out_dir.name}"
-    parts = make_parts(rows, out_dir / PARTS, limits, out_dir, settings, desc=desc, **work)
+    parts = make_parts(rows, out_dir / PARTS, limits, settings, desc=desc, **work)
     write_text(out_dir / "labels.tsv", read_text(labels))
     _write_classes(out_dir, classes, num_classes)
     index, facts = _merge_parts(out_dir, parts, entries, settings)
@@ -144,7 +144,7 @@ def _merge_parts(
     num = sum(map(len, index))
     for name, width in widths.items():
         if width:
-            rows = (read_npz(part)[name] for part in parts)
+            rows = (read_part(part)[name] for part in parts)
             write_npy_rows(out_dir / f"{name}.npy", (num, width), rows)
     if settings.format != "pcm16":
         return np.concatenate(index), {"clipped": clipped}
@@ -154,7 +154,7 @@ def _merge_parts(
 
 def _checked(part: Path, shard: Path, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
     """The tables of a part; where its shard is not whole or its clips are not what the manifest says, a DataError."""
-    t = read_npz(part, (LINES, "index", "clipped", "envelope", "seek", "sums"))
+    t = read_part(part, (LINES, "index", "clipped", "envelope", "seek", "sums"))
     size = sum(t["index"][-1].item()[1:3]) if len(t["index"]) else 0
     if not shard.is_file() or shard.stat().st_size != size:
         part.unlink()

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,8 +101,8 @@ def _scan_all(data_dir: Path, limits: Limits, bank: Path | None, settings: Setti
             shutil.rmtree(bank / PARTS, ignore_errors=True)
         rows = ClipRows(data_dir / "clips.tsv")
         folder = (bank or data_dir) / SCAN
-        parts = make_parts(rows, folder, limits, bank, settings, desc=f"scan {data_dir.name}", **work)
-    lines = [line for part in parts for line in read_npz(part)[LINES].tobytes().splitlines(keepends=True)]
+        parts = make_parts(rows, folder, limits, settings if bank else None, desc=f"scan {data_dir.name}", **work)
+    lines = [line for part in parts for line in read_part(part)[LINES].tobytes().splitlines(keepends=True)]
     with atomic_path(data_dir / "manifest.tsv") as tmp, open(tmp, "wb") as out:
         out.write(("\t".join(MANIFEST) + "\n").encode())
         out.writelines(lines[n] for n in np.argsort(rows.starts))
@@ -111,23 +111,21 @@ def _scan_all(data_dir: Path, limits: Limits, bank: Path | None, settings: Setti
 
 
 def make_parts(
-    rows: ClipRows, folder: Path, limits: Limits, bank: Path | None, settings: Settings, *, part_size=None, **work
+    rows: ClipRows, folder: Path, limits: Limits, settings: Settings | None, *, part_size=None, **work
 ) -> list[Path]:
-    """The parts of a scan, in `folder`; with a bank those that it is made of, one for each shard."""
+    """The parts of a scan, in `folder`; with settings those of the bank that `folder` lies in, one for each shard."""
     fn, size = functools.partial(scan_part, limits=limits), part_size or part_of(len(rows), 128, 8, 512)
-    if bank:
+    if settings:
         settings = settings.sized(len(rows))
-        fn, size = functools.partial(fn, bank=os.path.abspath(bank), settings=settings), settings.clips_per_shard
+        fn, size = functools.partial(fn, settings=settings), settings.clips_per_shard
     return map_parts(fn, rows, folder, part_size=size, **work)
 
 
-def scan_part(
-    clips: ClipRows, path: Path, *, limits: Limits, bank: str | None = None, settings: Settings = DEFAULT
-) -> None:
-    """Write the manifest's lines of `clips` to `path`; with a bank their shard before, and its tables too."""
-    if bank is None:
+def scan_part(clips: ClipRows, path: Path, *, limits: Limits, settings: Settings | None = None) -> None:
+    """Write the manifest's lines of `clips` to `BANK/FOLDER/path`; with settings their shard before, and its tables."""
+    if settings is None:
         return write_npz(path, {LINES: _lines(examine(clip, limits) for clip in clips)})
-    number, entries = clips.first // settings.clips_per_shard, []
+    bank, number, entries = path.parent.parent, clips.first // settings.clips_per_shard, []
     with atomic_path(shard_path(bank, number, settings.format)) as audio, open(audio, "wb") as f:
         shard = Shard(f, number, settings)
         for clip in clips:
@@ -136,6 +134,15 @@ def scan_part(
             if entries[-1].status == "ok":
                 shard.add(clip.id, np.concatenate(mono), entries[-1].rate)
     write_npz(path, {LINES: _lines(entries), **shard.tables()})
+
+
+def read_part(part: Path, names: Sequence[str] = (LINES,)) -> dict[str, np.ndarray]:
+    """The arrays of a part; one that is damaged is removed (DataError), so that the next run makes it anew."""
+    try:
+        return read_npz(part, names)
+    except DataError as e:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{e}; removed, run again to make it anew") from None
 
 
 def _lines(entries: Iterable[Entry]) -> np.ndarray:

@@ -175,6 +175,7 @@ def test_one_pass_is_scan_and_archive(tmp_path, format, monkeypatch):
     monkeypatch.setattr(decoding, "open_sound", lambda ref, real=decoding.open_sound: opened.append(ref) or real(ref))
     out = tmp_path / "one" / "set"
     assert scan(data, num_workers=1, max_bad_share=1, redo=True, bank=out, settings=settings) == found
+    out = out.rename(tmp_path / "moved")  # what the scan has stored lies in it
     assert go(data, out, settings) == info and sorted(opened) == sorted(c.source for c in clips)
     assert (data / "manifest.tsv").read_bytes() == manifest and (data / "manifest.json").read_bytes() == record
     one, two = contents(out), contents(tmp_path / "two" / "set")
@@ -247,6 +248,16 @@ def test_kill_in_the_middle_then_again(tmp_path, step):
     assert after["audio.00001.ark"] == left["audio.00001.ark"]  # not made twice
     go(data, tmp_path / "bank")
     assert snapshot(tmp_path / "bank") == after
+
+
+def test_a_damaged_part_is_made_anew_by_the_next_run(tmp_path):
+    data, out = corpus(tmp_path), tmp_path / "bank"
+    scan(data, num_workers=1, bank=out, settings=SMALL)
+    part = out / ".parts" / "000001"
+    part.write_bytes(bytes([*part.read_bytes()[:-60]]))
+    with pytest.raises(DataError, match=r"000001: is not a whole .npz file .*run again"):
+        go(data, out)
+    assert go(data, out)["clips"] == 12
 
 
 def slow_part(items, path, **kw):
