@@ -84,6 +84,8 @@ setup(
             "**/*.csv",
             "**/*.json",
             "**/*.html",
+            "**/*.css",
+            "**/*.js",
             "**/*.yaml",
             "models/*.zip",
             "models/*.md",

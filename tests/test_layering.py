@@ -31,6 +31,7 @@ ARROWS = {
     "tasks": ({"core", "data", "enh", "registry", "build", "train", "tasks"}, {"espnet2"}),
     "asteroid_ext": ({"core"}, {"asteroid", "pytorch_lightning"}),
     "infer": ({"core", "audio", "data", "registry", "build", "infer"}, {"espnet2"}),
+    "app": ({"audio", "infer", "app"}, set()),
     "scores": ({"core", "audio", "data", "scores"}, {"espnet2"}),
     "report": ({"core", "audio", "data", "train", "scores", "report"}, set()),
     "papers": ({"data", "train", "scores", "report", "recipe", "papers"}, set()),  # recipe: experiments' names

@@ -27,6 +27,7 @@ OPTIONAL = {"h5py", "dask", "distributed", "dask_jobqueue"}  # extras of setup.p
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Use a trained model": {
         "separate": ("espnet2_ext.cli.separate:separate", "separate a sound from recordings, by example or by class"),
+        "app": ("espnet2_ext.cli.app:app", "separate on a page in the browser"),
         "find": ("espnet2_ext.cli.separate:find", "list where in a recording a sound occurs"),
         "embed": ("espnet2_ext.cli.separate:embed", "save the query vector of some sounds"),
         "adapt": ("espnet2_ext.cli.separate:adapt", "tune the query of some examples to the sounds around it"),
