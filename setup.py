@@ -41,7 +41,8 @@ EXTRAS = {
     "dask": ["dask[distributed]", "dask-jobqueue"],  # data preparation and scoring on a cluster
 }
 EXTRAS["all"] = EXTRAS["hdf5"] + EXTRAS["dask"]
-EXTRAS["test"] = EXTRAS["all"] + ["pytest", "pytest-xdist", "ruff", "pyright", "stempeg"]  # carries a stem file
+EXTRAS["test"] = EXTRAS["all"] + ["pytest", "pytest-xdist", "ruff", "pyright"]
+EXTRAS["test"] += ["stempeg", "playwright"]  # carries a stem file; drives the Chromium that is installed
 
 CARRIED = {"conf": {".yaml"}, "egs2": {".sh", ".pl", ".py", ".md"}}  # folder beside the package: suffixes
 MADE = {"data", "dump", "exp", "downloads", "__pycache__"}  # by recipes

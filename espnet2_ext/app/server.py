@@ -17,9 +17,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from espnet2_ext.app.sounds import PIECE, Kept, Sounds, Wav
 from espnet2_ext.app.work import Works
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, explain
 from espnet2_ext.util.documents import parse_json
-from espnet2_ext.util.explain import explain
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")

@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from espnet2_ext.app.pictures import draw
+from espnet2_ext.audio.files import SUFFIXES
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.sound import Sound
 from espnet2_ext.audio.streams import open_source
-from espnet2_ext.audio.suffixes import SUFFIXES
 from espnet2_ext.errors import DataError
 
 PIECE = 1 << 20  # bytes that are read at a time

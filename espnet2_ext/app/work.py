@@ -14,16 +14,15 @@ import numpy as np
 
 from espnet2_ext.app.sounds import Kept, Sounds
 from espnet2_ext.audio.streams import FORMATS, Source, open_source
-from espnet2_ext.errors import DataError
+from espnet2_ext.errors import DataError, explain
 from espnet2_ext.infer import jobs as J
-from espnet2_ext.infer.queries import Ask, Span
+from espnet2_ext.infer.queries import Span
 from espnet2_ext.infer.vectors.class_queries import PREFIX
 from espnet2_ext.util.documents import check
-from espnet2_ext.util.explain import explain
 
 _ITEM = {"sound?": str, "start?": float, "end?": float, "class?": str}  # a sound, a span of one, or a class
 _SHAPE = {"recording": str, "ask": [_ITEM], "against": [_ITEM], "mode": str, "format": str}
-MODES = ("mean", "nearest")  # of several queries, as `separate --mode`
+MODES = ("mean", "nearest")  # of those of `separate --mode` what gives one target
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -151,7 +150,7 @@ class Works:
         try:
             found = self._separate(work, separator)
             work.tracks = [{"name": name, **self.sounds.add(path, name).about()} for name, path in found]
-            state = "done"
+            state, work.done = "done", 1.0
         except Cancelled:
             state = "cancelled"
         except Exception as e:
@@ -177,11 +176,9 @@ class Works:
             more = (rest,)
         else:
             queries, others = ([self._query(item) for item in asked[key]] for key in ("ask", "against"))
-            nearest = asked["mode"] == "nearest"
-            found = separator.embed_each(queries)[0] if nearest else separator.embed_queries(queries)[0][None]
-            against = np.stack([separator.embed_queries([other])[0] for other in others]) if others else None
-            notes = J.Origin.of_queries(separator.model_hash, [queries], None, others, nearest).notes(job)
-            more = (Ask(found, against, nearest), rest)
+            ask = separator.ask(queries, others, asked["mode"])
+            notes = J.Origin.of_queries(separator.model_hash, [queries], None, others, ask.nearest).notes(job)
+            more = (ask, rest)
         for note in notes:
             note["mixture"] = mix.title
             if "query" in note:

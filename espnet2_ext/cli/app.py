@@ -10,9 +10,9 @@ from pathlib import Path
 
 from espnet2_ext.cli.options import DEFAULT, add_device, bundle_path, log_starter
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
 from espnet2_ext.util.process import unfinished
-from espnet2_ext.util.shipped import bundle_file
 
 PORT = 8600
 
