@@ -170,8 +170,9 @@ def test_by_keys_alone_and_heard(page, recordings):
         assert time.monotonic() < until
     page.keyboard.press(" ")
     expect(page.locator("#mix .play")).to_have_attribute("aria-label", "Play mix.wav")
-    unnamed = """[...document.querySelectorAll('button, input, select, a, [tabindex="0"]')].filter(
-        e => e.checkVisibility() && !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML)"""
+    unnamed = """[...document.querySelectorAll('button, input, select, a, [tabindex="0"]')].filter(e =>
+        e.checkVisibility() && !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length)
+        ).map(e => e.outerHTML)"""
     assert page.evaluate(unnamed) == []
 
 
