@@ -12,10 +12,9 @@ from typing import Any
 from torch import nn
 
 from espnet2_ext import registry
-from espnet2_ext.core.models.class_separator import ClassSeparator, frame_sizes
-from espnet2_ext.core.models.query_separator import QuerySeparator
 from espnet2_ext.core.nets import contracts
 from espnet2_ext.core.nets.tagger import Tagger, TaggingModel
+from espnet2_ext.core.separators import ClassSeparator, QuerySeparator, frame_sizes
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.util.config import check_arguments
 

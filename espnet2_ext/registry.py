@@ -41,8 +41,8 @@ TABLE: dict[str, dict[str, str]] = {
         "care_cls": "espnet2_ext.core.nets.care_cls:CaRECLS",
     },
     "separator": {
-        "mask_blstm": "espnet2_ext.core.nets.mask_blstm:BLSTMMasker",
-        "mask_conv": "espnet2_ext.core.nets.mask_conv:ConvMasker",
+        "mask_blstm": "espnet2_ext.core.nets.mask_nets:BLSTMMasker",
+        "mask_conv": "espnet2_ext.core.nets.mask_nets:ConvMasker",
         "asteroid_masker": "espnet2_ext.enh.asteroid_masker:AsteroidMasker",
     },
     "classifier": {

@@ -66,6 +66,7 @@ def decode(container, streams: Collection[int], name: str) -> Iterator[tuple[int
             raise DataError(f"{name}: stream {stream.index} ends at sample {got[stream.index]} of {length}")
 
 
+# of a stem file, in the order of MUSDB18 (Rafii et al., "The MUSDB18 corpus for music separation", 2017)
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 SUFFIX = ".stem.mp4"
 

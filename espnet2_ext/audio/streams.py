@@ -261,8 +261,8 @@ class FileSink:
         data = x.astype(np.float32) if self.kind.subtype == "FLOAT" else x
         if self.kind.subtype.startswith("PCM"):
             scale = 2.0 ** (KEPT[self.kind.subtype] - 1)
-            whole = np.rint(asked * scale)
-            self.clipped += int(np.count_nonzero((whole < -scale) | (whole >= scale)))
+            y = asked * scale  # `held` rounds half to even: -scale - 0.5 to -scale, scale - 0.5 to scale
+            self.clipped += int(np.count_nonzero((y < -scale - 0.5) | (y >= scale - 0.5)))
             wide = 16 if self.kind.subtype == "PCM_16" else 32  # libsndfile takes the top bits of a 32-bit integer
             data = (x * 2.0 ** (wide - 1)).astype(np.int16 if wide == 16 else np.int32)
         try:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from espnet2_ext.bench.configs import Options, apart, build, name_of
 from espnet2_ext.bench.measure import TIMES, Columns, at, gflop, interleaved, not_valid, peak_mb, reset_peak
 from espnet2_ext.bench.weak import training_batch, training_step
-from espnet2_ext.core.nets.mask_blstm import LOG_FLOOR, BLSTMMasker
+from espnet2_ext.core.nets.mask_nets import LOG_FLOOR, BLSTMMasker
 from espnet2_ext.core.nets.sed import CRNNClassifier
 
 BOTH = ("ours", "plain")

@@ -33,7 +33,7 @@ def _train(name: str, argv: list[str] | None) -> None:
     with hold(*[args.output_dir] * os.path.isdir(args.output_dir), shared=True):
         pass  # another run is told of before ESPnet is imported, which may take minutes; and so are missing GPUs
     if args.ngpu.isdecimal():
-        from espnet2_ext.core.devices import need_gpus
+        from espnet2_ext.train.experiment import need_gpus
 
         need_gpus(int(args.ngpu))
     task = _task(name)

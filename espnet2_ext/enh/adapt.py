@@ -124,6 +124,7 @@ def _builtin(x: Any) -> Any:
     return torch.complex(x.real, x.imag) if isinstance(x, ComplexTensor) else x
 
 
+# ESPnet has none for these: classifiers of `core.nets.sed`, query networks of `core.nets.tagger`
 classifier_choices = ClassChoices(name="classifier", classes={}, type_check=nn.Module, default="crnn")
 query_net_choices = ClassChoices(name="query_net", classes={}, type_check=Tagger, default="hts_at")
 

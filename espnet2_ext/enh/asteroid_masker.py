@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet2_ext.core.layers.padding import by_length, unless_whole
-from espnet2_ext.core.nets.mask_blstm import LOG_FLOOR
+from espnet2_ext.core.nets.mask_nets import LOG_FLOOR
 from espnet2_ext.errors import DataError
 
 

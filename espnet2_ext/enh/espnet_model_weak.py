@@ -12,7 +12,7 @@ from espnet2_ext.core.layers.spectrum import mono
 from espnet2_ext.core.losses.labels import partners
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
-from espnet2_ext.core.models.class_separator import HOP, WINDOW, ClassSeparator
+from espnet2_ext.core.separators import HOP, WINDOW, ClassSeparator
 from espnet2_ext.enh.losses import WeakLabelCriterion
 
 

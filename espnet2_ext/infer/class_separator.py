@@ -31,7 +31,7 @@ class WeakSeparator:
     """Separation into the classes that one model knows.
 
     Args:
-        model: see `core.models.class_separator.ClassSeparator`.
+        model: see `core.separators.ClassSeparator`.
         device: `auto`, or a name that PyTorch knows.
         info: what is known of the model; `path` is what messages call it.
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 from espnet2_ext.errors import DataError
 from espnet2_ext.papers.sweep_configs import Configs
 from espnet2_ext.papers.tables import check_keys
-from espnet2_ext.recipe.names import weak_tags
-from espnet2_ext.recipe.options import pairs
+from espnet2_ext.recipe.options import pairs, weak_tags
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.documents import check, dump_yaml, read_yaml
 

@@ -1,6 +1,7 @@
-"""Options of the drivers: `--name value`, as ESPnet's recipes take them. A driver declares its own as a dataclass.
+"""Options of the drivers: `--name value`, as ESPnet's recipes take them, and the names of experiments that they make.
 
-Needs nothing but Python, so that `./run.sh --help` works before anything is installed.
+A driver declares its own as a dataclass. Needs nothing but Python, so that `./run.sh --help` works before anything is
+installed.
 """
 
 import dataclasses
@@ -9,7 +10,8 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import STARTER
@@ -162,3 +164,63 @@ def _typed(given: str, value: str, field: dataclasses.Field) -> str | int | bool
     if field.type is int and not value.isdecimal():
         raise DataError(f"option {given} takes a number, not '{value}'")
     return int(value) if field.type is int else value == "true" if field.type is bool else value
+
+
+def option_tag(*args: str) -> str:
+    """What options for a training add to an experiment's name: `--lr 1 --seed=2` is `_lr1_seed2`."""
+    return " ".join(args).replace("--", "_").translate(str.maketrans("", "", " |=/"))
+
+
+def config_name(config: str) -> str:
+    """A YAML's name without folder and suffix."""
+    return Path(config).name.removesuffix(".yaml")
+
+
+def query_tag(config: str, args: str = "") -> str:
+    """Name of a query experiment, whose folder is `qsep_NAME`."""
+    return config_name(config) + option_tag(args)
+
+
+def tagger_tag(config: str, args: str = "") -> str:
+    """Name of a tagger's experiment, whose folder is `tag_NAME`."""
+    return (config_name(config) + option_tag(args)).removeprefix("tag_")
+
+
+def bundle_tag(bundle: str) -> str:
+    """Name of the experiment that uses a trained model: a bundle or a query experiment's folder."""
+    return Path(bundle).name.removesuffix(".zip").removeprefix("qsep_")
+
+
+class WeakTags(NamedTuple):
+    """Names of the experiments of one run on weak labels; folders are `weak_SEPARATOR_LABELTYPE` and
+    `weak_CLASSIFIER_classifier_LABELTYPE`."""
+
+    separator: str
+    classifier: str
+
+
+def weak_tags(
+    config: str,
+    *,
+    weak_tag: str = "",
+    weak_args: str = "",
+    classifier_args: str = "",
+    separator_args: str = "",
+    trainer: str = "espnet",
+    strategy: str = "fixed",
+    trials: int = 1,
+) -> WeakTags:
+    """Names of the separators and classifiers that the options of `weak.sh` make.
+
+    Args:
+        strategy: that of the options or else of the YAML; empty: fixed.
+        trials: several are told apart by their seeds, and the best of them is named after that.
+    """
+    if weak_tag:
+        return WeakTags(weak_tag, weak_tag)
+    best = "" if trials == 1 else "_best"
+    classifier = config_name(config) + best + option_tag(weak_args + classifier_args)
+    separator = classifier + option_tag(separator_args)
+    end = "" if trainer == "espnet" else f"_{trainer}"
+    kind = "" if strategy in ("", "fixed") else f"_{strategy}"
+    return WeakTags(separator + end + kind, classifier + end)

@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe import names
-from espnet2_ext.recipe.options import Options, group
+from espnet2_ext.recipe.options import Options, bundle_tag, group, query_tag
 from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
@@ -60,10 +59,10 @@ class QSep(ClipDriver):
         if self.bundle:  # the test sets alone, and a folder of its own for the outputs
             o.train_set = o.valid_set = ""
             o.skip_train = True
-            tag = names.bundle_tag(o.qsep_tag or o.bundle)
+            tag = bundle_tag(o.qsep_tag or o.bundle)
         else:
             self.init = initial(o.init)
-            tag = o.qsep_tag or names.query_tag(o.qsep_config, o.qsep_args)
+            tag = o.qsep_tag or query_tag(o.qsep_config, o.qsep_args)
             tag += f"_from_{self.init.stem}" if self.init and not o.qsep_tag else ""
         super().__init__(options, tag)
         if self.bundle:

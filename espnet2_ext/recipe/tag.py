@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe import names, steps
-from espnet2_ext.recipe.options import Options, group, pairs
+from espnet2_ext.recipe import steps
+from espnet2_ext.recipe.options import Options, group, pairs, tagger_tag
 from espnet2_ext.recipe.stages import ClipDriver, Stage, need, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
@@ -37,7 +37,7 @@ class Tag(ClipDriver):
     kind = "tag"
 
     def __init__(self, options: TagOptions):
-        super().__init__(options, options.tag_tag or names.tagger_tag(options.tag_config, options.tag_args))
+        super().__init__(options, options.tag_tag or tagger_tag(options.tag_config, options.tag_args))
 
     def stages(self) -> list[Stage]:
         return [
@@ -117,7 +117,8 @@ _OWN = {
 def cross_validate(argv: Sequence[str]) -> None:
     """`espnet2-ext recipe-folds --folds "1 2 3" [options of ./run.sh --task tagging]`, in a recipe's folder.
 
-    Resumes where it was stopped. The means are printed and written to `EXPDIR/tag_TAG_folds/scores.json` (with
+    For each fold, a tagger is trained on the others and scored on it. Resumes where it was stopped.
+    The means are printed and written to `EXPDIR/tag_TAG_folds/scores.json` (with
     `--inference_tag T`: `T_scores.json`).
     """
     own, rest = dict(_OWN), []
@@ -134,7 +135,7 @@ def _cross_validate(own: dict[str, str], rest: Sequence[str]) -> None:
     folds, expdir, python = own.pop("folds").split(), own["expdir"], own["python"]
     if len(folds) < 2:
         raise DataError("the corpus has one fold alone; there is none to train on")
-    tag = own["tag_tag"] or names.tagger_tag(own["tag_config"], own["tag_args"])
+    tag = own["tag_tag"] or tagger_tag(own["tag_config"], own["tag_args"])
     prefix = f"{own['inference_tag']}_" if own["inference_tag"] else ""
     scored = []
     for fold in folds:

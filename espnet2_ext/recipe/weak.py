@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe import names
-from espnet2_ext.recipe.options import Options, group, option
+from espnet2_ext.recipe.options import Options, group, option, weak_tags
 from espnet2_ext.recipe.stages import Driver, Stage, need, need_rendered, value_of
 from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
@@ -106,9 +105,7 @@ class Weak(Driver):
         self.labels, self.trials = o.label_types.split(), int(o.trials)
         self.strategy = o.strategy or self.config.get("strategy") or ""
         shared = {name: getattr(o, name) for name in ("weak_tag", "weak_args", "classifier_args", "separator_args")}
-        self.tags = names.weak_tags(
-            o.weak_config, **shared, trainer=o.trainer, strategy=self.strategy, trials=self.trials
-        )
+        self.tags = weak_tags(o.weak_config, **shared, trainer=o.trainer, strategy=self.strategy, trials=self.trials)
         lambdas = (o.test_mean_events or o.mean_events).split()
         self.folder = self.experiment("report")
         self.tests = [self._test(name, value, len(lambdas) > 1) for name in self.test_sets for value in lambdas]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet2_ext.core.metrics import si_sdr
-from espnet2_ext.scores.stoi import stoi
+from espnet2_ext.scores.measures import stoi
 from espnet2_ext.util.documents import read_json, write_json
 from espnet2_ext.util.files import write_text
 from espnet2_ext.util.parallel import map_parts

@@ -4,7 +4,7 @@
 are the same for queries and classes: a silent target has no SDR, and a target that is alone in its mixture has none
 either, for nothing is to be separated and the unprocessed mixture would count as perfect. There the output's level
 against the mixture is what can be said (Pishdadian et al., "Finding Strength in Weakness", III-C). Recordings without
-isolated sounds have no scores but those of the tagging. Formulas are in `core.metrics` and `scores.bss_eval`.
+isolated sounds have no scores but those of the tagging. Formulas are in `core.metrics` and `scores.measures`.
 
 A row of scores.jsonl is, for queries, a key: its target, the mixture's own scores, and those of each protocol, where
 the key has a query; for classes, a mixture, whose `classes` hold the scores of each class.
@@ -23,8 +23,8 @@ import numpy as np
 
 from espnet2_ext.core.metrics import METRICS, is_silent, level_db
 from espnet2_ext.errors import DataError
-from espnet2_ext.scores.bss_eval import bss_eval_sdr
 from espnet2_ext.scores.espnet import class_pairs, draw_keys, espnet_scores, query_pairs, score_by_espnet, write_espnet
+from espnet2_ext.scores.measures import bss_eval_sdr
 from espnet2_ext.scores.summary import summarise_classes, summarise_queries
 from espnet2_ext.scores.tagging import class_detection, query_tagging
 from espnet2_ext.scores.test_set import ClassSet, QuerySet, fingerprint, load_outputs, load_test_set, read_signal

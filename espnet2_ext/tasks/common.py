@@ -23,13 +23,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from espnet2_ext import registry
 from espnet2_ext.build import construct, make
-from espnet2_ext.core.devices import need_gpus
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.adapt import PluginChoices, table
 from espnet2_ext.errors import DataError, explain, refusing, told
 from espnet2_ext.tasks.options import CRITERION
 from espnet2_ext.train.checkpoints import describe, goes_on, whole_checkpoints
+from espnet2_ext.train.experiment import need_gpus
 from espnet2_ext.util.documents import check
 from espnet2_ext.util.files import TRAINED
 from espnet2_ext.util.locks import hold

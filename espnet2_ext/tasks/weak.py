@@ -21,7 +21,7 @@ from espnet2_ext.build import (
 )
 from espnet2_ext.core.bounds import fitting
 from espnet2_ext.core.losses.weak_label import LABEL_TYPES, STRATEGIES
-from espnet2_ext.core.models.class_separator import frame_sizes
+from espnet2_ext.core.separators import frame_sizes
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.enh.adapt import add

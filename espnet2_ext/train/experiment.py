@@ -235,3 +235,13 @@ def describe_trials(exp_dir: str | os.PathLike) -> str:
         f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in found["validation_loss"].items()
     )
     return f"{losses}; kept: {found['kept']}"
+
+
+def need_gpus(number: int) -> None:
+    """Refuse a training on more GPUs than PyTorch finds (DataError)."""
+    import torch
+
+    found = torch.cuda.device_count() if number else 0
+    if number > found:
+        there = f"{found} GPU{'s' * (found > 1)}" if found else "no GPU"
+        raise DataError(f"--ngpu {number}: PyTorch finds {there} on this machine; give --ngpu {found}")

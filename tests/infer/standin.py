@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.models.query_separator import shared
+from espnet2_ext.core.separators import shared
 
 LABELS = "index\tmid\tname\trelated\n" + "".join(
     f"{i}\t/m/0{i}\tsound {i}\t{1 - i if i < 2 else ''}\n" for i in range(5)

@@ -17,7 +17,7 @@ from small_confs import CONF
 from espnet2_ext.build import build_model
 from espnet2_ext.core.bounds import TooLarge, bounded
 from espnet2_ext.core.layers.pooling import POOLINGS
-from espnet2_ext.core.nets import care_sep, mask_blstm
+from espnet2_ext.core.nets import care_sep, mask_nets
 from espnet2_ext.core.nets.cnn14 import EMBEDDINGS
 from espnet2_ext.core.weights import load_weights
 from espnet2_ext.data.tables import Label
@@ -158,7 +158,7 @@ def test_of_asteroid_only_its_maskers(folder, tmp_path, conf, message):
 
 
 def test_words_of_our_own_networks():
-    assert {*care_sep.QUERY_AT, *care_sep.MASK_TYPES, *mask_blstm.MASK_TYPES, *EMBEDDINGS, *POOLINGS} <= WORDS
+    assert {*care_sep.QUERY_AT, *care_sep.MASK_TYPES, *mask_nets.MASK_TYPES, *EMBEDDINGS, *POOLINGS} <= WORDS
 
 
 def test_what_could_not_be_opened_is_not_packed(folder, tmp_path, monkeypatch):

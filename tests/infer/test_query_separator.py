@@ -12,7 +12,7 @@ from standin import StandIn, noise
 
 from espnet2_ext.audio import streams as audio_files
 from espnet2_ext.audio.streams import ArraySource, OutputType, open_source, output_type
-from espnet2_ext.core.models.query_separator import shared
+from espnet2_ext.core.separators import shared
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.chunks import Plan

@@ -3,8 +3,7 @@
 import pytest
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe import names
-from espnet2_ext.recipe.options import pairs
+from espnet2_ext.recipe.options import bundle_tag, pairs, query_tag, tagger_tag, weak_tags
 from espnet2_ext.recipe.qsep import QSepOptions
 from espnet2_ext.recipe.weak import WeakOptions
 
@@ -56,13 +55,13 @@ def test_paths_after_the_caller_are_the_users(tmp_path, monkeypatch):
     ],
 )
 def test_names_of_query_experiments(args, tag):
-    assert names.query_tag("conf/train_x.yaml", args) == tag
+    assert query_tag("conf/train_x.yaml", args) == tag
 
 
 def test_names_of_taggers_and_bundles():
-    assert names.tagger_tag("conf/tag_y.yaml", "--seed 2") == "y_seed2"
-    assert names.tagger_tag("conf/train_tag.yaml") == "train_tag"
-    assert names.bundle_tag("a/qsep_x.zip") == names.bundle_tag("exp/qsep_x") == "x"
+    assert tagger_tag("conf/tag_y.yaml", "--seed 2") == "y_seed2"
+    assert tagger_tag("conf/train_tag.yaml") == "train_tag"
+    assert bundle_tag("a/qsep_x.zip") == bundle_tag("exp/qsep_x") == "x"
 
 
 @pytest.mark.parametrize(
@@ -80,4 +79,4 @@ def test_names_of_taggers_and_bundles():
     ],
 )
 def test_names_of_separators_and_classifiers(options, tags):
-    assert names.weak_tags("conf/w.yaml", **options) == tags
+    assert weak_tags("conf/w.yaml", **options) == tags

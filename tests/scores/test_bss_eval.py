@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from espnet2_ext.core.metrics import MAX_DB
-from espnet2_ext.scores.bss_eval import bss_eval_sdr
+from espnet2_ext.scores.measures import bss_eval_sdr
 
 FS = 16000
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from espnet2_ext.scores import stoi as module
-from espnet2_ext.scores.stoi import Stoi, stoi
+from espnet2_ext.scores import measures as module
+from espnet2_ext.scores.measures import Stoi, stoi
 
 
 @pytest.mark.parametrize("fs", [8000, 10000, 16000, 22050, 32000, 44100, 48000, 12345])

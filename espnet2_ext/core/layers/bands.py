@@ -150,10 +150,15 @@ class BandExpand(BandLinear):
         return torch.cat(out, 2).index_select(2, self.index)
 
 
-class BandProfile(nn.Module):
-    """The mean over time of a query's band image, shown to the tokens of a mixture's bands.
+class QueryNorm(nn.BatchNorm1d):
+    """Brings the numbers of query embeddings `[B, width]` to mean 0 and variance 1 over the queries of training."""
 
-    The N C numbers are brought to mean 0 and variance 1 over the queries of training.
+    def __init__(self, width: int):
+        super().__init__(width, momentum=0.05, affine=False)
+
+
+class BandProfile(nn.Module):
+    """The mean over time of a query's band image, as `QueryNorm` leaves it, shown to the tokens of a mixture's bands.
 
     Args:
         num_bands: N. channels: C of the image. patch_size: P, bands in a token. dim: D of the tokens.
@@ -162,7 +167,7 @@ class BandProfile(nn.Module):
 
     def __init__(self, num_bands: int, channels: int, patch_size: int, dim: int, places: tuple[str, ...]):
         super().__init__()
-        self.norm = nn.BatchNorm1d(num_bands * channels, momentum=0.05, affine=False)
+        self.norm = QueryNorm(num_bands * channels)
         self.tokens = num_bands // patch_size
         self.into = nn.ModuleDict({place: nn.Linear(patch_size * channels, dim) for place in places})
 

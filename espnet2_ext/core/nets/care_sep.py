@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands
+from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, QueryNorm
 from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
 from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
 from espnet2_ext.core.nets.tagger import QueryOutput
@@ -224,7 +224,7 @@ class CaRESep(CaREEncoder):
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
         self.mask_reach = mask_reach
         self.width = self.query_dim
-        self.query_norm = nn.BatchNorm1d(self.width, momentum=0.05, affine=False) if query_norm else None
+        self.query_norm = QueryNorm(self.width) if query_norm else None
 
         bands = num_bands // patch_size
         self.expands, self.joins, self.decoder = (nn.ModuleList() for _ in range(3))

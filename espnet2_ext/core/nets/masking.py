@@ -98,7 +98,7 @@ class MaskSeparator(nn.Module):
 
     @property
     def mask_type(self) -> str:
-        """One of `core.nets.mask_blstm.MASK_TYPES`; all but `complex` are real."""
+        """One of `core.nets.mask_nets.MASK_TYPES`; all but `complex` are real."""
         return self.net.mask_type
 
     def forward(self, input: Tensor, ilens: Tensor, additional: dict | None = None):

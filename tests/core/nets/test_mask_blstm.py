@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, BLSTMMasker, bounded_mask
+from espnet2_ext.core.nets.mask_nets import MASK_TYPES, BLSTMMasker, bounded_mask
 
 B, S, L, F = 3, 2, 8, 5
 LENGTHS = torch.tensor([L, 5, 2])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espnet2_ext.core.layers.mel import mel_filterbank
-from espnet2_ext.core.nets.mask_conv import ConvMasker, _spread
+from espnet2_ext.core.nets.mask_nets import ConvMasker, _spread
 
 
 def masker(**conf):

@@ -6,9 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from espnet2_ext.core.layers.conv_pool import ConvPool
 from espnet2_ext.core.layers.mel import hertz_to_mel, mel_filterbank, mel_to_hertz
-from espnet2_ext.core.nets.sed import CRNNClassifier, RNNClassifier
+from espnet2_ext.core.nets.sed import ConvPool, CRNNClassifier, RNNClassifier
 
 B, K, L, BINS = 3, 2, 14, 33
 

@@ -1,8 +1,4 @@
-"""Masks from a small convolutional U-Net on mel bands, for training without a GPU.
-
-Not of a paper. A mask that is even within a mel band has a quarter of the values of one on all
-bins, and filters that slide over the bands learn from little data.
-"""
+"""Masks for known classes: from a bidirectional LSTM, and from a small convolutional U-Net."""
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +6,113 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.mel import mel_filterbank
 from espnet2_ext.core.layers.padding import BLSTM, hide_padding, norm_frames, unless_whole
-from espnet2_ext.core.nets.mask_blstm import MASK_TYPES, bounded_mask
+
+MASK_TYPES = ("magnitude", "share", "phase_sensitive", "complex")
+LOG_FLOOR = 1e-5  # added to magnitudes before the logarithm: 100 dB below a bin of magnitude 1
+
+
+def bounded_mask(x: Tensor, mask_type: str, bound: float) -> Tensor:
+    """What a network gives, to masks.
+
+    Args:
+        x: `[B, S, ...]`; for `complex` with a last axis of 2, real and imaginary part.
+        mask_type: `magnitude`: sigmoid, in 0 to 1, as in the paper. `share`: softmax over the
+            outputs, so that they sum to the mixture; learns from fewer steps. `phase_sensitive`:
+            real and signed, bound * tanh(x / bound). `complex`: z times bound tanh(|z| / bound) /
+            |z|: the phase of z, and its modulus as long as it is small against the bound.
+        bound: of the modulus.
+
+    Returns:
+        the masks; for `complex` a complex tensor without the last axis.
+    """
+    if mask_type == "magnitude":
+        return x.sigmoid()
+    if mask_type == "share":
+        return x.softmax(1)
+    if mask_type == "phase_sensitive":
+        return bound * torch.tanh(x / bound)
+    x = x.float()
+    size = (x.square().sum(-1) + 1e-12).sqrt() / bound  # no root of 0, where the slope is infinite
+    return torch.view_as_complex(x) * (torch.tanh(size) / size)
+
+
+class _Masker(nn.Module):
+    """What both networks have in common; arguments as in `BLSTMMasker`."""
+
+    def __init__(self, num_bins: int, num_outputs: int, mask_type: str, bound: float):
+        super().__init__()
+        if mask_type not in MASK_TYPES:
+            raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
+        if bound <= 0:
+            raise ValueError(f"bound must be positive, not {bound}")
+        self.num_bins, self.num_outputs = num_bins, num_outputs
+        self.mask_type, self.bound = mask_type, bound
+
+    def forward(self, spec: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Spectrum `[B, L, F]`, complex (or its magnitude), to masks `[B, S, L, F]`.
+
+        Frames behind an item's length `[B]` do not change the others.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
+            raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
+        return bounded_mask(self.logits(spec.abs(), lengths), self.mask_type, self.bound)
+
+    def logits(self, magnitude: Tensor, lengths: Tensor | None) -> Tensor:
+        """`[B, L, F]` to what `bounded_mask` takes."""
+        raise NotImplementedError
+
+
+class BLSTMMasker(_Masker):
+    """Log magnitudes of the mixture to one mask an output.
+
+    Pishdadian et al., "Finding Strength in Weakness", section II-F and figure 2a; the phase-sensitive
+    and the complex mask are what that paper leaves to future work.
+
+    Args:
+        num_bins: F.
+        num_outputs: S.
+        hidden: units a direction; layers: of the LSTM. 600 and 3 in the paper.
+        mask_type: one of `MASK_TYPES`; see `bounded_mask`.
+        bound: largest modulus of phase-sensitive and complex masks.
+        input_norm: batch norm of each bin at the input, as the paper does for music.
+    """
+
+    def __init__(
+        self,
+        num_bins: int,
+        num_outputs: int,
+        *,
+        hidden: int = 600,
+        layers: int = 3,
+        mask_type: str = "magnitude",
+        bound: float = 2.0,
+        input_norm: bool = False,
+    ):
+        super().__init__(num_bins, num_outputs, mask_type, bound)
+        self.norm = nn.BatchNorm1d(num_bins) if input_norm else None
+        self.rnn = BLSTM(num_bins, hidden, layers)
+        self.out = nn.Linear(2 * hidden, num_outputs * num_bins * (1 + (mask_type == "complex")))
+
+    def logits(self, magnitude: Tensor, lengths: Tensor | None) -> Tensor:
+        x = (magnitude + LOG_FLOOR).log().to(self.out.weight.dtype)
+        if self.norm is not None:
+            x = norm_frames(self.norm, x.transpose(1, 2).contiguous(), lengths).transpose(1, 2)
+        x = self.out(self.rnn(hide_padding(x, lengths), lengths))
+        x = x.unflatten(-1, (self.num_outputs, self.num_bins, -1)).transpose(1, 2)
+        return x if self.mask_type == "complex" else x.squeeze(-1)
+
 
 _LOG_FLOOR = 1e-3  # lower, and the quiet frames between events govern the batch norm
 
 
-class ConvMasker(nn.Module):
-    """Log-mel spectrum of the mixture to one mask an output.
+class ConvMasker(_Masker):
+    """Log-mel spectrum of the mixture to one mask an output, for training without a GPU. Not of a paper.
+
+    A mask that is even within a mel band has a quarter of the values of one on all bins, and filters that slide over
+    the bands learn from little data.
 
     A convolution on patches of 2 frames x 2 bands, then a U-Net whose levels halve both; at its
     bottom a bidirectional LSTM looks at the whole clip. The masks of the bands are spread over the
@@ -52,14 +148,10 @@ class ConvMasker(nn.Module):
         bound: float = 2.0,
         fs: int = 16000,
     ):
-        super().__init__()
+        super().__init__(num_bins, num_outputs, mask_type, bound)
         self.step = self.PATCH * 2 ** (len(channels) - 1)
-        if mask_type not in MASK_TYPES:
-            raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
         if mel_bands % self.step:
             raise ValueError(f"{len(channels)} levels need mel_bands to be a multiple of {self.step}, not {mel_bands}")
-        self.num_bins, self.num_outputs = num_bins, num_outputs
-        self.mask_type, self.bound = mask_type, bound
         bank = mel_filterbank(num_bins, mel_bands, fs)
         self.register_buffer("bank", bank / bank.sum(0), persistent=False)
         self.register_buffer("spread", _spread(bank), persistent=False)
@@ -76,19 +168,10 @@ class ConvMasker(nn.Module):
         parts = 1 + (mask_type == "complex")
         self.last = nn.ConvTranspose2d(channels[0], num_outputs * parts, self.PATCH, self.PATCH)
 
-    def forward(self, spec: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Spectrum `[B, L, F]`, complex (or its magnitude), to masks `[B, S, L, F]`.
-
-        Frames behind an item's length `[B]` do not change the others.
-
-        Raises:
-            ValueError: another shape.
-        """
-        if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
-            raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
-        frames = spec.shape[1]
+    def logits(self, magnitude: Tensor, lengths: Tensor | None) -> Tensor:
+        frames = magnitude.shape[1]
         lengths = unless_whole(lengths, frames)
-        x = hide_padding(spec.abs().to(self.bank.dtype), lengths) @ self.bank
+        x = hide_padding(magnitude.to(self.bank.dtype), lengths) @ self.bank
         x = norm_frames(self.norm, x.clamp(min=_LOG_FLOOR).log().transpose(1, 2), lengths).transpose(1, 2)
         x = F.pad(x, (0, 0, 0, -frames % self.step))[:, None]
         x = self.first(x.contiguous(memory_format=torch.channels_last)) + self.place
@@ -96,7 +179,7 @@ class ConvMasker(nn.Module):
         x = self.last(x)[:, :, :frames] @ self.spread  # [B, S (or 2 S), L, F]
         if self.mask_type == "complex":
             x = x.unflatten(1, (2, -1)).movedim(1, -1).contiguous()
-        return bounded_mask(x, self.mask_type, self.bound)
+        return x
 
     def unet(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`[B, D, L, N]` to the same; lengths `[B]` in frames at the bottom."""
