@@ -7,15 +7,8 @@ import pytest
 from fake_recipe import Recipe, copy_recipe, words_of
 
 STEPS = [
-    "data",
-    "scan",
-    "archive",
-    "draw_lists",
-    "render_lists",
-    "qsep_inference",
-    "qsep_scoring",
-    "qsep_describe",
-    "qsep_report",
+    *"data scan archive draw_lists render_lists qsep_inference qsep_scoring qsep_describe".split(),
+    *"qsep_report".split(),
 ]
 
 

@@ -47,16 +47,7 @@ def test_small_sizes_take_a_step(path):
 
 def test_minis_train_alike():
     assert len(MINI) == 3
-    names = (
-        "tag_conf",
-        "batch_size",
-        "num_iters_per_epoch",
-        "max_epoch",
-        "optim",
-        "optim_conf",
-        "scheduler",
-        "scheduler_conf",
-    )
+    names = tuple("tag_conf batch_size num_iters_per_epoch max_epoch optim optim_conf scheduler scheduler_conf".split())
     first, *others = (build(path)[0] for path in MINI)
     for args in others:
         assert all(getattr(args, name) == getattr(first, name) for name in names)

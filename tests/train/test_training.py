@@ -149,13 +149,7 @@ def test_two_processes_give_the_gradients_of_one(bank, config, straight, tmp_pat
     more = ["--max_epoch", 2, "--dist_backend", "gloo", "--keep_nbest_models", 2]
     run = [
         sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--standalone",
-        "-m",
-        "espnet2_ext.bin.qsep_train",
+        *"-m torch.distributed.run --nproc_per_node 2 --standalone -m espnet2_ext.bin.qsep_train".split(),
     ]
     done = subprocess.run(
         run + command(bank, config, out, *more), cwd=ROOT, capture_output=True, text=True, timeout=900

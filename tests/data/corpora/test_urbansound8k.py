@@ -78,13 +78,7 @@ def test_sets_by_fold(tmp_path, capsys):
             str(root),
             "--data_dir",
             str(out),
-            "--splits",
-            "train:1-2",
-            "test:10",
-            "--classes",
-            "siren,car_horn",
-            "--background_classes",
-            "street_music",
+            *"--splits train:1-2 test:10 --classes siren,car_horn --background_classes street_music".split(),
         ]
     )
     labels = [(v.index, v.mid, v.name, v.related) for v in read_labels(out / "labels.tsv")]

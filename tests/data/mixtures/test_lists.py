@@ -283,12 +283,7 @@ def test_a_taggers_anchors_place_the_segments(pair_bank, tmp_path):
         str(pair_bank.path),
         "--out",
         str(tmp_path / "pairs.tsv"),
-        "--seed",
-        "2",
-        "--num_pairs",
-        "6",
-        "--segment",
-        "0.25",
+        *"--seed 2 --num_pairs 6 --segment 0.25".split(),
     ]
     command.draw_lists(draw)
     by_energy = read_list(tmp_path / "pairs.tsv", pair_bank)

@@ -184,19 +184,8 @@ def test_draw_command_prints_the_tables(tmp_path, bank, capsys):
             str(bank.path),
             "--out",
             str(out),
-            "--mixtures",
-            "5",
-            "--classes",
-            "horn,bark",
-            "--seconds",
-            "1",
-            "--event_seconds",
-            "0.1",
-            "0.8",
-            "--known",
-            "clip",
-            "--background_classes",
-            "park",
+            *"--mixtures 5 --classes horn,bark --seconds 1 --event_seconds 0.1 0.8 --known clip".split(),
+            *"--background_classes park".split(),
         ]
     )
     printed = capsys.readouterr().out

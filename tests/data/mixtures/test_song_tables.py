@@ -138,19 +138,8 @@ def test_song_with_a_bad_stem_is_left_out(songs, caplog):
 def test_command_and_impossible_settings(songs, capsys):
     command.prepare(
         [
-            "musdb18",
-            "tables",
-            "data/train",
-            "--bank",
-            "dump/train",
-            "--out",
-            "out",
-            "--seconds",
-            "1",
-            "--threshold_db",
-            "-50",
-            "--num_workers",
-            "1",
+            *"musdb18 tables data/train --bank dump/train --out out --seconds 1 --threshold_db -50".split(),
+            *"--num_workers 1".split(),
         ]
     )
     assert "out: 5 mixtures; share with bass 0.60" in capsys.readouterr().out

@@ -127,13 +127,8 @@ def test_ids_look_like_youtubes_and_half_of_the_files_have_the_extra_letter():
 def test_layout_and_tables(corpus):
     names = {p.name for p in corpus.iterdir()}
     assert names == {
-        "audio",
-        "balanced_train_segments.csv",
-        "class_labels_indices.csv",
-        "done.json",
-        "eval_segments.csv",
-        "ontology.json",
-        "settings.json",
+        *"audio balanced_train_segments.csv class_labels_indices.csv done.json eval_segments.csv".split(),
+        *"ontology.json settings.json".split(),
     }
     lines = (corpus / "eval_segments.csv").read_text().splitlines()
     assert lines[1] == "# num_ytids=4, num_segs=4, num_unique_labels=4, num_positive_labels=5"
