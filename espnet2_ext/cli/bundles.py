@@ -130,20 +130,26 @@ def classes(argv: list[str] | None = None) -> None:
 
 def calibrate(argv: list[str] | None = None) -> None:
     """Measure what a query model was trained on, and put it into its bundle: the mean query of each class, for `--query
-    class:NAME`; how far sounds lie from them, so that `separate` warns of a query that is unlike all of them."""
+    class:NAME`; how far sounds lie from them, so that `separate` warns of a query that is unlike all of them; how
+    likely a sound is there, from mixtures with and without it, for `separate` and `find`."""
     p = Parser(description=calibrate.__doc__)
     p.add_argument("bundle", type=bundle_file, help="model bundle (.zip)")
     p.add_argument("--bank", required=True, help="clip bank of its training, such as dump/train")
     text = "clip bank of sounds of the same classes that it was not trained on (default: the halves of --bank)"
     p.add_argument("--held_out", help=text)
     p.add_argument("--most", type=int, default=100, help="clips of a class that are measured (%(default)s)")
+    text = "of presence, of clips of --held_out, where it is given; 0: none (%(default)s)"
+    p.add_argument("--mixtures", type=int, default=200, help=text)
     p.add_argument("-o", "--output", help="a .zip file (default: the bundle itself)")
     add_device(p)
     args = p.parse_args(argv)
-    if args.most < 1:
-        p.error("--most must be 1 or more")
+    if args.most < 1 or args.mixtures < 0:
+        p.error("--most must be 1 or more, --mixtures 0 or more")
     from espnet2_ext.infer.vectors import calibrate as calibration
 
-    found = calibration.calibrate(args.bundle, args.bank, args.held_out, args.output, args.most, args.device)
+    given = (args.bundle, args.bank, args.held_out, args.output, args.most, args.device, args.mixtures)
+    found = calibration.calibrate(*given)
     text = f"{len(found.names)} classes, {found.count.sum()} sounds; far: distance above {found.far:.2f}"
     logging.info("%s: %s", args.output or args.bundle, text)
+    if found.presence is not None:
+        logging.info("%s: presence: %s", args.output or args.bundle, found.presence.words())

@@ -10,6 +10,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
 
+UNCALIBRATED = 0.4  # score of `find` from which a sound is there, of a model without calibration
 MOST_SECONDS = 300  # of a sound that `adapt` learns from
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 
@@ -24,6 +25,8 @@ def separate(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
     if args.amount is not None and not (args.remove and 0 <= args.amount <= 1):
         raise DataError(f"--amount {args.amount:g}: from 0 to 1, together with --remove")
+    if args.threshold is not None and not args.gate:
+        raise DataError("--threshold: is of --gate")
     if args.train_config or args.model_file:
         if not (args.train_config and args.model_file):
             raise DataError("--train_config and --model_file are given together, or --bundle")
@@ -57,10 +60,20 @@ def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
     jobs = plan_jobs(args.mix, names, args.output, args.residual, others=_model_files(args))
     plan = separator.plan(**_given(args, "chunk", "context"))
 
-    def work(source, job, comments):
-        return separator.separate_to(source, job.outs, job.rest, plan, args.subtype, comments)
+    gate = _gate(args, separator, "has no classifier, so nothing says how likely its classes are")
 
-    run_jobs(jobs, separator.fs, Origin.of_classes(separator.model_hash, separator.outputs), work, args.skip_existing)
+    def work(source, job, comments):
+        return separator.separate_to(source, job.outs, job.rest, plan, args.subtype, comments, gate)
+
+    origin = Origin.of_classes(separator.model_hash, separator.outputs, gate)
+    run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
+
+
+def _gate(args: argparse.Namespace, separator, lacks: str) -> float | None:
+    """The threshold of --gate; None without it."""
+    from espnet2_ext.infer.vectors.presence import gate_of
+
+    return gate_of(separator.threshold, args.threshold, f"{separator.info['path']} {lacks}") if args.gate else None
 
 
 def _separate_queries(args: argparse.Namespace, bundle) -> None:
@@ -85,12 +98,13 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     separator = Separator.from_open(bundle, args.device)
     _log_model(separator)
     plan = separator.plan(**_given(args, "chunk", "context"))
+    gate = _gate(args, separator, "holds no calibration of presence; `espnet2-ext calibrate` puts one into it")
     ask = separator.ask(args.query, others, args.mode)
 
     def work(source, job, comments):
-        return separator.separate_to(source, job.outs, ask, job.rest, plan, args.subtype, comments, amount)
+        return separator.separate_to(source, job.outs, ask, job.rest, plan, args.subtype, comments, amount, gate)
 
-    origin = Origin.of_queries(separator.model_hash, groups, amount, others, ask.nearest)
+    origin = Origin.of_queries(separator.model_hash, groups, amount, others, ask.nearest, gate)
     run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
 
 
@@ -118,21 +132,22 @@ def find(argv: list[str] | None = None) -> None:
     """Print where in a recording a sound occurs: a table of start, end (seconds) and score (0 to 1)."""
     p = Parser(description=find.__doc__)
     p.add_argument("recording", help="sound file of any length")
-    p.add_argument("--query", action="append", required=True, help="what is looked for, as in `separate`; repeatable")
-    text = "score from which it is there: relative level of what is separated times its likeness (%(default)s)"
-    p.add_argument("--threshold", type=float, default=0.4, help=text)
+    text = "what is looked for, as in `separate`; repeatable; of a weak-label model class:NAME"
+    p.add_argument("--query", action="append", required=True, help=text)
+    text = "score from which it is there (default: of the model's calibration; without one 0.4, weak-label models 0.5)"
+    p.add_argument("--threshold", type=float, help=text)
     text = "csv, or audacity: its label tracks, for File > Import > Labels (%(default)s)"
     p.add_argument("--format", choices=("csv", "audacity"), default="csv", help=text)
     p.add_argument("-o", "--output", help="a file; default: standard output")
     p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
     add_device(p)
     args = p.parse_args(argv)
-    if not 0 < args.threshold <= 1:
+    if args.threshold is not None and not 0 < args.threshold <= 1:
         raise DataError(f"--threshold {args.threshold:g}: above 0, up to 1")
     from espnet2_ext.audio.streams import open_source
+    from espnet2_ext.infer.bundle import open_bundle
     from espnet2_ext.infer.jobs import keep_inputs
     from espnet2_ext.infer.queries import query_files, query_name
-    from espnet2_ext.infer.query_separator import Separator
     from espnet2_ext.infer.vectors import find as finding
     from espnet2_ext.util.files import write_text
 
@@ -140,10 +155,10 @@ def find(argv: list[str] | None = None) -> None:
     inputs = [args.recording, path, *(file for query in args.query for file in query_files(query))]
     keep_inputs([args.output] if args.output else [], inputs)
     source = open_source(args.recording)
-    separator = Separator.from_bundle(path, args.device)
-    _log_model(separator)
-    query, _ = separator.embed_queries(args.query)
-    found = list(finding.find(separator, source, query, args.threshold))
+    with open_bundle(path) as bundle:
+        scores, own = _scores(bundle, args, source)
+    threshold = args.threshold or own or UNCALIBRATED
+    found = list(finding.stretches(scores, source.frames / source.fs, threshold))
     if args.format == "csv":
         lines = ["start,end,score", *(f"{x.start:.3f},{x.end:.3f},{x.score:.3f}" for x in found)]
     else:
@@ -156,6 +171,23 @@ def find(argv: list[str] | None = None) -> None:
         print(text, end="")
     seconds = sum(one.end - one.start for one in found)
     logging.info("%s: found %d times, %.1f s of %.1f s", args.recording, len(found), seconds, source.frames / source.fs)
+
+
+def _scores(bundle, args: argparse.Namespace, source):
+    """The scores of a recording, and the model's own threshold."""
+    from espnet2_ext.infer.class_separator import WeakSeparator
+    from espnet2_ext.infer.queries import class_of
+    from espnet2_ext.infer.query_separator import Separator
+    from espnet2_ext.infer.vectors import find as finding
+
+    if bundle.info["task"] == "weak":
+        if len(args.query) > 1 or (name := class_of(args.query[0])) is None:
+            raise DataError("--query: this model knows classes; give one, class:NAME")
+        separator = WeakSeparator.from_open(bundle, args.device)
+        return finding.class_scores(separator, source, name), separator.threshold
+    separator = Separator.from_open(bundle, args.device)
+    _log_model(separator)
+    return finding.query_scores(separator, source, separator.ask(args.query)), separator.threshold
 
 
 # ---- embed, adapt --------------------------------------------------------------------------------
@@ -249,6 +281,10 @@ def _separate_options(p: argparse.ArgumentParser) -> None:
         "each chunk answered with the query that is nearest to it"
     )
     p.add_argument("--mode", choices=("mean", "each", "nearest"), default="mean", help=text)
+    text = "mute an output where its sound is unlikely to be there, in windows of 5 s"
+    p.add_argument("--gate", action="store_true", help=text)
+    text = "of --gate: presence, 0 to 1, from which it is there (default: of the model's calibration)"
+    p.add_argument("--threshold", type=float, help=text)
     text = "add the query's name to the file names, as with several outputs: mix.dog_bark.wav"
     p.add_argument("--name_query", action="store_true", help=text)
     text = "seconds the model sees at once, without context; 0: everything (default: 20; weak-label models: 60)"

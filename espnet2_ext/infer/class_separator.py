@@ -22,6 +22,8 @@ from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, finite
 from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
+from espnet2_ext.infer.vectors.class_queries import PREFIX
+from espnet2_ext.infer.vectors.presence import class_watch
 from espnet2_ext.infer.weights import model_of_bundle, model_of_exp, pick_device
 
 CHUNK, CONTEXT = 60.0, 5.0  # seconds
@@ -75,6 +77,11 @@ class WeakSeparator:
         """From a bundle that is open already."""
         return cls(model_of_bundle(bundle, "weak"), device, bundle.about())
 
+    @property
+    def threshold(self) -> float | None:
+        """Presence from which a class counts as there; None without a classifier."""
+        return 0.5 if self.tags else None
+
     def plan(self, chunk: float = CHUNK, context: float = CONTEXT) -> Plan:
         """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
         return Plan.make(self.fs, self.grid, self.hop, chunk, context)
@@ -113,14 +120,32 @@ class WeakSeparator:
         plan: Plan | None = None,
         subtype: str | None = None,
         comments: Sequence[str] = (),
+        gate: float | None = None,
     ) -> Done:
         """Separate a file of any length into files, one for each of `outputs`.
 
-        `rest` takes the mixture less all outputs; see `stream.separate_file`.
+        `rest` takes the mixture less all outputs; see `stream.separate_file`. gate: outputs are muted where their
+        class is less likely, see `presence.Watch`; `Done.presence` is that of each output.
         """
         if len(outs) != len(self.outputs):
             raise DataError(f"the model has {len(self.outputs)} outputs, {len(outs)} files given")
-        return separate_file(self._network, source, outs, rest, self.fs, plan or self.plan(), subtype, comments)
+        watch = class_watch(self, gate) if self.tags else None
+        done = separate_file(
+            self._network, source, outs, rest, self.fs, plan or self.plan(), subtype, comments, watch=watch
+        )
+        return done if watch is None else done._replace(presence=watch.presence[: len(self.classes)].tolist())
+
+    def class_row(self, name: str) -> int:
+        """Which of `classes` has this name, without regard to case.
+
+        Raises:
+            DataError: none, or the model has no classifier.
+        """
+        found = [i for i, known in enumerate(self.classes) if known.casefold() == name.casefold()]
+        if not self.tags or len(found) != 1:
+            why = f"knows {', '.join(self.classes)}" if self.tags else "has no classifier, it hears no class"
+            raise DataError(f"{PREFIX}{name}: {self.info['path']} {why}")
+        return found[0]
 
     # ---- tags ------------------------------------------------------------------------------------
 
@@ -131,21 +156,26 @@ class WeakSeparator:
         frame, clip = self.model.classify(x)
         return [Tags(c, f) for f, c in zip(frame.float().cpu().numpy(), clip.float().cpu().numpy())]
 
-    @torch.inference_mode()
-    def classify(self, source: Source, plan: Plan | None = None) -> Tags:
-        """Activity of the classes in a recording (the mean of its channels), chunk by chunk.
-
-        The clip's probability is pooled over the frames of all chunks.
+    def activity(self, source: Source, plan: Plan | None = None) -> Iterator[Tags]:
+        """Activity of the classes in a recording (the mean of its channels), chunk by chunk; `clip` of each chunk is
+        that with its context.
         """
         step = self.hop * self.time_pool
-        frames, found = [], None
         for x, before, core in windows(source, self.fs, plan or self.plan()):
             found = self.classify_batch(x[None])[0]
             first = before // step
-            frames.append(found.frame[first : None if core is None else first + core // step])
-        if len(frames) == 1:
-            return found
-        frame = np.concatenate(frames)
+            yield Tags(found.clip, found.frame[first : None if core is None else first + core // step])
+
+    @torch.inference_mode()
+    def classify(self, source: Source, plan: Plan | None = None) -> Tags:
+        """Activity of the classes in a recording, see `activity`.
+
+        The clip's probability is pooled over the frames of all chunks.
+        """
+        found = list(self.activity(source, plan))
+        if len(found) == 1:
+            return found[0]
+        frame = np.concatenate([tags.frame for tags in found])
         logits = torch.logit(torch.from_numpy(frame.T.copy()).double(), eps=1e-12)
         pooled = self.model.classifier.pool(logits[None].to(self.device, torch.float32))
         return Tags(torch.sigmoid(pooled)[0].cpu().numpy(), frame)

@@ -123,10 +123,12 @@ class Origin(NamedTuple):
         amount: float | None = None,
         others: Sequence[str] = (),
         nearest: bool = False,
+        gate: float | None = None,
     ) -> "Origin":
         """Of one output for each group of queries, against `others`; with `amount` of one, the mixture less so much of
         all of them."""
         marks = [*(["not", *query_digests(others)] if others else []), *(["nearest"] if nearest else [])]
+        marks += [] if gate is None else [f"gate {gate:g}"]
         outputs = []
         for group in groups:
             names = [query if class_of(query) else Path(query).name for query in group]
@@ -138,9 +140,10 @@ class Origin(NamedTuple):
         return cls(model, outputs)
 
     @classmethod
-    def of_classes(cls, model: str, names: Sequence[str]) -> "Origin":
+    def of_classes(cls, model: str, names: Sequence[str], gate: float | None = None) -> "Origin":
         """Of one output for each class."""
-        return cls(model, [{"output": name} for name in names])
+        marks = {} if gate is None else {"query_hash": digest(f"gate {gate:g}")}
+        return cls(model, [{"output": name, **marks} for name in names])
 
     def notes(self, job: Job) -> list[dict]:
         """The facts of each of `job.paths`."""
@@ -221,5 +224,7 @@ def _run_job(job: Job, fs: int, work: Callable, comments: list[str]) -> None:
     begin = time.monotonic()
     done = work(source, job, comments)
     took = time.monotonic() - begin
+    for path, presence in zip(job.outs * (len(done.presence) // len(job.outs)), done.presence):
+        logging.info("%s: presence %.2f", path, presence)
     files = ", ".join(map(str, job.paths))
     logging.info("%s written: %d chunk(s), %.1f s, %.3f of real time", files, done.chunks, took, took / seconds)

@@ -14,6 +14,7 @@ from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, array_source, separate_array, separate_file, steps
 from espnet2_ext.infer.vectors.embedder import Embedder
+from espnet2_ext.infer.vectors.presence import query_watch, scale_of
 from espnet2_ext.util.process import files_at_once
 
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
@@ -28,7 +29,8 @@ class Result:
     Args:
         target: `[T]` or `[T, C]` as the mixture; of several outputs (`mode="each"`) `[Q, T]` or `[Q, T, C]`. Float32.
         residual: the mixture less all of them, `[T]` or `[T, C]`.
-        presence: how likely each sound that was asked for is there, `[Q]`, 0 to 1; None without a calibration.
+        presence: how likely each sound that was asked for is there, `[Q]`, 0 to 1, from the beginning of the recording;
+            None without a calibration, see `presence`.
         start: first sample of the part. progress: share of the recording that is done with it, up to 1.
     """
 
@@ -70,7 +72,7 @@ class Separator(Embedder):
         parts = list(self.stream(mix, fs, query=query, against=against, mode=mode, query_fs=query_fs, plan=plan))
         axis = -min(parts[0].residual.ndim, 2)  # of time
         found = (np.concatenate(x, axis) for x in zip(*((part.target, part.residual) for part in parts)))
-        return Result(*found, parts[0].fs)
+        return Result(*found, parts[0].fs, parts[-1].presence)
 
     def stream(
         self,
@@ -97,10 +99,12 @@ class Separator(Embedder):
         ask = query if isinstance(query, Q.Ask) else self.ask(query, against, mode, query_fs or fs)
         *sinks, rest = (LastSink(FLOATS) for _ in range(len(ask) + 1))
         network, level, start = self.network(ask), measure(source), 0
-        for done, _ in steps(network, source, level, sinks, rest, self.fs, plan or self.plan()):
+        watch = None if self.threshold is None else query_watch(self, ask)
+        for done, _ in steps(network, source, level, sinks, rest, self.fs, plan or self.plan(), watch):
             *targets, residual = ((s.last[:, 0] if mono else s.last).astype(np.float32) for s in (*sinks, rest))
             target = np.stack(targets) if mode == "each" or len(targets) > 1 else targets[0]
-            yield Result(target, residual, source.fs, None, start, done / source.frames)
+            presence = None if watch is None else watch.presence.copy()
+            yield Result(target, residual, source.fs, presence, start, done / source.frames)
             start = done
 
     @torch.inference_mode()
@@ -160,6 +164,11 @@ class Separator(Embedder):
         """`separate`'s inner call for `queries`, `[Q, E]` or an `Ask`: `([T, C], level) -> [Q, T, C]`."""
         return functools.partial(self._network, ask=Q.Ask.of(queries).checked(self.query_dim))
 
+    @property
+    def threshold(self) -> float | None:
+        """Presence from which a sound counts as there; None where that was not calibrated."""
+        return None if (scale := scale_of(self)) is None else scale.threshold
+
     def plan(self, chunk: float = 20.0, context: float = 2.5) -> Plan:
         """Chunk sizes from seconds; `chunk` 0 takes the whole recording at once."""
         return Plan.make(self.fs, self.grid, self.hop, chunk, context)
@@ -191,20 +200,25 @@ class Separator(Embedder):
         subtype: str | None = None,
         comments: Sequence[str] = (),
         amount: float | None = None,
+        gate: float | None = None,
     ) -> Done:
         """Separate a file of any length into files, one for each of `queries`, `[Q, E]` or an `Ask`; with `amount` the
         mixture less so much of all of them into one.
 
-        See `stream.separate_file`; memory depends on the chunk, not on the length, and without `rest` not on the number
-        of queries: more than a few dozen are answered in several passes over the file.
+        gate: outputs are muted where the sound is less likely, see `presence.Watch`; `Done.presence` holds how likely
+        each is, where that was calibrated. See `stream.separate_file`; memory depends on the chunk, not on the length,
+        and without `rest` not on the number of queries: more than a few dozen are answered in several passes.
         """
         queries = Q.Ask.of(queries)
         if len(outs) != (len(queries) if amount is None else 1):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
         plan, size = plan or self.plan(), len(outs) if rest is not None else files_at_once(QUERIES_A_FILE)
         parts = [slice(i, i + size) for i in range(0, len(outs), size)]
-        found = [
-            separate_file(self.network(queries[s]), source, outs[s], rest, self.fs, plan, subtype, comments[s], amount)
-            for s in (parts if len(parts) > 1 else [slice(None)])
-        ]
-        return Done(sum(d.chunks for d in found), sum(d.clipped for d in found), found[0].rms)
+        found = []
+        for some in parts if len(parts) > 1 else [slice(None)]:
+            watch = None if gate is None and self.threshold is None else query_watch(self, queries[some], gate)
+            given = (self.network(queries[some]), source, outs[some], rest, self.fs, plan, subtype, comments[some])
+            done = separate_file(*given, amount, watch)
+            found.append(done if watch is None else done._replace(presence=watch.presence.tolist()))
+        presence = [p for d in found for p in d.presence]
+        return Done(sum(d.chunks for d in found), sum(d.clipped for d in found), found[0].rms, presence)

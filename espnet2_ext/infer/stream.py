@@ -8,9 +8,10 @@ pass, so that it does not step from chunk to chunk.
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -39,17 +40,46 @@ FEW_CHUNKS = 3  # no progress bar up to here
 
 
 class Done(NamedTuple):
-    """What a separation did: chunks run, samples clipped in all outputs, level of the input."""
+    """What a separation did: chunks run, samples clipped in all outputs, level of the input; where it was looked at,
+    how likely each asked sound is there."""
 
     chunks: int
     clipped: int
     rms: float
+    presence: Sequence[float] = ()
+
+
+class Passing(Protocol):
+    """What a mixture and its estimates pass, at the model's rate: it may look at them, and change the estimates."""
+
+    def mixture(self, pieces: Iterable[np.ndarray], rms: float) -> Iterable[np.ndarray]:
+        """`pieces` `[T', C]` of a mixture whose RMS is `rms`."""
+        ...
+
+    def estimates(self, found: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+        """`found` `[Q, T', C]`, in all as long."""
+        ...
+
+
+@dataclass
+class _Sum:
+    """The sum of all estimates as the only one, times `amount`, behind `watch`."""
+
+    amount: float
+    watch: Passing | None = None
+
+    def mixture(self, pieces: Iterable[np.ndarray], rms: float) -> Iterable[np.ndarray]:
+        return pieces if self.watch is None else self.watch.mixture(pieces, rms)
+
+    def estimates(self, found: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+        for est in found if self.watch is None else self.watch.estimates(found):
+            yield self.amount * est.sum(0, keepdims=True)
 
 
 def estimate_blocks(
-    network: Network, source: Source, level: float, fs: int, plan: Plan, num_queries: int
+    network: Network, source: Source, level: float, fs: int, plan: Plan, num_queries: int, watch: Passing | None = None
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Estimates `[Q, T', C]` at the source's rate, in all as many samples as it has.
+    """Estimates `[Q, T', C]` at the source's rate, in all as many samples as it has, after they passed `watch`.
 
     Yields each block with the number of chunks run so far.
     """
@@ -61,7 +91,9 @@ def estimate_blocks(
     chunker = Chunker(lambda x: network(x, level), plan)
     down = Resampler(source.fs, fs, channels)
     up = Resampler(fs, source.fs, num_queries * channels)
-    found = chunker.run(down.run(source.blocks()))  # [Q, T', C] at the model's rate
+    pieces = down.run(source.blocks())
+    found = chunker.run(pieces if watch is None else watch.mixture(pieces, level))  # [Q, T', C] at the model's rate
+    found = found if watch is None else watch.estimates(found)
     parts = (est[:, i : i + BLOCK] for est in found for i in range(0, est.shape[1], BLOCK))
     flat = (est.transpose(1, 0, 2).reshape(est.shape[1], num_queries * channels) for est in parts)
     left = source.frames
@@ -102,13 +134,20 @@ def _progress(source: Source, long: bool):
 
 
 def separate_stream(
-    network: Network, source: Source, level: Measured, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
+    network: Network,
+    source: Source,
+    level: Measured,
+    sinks: Sequence[Sink],
+    rest: Sink | None,
+    fs: int,
+    plan: Plan,
+    watch: Passing | None = None,
 ) -> Done:
     """Run `steps` to their end, with a progress bar for a long recording."""
     at_model = source.frames * fs / source.fs
     before = chunks = 0
     with _progress(source, at_model > FEW_CHUNKS * plan.core) as bar:
-        for done, chunks in steps(network, source, level, sinks, rest, fs, plan):  # noqa: B007, the last count is reported
+        for done, chunks in steps(network, source, level, sinks, rest, fs, plan, watch):  # noqa: B007, the last is reported
             if bar is not None:
                 bar.update(done - before)
             before = done
@@ -117,7 +156,14 @@ def separate_stream(
 
 
 def steps(
-    network: Network, source: Source, level: Measured, sinks: Sequence[Sink], rest: Sink | None, fs: int, plan: Plan
+    network: Network,
+    source: Source,
+    level: Measured,
+    sinks: Sequence[Sink],
+    rest: Sink | None,
+    fs: int,
+    plan: Plan,
+    watch: Passing | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Separate `source`, whose level was measured; sink q takes the estimate of query q, `rest` the residual.
 
@@ -137,7 +183,7 @@ def steps(
         logging.warning("%s: %s", source.name, note)
     mix = _Taker(source.blocks("float64"))
     done = 0
-    for est, chunks in estimate_blocks(network, source, level.rms, fs, plan, len(sinks)):
+    for est, chunks in estimate_blocks(network, source, level.rms, fs, plan, len(sinks), watch):
         asked = list(est.astype(np.float64))
         if rest is None:
             kept = [sink.held(x) for sink, x in zip(sinks, asked, strict=True)]
@@ -148,11 +194,6 @@ def steps(
             sink.write(*x)
         done += est.shape[1]
         yield done, chunks
-
-
-def _all_of(network: Network, amount: float) -> Network:
-    """The sum of a network's estimates as the only one, times `amount`."""
-    return lambda x, level: amount * network(x, level).sum(0, keepdims=True)
 
 
 def array_source(mix: np.ndarray, fs: int) -> ArraySource:
@@ -185,6 +226,7 @@ def separate_file(
     subtype: str | None = None,
     comments: Sequence[str] = (),
     amount: float | None = None,
+    watch: Passing | None = None,
 ) -> Done:
     """Separate `source` into one file a query, and the residual file `rest` where it is given.
 
@@ -195,6 +237,7 @@ def separate_file(
         comments: what each file, `rest` as the last one, is to say of itself.
         amount: 0 to 1; the only one of `outs` takes the mixture less so much of all estimates, `rest` what was taken
             away. None: `outs` take the estimates.
+        watch: what mixture and estimates pass.
 
     Raises:
         DataError: as `separate_stream`; a name that cannot be written; no room on the disk.
@@ -219,8 +262,8 @@ def separate_file(
             files.callback(written[-1].abandon)
         sinks, last = written[: len(outs)], written[len(outs)] if rest is not None else None
         if amount is not None:
-            network, sinks, last = _all_of(network, amount), [last or LastSink(kinds[0])], sinks[0]
-        done = separate_stream(network, source, level, sinks, last, fs, plan)
+            watch, sinks, last = _Sum(amount, watch), [last or LastSink(kinds[0])], sinks[0]
+        done = separate_stream(network, source, level, sinks, last, fs, plan, watch)
         for sink in written:  # all whole before the first gets its name
             sink.close()
     for path, comment in zip(paths, comments):

@@ -1,18 +1,29 @@
-"""What a model heard, measured on the clips of its training and put into its bundle."""
+"""What a model heard, measured on the clips of its training and put into its bundle; and how likely what it finds is
+there, measured on mixtures."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from espnet2_ext.audio.streams import Resampler
+from espnet2_ext.core.mixing.pair_drawer import Pair, PairDrawer, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import CLASS_QUERIES
 from espnet2_ext.infer.pack import rewrite
+from espnet2_ext.infer.queries import read_query
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
+from espnet2_ext.infer.vectors.presence import SEEN, Features, Scale, sigmoid
 from espnet2_ext.util.arrays import npz_bytes
+
+SNR_DB, ALONE = [-5.0, 5.0], 0.25  # of the first sound over the other; chance of a mixture of one sound
+FEWEST = 8  # mixtures
+RIDGE, WEIGHT_DECAY, ROUNDS = 0.01, 0.01, 30
 
 
 def calibrate(
@@ -22,27 +33,39 @@ def calibrate(
     out: str | Path | None = None,
     most: int = 100,
     device: str = "auto",
+    mixtures: int = 200,
 ) -> ClassQueries:
-    """Put into a bundle what its query model heard.
+    """Put into a bundle what its query model heard, and the calibration of its presence score.
 
     Args:
-        bank: clip bank of the training. held_out: one of further sounds of these classes; see `measured`.
+        bank: clip bank of the training. held_out: one of further sounds of these classes; see `measured`. The mixtures
+            are of these; without any, of the training, on which the model does better than on others.
         out: the bundle to write; None: `bundle` itself.
         most: clips of a class that are embedded, evenly chosen.
+        mixtures: how many; 0: the presence score is not calibrated.
 
     Raises:
         DataError: no bundle of a query model, no clip bank, a bank without clips of any class.
     """
     separator = Separator.from_bundle(bundle, device)
-    queries = list(_queries(separator, ClipBank(bank), most))
-    others = [] if held_out is None else [query for _, query in _queries(separator, ClipBank(held_out), most)]
-    found = measured(queries, others)
+    sounds = list(_sounds(separator, ClipBank(bank), most))
+    others = [] if held_out is None else list(_sounds(separator, ClipBank(held_out), most))
+    found = measured([(name, query) for name, query, _ in sounds], [query for _, query, _ in others])
+    if mixtures:
+        separator.known = found
+        readout = tag_readout(*zip(*((query, tags) for _, query, tags in sounds)))
+        try:
+            scale = presence_scale(separator, ClipBank(held_out or bank), readout, mixtures)
+        except DataError as e:
+            logging.warning("the presence score is not calibrated: %s", e)
+        else:
+            found = replace(found, presence=scale)
     rewrite(bundle, out or bundle, more={CLASS_QUERIES: npz_bytes(found.arrays())})
     return found
 
 
-def _queries(separator: Separator, bank: ClipBank, most: int):
-    """(class, query `[E]`) of up to `most` clips of each class; silent ones are left out."""
+def _sounds(separator: Separator, bank: ClipBank, most: int) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """(class, query `[E]`, tags `[K]`) of up to `most` clips of each class; silent ones are left out."""
     chosen: dict[int, list[int]] = {}
     for k in range(bank.num_classes):
         clips = bank.clips_of(k)
@@ -50,9 +73,105 @@ def _queries(separator: Separator, bank: ClipBank, most: int):
             chosen.setdefault(int(clips[i]), []).append(k)
     for clip, classes in tqdm(sorted(chosen.items()), desc=bank.path.name, unit="clip", disable=None):
         try:
-            query = separator.embed_one(bank.read(clip), bank.fs)
+            query, tags = separator.heard(read_query(bank.read(clip), separator.fs, bank.fs))
         except DataError as e:
             logging.warning("%s: clip %s is left out: %s", bank.path, bank.id(clip), e)
             continue
         for k in classes:
-            yield bank.classes[k].name, query
+            yield bank.classes[k].name, query, tags
+
+
+# ---- presence ------------------------------------------------------------------------------------
+
+
+def presence_scale(separator: Separator, bank: ClipBank, readout: np.ndarray, mixtures: int, seed: int = 0) -> Scale:
+    """Fit the presence score to mixtures of the bank's clips, see `drawn`.
+
+    AUC, threshold and error rates are of mixtures that the weights were not fitted to: of each half, with the other's.
+
+    Raises:
+        DataError: no classes that are unrelated; too few mixtures.
+    """
+    rows, there, of = [], [], []
+    for n, (mix, queries, present) in enumerate(drawn(separator, bank, mixtures, seed)):
+        est = separator.network(queries)(mix[:, None], float(np.sqrt(np.mean(mix**2, dtype=np.float64))))[..., 0]
+        rows.append(Features(separator, queries, readout)(mix, est))
+        there.append(present)
+        of.append(np.full(len(present), n % 2))
+    if len(rows) < FEWEST:
+        raise DataError(f"{bank.path}: only {len(rows)} mixtures with and without a class could be made")
+    x, y, half = np.concatenate(rows), np.concatenate(there), np.concatenate(of)
+    p = np.zeros(len(x))
+    for i in (0, 1):
+        p[half == i] = sigmoid(np.c_[x, np.ones(len(x))] @ logistic(x[half != i], y[half != i]))[half == i]
+    limits = np.sort(p)
+    miss, false = (p[y] < limits[:, None]).mean(1), (p[~y] >= limits[:, None]).mean(1)
+    best = int(np.argmin(np.abs(miss - false)))
+    rates = float(limits[best]), area_under_curve(p[y], p[~y]), float(miss[best]), float(false[best])
+    return Scale(logistic(x, y), readout, *rates, len(rows))
+
+
+def drawn(
+    separator: Separator, bank: ClipBank, mixtures: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Mixtures `[T]` at the model's rate, queries `[Q, E]`, and which of them are there `[Q]`.
+
+    A mixture is `SEEN` of two sounds, or of one; it is asked for its sounds, by other clips of their classes, and for
+    as many classes that it does not hold, by clips that the mixtures after it are asked with.
+    """
+    drawer = PairDrawer(bank, segment=SEEN, query_from="other", snr_db=SNR_DB, single_prob=ALONE)
+    rng = np.random.default_rng(seed)
+    pairs = [drawer.draw(rng) for _ in range(mixtures)]
+    for n, pair in enumerate(tqdm(pairs, desc="presence", unit="mixture", disable=None)):
+        held = bank.related[np.concatenate([bank.labels(pair.clip1), bank.labels(pair.clip2)])].any(0)
+        later = [(other, i) for other in pairs[n + 1 :] + pairs[:n] for i in (1, 2)]
+        absent = [(other, i) for other, i in later if not held[bank.labels((other.query1, other.query2)[i - 1])].any()]
+        asked = [(pair, 1)] if pair.alone else [(pair, 1), (pair, 2)]
+        if not absent:
+            continue
+        present = np.arange(len(asked) + min(len(asked), len(absent))) < len(asked)
+        try:
+            queries = [_query(separator, bank, *one) for one in [*asked, *absent[: len(asked)]]]
+        except DataError as e:  # a silent stretch
+            logging.warning("%s: a mixture is left out: %s", bank.path, e)
+            continue
+        mix = np.concatenate([*Resampler(bank.fs, separator.fs, 1).run([render(pair, bank)["mix"][:, None]])])[:, 0]
+        yield mix, np.stack(queries), present
+
+
+def _query(separator: Separator, bank: ClipBank, pair: Pair, i: int) -> np.ndarray:
+    clip, start = ((pair.query1, pair.qstart1), (pair.query2, pair.qstart2))[i - 1]
+    return separator.embed_one(bank.read(clip, start, pair.qnum), bank.fs)
+
+
+def tag_readout(vectors: Sequence[np.ndarray], tags: Sequence[np.ndarray | None]) -> np.ndarray:
+    """`[E + 1, K]`: what gives a model's tagging logits from an embedding `[E]` and 1, by ridge regression; K is 0 for
+    a model that does not tag."""
+    x = np.stack(vectors).astype(np.float64)
+    if tags[0] is None:
+        return np.zeros((x.shape[1] + 1, 0))
+    y, middle = np.stack([t for t in tags if t is not None]).astype(np.float64), x.mean(0)
+    gram = (x - middle).T @ (x - middle)
+    gram[np.diag_indices_from(gram)] += RIDGE * np.trace(gram) / len(x) + 1e-12
+    found = np.linalg.solve(gram, (x - middle).T @ (y - y.mean(0)))
+    return np.vstack([found, y.mean(0) - middle @ found])
+
+
+def logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights `[D]` and constant of the logistic regression of `y` `[N]`, bool, on `x` `[N, D]`, by Newton's method.
+
+    The weights are decayed where each column has variance 1.
+    """
+    middle, scale = x.mean(0), np.where(x.std(0) > 1e-9, x.std(0), 1.0)
+    z, w = np.c_[(x - middle) / scale, np.ones(len(x))], np.zeros(x.shape[1] + 1)
+    decay = np.append(np.full(x.shape[1], WEIGHT_DECAY), 1e-6)
+    for _ in range(ROUNDS):
+        p = sigmoid(z @ w)
+        curve = (z * (p * (1 - p))[:, None]).T @ z / len(z) + np.diag(decay)
+        w -= np.linalg.solve(curve, z.T @ (p - y) / len(z) + decay * w)
+    return np.append(w[:-1] / scale, w[-1] - (w[:-1] * middle / scale).sum())
+
+
+def area_under_curve(there: np.ndarray, absent: np.ndarray) -> float:
+    """Chance that one of the scores `there` `[N]` is above one of `absent` `[M]`; equal ones count half."""
+    return float((there[:, None] > absent).mean() + (there[:, None] == absent).mean() / 2)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from espnet2_ext.errors import DataError
+from espnet2_ext.infer.vectors.presence import Scale
 from espnet2_ext.util.options import nearest
 
 PREFIX = "class:"  # of a query that is a class's mean
@@ -32,7 +33,8 @@ def class_of(query: object) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class ClassQueries:
-    """See the module. where: what messages call it."""
+    """See the module. where: what messages call it. presence: how the model's presence score was calibrated, if it was;
+    a bundle holds it in the same file."""
 
     names: Sequence[str]
     count: np.ndarray
@@ -42,6 +44,7 @@ class ClassQueries:
     far: float
     agreement: float
     where: str = "the model"
+    presence: Scale | None = None
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray], where: str) -> "ClassQueries":
@@ -55,7 +58,8 @@ class ClassQueries:
         numbers = [a.dtype.kind == "f" and np.isfinite(a).all() for a in (mean, axes, spread, far, agreement)]
         if not fits or not positive or not all(numbers):
             raise DataError(f"{where}: its arrays are not those of {k} classes")
-        return cls(names.tolist(), count, mean.astype(np.float32), axes, spread, float(far), float(agreement), where)
+        scale, mean = Scale.of_arrays(arrays, mean.shape[1], where), mean.astype(np.float32)
+        return cls(names.tolist(), count, mean, axes, spread, float(far), float(agreement), where, scale)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As a bundle holds them."""
@@ -68,7 +72,7 @@ class ClassQueries:
             np.array(self.far),
             np.array(self.agreement),
         )
-        return dict(zip(ARRAYS, values))
+        return dict(zip(ARRAYS, values)) | ({} if self.presence is None else self.presence.arrays())
 
     def query(self, name: str) -> np.ndarray:
         """Mean query `[E]` of a class, by its name without regard to case.

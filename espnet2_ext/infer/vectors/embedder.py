@@ -129,9 +129,14 @@ class Embedder:
 
     def embed_wave(self, wave: np.ndarray) -> np.ndarray:
         """Mean embedding `[E]` of the windows of a waveform `[T]` at the model's rate."""
+        return self.heard(wave)[0]
+
+    def heard(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Mean embedding `[E]` and mean tagging logits `[K]`, or None, of the windows of a waveform `[T]`."""
         batch = Q.windows(wave, round(Q.WINDOW * self.fs))
-        parts = [self.embed_batch(batch[i : i + WINDOWS_A_PASS])[0] for i in range(0, len(batch), WINDOWS_A_PASS)]
-        return np.concatenate(parts).mean(0)
+        parts = [self.embed_batch(batch[i : i + WINDOWS_A_PASS]) for i in range(0, len(batch), WINDOWS_A_PASS)]
+        vectors, tags = zip(*parts)
+        return np.concatenate(vectors).mean(0), np.concatenate(tags).mean(0) if self.tags else None
 
     def _saved(self, path: Path) -> np.ndarray:
         vector, made_by = Q.read_saved(path)

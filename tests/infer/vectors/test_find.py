@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from standin import noise
+from standin import WeakStandIn, noise
 
 from espnet2_ext.audio.streams import ArraySource, open_source
 from espnet2_ext.cli import main as cli
-from espnet2_ext.infer.vectors.find import Found, find, scores
+from espnet2_ext.data.outputs import Tags
+from espnet2_ext.errors import DataError
+from espnet2_ext.infer.class_separator import WeakSeparator
+from espnet2_ext.infer.queries import Ask
+from espnet2_ext.infer.vectors.find import Found, class_scores, query_scores, stretches
 
 FS = 16000
 
@@ -43,27 +47,34 @@ def recording():
     return x
 
 
+def scores(separator, source, query, plan=None):
+    return query_scores(separator, source, Ask(query[None]), plan)
+
+
+def found_in(separator, source, query, threshold, plan=None):
+    return list(stretches(scores(separator, source, query, plan), source.frames / source.fs, threshold))
+
+
 def test_found_where_it_is(finder, recording):
+    """Of the windows with the tone, the steps with it."""
     query = finder.embed_one(tone(1), FS)
     plan = finder.plan(5, 1)
-    found = list(find(finder, ArraySource(recording[:, None], FS), query, 0.7, plan))
+    found = found_in(finder, ArraySource(recording[:, None], FS), query, 0.4, plan)
     assert [(x.start, x.end) for x in found] == [(3, 5), (17.5, 18)]
-    assert all(0.9 < x.score <= 1 for x in found)
     stereo = np.stack([recording, recording], 1)
-    assert [x[:2] for x in find(finder, ArraySource(stereo, FS), query, 0.7, plan)] == [(3, 5), (17.5, 18)]
-    other = list(find(finder, ArraySource(recording[:, None], FS), -query, 0.01, plan))
-    assert other == []  # what is there is unlike the query
+    assert [x[:2] for x in found_in(finder, ArraySource(stereo, FS), query, 0.4, plan)] == [(3, 5), (17.5, 18)]
+    assert not found_in(finder, ArraySource(recording[:, None], FS), -query, 0.01, plan)  # what is there is unlike it
 
 
 def test_the_rule_of_the_score(finder, recording, monkeypatch):
-    """Half of the amplitude and a cosine of 0.8: 0.4; silence: 0; the end is a step of its own."""
+    """No calibration: half of the amplitude and a cosine of 0.8: 0.4; silence: 0; the end is a step of its own."""
     finder.model.separate = lambda wave, query, level: wave[:, None] / 2
-    monkeypatch.setattr(finder, "embed_wave", lambda wave: np.eye(8)[0] * len(wave))
+    monkeypatch.setattr(finder, "embed_batch", lambda waves: (np.eye(8)[:1].repeat(len(waves), 0) * 3, None))
     query = np.array([0.8, 0.6, *np.zeros(6)])
     recording[FS : 2 * FS] = 0
     found = list(scores(finder, ArraySource(recording[:, None], FS), query, finder.plan(5, 1)))
     np.testing.assert_allclose(found, [0.4] * 2 + [0] * 2 + [0.4] * 39, atol=1e-5)
-    assert list(find(finder, ArraySource(recording[:, None], FS), query, 0.39)) == [
+    assert found_in(finder, ArraySource(recording[:, None], FS), query, 0.39) == [
         Found(0, 1, pytest.approx(0.4)),
         Found(2, 21.3, pytest.approx(0.4)),
     ]
@@ -75,8 +86,22 @@ def test_the_rule_of_the_score(finder, recording, monkeypatch):
 def test_another_rate(finder, wav):
     x = np.concatenate([0 * tone(2), tone(2), 0 * tone(1.01)]).repeat(3)
     source = open_source(wav("mix.wav", np.convolve(x, np.ones(3) / 3, "same"), 3 * FS))
-    found = list(find(finder, source, finder.embed_one(tone(1), FS), 0.5))
+    found = found_in(finder, source, finder.embed_one(tone(1), FS), 0.5)
     assert [x[:2] for x in found] == [(2, 4)] or [x[:2] for x in found] == [(2, 4.5)]  # a filter's ringing
+
+
+def test_activity_of_a_class(monkeypatch):
+    """Frames of 4 hops, 32 ms: each step has the highest of the frames that begin in it."""
+    weak, frames = WeakSeparator(WeakStandIn(), "cpu"), round(2.3 * 16000 / 512)
+    value = np.linspace(0, 1, frames)
+    pieces = [Tags(None, np.stack([0 * x, x, 0 * x], 1)) for x in np.split(value, [10, 11])]
+    monkeypatch.setattr(weak, "activity", lambda source, plan=None: iter(pieces))
+    source = ArraySource(noise(2.3, 16000), 16000)
+    found = list(class_scores(weak, source, "DOG"))
+    begins = np.arange(frames) * 0.032 // 0.5
+    np.testing.assert_allclose(found, [value[begins == i].max() for i in range(5)])
+    with pytest.raises(DataError, match="class:cat: the model knows bell, dog, siren"):
+        list(class_scores(weak, source, "cat"))
 
 
 def test_memory_does_not_grow_with_the_length(finder):
@@ -104,6 +129,7 @@ def test_the_command(toy_bundle, tmp_path, monkeypatch, capsys, caplog, recordin
     labels = [line.split("\t") for line in (tmp_path / "labels.txt").read_text().splitlines()]
     assert [x[:2] for x in labels] == [[r["start"], r["end"]] for r in rows]
     assert all(x[2].startswith("long@3-5 0.") for x in labels)
+    caplog.clear()
     for more, message in (
         (["--threshold", "0"], "--threshold 0: above 0, up to 1"),
         (["-o", "long.wav"], "long.wav: is an input"),
