@@ -325,7 +325,8 @@ function follow() {
 // ---- recordings ---------------------------------------------------------------------------------
 
 async function take(file, zone, message, use) {
-  if (!file || zone.classList.contains("busy")) return;
+  if (!file) return;
+  if (zone.classList.contains("busy")) return say(message, `${file.name}: wait until the one before is here`);
   const line = zone.querySelector("strong"), words = line.textContent;
   zone.classList.add("busy");
   say(message, "");
