@@ -55,7 +55,7 @@ def _about(bundle) -> dict:
     """What the page says of the model, before it is loaded."""
     known = bundle.class_queries()
     task, info = bundle.info["task"], bundle.info
-    classes = [label.name for label in bundle.labels] if task == "weak" else list(known.names) if known else []
+    classes = bundle.config.get("class_names", []) if task == "weak" else known.names if known else []
     facts = {"name": info.get("name") or Path(bundle.path).stem, "fs": info.get("fs"), "path": bundle.path}
     return {"task": task, "classes": sorted(classes, key=str.casefold), "ready": False, **facts}
 
