@@ -115,6 +115,13 @@ class Track {
     link.setAttribute("aria-label", `Save ${this.name} as ${title}`);
   }
 
+  score(presence) { // how likely its sound is in the recording, 0 to 1; null: the model does not say
+    const element = this.element.querySelector(".presence");
+    element.hidden = presence === null;
+    element.textContent = `presence ${Math.round(100 * presence)} %`;
+    element.title = "How likely this sound is in the recording";
+  }
+
   hertz(element) {
     const mel = (f) => Math.log10(1 + f / 700), top = Math.min(TOP_HZ, this.sound.fs / 2);
     for (const f of [1000, 2000, 4000, 8000, 16000].filter((f) => f < 0.9 * top)) {
@@ -425,10 +432,10 @@ function wished() { // what the button would ask for: without a list, the marked
     : [...state.asked, { sound: state.sound.id, start: +exact(view.mark[0]), end: +exact(view.mark[1]), not: false }];
   const plain = ({ not, ...item }) => item;
   const ask = list.filter((item) => !item.not).map(plain), against = list.filter((item) => item.not).map(plain);
-  return { ask, against, mode: ask.length > 1 ? $("mode").value : "mean" };
+  return { ask, against, mode: ask.length > 1 ? $("mode").value : "mean", gate: state.model.gate && $("gate").checked };
 }
 function wishes() {
-  const weak = state.model?.task === "weak", { ask } = wished();
+  const weak = state.model.task === "weak", { ask } = wished();
   $("add-span").disabled = !($("from").value && $("to").value);
   $("separate").disabled = !weak && !ask.length;
   $("several").hidden = ask.length < 2;
@@ -489,13 +496,11 @@ async function showWork(work) {
   part(".message").classList.toggle("bad", work.state === "failed");
   part(".message").textContent = lines.join(". ");
   if (work.state !== "done" || sound !== state.sound) return;
-  const score = part(".presence");
-  score.hidden = work.presence === null;
-  score.textContent = `presence ${Math.round(100 * work.presence)} %`;
   for (const found of work.tracks) {
     const label = found.name === "target" ? "Target" : found.name === "rest" ? "Rest" : found.name;
     const track = new Track(found, label, state.tracks[0]);
     track.save(`${stem(sound.title)}.${found.name}.${work.asked.format}`);
+    track.score(found.presence);
     part(".tracks").append(track.element);
     state.tracks.push(track);
     track.place();
@@ -508,7 +513,7 @@ async function showWork(work) {
 function command(work, sound) {
   const weak = state.model.task === "weak", name = `${stem(sound.title)}.`, end = `.${work.asked.format}`;
   const query = (item) => item.class ? `class:${item.class}` : (state.sounds.get(item.sound)?.title ?? "EXAMPLE") + ("start" in item ? `@${exact(item.start)}-${exact(item.end)}` : "");
-  const words = ["espnet2-ext separate", quoted(sound.title), ...work.asked.ask.map((i) => `--query ${quoted(query(i))}`), ...work.asked.against.map((i) => `--not ${quoted(query(i))}`), ...(work.asked.mode === "nearest" ? ["--mode nearest"] : []),
+  const words = ["espnet2-ext separate", quoted(sound.title), ...work.asked.ask.map((i) => `--query ${quoted(query(i))}`), ...work.asked.against.map((i) => `--not ${quoted(query(i))}`), ...(work.asked.mode === "nearest" ? ["--mode nearest"] : []), ...(work.asked.gate ? ["--gate"] : []),
     `--bundle ${quoted(state.model.path)}`, `-o ${quoted(weak ? "out/" : `${name}target${end}`)}`, `--residual ${quoted(`${name}rest${end}`)}`];
   return words.join(" ");
 }
@@ -519,6 +524,7 @@ async function ready() { // until the model is loaded
   const words = () => `${state.model.name}, ${state.model.fs ? `${+(state.model.fs / 1000).toFixed(2)} kHz` : ""}${state.model.ready ? "" : " · loading …"}`;
   for (;;) {
     $("model").textContent = `Model: ${words()}`;
+    $("gated").hidden = !state.model.gate;
     if (state.model.ready) return;
     await wait(500);
     state.model = (await json("state").catch(() => ({ model: state.model }))).model;

@@ -21,7 +21,7 @@ from espnet2_ext.infer.vectors.class_queries import PREFIX
 from espnet2_ext.util.documents import check
 
 _ITEM = {"sound?": str, "start?": float, "end?": float, "class?": str}  # a sound, a span of one, or a class
-_SHAPE = {"recording": str, "ask": [_ITEM], "against": [_ITEM], "mode": str, "format": str}
+_SHAPE = {"recording": str, "ask": [_ITEM], "against": [_ITEM], "mode": str, "format": str, "gate": bool}
 MODES = ("mean", "nearest")  # of those of `separate --mode` what gives one target
 ENDED = ("done", "failed", "cancelled")
 
@@ -42,12 +42,11 @@ class Work:
     error: str = ""
     notes: list[str] = field(default_factory=list)
     tracks: list[dict] = field(default_factory=list)
-    presence: float | None = None  # 0 to 1: how likely what was asked for is in the recording, where a model says so
     cancelled: bool = False
 
     def about(self) -> dict:
         """What the page knows of it."""
-        shown = ("id", "asked", "state", "done", "error", "notes", "tracks", "presence")
+        shown = ("id", "asked", "state", "done", "error", "notes", "tracks")
         return {name: getattr(self, name) for name in shown}
 
 
@@ -149,7 +148,7 @@ class Works:
         logging.getLogger().addHandler(told)
         try:
             found = self._separate(work, separator)
-            work.tracks = [{"name": name, **self.sounds.add(path, name).about()} for name, path in found]
+            work.tracks = [{**self.sounds.add(path, name).about(), **more} for name, path, more in found]
             state, work.done = "done", 1.0
         except Cancelled:
             state = "cancelled"
@@ -163,28 +162,32 @@ class Works:
         with self._lock:
             work.state = state
 
-    def _separate(self, work: Work, separator) -> list[tuple[str, Path]]:
-        """Name and file of each output, and the residual as the last."""
+    def _separate(self, work: Work, separator) -> list[tuple[str, Path, dict]]:
+        """Name and file of each output, and the residual as the last; and how likely its sound is in the recording."""
         asked, mix = work.asked, work.recording
         source = _Watched(open_source(mix.path), work)
         weak = self.task == "weak"
         names = [*(separator.outputs if weak else ["target"]), "rest"]
         *outs, rest = (self.sounds.new_path(f".{asked['format']}") for _ in names)
         job = J.Job(mix.path, outs, rest)
+        gate = separator.threshold if asked["gate"] else None
+        if asked["gate"] and gate is None:
+            raise DataError("nothing says how likely a sound is, of this model; `espnet2-ext calibrate` measures it")
         if weak:
-            notes = J.Origin.of_classes(separator.model_hash, separator.outputs).notes(job)
+            notes = J.Origin.of_classes(separator.model_hash, separator.outputs, gate).notes(job)
             more = (rest,)
         else:
             queries, others = ([self._query(item) for item in asked[key]] for key in ("ask", "against"))
             ask = separator.ask(queries, others, asked["mode"])
-            notes = J.Origin.of_queries(separator.model_hash, [queries], None, others, ask.nearest).notes(job)
+            notes = J.Origin.of_queries(separator.model_hash, [queries], None, others, ask.nearest, gate).notes(job)
             more = (ask, rest)
         for note in notes:
             note["mixture"] = mix.title
             if "query" in note:
                 note["query"] = [self._query(item, shown=True) for item in asked["ask"]][:9]
-        separator.separate_to(source, outs, *more, comments=[json.dumps(note) for note in notes])
-        return list(zip(names, job.paths))
+        done = separator.separate_to(source, outs, *more, comments=[json.dumps(note) for note in notes], gate=gate)
+        presence = [*done.presence, *[None] * len(names)]
+        return [(name, path, {"name": name, "presence": p}) for name, path, p in zip(names, job.paths, presence)]
 
 
 class _Told(logging.Handler):

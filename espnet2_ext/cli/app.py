@@ -46,7 +46,7 @@ def app(argv: list[str] | None = None) -> None:
             if not args.no_browser and _has_screen():
                 webbrowser.open(server.url)
             separator = _load(bundle, args.device)
-        model["ready"] = True
+        model |= {"ready": True, "gate": separator.threshold is not None}
         log_starter(separator.info)
         works.run(separator)
 
@@ -57,7 +57,7 @@ def _about(bundle) -> dict:
     task, info = bundle.info["task"], bundle.info
     classes = bundle.config.get("class_names", []) if task == "weak" else known.names if known else []
     facts = {"name": info.get("name") or Path(bundle.path).stem, "fs": info.get("fs"), "path": bundle.path}
-    return {"task": task, "classes": sorted(classes, key=str.casefold), "ready": False, **facts}
+    return {"task": task, "classes": sorted(classes, key=str.casefold), "ready": False, "gate": False, **facts}
 
 
 def _load(bundle, device: str):

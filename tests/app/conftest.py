@@ -96,9 +96,10 @@ class Page:
     def send(self, path: Path, title: str | None = None) -> dict:
         return self.ask("POST", f"sounds?title={title or path.name}", path.read_bytes())
 
-    def separate(self, recording: str, ask=(), against=(), mode="mean", format="wav") -> dict:
+    def separate(self, recording: str, ask=(), against=(), mode="mean", format="wav", gate=False) -> dict:
         """Asks for it, and waits for the end."""
-        asked = {"recording": recording, "ask": list(ask), "against": list(against), "mode": mode, "format": format}
+        asked = {"recording": recording, "ask": list(ask), "against": list(against)}
+        asked |= {"mode": mode, "format": format, "gate": gate}
         work = self.ask("POST", "works", json.dumps(asked))
         while work.get("state") not in (None, *ENDED):
             work = self.ask("GET", f"works/{work['id']}")

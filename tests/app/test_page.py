@@ -76,6 +76,12 @@ def drop(page: "Page", zone: str, *files: Path) -> None:
     )
 
 
+def drawn(page: "Page") -> None:
+    """Waits until the recording is shown."""
+    expect(page.locator("#mix .track")).to_have_count(1)
+    expect(page.locator("#mix .busy")).to_be_hidden()
+
+
 def drag(page: "Page", start: float, end: float, seconds: float) -> None:
     """Over the recording's picture, from a share of it to another."""
     box = page.locator("#mix .picture").bounding_box()
@@ -103,7 +109,7 @@ def separated(folder: Path, bundle: Path, *args) -> list[bytes]:
 
 def test_a_marked_span(page, recordings, bundles, tmp_path, monkeypatch):
     drop(page, "#drop-mix", recordings / "mix.wav")
-    expect(page.locator("#mix .busy")).to_be_hidden()
+    drawn(page)
     drag(page, 1.0, 2.0, 3.0)
     start, end = (float(page.input_value(f"#{name}")) for name in ("from", "to"))
     assert abs(start - 1) < 0.01 and abs(end - 2) < 0.01
@@ -123,7 +129,7 @@ def test_a_marked_span(page, recordings, bundles, tmp_path, monkeypatch):
 
 def test_an_example_and_one_to_keep_out(page, recordings, bundles, tmp_path, monkeypatch):
     page.set_input_files("#file-mix", recordings / "mix.wav")
-    expect(page.locator("#mix .busy")).to_be_hidden()
+    drawn(page)
     expect(page.locator("#separate")).to_be_disabled()
     drop(page, "#drop-example", recordings / "example.flac")
     expect(page.locator(".chip b")).to_have_text("example.flac")
@@ -155,7 +161,7 @@ def test_what_is_no_sound_is_one_line_and_nothing_is_lost(page, recordings, tmp_
 
 def test_by_keys_alone_and_heard(page, recordings):
     page.set_input_files("#file-mix", recordings / "mix.wav")
-    expect(page.locator("#mix .busy")).to_be_hidden()
+    drawn(page)
     picture = page.locator("#mix .picture")
     picture.focus()
     for key in [*["ArrowRight"] * 10, *["Shift+ArrowRight"] * 10, "Enter"]:  # a fiftieth of the recording each
@@ -182,7 +188,7 @@ NARROW = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "ha
 @pytest.mark.parametrize("page", [NARROW], indirect=True)
 def test_a_narrow_screen_in_the_dark(page, recordings):
     page.set_input_files("#file-mix", recordings / "mix.wav")
-    expect(page.locator("#mix .busy")).to_be_hidden()
+    drawn(page)
     drag(page, 1.0, 2.0, 3.0)
     page.click("#add-span")
     drop(page, "#drop-example", recordings / "example.flac")

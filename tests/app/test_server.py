@@ -171,7 +171,7 @@ def test_the_same_bytes_as_the_command_line(page, recordings, bundles, tmp_path,
     mix, example = p.send(recordings / "mix.wav"), p.send(recordings / "example.flac")
     ask = [{"sound": mix["id"], "start": 1.1, "end": 1.9}, {"sound": example["id"]}]
     work = p.separate(mix["id"], ask, [{"sound": mix["id"], "start": 0.0, "end": 0.5}], format=format)
-    assert work["state"] == "done" and work["done"] == 1 and work["presence"] is None
+    assert work["state"] == "done" and work["done"] == 1
     monkeypatch.chdir(recordings)
     query = ("--query", "mix.wav@1.1-1.9", "--query", "example.flac", "--not", "mix.wav@0-0.5")
     outs = [tmp_path / f"{name}.{format}" for name in ("target", "rest")]
@@ -200,6 +200,11 @@ def test_all_classes_of_a_model_of_weak_labels(page, recordings, bundles, tmp_pa
     assert [t["name"] for t in work["tracks"]][:2] == ["bell", "dog"] and work["tracks"][-1]["name"] == "rest"
     for track in work["tracks"]:
         assert p.file(track["id"]) == (tmp_path / f"mix.{track['name']}.wav").read_bytes()
+    assert all(0 <= track["presence"] <= 1 for track in work["tracks"][:2]) and work["tracks"][-1]["presence"] is None
+    gated = p.separate(work["asked"]["recording"], gate=True)
+    command("separate", recordings / "mix.wav", "--gate", "--bundle", bundles["weak"], "-o", tmp_path / "gated")
+    assert [t["presence"] for t in gated["tracks"]] == [t["presence"] for t in work["tracks"]]
+    assert p.file(gated["tracks"][1]["id"]) == (tmp_path / "gated" / "mix.dog.wav").read_bytes()
     refused = p.separate(work["asked"]["recording"], [{"class": "dog"}])
     assert refused == {"error": "this model knows classes and takes no query"}
 
@@ -232,6 +237,7 @@ def test_what_cannot_be_separated_is_one_line(page, recordings, tmp_path):
         found = p.separate(mix, ask)
         assert words in found["error"] and "\n" not in found["error"] and str(p.sounds.folder) not in found["error"]
     assert "format 'exe': is none of" in p.separate(mix, [{"sound": mix}], format="exe")["error"]
+    assert "nothing says how likely" in p.separate(mix, [{"sound": mix}], gate=True)["error"]
     assert "mode 'each': is none of" in p.separate(mix, [{"sound": mix}], mode="each")["error"]
     assert "is not valid JSON" in p.ask("POST", "works", b"{")["error"]
     assert files(p) == 2
@@ -240,7 +246,7 @@ def test_what_cannot_be_separated_is_one_line(page, recordings, tmp_path):
 def test_cancelled_while_it_waits_and_while_it_runs(page, recordings):
     p = page(works=False)
     mix = p.send(recordings / "mix.wav")["id"]
-    asked = {"recording": mix, "ask": [{"sound": mix}], "against": [], "mode": "mean", "format": "wav"}
+    asked = {"recording": mix, "ask": [{"sound": mix}], "against": [], "mode": "mean", "format": "wav", "gate": False}
     waiting = p.works.ask(asked)[0]
     p.ask("DELETE", f"works/{waiting.id}")
     p.works.do(waiting, None)
