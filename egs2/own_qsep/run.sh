@@ -24,7 +24,7 @@ if ! wants_help; then
 fi
 options=(--qsep_config conf/train_qsep_care_sep_small.yaml --init auto --valid_pairs auto)
 [ "${quick}" != true ] || options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8
-    --scoring_args "--espnet_keys 4" --datadir data/quick --dumpdir dump/quick --expdir exp/quick)
+    --presence_mixtures 8 --scoring_args "--espnet_keys 4" --datadir data/quick --dumpdir dump/quick --expdir exp/quick)
 
 exec ./qsep.sh \
     --train_set train --valid_set valid --test_sets test --query_set train \

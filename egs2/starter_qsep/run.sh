@@ -22,7 +22,7 @@ options=(--qsep_config conf/train_qsep_care_sep_starter.yaml --audio_format pcm1
 if [ "${quick}" = true ]; then
     name=quick sources="formula timgm6mb"
     more="--clips 6 --formula_clips 6 --valid_clips 3 --clip_seconds 2 --classes piano kick_drum snare_drum engine bell birds"
-    options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8
+    options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8 --presence_mixtures 8
         --scoring_args "--espnet_keys 4")
 elif [ -n "${unheard}" ]; then
     name=unheard sources="minetest scratch tuxpaint klettres"

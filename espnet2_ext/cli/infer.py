@@ -122,11 +122,20 @@ def qsep_pack(argv: list[str] | None = None) -> None:
     text = "scored outputs, whose scores go along; repeatable"
     p.add_argument("--inference_dir", action="append", default=[], help=text)
     p.add_argument("-o", "--output", required=True, help="a .zip file")
+    text = "clip bank of the validation: the bundle gets class queries and a presence score, as of `calibrate`"
+    p.add_argument("--held_out", help=text)
+    p.add_argument("--most", type=int, default=20, help="for them: clips of a class that are embedded (%(default)s)")
+    p.add_argument("--mixtures", type=int, default=100, help="and mixtures that it is calibrated on (%(default)s)")
+    add_device(p)
     a = p.parse_args(argv)
     from espnet2_ext.infer.scored import pack_experiment
 
     outputs = {Path(d).name: d for d in a.inference_dir}
     pack_experiment(a.exp_dir, a.model_file, outputs, a.output, a.train_bank)
+    if a.held_out:
+        from espnet2_ext.infer.vectors.calibrate import calibrate_packed
+
+        calibrate_packed(a.exp_dir, a.output, a.train_bank, a.held_out, a.most, a.device, a.mixtures)
     print(a.output)
 
 

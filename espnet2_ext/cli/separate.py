@@ -187,7 +187,8 @@ def _scores(bundle, args: argparse.Namespace, source):
         return finding.class_scores(separator, source, name), separator.threshold
     separator = Separator.from_open(bundle, args.device)
     _log_model(separator)
-    return finding.query_scores(separator, source, separator.ask(args.query)), separator.threshold
+    scores = finding.query_scores(separator, source, separator.ask(args.query))
+    return (float(x) for (x,) in scores), separator.threshold
 
 
 # ---- embed, adapt --------------------------------------------------------------------------------

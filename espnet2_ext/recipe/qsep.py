@@ -45,6 +45,9 @@ Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8
     init: str = _model("none", "bundle that a training begins with; auto: the package's, if there is one", path=True)
     bundle: str = _model("", "score this model instead of training one: a bundle, or an experiment's folder", path=True)
     scoring_args: str = _model("", "more options for scoring")
+    presence_mixtures: str = _model(
+        "100", "validation mixtures that the bundle's presence score is calibrated on, as by `calibrate`; 0: none"
+    )
 
 
 class QSep(ClipDriver):
@@ -194,12 +197,14 @@ class QSep(ClipDriver):
         if self.bundle:
             labels = self.rendered(self.test_sets[-1]) / "labels.tsv"
             self.step("qsep-describe", *exp, "--labels", labels, *self.model())
-        self.step("qsep-report", *exp, *all_folders)
         bundle = self.bundle or self.folder / f"{self.tag}.zip"
         if not self.bundle:
-            model = ["--model_file", self.folder / self.o.inference_model]
+            model = ["--model_file", self.folder / self.o.inference_model, *self.inference_options([])[:2]]
             bank = ["--train_bank", self.dump / self.o.train_set]
+            if self.o.presence_mixtures != "0":
+                bank += ["--held_out", self.dump / self.o.valid_set, "--mixtures", self.o.presence_mixtures]
             self.step("qsep-pack", *exp, *model, *bank, *folders, "-o", bundle)
+        self.step("qsep-report", *exp, *all_folders)
         self.last_words = [f"Listen:   {self.folder}/report/index.html"]
         queries = sorted((self.folder / "report").glob("*/audio/*_query.flac"))
         if queries and bundle.is_file():

@@ -42,7 +42,7 @@ def config_of(exp_dir: str | Path) -> dict:
 
 
 def facts(exp_dir: str | Path) -> dict[str, str]:
-    """Configuration, seed, epochs and parameters of a trained model, as far as its files say.
+    """Configuration, seed, epochs, parameters and presence score of a trained model, as far as its files say.
 
     Where a model is scored that was trained elsewhere, `model.json` says which.
     """
@@ -54,7 +54,9 @@ def facts(exp_dir: str | Path) -> dict[str, str]:
     for text in _logs(exp_dir):
         if match := _PARAMETERS.search(text):
             found["parameters"] = match[1].strip()
-    model = exp_dir / "model.json"
+    model, presence = exp_dir / "model.json", exp_dir / "presence.json"
+    if presence.is_file():
+        found["presence, on validation mixtures"] = read_fields(presence, {"presence": str})["presence"]
     if model.is_file():
         found |= read_fields(model, {"facts": {str: str}})["facts"]
     return found

@@ -13,7 +13,7 @@ from espnet2_ext.util.names import bundle_file
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3 + ["draw_lists"] * 2 + ["render_lists"]
 TRAINING = ["qsep_check", "qsep_train"]
-USE = ["qsep_inference", "qsep_scoring", "qsep_report", "qsep_pack"]
+USE = ["qsep_inference", "qsep_scoring", "qsep_pack", "qsep_report"]
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_a_model_that_tags_is_scored_on_every_clip(recipe):
         "tag_inference",
         "qsep_scoring",
         "tag_scoring",
-        "qsep_report",
         "qsep_pack",
+        "qsep_report",
     ]
     call, folder = recipe.call("tag_inference"), "exp/qsep_train_x"
     assert f"--bank dump/test --output_dir {folder}/tagging_test --train_config {folder}/c" in call
@@ -210,6 +210,9 @@ def test_further_test_lists(recipe):
     assert [call.endswith("--espnet_keys 0") for call in scoring] == [False, True, True]
     report, pack = recipe.call("qsep_report"), recipe.call("qsep_pack")
     assert report.count("--inference_dir") == 3 and pack.count("--inference_dir") == 1
+    assert "--held_out dump/valid --mixtures 100 " in pack
+    recipe("--stage", "9", "--presence_mixtures", "0")
+    assert "--held_out" not in recipe.call("qsep_pack")
 
 
 def test_failure_keeps_the_steps_status_and_shows_the_logs_end(recipe):

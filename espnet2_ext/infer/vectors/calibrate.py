@@ -13,13 +13,14 @@ from espnet2_ext.audio.streams import Resampler
 from espnet2_ext.core.mixing.pair_drawer import Pair, PairDrawer, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import CLASS_QUERIES
+from espnet2_ext.infer.bundle import CLASS_QUERIES, open_bundle
 from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.queries import read_query
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
 from espnet2_ext.infer.vectors.presence import SEEN, Features, Scale, sigmoid
 from espnet2_ext.util.arrays import npz_bytes
+from espnet2_ext.util.documents import write_json
 
 SNR_DB, ALONE = [-5.0, 5.0], 0.25  # of the first sound over the other; chance of a mixture of one sound
 FEWEST = 8  # mixtures
@@ -62,6 +63,30 @@ def calibrate(
             found = replace(found, presence=scale)
     rewrite(bundle, out or bundle, more={CLASS_QUERIES: npz_bytes(found.arrays())})
     return found
+
+
+def calibrate_packed(
+    exp_dir: str | Path,
+    bundle: str | Path,
+    bank: str | Path,
+    held_out: str | Path,
+    most: int,
+    device: str,
+    mixtures: int,
+) -> None:
+    """`calibrate` the bundle of an experiment once, and write what it measured into `exp_dir/presence.json`.
+
+    A bank that is too small for it gives a warning: the bundle then has no class queries.
+    """
+    with open_bundle(bundle) as opened:
+        found = opened.class_queries()
+    try:
+        found = found or calibrate(bundle, bank, held_out, None, most, device, mixtures)
+    except DataError as e:
+        logging.warning("%s: is not calibrated: %s", bundle, e)
+    else:
+        if found.presence is not None:
+            write_json(Path(exp_dir) / "presence.json", {"presence": found.presence.words()})
 
 
 def _sounds(separator: Separator, bank: ClipBank, most: int) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:

@@ -43,21 +43,21 @@ def stretches(scores: Iterable[float], length: float, threshold: float) -> Itera
         yield found
 
 
-def query_scores(separator: Separator, source: Source, ask: Ask, plan: Plan | None = None) -> Iterator[float]:
-    """The score of each step of `source` for the single output of `ask`, see the module; 0 where it is silent.
+def query_scores(separator: Separator, source: Source, ask: Ask, plan: Plan | None = None) -> Iterator[np.ndarray]:
+    """The scores `[Q]` of each step of `source` for the outputs of `ask`, see the module; 0 where it is silent.
 
     Raises:
         DataError: NaN or infinity in it, damage.
     """
-    rms, step = measure(source).rms, round(STEP * separator.fs)
+    rms, step, num = measure(source).rms, round(STEP * separator.fs), len(ask)
     network, watch = separator.network(ask), query_watch(separator, ask)
     chunker = Chunker(
-        lambda x: network(x, rms) if rms else np.zeros((1, *x.shape), np.float32), plan or separator.plan()
+        lambda x: network(x, rms) if rms else np.zeros((num, *x.shape), np.float32), plan or separator.plan()
     )
-    for mix, est, (score,) in watch.windows(chunker.run(watch.mixture(_mono(source, separator.fs), rms))):
-        levels = [_levels(x, step) for x in (mix, est[0, :, 0])]
-        heard = (levels[0] > SILENT * rms) & (levels[1] > QUIET * levels[1].max())
-        yield from np.where(heard, score, 0.0).tolist()
+    for mix, est, score in watch.windows(chunker.run(watch.mixture(_mono(source, separator.fs), rms))):
+        whole, *parts = (_levels(x, step) for x in (mix, *est[..., 0]))
+        heard = [(whole > SILENT * rms) & (part > QUIET * part.max()) for part in parts]
+        yield from np.stack(heard, 1) * score
 
 
 def class_scores(separator: WeakSeparator, source: Source, name: str, plan: Plan | None = None) -> Iterator[float]:

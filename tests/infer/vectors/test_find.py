@@ -48,7 +48,7 @@ def recording():
 
 
 def scores(separator, source, query, plan=None):
-    return query_scores(separator, source, Ask(query[None]), plan)
+    return (float(x) for (x,) in query_scores(separator, source, Ask(query[None]), plan))
 
 
 def found_in(separator, source, query, threshold, plan=None):

@@ -16,9 +16,10 @@ from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
-from espnet2_ext.infer.vectors.calibrate import area_under_curve, calibrate, logistic, tag_readout
+from espnet2_ext.infer.vectors.calibrate import area_under_curve, calibrate, calibrate_packed, logistic, tag_readout
 from espnet2_ext.infer.vectors.class_queries import ClassQueries
 from espnet2_ext.infer.vectors.presence import NAMES, Features, Scale, Watch, scorer, sigmoid
+from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.arrays import npz_bytes
 
 FS = 16000
@@ -232,6 +233,22 @@ def test_calibrated_on_mixtures(toy_bundle, bank, tmp_path, monkeypatch, caplog,
     assert soundfile.read("out/mix.high.wav")[0].any()  # made with another gate
     cli.main(["find", "mix.wav", "--query", "class:low", "--bundle", "new.zip", "--device", "cpu"])
     assert capsys.readouterr().out.startswith("start,end,score\n0.000,3.000,")
+
+
+def test_the_bundle_of_a_recipe(toy_bundle, exp, bank, caplog):
+    """Calibrated once, after packing; RESULTS.md says what was measured."""
+    calibrate_packed(exp, toy_bundle, bank, bank, 20, "cpu", 12)
+    found, made = Separator.from_bundle(toy_bundle, "cpu").known.presence, toy_bundle.stat().st_mtime_ns
+    assert facts(exp)["presence, on validation mixtures"] == found.words() and "(12 mixtures)" in found.words()
+    (exp / "presence.json").unlink()
+    calibrate_packed(exp, toy_bundle, bank, bank, 20, "cpu", 12)
+    assert toy_bundle.stat().st_mtime_ns == made and (exp / "presence.json").exists()
+
+
+def test_too_little_to_calibrate_keeps_the_bundle(toy_bundle, exp, bank, caplog):
+    calibrate_packed(exp, toy_bundle, bank, bank, 1, "cpu", 12)
+    assert "toy.zip: is not calibrated: no class has two sounds" in caplog.text
+    assert Separator.from_bundle(toy_bundle, "cpu").known is None and not (exp / "presence.json").exists()
 
 
 @pytest.mark.parametrize(
