@@ -355,7 +355,6 @@ async function take(file, zone, message, use) {
 function openRecording(sound) {
   stop();
   state.sound = sound;
-  sessionStorage.setItem("recording", sound.id);
   Object.assign(view, { cursor: 0, mark: null });
   const track = new Track(sound, sound.title);
   state.tracks = [track];
@@ -366,7 +365,6 @@ function openRecording(sound) {
   recordings.add(sound.id);
   $("others").hidden = recordings.size < 2;
   $("other").replaceChildren(...[...recordings].map((id) => new Option(state.sounds.get(id).title, id, false, id === sound.id)));
-  state.asked = state.asked.filter((item) => !("start" in item));
   mark(null);
   showAsked();
   show(0, sound.seconds);
@@ -376,6 +374,8 @@ const recordings = new Set();
 async function reopen(id) { // with what was made of it
   const found = await json("state");
   found.sounds.forEach((sound) => state.sounds.set(sound.id, sound));
+  [...recordings].filter((other) => !state.sounds.has(other)).forEach((other) => recordings.delete(other));
+  state.asked = state.asked.filter((item) => !item.sound || state.sounds.has(item.sound));
   if (!state.sounds.has(id)) return;
   openRecording(state.sounds.get(id));
   found.works.filter((work) => work.asked.recording === id && work.state !== "cancelled").forEach(showWork);
@@ -424,6 +424,7 @@ function showAsked() {
     chip.append(name, turn, away);
     return chip;
   }));
+  sessionStorage.setItem("page", JSON.stringify([state.sound.id, [...recordings], state.asked])); // for a reload
   wishes();
   place();
 }
@@ -588,8 +589,12 @@ async function begin() {
   }
   $("limits").textContent = `WAV, FLAC, MP3 and others, up to ${gb(state.limits.bytes)} GB and ${+(state.limits.seconds / 3600).toFixed(2)} h. It stays on this machine.`;
   classes();
-  const before = sessionStorage.getItem("recording");
-  if (before) await reopen(before).catch((error) => say("message-mix", error.message));
+  const before = JSON.parse(sessionStorage.getItem("page"));
+  if (before) {
+    before[1].forEach((id) => recordings.add(id));
+    state.asked = before[2];
+    await reopen(before[0]).catch((error) => say("message-mix", error.message));
+  }
   await ready();
 }
 

@@ -17,7 +17,7 @@ from espnet2_ext.app.pictures import draw
 from espnet2_ext.audio.files import SUFFIXES
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.sound import Sound
-from espnet2_ext.audio.streams import open_source
+from espnet2_ext.audio.streams import KEPT, FileSink, check_space, open_source, output_type
 from espnet2_ext.errors import DataError
 
 PIECE = 1 << 20  # bytes that are read at a time
@@ -35,7 +35,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Kept:
-    """A sound in the folder; title: what its sender calls it, a text that is shown and names no file of ours."""
+    """A sound in the folder.
+
+    title: what its sender calls it, a text that is shown and names no file of ours. source: to see and to hear; of one
+    that is decoded from its start only, a copy in 16 bits.
+    """
 
     id: str
     path: Path
@@ -115,17 +119,33 @@ class Sounds:
             text = f"is {seconds / 3600:.2f} h long; the page takes {most / 3600:g} h (--max_hours)"
             raise DataError(f"{title}: {text}, the command `espnet2-ext separate` any length")
         notes = tuple(note.replace(str(path), title) for note in source.notes)
-        kept = Kept(name, path, title, source, notes)
+        kept = Kept(name, path, title, source if source.subtype in KEPT else self._copy(source), notes)
         with self._lock:
             if name in self._kept:
                 return self._kept[name]
             self._kept[name] = kept
         try:
-            self.picture(name, 0, source.frames)  # decodes all of it, so that damage is found
+            self.picture(name, 0, kept.source.frames)  # decodes all of it, so that damage is found
         except BaseException:
             self.drop(name)
             raise
         return kept
+
+    def _copy(self, source: Sound) -> Sound:
+        path = self.new_path(".wav")
+        kind = output_type(path, source, "PCM_16")
+        check_space(path, source, kind.subtype)
+        sink = FileSink(path, source.name, source.fs, source.channels, kind)
+        try:
+            for x in source.blocks("float64"):
+                held = sink.held(x)
+                sink.write(held, held)
+            sink.close()
+            return open_source(path)
+        except BaseException:
+            sink.abandon()
+            path.unlink()
+            raise
 
     def titled(self, text: str) -> str:
         """A message with titles in place of the files of the folder."""
@@ -143,7 +163,8 @@ class Sounds:
         with self._lock:
             kept = self._kept.pop(name, None)
         if kept is not None:
-            kept.path.unlink(missing_ok=True)
+            for path in (kept.path, kept.source.path):
+                path.unlink(missing_ok=True)
 
     def all(self) -> list[Kept]:
         """In the order in which they came."""

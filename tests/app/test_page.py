@@ -122,7 +122,9 @@ def test_a_marked_span(page, recordings, bundles, tmp_path, monkeypatch):
     assert f"espnet2-ext separate mix.wav --query mix.wav@{start:g}-{end:g} --bundle" in words
     page.click("#separate")  # sent twice
     expect(page.locator("#message-ask")).to_have_text("This was asked for already: its result is below.")
+    page.click("#add-span")
     page.reload()  # nothing is lost
+    expect(page.locator(".chip b")).to_have_text(f"mix.wav {start:g}–{end:g} s")
     expect(page.locator(".result .track")).to_have_count(2)
     assert page.locator(".result").count() == 1
 

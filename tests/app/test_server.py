@@ -155,6 +155,21 @@ def test_any_part_to_listen_to(page, recordings):
     assert p.raw("GET", path, Range=f"bytes={len(whole)}-")[0] == 416
 
 
+def test_what_is_decoded_from_its_start_only_has_a_copy(page, recordings, tmp_path):
+    x, fs = soundfile.read(recordings / "mix.wav")
+    soundfile.write(tmp_path / "mix.ogg", x, fs)
+    p = page()
+    kept = p.send(tmp_path / "mix.ogg")
+    assert files(p) == 2 and kept["seconds"] == 3.0
+    whole = p.raw("GET", f"sounds/{kept['id']}/listen")[2]
+    found, _ = soundfile.read(io.BytesIO(whole))
+    assert np.abs(found - soundfile.read(tmp_path / "mix.ogg")[0]).max() <= 2**-16
+    assert p.raw("GET", f"sounds/{kept['id']}/listen", Range="bytes=400044-400099")[2] == whole[400044:400100]
+    assert p.file(kept["id"]) == (tmp_path / "mix.ogg").read_bytes()
+    p.ask("DELETE", f"sounds/{kept['id']}")
+    assert files(p) == 0
+
+
 @pytest.mark.parametrize("query", ["start=0&end=x", "start=-1&end=2", "start=0", "start=nan&end=inf"])
 def test_a_picture_of_no_part(page, recordings, query):
     p = page()

@@ -104,3 +104,8 @@ def test_separating_loads_no_more_than_it_needs(files, tmp_path):
     done = command(*args, files["care_sep"], code="import sys\n" + RUN + show)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) - set(plain.stdout.split()) <= {"espnet2_ext"}
+
+
+def test_the_page_needs_no_more(files):
+    done = command("app", "--bundle", files["care_sep"], "--no_browser", "--port", "99999")
+    assert done.returncode == 1 and done.stderr.startswith("error: --port 99999: "), done.stderr
