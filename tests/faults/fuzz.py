@@ -15,7 +15,6 @@ from world import words
 
 LIMIT = 30.0  # seconds; a whole input of these sizes takes 0.02 to 1
 MEGABYTES = 700  # above the process that has imported everything
-SHELL = 0.01  # share that goes through `python -m espnet2_ext`
 
 
 class Fuzz:

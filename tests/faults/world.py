@@ -43,7 +43,6 @@ class Stage(NamedTuple):
 
 
 STAGES = [Stage(name, **facts) for name, facts in COMMANDS["stages"].items()]
-BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 def sound(seconds: float, fs: int, hz: float, seed: int) -> np.ndarray:
