@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RAISED = 99  # status of a child whose error reached the top
 MODULES = """cli.bundles cli.data cli.infer cli.score cli.separate cli.train cli.papers data.validate
 data.bank.archive data.bank.scan data.bank.loudness data.mixtures.draw data.mixtures.render data.mixtures.from_songs
-infer.pack infer.query_folder infer.class_folder infer.tagger infer.vectors.features infer.vectors.find
+infer.pack infer.jobs infer.query_folder infer.class_folder infer.tagger infer.vectors.features infer.vectors.find
 infer.vectors.calibrate infer.vectors.adapt infer.class_separator infer.query_separator scores.score scores.tagging
 report.page report.results recipe.qsep recipe.weak recipe.tag papers.tables papers.sweep papers.fill audio.pyav
 tasks.qsep tasks.weak tasks.tagging train.check train.experiment asteroid_ext""".split()

@@ -97,8 +97,9 @@ def _sounds(separator: Separator, bank: ClipBank, most: int) -> Iterator[tuple[s
         for i in np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(int)):
             chosen.setdefault(int(clips[i]), []).append(k)
     for clip, classes in tqdm(sorted(chosen.items()), desc=bank.path.name, unit="clip", disable=None):
+        sound = bank.read(clip)
         try:
-            query, tags = separator.heard(read_query(bank.read(clip), separator.fs, bank.fs))
+            query, tags = separator.heard(read_query(sound, separator.fs, bank.fs))
         except DataError as e:
             logging.warning("%s: clip %s is left out: %s", bank.path, bank.id(clip), e)
             continue

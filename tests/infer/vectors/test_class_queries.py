@@ -180,6 +180,15 @@ def test_calibrated_with_a_bank(toy_bundle, bank, tmp_path, caplog, capsys, monk
     assert calibrate("toy.zip", bank, out="few.zip", most=2, device="cpu", held_out=bank).count.tolist() == [1, 2]
 
 
+def test_a_damaged_bank_is_not_calibrated_with(toy_bundle, bank, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shard = bank / "audio.00000.ark"
+    shard.write_bytes(shard.read_bytes()[:2000] + bytes(shard.stat().st_size - 2000))
+    with pytest.raises(DataError, match="audio.00000.ark: clip c"):
+        calibrate("toy.zip", bank, out="bad.zip", device="cpu", mixtures=0)
+    assert not (tmp_path / "bad.zip").exists()
+
+
 def test_asked_by_class(toy_bundle, tmp_path, monkeypatch, caplog, capsys):
     monkeypatch.chdir(tmp_path)
     soundfile.write("mix.wav", noise(1, 16000), 16000)
