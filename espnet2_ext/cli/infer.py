@@ -94,7 +94,7 @@ def _run_options(p: argparse.ArgumentParser, batch_size: int, repeatable: bool =
     """Which model, and how it runs."""
     add_model(p, repeatable=repeatable)
     add_batch_size(p, batch_size)
-    add_device(p)
+    add_device(p, precision=True)
     add_model_workers(p)
     return p
 
@@ -104,7 +104,7 @@ def _run_arguments(args: argparse.Namespace, use: str) -> dict:
     from espnet2_ext.infer.folder import ModelFiles, Workers
 
     return {
-        "model": ModelFiles(args.bundle, args.train_config, args.model_file, args.device, use),
+        "model": ModelFiles(args.bundle, args.train_config, args.model_file, args.device, use, args.precision),
         "batch_size": args.batch_size,
         "workers": Workers(args.num_workers, args.scheduler),
     }

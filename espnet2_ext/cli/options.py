@@ -47,10 +47,18 @@ def _add_scheduler(p: argparse.ArgumentParser) -> None:
     p.add_argument("--scheduler", help="address of a Dask scheduler, instead of local processes")
 
 
-def add_device(p: argparse.ArgumentParser) -> None:
-    """`--device`, which `infer` resolves."""
+def add_device(p: argparse.ArgumentParser, precision: bool = False) -> None:
+    """`--device` and, where a command takes it, `--precision`; `infer` resolves them."""
     text = "auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ... (%(default)s)"
     p.add_argument("--device", default="auto", help=text)
+    if precision:
+        text = "of the wide linear layers: int8 or bf16 to be faster, auto: what the processor does well (%(default)s)"
+        p.add_argument("--precision", choices=("auto", "fp32", "bf16", "int8"), default="fp32", help=text)
+
+
+def place_of(args: argparse.Namespace) -> tuple[str, str]:
+    """Device and precision."""
+    return args.device, args.precision
 
 
 def add_batch_size(p: argparse.ArgumentParser, default: int) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from espnet2_ext.cli.options import DEFAULT, add_device, add_model, bundle_path, log_starter
+from espnet2_ext.cli.options import DEFAULT, add_device, add_model, bundle_path, log_starter, place_of
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
@@ -32,7 +32,7 @@ def separate(argv: list[str] | None = None) -> None:
             raise DataError("--train_config and --model_file are given together, or --bundle")
         from espnet2_ext.infer.class_separator import WeakSeparator
 
-        _separate_classes(args, lambda: WeakSeparator.from_exp(args.train_config, args.model_file, args.device))
+        _separate_classes(args, lambda: WeakSeparator.from_exp(args.train_config, args.model_file, *place_of(args)))
         return
     from espnet2_ext.infer.bundle import open_bundle
 
@@ -40,7 +40,7 @@ def separate(argv: list[str] | None = None) -> None:
         if bundle.info["task"] == "weak":
             from espnet2_ext.infer.class_separator import WeakSeparator
 
-            _separate_classes(args, lambda: WeakSeparator.from_open(bundle, args.device))
+            _separate_classes(args, lambda: WeakSeparator.from_open(bundle, *place_of(args)))
         else:
             _separate_queries(args, bundle)
 
@@ -49,7 +49,7 @@ def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
     """One output for each class, and for the residual output where the model has one."""
     if given := [name for name in ("query", "not", "remove") if getattr(args, name)]:
         raise DataError(f"--{given[0]}: this model knows classes and takes no query")
-    from espnet2_ext.infer.jobs import Origin, plan_jobs, run_jobs
+    from espnet2_ext.infer.jobs import Origin, model_name, plan_jobs, run_jobs
     from espnet2_ext.util.names import file_name, unique
 
     separator = load()
@@ -65,7 +65,7 @@ def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
     def work(source, job, comments):
         return separator.separate_to(source, job.outs, job.rest, plan, args.subtype, comments, gate)
 
-    origin = Origin.of_classes(separator.model_hash, separator.outputs, gate)
+    origin = Origin.of_classes(model_name(separator), separator.outputs, gate)
     run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
 
 
@@ -81,7 +81,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     if not args.query:
         more = "; --not only keeps sounds out of what it asks for" if getattr(args, "not") else ""
         raise DataError(f"--query: this model answers queries; give a sound of the wanted kind{more}")
-    from espnet2_ext.infer.jobs import Origin, plan_jobs, run_jobs
+    from espnet2_ext.infer.jobs import Origin, model_name, plan_jobs, run_jobs
     from espnet2_ext.infer.queries import query_name, query_parts
     from espnet2_ext.infer.query_separator import Separator
     from espnet2_ext.util.names import file_name
@@ -95,7 +95,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     names = stems if args.mode == "each" and not args.remove else one
     amount = None if not args.remove else 1.0 if args.amount is None else args.amount
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query + others, _model_files(args))
-    separator = Separator.from_open(bundle, args.device)
+    separator = Separator.from_open(bundle, *place_of(args))
     _log_model(separator)
     plan = separator.plan(**_given(args, "chunk", "context"))
     gate = _gate(args, separator, "holds no calibration of presence; `espnet2-ext calibrate` puts one into it")
@@ -104,7 +104,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     def work(source, job, comments):
         return separator.separate_to(source, job.outs, ask, job.rest, plan, args.subtype, comments, amount, gate)
 
-    origin = Origin.of_queries(separator.model_hash, groups, amount, others, ask.nearest, gate)
+    origin = Origin.of_queries(model_name(separator), groups, amount, others, ask.nearest, gate)
     run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
 
 
@@ -140,7 +140,7 @@ def find(argv: list[str] | None = None) -> None:
     p.add_argument("--format", choices=("csv", "audacity"), default="csv", help=text)
     p.add_argument("-o", "--output", help="a file; default: standard output")
     p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
-    add_device(p)
+    add_device(p, precision=True)
     args = p.parse_args(argv)
     if args.threshold is not None and not 0 < args.threshold <= 1:
         raise DataError(f"--threshold {args.threshold:g}: above 0, up to 1")
@@ -183,9 +183,9 @@ def _scores(bundle, args: argparse.Namespace, source):
     if bundle.info["task"] == "weak":
         if len(args.query) > 1 or (name := class_of(args.query[0])) is None:
             raise DataError("--query: this model knows classes; give one, class:NAME")
-        separator = WeakSeparator.from_open(bundle, args.device)
+        separator = WeakSeparator.from_open(bundle, *place_of(args))
         return finding.class_scores(separator, source, name), separator.threshold
-    separator = Separator.from_open(bundle, args.device)
+    separator = Separator.from_open(bundle, *place_of(args))
     _log_model(separator)
     scores = finding.query_scores(separator, source, separator.ask(args.query))
     return (float(x) for (x,) in scores), separator.threshold
@@ -296,4 +296,4 @@ def _separate_options(p: argparse.ArgumentParser) -> None:
     text = "skip outputs that exist and were made of the same model, query and mixture, by their comments"
     p.add_argument("--skip_existing", action="store_true", help=text)
     add_model(p, default=DEFAULT)
-    add_device(p)
+    add_device(p, precision=True)

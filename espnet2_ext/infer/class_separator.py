@@ -24,7 +24,7 @@ from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.vectors.class_queries import PREFIX
 from espnet2_ext.infer.vectors.presence import class_watch
-from espnet2_ext.infer.weights import model_of_bundle, model_of_exp, pick_device
+from espnet2_ext.infer.weights import at_precision, model_of_bundle, model_of_exp, pick_device
 
 CHUNK, CONTEXT = 60.0, 5.0  # seconds
 
@@ -39,6 +39,8 @@ class WeakSeparator:
 
     `outputs` names the outputs: the classes and, where the model has one, `rest`.
     """
+
+    precision = "fp32"  # see `weights.at_precision`
 
     def __init__(self, model: nn.Module, device: str = "auto", info: dict | None = None):
         self.info = {"path": "the model", **(info or {})}
@@ -56,16 +58,19 @@ class WeakSeparator:
         self.tags = model.classifier is not None
 
     @classmethod
-    def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "WeakSeparator":
+    def from_exp(
+        cls, train_config: str | Path, model_file: str | Path, device: str = "auto", precision: str = "fp32"
+    ) -> "WeakSeparator":
         """From an experiment's `config.yaml` and weights (`.pth`, or a Lightning `.ckpt`)."""
         model = model_of_exp(train_config, model_file, "weak")
-        return cls(model, device, {"path": str(model_file), "model_hash": hash_of_files(train_config, model_file)})
+        info = {"path": str(model_file), "model_hash": hash_of_files(train_config, model_file)}
+        return at_precision(cls(model, device, info), precision)
 
     @classmethod
-    def from_bundle(cls, path: str | Path, device: str = "auto") -> "WeakSeparator":
+    def from_bundle(cls, path: str | Path, device: str = "auto", precision: str = "fp32") -> "WeakSeparator":
         """From a bundle file; raises `BundleError` with the reason when it cannot be used."""
         with open_bundle(path) as bundle:
-            return cls.from_open(bundle, device)
+            return cls.from_open(bundle, device, precision)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto", revision: str | None = None) -> "WeakSeparator":
@@ -73,9 +78,9 @@ class WeakSeparator:
         return cls.from_bundle(located(name, revision), device)
 
     @classmethod
-    def from_open(cls, bundle: OpenBundle, device: str = "auto") -> "WeakSeparator":
+    def from_open(cls, bundle: OpenBundle, device: str = "auto", precision: str = "fp32") -> "WeakSeparator":
         """From a bundle that is open already."""
-        return cls(model_of_bundle(bundle, "weak"), device, bundle.about())
+        return at_precision(cls(model_of_bundle(bundle, "weak"), device, bundle.about()), precision)
 
     @property
     def threshold(self) -> float | None:

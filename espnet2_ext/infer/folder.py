@@ -28,9 +28,9 @@ VERSION = 1  # of what is written; another one makes everything anew
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model is (a bundle, or `config.yaml` and weights), where it runs, and what it is used as.
+    """Where a model is (a bundle, or `config.yaml` and weights), where and in which precision it runs.
 
-    use: `queries` (a query separator), `classes` (a class separator) or `tags` (a tagger).
+    use: what as: `queries` (a query separator), `classes` (a class separator) or `tags` (a tagger).
     """
 
     bundle: str | None = None
@@ -38,6 +38,7 @@ class ModelFiles:
     model_file: str | None = None
     device: str = "auto"
     use: str = "queries"
+    precision: str = "fp32"
 
     def load(self):
         """The `Separator`, `WeakSeparator` or `TaggerInference`, once per process (until a file changes)."""
@@ -56,12 +57,15 @@ class ModelFiles:
         for file in files:
             if not Path(file).is_file():
                 raise DataError(f"{file}: no such file")
-        return " ".join(file_digest(file) for file in files)
+        lower = [self.precision] if self.precision != "fp32" else []
+        return " ".join([*(file_digest(file) for file in files), *lower])
 
 
 @functools.lru_cache(maxsize=1)
 def _load(files: ModelFiles, stats: tuple):
     import torch
+
+    from espnet2_ext.infer.weights import at_precision
 
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # the worker processes are what runs side by side
@@ -72,8 +76,10 @@ def _load(files: ModelFiles, stats: tuple):
     else:
         from espnet2_ext.infer.tagger import TaggerInference as Model
     if files.bundle:
-        return Model.from_bundle(files.bundle, files.device)
-    return Model.from_exp(files.train_config, files.model_file, device=files.device)
+        model = Model.from_bundle(files.bundle, files.device)
+    else:
+        model = Model.from_exp(files.train_config, files.model_file, device=files.device)
+    return at_precision(model, files.precision)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,11 @@ def _place(target: str, stem: str, count: int, option: str) -> Path:
     return path
 
 
+def model_name(separator) -> str:
+    """What comments call a `Separator` or `WeakSeparator`: its hash, and its precision where that is not fp32."""
+    return " ".join([separator.model_hash, *([separator.precision] if separator.precision != "fp32" else [])])
+
+
 # ---- what an output was made of ------------------------------------------------------------------
 
 

@@ -62,6 +62,8 @@ class TaggerInference:
         device: `auto`, or a name that PyTorch knows.
     """
 
+    precision = "fp32"  # see `weights.at_precision`
+
     def __init__(self, net: Tagger, classes: Sequence[Label] = (), device: str = "auto"):
         self.device = pick_device(device)
         self.net = net.to(self.device).eval().requires_grad_(False)

@@ -4,8 +4,10 @@ A model's weights are held once while it is loaded: they are read from inside th
 after the model's first, random ones were released.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from espnet2_ext.audio.sound import RATES
 from espnet2_ext.build import build_model
 from espnet2_ext.core.bounds import bounded
+from espnet2_ext.core.layers.precision import lower
 from espnet2_ext.core.weights import load_weights, not_finite
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
@@ -21,6 +24,7 @@ from espnet2_ext.infer.limits import check_config
 from espnet2_ext.registry import absent
 from espnet2_ext.util.files import verified_text
 
+Found = TypeVar("Found")
 SHOWN = 3  # keys of a kind that a message lists
 
 
@@ -36,6 +40,15 @@ def pick_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as e:
         raise DataError(f"device {name!r} is not available: {str(e).splitlines()[0]}") from e
     return device
+
+
+def at_precision(found: Found, precision: str) -> Found:
+    """A `Separator`, `WeakSeparator` or `TaggerInference` that computes in `precision`, and says so; see `lower`."""
+    net = found.net if hasattr(found, "net") else found.model
+    found.precision = lower(net, precision, found.device)
+    if found.precision != "fp32":
+        logging.info("linear layers in %s", found.precision)
+    return found
 
 
 # ---- models --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from standin import noise
 
 from espnet2_ext.cli import main as cli
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer import jobs
+from espnet2_ext.infer import jobs, weights
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.jobs import plan_jobs
 from espnet2_ext.infer.pack import rewrite
@@ -172,6 +172,19 @@ def test_nearest_and_not(ext, sounds, toy_bundle, tmp_path, caplog, capsys):
     assert "--not only keeps sounds out of what it asks for" in capsys.readouterr().err
     assert ext(*command, "--not", "no.wav") == 1 and "no.wav: no such file" in capsys.readouterr().err
     assert ext("separate", "mix.wav", "--query", "dog.wav", "--not", "cats", "-o", "cats/a.wav") == 1
+
+
+def test_precision(ext, sounds, capsys, caplog, monkeypatch):
+    taken = []
+    monkeypatch.setattr(weights, "lower", lambda model, precision, device: taken.append(precision) or precision)
+    command = ("separate", "mix2.wav", "--query", "dog.wav", "-o", "out.wav", "--skip_existing")
+    assert ext(*command) == 0 and "linear layers" not in caplog.text
+    assert ext(*command, "--precision", "bf16") == 0
+    assert "linear layers in bf16" in caplog.text and "was made of another model; made again" in caplog.text
+    assert ext(*command, "--precision", "bf16") == 0 and "exists, skipped" in caplog.text
+    assert ext("find", "mix2.wav", "--query", "dog.wav", "--precision", "bf16") == 0
+    assert taken == ["fp32", "bf16", "bf16", "bf16"]
+    assert ext(*command, "--precision", "int4") == 2 and "invalid choice: 'int4'" in capsys.readouterr().err
 
 
 def test_info_and_pack(ext, exp, capsys, tmp_path):

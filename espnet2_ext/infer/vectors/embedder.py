@@ -15,7 +15,14 @@ from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, centred, class_of
-from espnet2_ext.infer.weights import check_classes, labels_beside, model_of_bundle, model_of_exp, pick_device
+from espnet2_ext.infer.weights import (
+    at_precision,
+    check_classes,
+    labels_beside,
+    model_of_bundle,
+    model_of_exp,
+    pick_device,
+)
 from espnet2_ext.util.names import STARTER
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
@@ -36,6 +43,8 @@ class Embedder:
 
     `agreement` is the warning threshold for queries; `bundle.yaml` may set it.
     """
+
+    precision = "fp32"  # see `weights.at_precision`
 
     def __init__(
         self,
@@ -60,14 +69,14 @@ class Embedder:
             raise BundleError(f"{known.where}: has queries of other sizes than the model")
 
     @classmethod
-    def from_bundle(cls, path: str | Path = STARTER, device: str = "auto") -> Self:
-        """From a bundle file, or the model in the package (`starter`).
+    def from_bundle(cls, path: str | Path = STARTER, device: str = "auto", precision: str = "fp32") -> Self:
+        """From a bundle file, or the model in the package (`starter`); precision: see `core.layers.precision`.
 
         Raises:
             BundleError: it cannot be used, with the reason.
         """
         with open_bundle(path) as bundle:
-            return cls.from_open(bundle, device)
+            return cls.from_open(bundle, device, precision)
 
     @classmethod
     def from_pretrained(cls, name: str | Path = STARTER, device: str = "auto", revision: str | None = None) -> Self:
@@ -79,10 +88,11 @@ class Embedder:
         return cls.from_bundle(located(name, revision), device)
 
     @classmethod
-    def from_open(cls, bundle: OpenBundle, device: str = "auto") -> Self:
+    def from_open(cls, bundle: OpenBundle, device: str = "auto", precision: str = "fp32") -> Self:
         """From a bundle that is open already."""
         place = pick_device(device)  # before the weights are read
-        return cls(model_of_bundle(bundle, "qsep"), bundle.labels, place, bundle.about(), bundle.class_queries())
+        more = bundle.labels, place, bundle.about(), bundle.class_queries()
+        return at_precision(cls(model_of_bundle(bundle, "qsep"), *more), precision)
 
     @classmethod
     def from_exp(
