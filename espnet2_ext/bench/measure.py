@@ -69,10 +69,11 @@ def interleaved(
     A call during which others took cores that it could have used is made again, some times.
 
     Returns:
-        for each name `s` (median in seconds), `low`, `high`, and `lost` (median), the cores
-        that others kept from the call: with more than `QUIET` the figure is not valid.
+        for each name `s` (median in seconds), `low`, `high`, `cpu` (median of the CPU time of all threads, which others
+        change less), and `lost` (median), the cores that others kept from the call: with more than `QUIET` the wall
+        times are not valid.
     """
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in calls}
     for turn in range(-warmup, repeats):
         for name, call in calls.items():
             if turn < 0:
@@ -81,18 +82,19 @@ def interleaved(
                 runs[name].append(_timed(call, device))
     found = {}
     for name, both in runs.items():
-        walls, lost = zip(*both, strict=True)
+        walls, lost, cpu = zip(*both, strict=True)
         found[name] = {
             "s": statistics.median(walls),
             "low": min(walls),
             "high": max(walls),
+            "cpu": statistics.median(cpu),
             "lost": statistics.median(lost),
         }
     return found
 
 
-def _timed(call: Call, device: torch.device, tries: int = 4) -> tuple[float, float]:
-    """Seconds of the least disturbed of some tries, and the cores that others kept from it."""
+def _timed(call: Call, device: torch.device, tries: int = 4) -> tuple[float, float, float]:
+    """Seconds of the least disturbed of some tries, the cores that others kept from it, and its CPU seconds."""
     best = None
     for _ in range(tries):
         synchronize(device)
@@ -100,11 +102,12 @@ def _timed(call: Call, device: torch.device, tries: int = 4) -> tuple[float, flo
         call()
         synchronize(device)
         wall = time.perf_counter() - start
-        others = _machine_seconds() - everyone - (time.process_time() - cpu)
+        cpu = time.process_time() - cpu
+        others = _machine_seconds() - everyone - cpu
         free = (os.cpu_count() or 1) - torch.get_num_threads()
         lost = max(0.0, (others - 0.03) / wall - free)  # the kernel counts in steps of 10 ms
         if best is None or lost < best[1]:
-            best = wall, lost
+            best = wall, lost, cpu
         if lost <= QUIET:
             break
     return best

@@ -17,17 +17,19 @@ from torch import nn
 
 from espnet2_ext.bench.configs import Options, apart, build, kind_of, name_of, noise
 from espnet2_ext.bench.measure import Columns, at, gflop, interleaved, lost, parameters, peak_mb, reset_peak
+from espnet2_ext.core.layers.precision import lower
+from espnet2_ext.core.metrics import sdr
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.chunks import is_out_of_memory
 
 ANCHOR = 2.0  # seconds of a short query, and of what a training item mixes
 TRAIN_BATCH = 2
-VARIANTS = ("fp32", "bf16", "fp32 compiled", "bf16 compiled")
+VARIANTS = ("fp32", "bf16", "int8", "fp32 compiled", "bf16 compiled")
 QUERIES = {"short": "embed_anchor", "long": "embed"}  # of 2 s, and as long as the mixture
 
 
 def passes(model: nn.Module, seconds: float, device: torch.device) -> dict[str, Callable]:
-    """What answering takes: `mask` of a mixture, `embed` of a query as long, and of an anchor.
+    """What answering takes: `mask` of a mixture, `two` queries on it, `embed` of a query as long, and of an anchor.
 
     A tagger has no `mask`.
     """
@@ -38,6 +40,7 @@ def passes(model: nn.Module, seconds: float, device: torch.device) -> dict[str, 
         query = model.embed(anchor).embedding[:, None]
     return {
         "mask": lambda: model.separate(mix, query=query),
+        "two": lambda: model.separate(mix, query=query.repeat(1, 2, 1)),
         "embed": lambda: model.embed(mix),
         "embed_anchor": lambda: model.embed(anchor),
     }
@@ -71,27 +74,36 @@ def bench_model(path: str, variant: str, options: Options) -> dict:
     Returns:
         a row: `parameters_m`, `gflop` and `time` by pass (see `passes`), `real_time` (seconds of
         work in the mask pass for a second of sound), `train` (time of a step), `peak_mb` and
-        `train_peak_mb`. For compiled variants that PyTorch could not compile, `failed`.
+        `train_peak_mb`; in other precisions than fp32 `snr_db`, of the mask pass to that of fp32. For compiled variants
+        that PyTorch could not compile, `failed`.
     """
     device = options.start()
     model, args = build(path, device)
     row = {"model": name_of(path), "variant": variant, "parameters_m": parameters(model), "batch_size": args.batch_size}
-    dtype = torch.bfloat16 if variant.startswith("bf16") else None
-    cast = contextlib.nullcontext if dtype is None else (lambda: torch.autocast(device.type, dtype))
+    precision = variant.split()[0]
+    cast = contextlib.nullcontext if precision == "fp32" else (lambda: torch.autocast(device.type, torch.bfloat16))
     try:
         with torch.no_grad():
             calls = passes(model, options.seconds, device)
             row["gflop"] = {name: gflop(call) for name, call in calls.items()}
+            plain = calls["mask"]()
+            lower(model, precision, device)
+            if precision != "fp32":
+                row["snr_db"] = float(sdr(est=calls["mask"]().flatten(0, -2), ref=plain.flatten(0, -2)).mean())
             if variant.endswith("compiled"):
                 compile_passes(model)
             reset_peak(device)
-            with cast():
-                row["time"] = interleaved(calls, options.repeats, device)
+            row["time"] = interleaved(calls, options.repeats, device)
         row["real_time"] = row["time"]["mask"]["s"] / options.seconds
         row["peak_mb"] = peak_mb(device)
-        if options.train:
+        if options.train and precision != "int8":
+            del calls
             gc.collect()
             reset_peak(device)
+            if precision != "fp32":
+                model = build(path, device)[0]
+                if variant.endswith("compiled"):
+                    compile_passes(model)
             step = {"step": training_step(model.train(), device, cast)}
             row["train"] = interleaved(step, options.repeats, device)["step"]
             row["train_peak_mb"] = peak_mb(device)
@@ -120,8 +132,11 @@ MODELS: Columns = {
     "embed": at("gflop", "embed"),
     "embed 2 s": at("gflop", "embed_anchor"),
     "mask s": at("time", "mask", "s"),
+    "mask CPU s": at("time", "mask", "cpu"),
     "embed s": at("time", "embed", "s"),
     "embed 2 s s": at("time", "embed_anchor", "s"),
+    "second query s": lambda row: _further("time", row),
+    "SNR to fp32 dB": at("snr_db"),
     "real-time factor": at("real_time"),
     "training step s": at("train", "s"),
     "peak MB": at("peak_mb"),
@@ -134,14 +149,15 @@ MODELS: Columns = {
 
 
 class System(NamedTuple):
-    """A model: its name, its YAML, and options of the task put behind the YAML's own."""
+    """A model: its name, its YAML, options of the task put behind the YAML's own, and the precision of inference."""
 
     name: str
     yaml: str
     more: tuple[str, ...] = ()
+    precision: str = "fp32"
 
     def __str__(self) -> str:
-        return self.name
+        return self.name + f" {self.precision}" * (self.precision != "fp32")
 
 
 def all_systems(conf: Path) -> list[System]:
@@ -183,16 +199,19 @@ def bench_system(system: System, options: Options) -> dict:
     device = options.start()
     start = peak_mb(device)
     model, _ = build(system.yaml, device, *system.more)
-    row = {"system": system.name, "start_mb": start, **_sizes(model, kind_of(system.yaml) == "tag"), "peak_mb": {}}
+    row = {"system": str(system), "start_mb": start, **_sizes(model, kind_of(system.yaml) == "tag"), "peak_mb": {}}
     reset_peak(device)
     with torch.no_grad():
         calls = passes(model, options.seconds, device)
+        if system.precision != "fp32":
+            row["gflop"] = {name: gflop(call) for name, call in calls.items()}  # fewer bits are not counted
+            lower(model, system.precision, device)
         for query, name in QUERIES.items():  # the long one needs more: the process's peak goes on
             for call in (calls[name], calls.get("mask")):
                 _ = call and call()
             row["peak_mb"][query] = peak_mb(device)
         row["time"] = interleaved(calls, options.repeats, device, warmup=0)
-        row["gflop"] = {name: gflop(call) for name, call in calls.items()}
+        row["gflop"] = row.get("gflop") or {name: gflop(call) for name, call in calls.items()}
     return row
 
 
@@ -212,13 +231,13 @@ def costs(systems: list[System], options: Options, prepare: Callable) -> list[di
     """
     rows = []
     for system in systems:
-        logging.info("%s", system.name)
+        logging.info("%s", system)
         try:
             rows.append(apart(bench_system, system, options, prepare=prepare))
         except Exception as e:
             if not isinstance(e, DataError) and not is_out_of_memory(e):
                 raise
-            rows.append({"system": system.name, "failed": str(e)})
+            rows.append({"system": str(system), "failed": str(e)})
     return rows
 
 
@@ -236,8 +255,8 @@ def columns(seconds: float) -> Columns:
             f"query of {length:g} s: peak MB": at("peak_mb", query),
         }
     return found | {
-        "a further query, embedding at hand: GFLOP": at("gflop", "mask"),
-        "s": at("time", "mask", "s"),
+        "a further query, embedding at hand: GFLOP": functools.partial(_further, "gflop"),
+        "s": functools.partial(_further, "time"),
         "before the model MB": at("start_mb"),
         "cores lost": lost,
     }
@@ -249,6 +268,14 @@ def _query(query: str, what: str, row: dict) -> float | None:
         return None
     both = [row[what].get(name, 0.0) for name in (QUERIES[query], "mask")]
     return sum(x["s"] if isinstance(x, dict) else x for x in both)
+
+
+def _further(what: str, row: dict) -> float | None:
+    """Operations or seconds that a second query adds to a mask pass."""
+    one, two = (row.get(what, {}).get(name) for name in ("mask", "two"))
+    if one is None:
+        return None
+    return two["s"] - one["s"] if isinstance(one, dict) else two - one
 
 
 def _query_network(row: dict) -> float | str | None:

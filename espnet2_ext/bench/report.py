@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from espnet2_ext.bench import data, plain_query, plain_weak, query, weak
+from espnet2_ext.bench import data, plain_query, plain_weak, query, turns, weak
 from espnet2_ext.bench.configs import Options, apart, kind_of
 from espnet2_ext.bench.measure import Columns, machine, markdown, not_valid
 from espnet2_ext.errors import DataError
@@ -33,9 +33,16 @@ def bench(args: argparse.Namespace, prepare: Callable) -> dict:
     kinds = {path: kind_of(path) for path in args.yaml}
     weak_ones = [path for path, kind in kinds.items() if kind == "weak"]
     queries = [path for path in kinds if path not in weak_ones]
+    if args.against not in (None, "plain"):
+        if weak_ones or not queries:
+            raise DataError("--against a commit: name YAMLs of separation by query")
+        result["turns"] = turns.compare(queries, args.against, options)
+        _print(turns.COLUMNS, result["turns"])
+        return result
     if args.costs:
         systems = query.system_of(queries) or query.all_systems(args.conf or shipped("conf"))
-        result["costs"] = _costs(query.only(systems, args.only), options, prepare)
+        chosen = [s._replace(precision=v) for s in query.only(systems, args.only) for v in args.variants or ["fp32"]]
+        result["costs"] = _costs(chosen, options, prepare)
     elif queries:
         result |= _bench_queries(queries, args, options, prepare)
     if args.data:
@@ -54,6 +61,8 @@ def _options(args: argparse.Namespace) -> Options:
             raise DataError(f"--{name} must be above 0, not {getattr(args, name)}")
     if unknown := [v for v in args.variants or () if v not in query.VARIANTS]:
         raise DataError(f"unknown variant {unknown[0]!r}; available: {', '.join(query.VARIANTS)}")
+    if args.costs and any(v.endswith("compiled") for v in args.variants or ()):
+        raise DataError("--costs takes the variants fp32, bf16 and int8")
     if args.rendering is not None and len(args.rendering) not in (0, 2):
         raise DataError("--rendering takes the folder of a table and its clip bank, or nothing")
     if args.only and not args.costs:
@@ -80,7 +89,7 @@ def _bench_queries(paths: list, args: argparse.Namespace, options: Options, prep
         flush=True,
     )
     device = options.start()
-    variants = args.variants or (query.VARIANTS if device.type == "cuda" else ("fp32",))
+    variants = args.variants or ([v for v in query.VARIANTS if v != "int8"] if device.type == "cuda" else ["fp32"])
     result = {"models": []}
     for path in paths:
         for variant in variants:
@@ -97,7 +106,7 @@ def _bench_queries(paths: list, args: argparse.Namespace, options: Options, prep
 
 def _costs(chosen: list[query.System], options: Options, prepare: Callable) -> list[dict]:
     rows = query.costs(chosen, options, prepare)
-    print(f"One query on a mixture of {options.seconds:g} s, batch 1, fp32, each system in a process of its own.")
+    print(f"One query on a mixture of {options.seconds:g} s, batch 1, each system in a process of its own.")
     _print(query.columns(options.seconds), rows)
     for row in rows:
         if "failed" in row:

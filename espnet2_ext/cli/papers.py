@@ -139,8 +139,9 @@ def bench(argv: list[str] | None = None) -> None:
     parser.add_argument("--no_train", action="store_true", help="leave out the training step")
     parser.add_argument(
         "--against",
-        choices=["plain"],
-        help="plain: plain HTS-AT and U-Net, or a plain training from weak labels, in turns with the models",
+        metavar="plain|REV",
+        help="plain: plain HTS-AT and U-Net, or a plain training from weak labels, in turns with the models; a commit, "
+        "or the folder of a checkout: the same models there, in turns, and nothing else",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     _add_queries(parser.add_argument_group("separation by query"))
@@ -173,7 +174,8 @@ def _add_queries(group) -> None:
         "--variants",
         nargs="+",
         metavar="VARIANT",
-        help="fp32, bf16, 'fp32 compiled', 'bf16 compiled'; default: all on a GPU, else fp32; not with --costs",
+        help="fp32, bf16, int8, 'fp32 compiled', 'bf16 compiled'; default: all on a GPU, else fp32; "
+        "in training bf16 is autocast",
     )
     group.add_argument("--data", metavar="BANK", help="clip bank to measure")
     group.add_argument(

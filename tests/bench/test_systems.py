@@ -99,8 +99,8 @@ def test_a_query_is_embedding_and_mask_by_hand():
         "query_m": 2.0,
         "separator_m": 3.0,
         "start_mb": 400.0,
-        "time": {"embed_anchor": times(1.0), "embed": times(5.0), "mask": times(20.0)},
-        "gflop": {"embed_anchor": 10.0, "embed": 50.0, "mask": 200.0},
+        "time": {"embed_anchor": times(1.0), "embed": times(5.0), "mask": times(20.0), "two": times(29.0)},
+        "gflop": {"embed_anchor": 10.0, "embed": 50.0, "mask": 200.0, "two": 300.0},
         "peak_mb": {"short": 600.0, "long": 700.0},
     }
     assert table_row(row) == [
@@ -113,10 +113,10 @@ def test_a_query_is_embedding_and_mask_by_hand():
         250.0,
         25.0,
         700.0,
-        200.0,
-        20.0,
+        100.0,
+        9.0,
         400.0,
-        pytest.approx(0.2),
+        pytest.approx(0.29),
     ]
 
 
@@ -166,3 +166,20 @@ def test_command(here, tmp_path, capsys):
 def test_bad_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
         bench(options)
+
+
+def test_this_code_against_a_checkout(tmp_path):
+    here = str(Path(__file__).parents[2])
+    yaml = str(CONF / "debug/train_qsep_care_sep.yaml")
+    file = tmp_path / "turns.json"
+    common = ["--seconds", "0.5", "--repeats", "1", "--threads", "1", "--device", "cpu", "--json", str(file)]
+    bench([yaml, "--against", here, *common])
+    rows = json.loads(file.read_text())["turns"]
+    assert [row["call"] for row in rows] == ["embed", "mask", "step"]
+    for row in rows:
+        assert row["now"] > 0 and row["ratio"] == pytest.approx(row["then"] / row["now"])
+    assert rows[2]["loss_now"] == rows[2]["loss_then"] != 0 and "loss_now" not in rows[0]
+    with pytest.raises(DataError, match="--against no-such-commit: neither plain, nor a commit of"):
+        bench([yaml, "--against", "no-such-commit", *common])
+    with pytest.raises(DataError, match="name YAMLs of separation by query"):
+        bench([str(CONF / "train_weak_small.yaml"), "--against", here, *common])
