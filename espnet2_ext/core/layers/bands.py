@@ -139,6 +139,9 @@ class BandExpand(BandLinear):
         """
         own, sizes = x.shape[3], self.bands.sizes
         groups = zip(x.split(sizes, 2), self.weight.split(sizes), self.bias.split(sizes), self.bands.group_widths)
+        one_by_one = (
+            x.device.type == "cpu" and not x.requires_grad
+        )  # else all of `x` would be copied, which takes longer
         rest = [None] * len(sizes) if shared is None else shared.split(sizes, 1)
         out = []
         for (group, weight, bias, w), other in zip(groups, rest):
@@ -146,7 +149,12 @@ class BandExpand(BandLinear):
             once = bias[..., : self.parts * w].transpose(1, 2)
             if other is not None:
                 once = (used[..., own:] @ other + once)[:, None]
-            out.append((used[..., :own] @ group + once).flatten(2, 3))
+            used = used[..., :own]
+            if one_by_one:
+                each = torch.stack([used @ item for item in group.flatten(0, 1)]).unflatten(0, group.shape[:2])
+            else:
+                each = used @ group
+            out.append((each + once).flatten(2, 3))
         return torch.cat(out, 2).index_select(2, self.index)
 
 

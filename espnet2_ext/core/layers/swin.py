@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from espnet2_ext.core.layers.padding import kept, on_device
 
@@ -191,6 +192,8 @@ class SwinStage(nn.Module):
     None: they are of any length. The blocks take a query of width `query_dim`, or none if it is 0.
     """
 
+    checkpointed = False  # activations inside the blocks are computed again for the gradients
+
     def __init__(
         self,
         dim: int,
@@ -230,7 +233,9 @@ class SwinStage(nn.Module):
         for block, shift in zip(self.blocks, self.shifts):
             if shift not in groups:
                 groups[shift] = self._groups(x.shape[1], valid, shift, x)
-            x = block(x, groups[shift], query)
+            again = self.checkpointed and torch.is_grad_enabled()
+            given = x, groups[shift], query
+            x = checkpoint(block, *given, use_reentrant=False) if again else block(*given)
         return hide_tokens(x[:, :length], valid)
 
 
@@ -267,6 +272,17 @@ class PatchExpand(nn.Module):
         x = self.expand(x).view(b, length, bands, s, s, -1)
         x = x.permute(0, 1, 3, 2, 4, 5).reshape(b, length * s, bands * s, x.shape[-1])
         return self.norm(x)
+
+
+class Join(nn.Linear):
+    """A linear map of a map joined to a skip. What is the same for all queries is worked on once."""
+
+    def forward(self, x: Tensor, skip: Tensor, query: Tensor) -> Tensor:
+        """`[B or B Q, L, N, D]` and `[B or B Q, L, N, D']`, for queries `[B Q, E]`, to `[B Q, L, N, out]`."""
+        if len(x) == len(skip):
+            return for_each(query, F.linear(torch.cat([x, skip], -1), self.weight, self.bias))[0]
+        own, shared = self.weight.split([x.shape[-1], skip.shape[-1]], 1)
+        return F.linear(x, own) + for_each(query, F.linear(skip, shared, self.bias))[0]
 
 
 def for_each(query: Tensor | None, x: Tensor, valid: Sequence[int] = ()) -> tuple[Tensor, tuple[int, ...]]:

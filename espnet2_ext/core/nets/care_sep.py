@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, QueryNorm
 from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
-from espnet2_ext.core.layers.swin import PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
+from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
 from espnet2_ext.core.nets.tagger import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
@@ -231,7 +231,7 @@ class CaRESep(CaREEncoder):
         for i in reversed(range(len(depths))):
             d = dim * 2**i
             self.expands.append(PatchExpand(2 * d, d))
-            self.joins.append(nn.Linear(2 * d, d))
+            self.joins.append(Join(2 * d, d))
             self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, self.width))
         self.patch_up = PatchExpand(dim, dim, patch_size)
         parts = 2 if mask_type == "complex" else 1
@@ -272,8 +272,8 @@ class CaRESep(CaREEncoder):
             x = self.profile.show("first", x, shown)
         skips, x, _ = self.encode(x, counts, query)
         for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):
-            skip, valid = for_each(query, skip, valid)
-            x = join(torch.cat([expand(for_each(query, x)[0]), skip], dim=-1))
+            x = join(expand(x), skip, query)
+            valid = for_each(query, skip, valid)[1]
             if self.profile is not None and stage is self.decoder[-1]:
                 x = self.profile.show("last", x, shown)
             x = stage(x, valid, query)

@@ -140,3 +140,11 @@ def test_drop_path_drops_items_and_keeps_the_mean():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="width 10, heads 4"):
         swin.WindowAttention(10, 4, (2, 2))
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (6, 2), (6, 6)])
+def test_a_join_is_a_linear_map_of_both(sizes):
+    join, query = swin.Join(8, 3), torch.zeros(6, 1)
+    x, skip = (torch.randn(n, 5, 4, 4) for n in sizes)
+    both = torch.cat([y.repeat_interleave(6 // len(y), 0) for y in (x, skip)], -1)
+    torch.testing.assert_close(join(x, skip, query), torch.nn.functional.linear(both, join.weight, join.bias))
