@@ -28,6 +28,7 @@ from espnet2_ext.data.tables import read_labels, write_labels
 from espnet2_ext.enh.adapt import PluginChoices, table
 from espnet2_ext.errors import DataError, explain, refusing, told
 from espnet2_ext.tasks.options import CRITERION
+from espnet2_ext.train import step
 from espnet2_ext.train.checkpoints import describe, goes_on, whole_checkpoints
 from espnet2_ext.train.experiment import need_gpus
 from espnet2_ext.util.documents import check
@@ -104,10 +105,11 @@ def options(parser: argparse.ArgumentParser, cmd: list[str] | None) -> argparse.
 
 
 def frozen(model: Model, args: argparse.Namespace) -> Model:
-    """The model, without gradients where `--freeze_param` says: parts or weights, by name.
+    """The model, without gradients where `--freeze_param` says (parts or weights, by name), with steps as in
+    `train.step`.
 
     Raises:
-        DataError: a name that the model does not have.
+        DataError: a name that the model does not have; see `step.prepare`.
     """
     for name in getattr(args, "freeze_param", []):
         weights = [p for key, p in model.named_parameters() if f"{key}.".startswith(f"{name}.")]
@@ -116,6 +118,7 @@ def frozen(model: Model, args: argparse.Namespace) -> Model:
             raise DataError(f"--freeze_param {name}: the model has no weights of this name; its parts: {parts}")
         for p in weights:
             p.requires_grad_(False)
+    step.prepare(model, args)
     return model
 
 

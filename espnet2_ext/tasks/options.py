@@ -10,6 +10,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import int_or_none, str2bool, str2pair_str, str2triple_str, str_or_none
 
 from espnet2_ext.errors import DataError, refusing
+from espnet2_ext.train.step import add_options
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.documents import check, mapping, short
 from espnet2_ext.util.options import Parser
@@ -61,7 +62,7 @@ EVERY = (
     Unread("num_att_plot", "the networks give no attention to plot: leave it out"),
     Unread("pretrain_path", "give --init_param"),
     Unread("train_dtype", "float16 weights do not train: give --use_amp true", lambda a: a.train_dtype == "float16"),
-    Unread("use_amp", "mixed precision needs a GPU: give --ngpu", lambda a: a.ngpu == 0),
+    Unread("use_amp", "it needs a GPU: give --ngpu, or --amp_dtype bf16", lambda a: a.ngpu == 0),
     Unread("early_stopping_criterion", "give --patience as well", lambda a: a.patience is None),
     Unread(
         "val_scheduler_criterion", "only --scheduler reducelronplateau", lambda a: a.scheduler != "reducelronplateau"
@@ -148,7 +149,8 @@ class ConfigParser(Parser, config_argparse.ArgumentParser):
 
     @classmethod
     def of(cls, parser: config_argparse.ArgumentParser, unread: Sequence[Unread]) -> "ConfigParser":
-        """ESPnet's parser, made one of these."""
+        """ESPnet's parser, made one of these, with the options of `train.step`."""
+        add_options(parser)
         parser.__class__, parser.allow_abbrev, parser.unread = cls, False, unread
         return parser
 

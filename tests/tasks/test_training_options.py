@@ -32,6 +32,7 @@ READ = {
     "espnet2_ext.tasks.common:options": "log_level",
     "espnet2_ext.tasks.common:check_schedule": "optim optim_conf scheduler scheduler_conf",
     "espnet2_ext.tasks.common:frozen": "freeze_param",
+    "espnet2_ext.train.step:prepare": "amp_dtype activation_checkpointing",
     "espnet2_ext.tasks.common:fit_schedule": "num_iters_per_epoch max_epoch accum_grad",
     f"{ESPNET}.main": "print_config multiprocessing_distributed dist_master_port",
     f"{ESPNET}.main_worker": "dry_run ngpu seed cudnn_enabled cudnn_benchmark cudnn_deterministic use_tf32 "
