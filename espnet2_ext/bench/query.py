@@ -135,7 +135,7 @@ MODELS: Columns = {
     "mask CPU s": at("time", "mask", "cpu"),
     "embed s": at("time", "embed", "s"),
     "embed 2 s s": at("time", "embed_anchor", "s"),
-    "second query s": lambda row: _further("time", row),
+    "second query CPU s": lambda row: _further("time", row, "cpu"),
     "SNR to fp32 dB": at("snr_db"),
     "real-time factor": at("real_time"),
     "training step s": at("train", "s"),
@@ -270,12 +270,12 @@ def _query(query: str, what: str, row: dict) -> float | None:
     return sum(x["s"] if isinstance(x, dict) else x for x in both)
 
 
-def _further(what: str, row: dict) -> float | None:
+def _further(what: str, row: dict, clock: str = "s") -> float | None:
     """Operations or seconds that a second query adds to a mask pass."""
     one, two = (row.get(what, {}).get(name) for name in ("mask", "two"))
     if one is None:
         return None
-    return two["s"] - one["s"] if isinstance(one, dict) else two - one
+    return two[clock] - one[clock] if isinstance(one, dict) else two - one
 
 
 def _query_network(row: dict) -> float | str | None:
