@@ -26,7 +26,7 @@ def step(model, batch):
         loss = model.train()(**batch)[0].sum()
     loss.backward()
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return float(loss), grads, sum({x.untyped_storage().data_ptr(): x.numel() for x in kept}.values())
+    return loss.item(), grads, sum({x.untyped_storage().data_ptr(): x.numel() for x in kept}.values())
 
 
 def test_checkpointing_keeps_less_and_changes_nothing(model, batch):
