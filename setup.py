@@ -39,9 +39,11 @@ REQUIRES = FULL + [
 EXTRAS = {
     "hdf5": ["h5py"],  # AudioSet packed as HDF5
     "dask": ["dask[distributed]", "dask-jobqueue"],  # data preparation and scoring on a cluster
+    "hub": ["huggingface_hub"],  # models by their name on huggingface.co
+    "onnx": ["onnx", "onnxscript", "onnxruntime"],  # `espnet2-ext export`
 }
-EXTRAS["all"] = EXTRAS["hdf5"] + EXTRAS["dask"]
-EXTRAS["test"] = EXTRAS["all"] + ["pytest", "pytest-xdist", "ruff", "pyright"]
+EXTRAS["all"] = [name for names in EXTRAS.values() for name in names]
+EXTRAS["test"] = EXTRAS["all"] + ["pytest", "pytest-xdist", "ruff", "pyright", "nbclient", "ipykernel"]
 EXTRAS["test"] += ["stempeg", "playwright"]  # carries a stem file; drives the Chromium that is installed
 
 CARRIED = {"conf": {".yaml"}, "egs2": {".sh", ".pl", ".py", ".md"}}  # folder beside the package: suffixes

@@ -26,7 +26,7 @@ PLACES = {
     "h5py": {"audio/packed"},
     "av": {"audio/pyav"},
     "tarfile": {"audio/read"},
-    "wave": {"data/synth/embedded"},
+    "wave": {"data/synth/embedded", "tools/separate_onnx"},
     "soundfile.SoundFile": {"audio/flac", "audio/streams"},  # `audio/sound` opens through flac
     "soundfile.read soundfile.info soundfile.blocks": {"bench/data"},  # beside ours, for its time
     # sounds that are made for a benchmark or an embedded corpus

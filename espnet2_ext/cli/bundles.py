@@ -71,6 +71,26 @@ def unpack(argv: list[str] | None = None) -> None:
     write(args.bundle, args.config, args.output)
 
 
+def export(argv: list[str] | None = None) -> None:
+    """Write a query separator as ONNX: its query encoder and its separator, which run without PyTorch."""
+    p = Parser(description=export.__doc__)
+    p.add_argument("bundle", type=bundle_file, help="of a CaRE-SEP")
+    p.add_argument("-o", "--output", required=True, help="folder for query.onnx and separator.onnx")
+    args = p.parse_args(argv)
+    from espnet2_ext.infer.exchange import export as onnx
+    from espnet2_ext.infer.query_separator import Separator
+
+    separator = Separator.from_bundle(args.bundle, "cpu")
+    for path in onnx.export(separator, args.output):
+        logging.info("%s: opset %d, %.1f MB", path, onnx.OPSET, os.path.getsize(path) / 1e6)
+    frames = round(10 * separator.fs / separator.hop) + 1
+    found = onnx.parity(separator, args.output, frames, repeats=3)
+    text = (
+        "masks of 10 s differ from PyTorch's by %.1e at most; query and mask take %.2f s with PyTorch, %.2f s with ONNX"
+    )
+    logging.info(text, *found)
+
+
 def info(argv: list[str] | None = None) -> None:
     """Describe a bundle, on standard output."""
     p = Parser(description=info.__doc__)

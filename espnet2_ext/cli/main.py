@@ -20,7 +20,7 @@ PROG = "espnet2-ext"
 _MALLOPT = {-4: 0, -1: 2**31 - 1, -2: 2**26, -8: 1}
 ASTEROID = ("asteroid", "asteroid_filterbanks", "pytorch_lightning")
 PACKAGES = {"espnet2": "espnet", "yaml": "pyyaml", "pytorch_lightning": "pytorch-lightning", "sklearn": "scikit-learn"}
-OPTIONAL = {"h5py", "dask", "distributed", "dask_jobqueue"}  # extras of setup.py
+OPTIONAL = {"h5py", "dask", "distributed", "dask_jobqueue", "onnx", "onnxscript", "onnxruntime"}  # extras of setup.py
 
 # group: {command: (module:function, one line of help)}; the function takes the arguments after the command's name,
 # behind those that stand after its own name here
@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "calibrate": ("espnet2_ext.cli.bundles:calibrate", "measure what a query model heard, for class:NAME queries"),
         "pack": ("espnet2_ext.cli.bundles:pack", "pack a training into a bundle"),
         "unpack": ("espnet2_ext.cli.bundles:unpack", "begin a training with the model of a bundle"),
+        "export": ("espnet2_ext.cli.bundles:export", "write a query separator as ONNX"),
         "convert": ("espnet2_ext.cli.infer:convert", "convert published checkpoints"),
     },
     "Data": {

@@ -17,6 +17,11 @@ Lengths = Tensor | Sequence[int]
 L = TypeVar("L", bound=Lengths)
 
 
+def traced(lengths: Sequence[Any]) -> bool:
+    """Whether lengths are scalar tensors, inputs of a graph that is exported: no branch may depend on their values."""
+    return isinstance(lengths[0], Tensor)
+
+
 def numbers(lengths: Lengths) -> tuple[int, ...]:
     """Lengths as numbers; those on a GPU are waited for."""
     return tuple(lengths.tolist() if isinstance(lengths, Tensor) else lengths)
@@ -45,9 +50,9 @@ def kept(size: int) -> Callable:
 
 
 @kept(256)
-def on_device(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+def on_device(lengths: tuple[Any, ...], device: torch.device) -> Tensor:
     """Lengths `[B]` as a tensor there, not to be changed."""
-    x = torch.tensor(lengths)
+    x = torch.stack(lengths) if traced(lengths) else torch.tensor(lengths)
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
@@ -61,7 +66,9 @@ def own_rows(lengths: Lengths, size: int, device: torch.device) -> Tensor | None
 
 def unless_whole(lengths: L | None, size: int) -> L | None:
     """The lengths, or None where every item is of the whole `size`."""
-    return None if lengths is None or min(numbers(lengths)) >= size else lengths
+    if lengths is None or traced(own := numbers(lengths)):
+        return lengths
+    return None if min(own) >= size else lengths
 
 
 def hide_padding(x: Tensor, lengths: Lengths | None, dim: int = 1) -> Tensor:

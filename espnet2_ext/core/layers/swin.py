@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from espnet2_ext.core.layers.padding import kept, on_device
+from espnet2_ext.core.layers.padding import kept, on_device, unless_whole
 
 CPU = torch.device("cpu")
 
@@ -73,7 +73,7 @@ def join_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> T
 
 def hide_tokens(x: Tensor, valid: tuple[int, ...]) -> Tensor:
     """A map `[B, L, N, D]` with 0 behind the `valid` tokens of each item."""
-    if min(valid) >= x.shape[1]:
+    if unless_whole(valid, x.shape[1]) is None:
         return x
     return x * valid_mask(on_device(valid, x.device), x.shape[1])
 
@@ -219,7 +219,7 @@ class SwinStage(nn.Module):
         )
 
     def _groups(self, length: int, valid: tuple[int, ...], shift: tuple[int, int], x: Tensor) -> Tensor | None:
-        if not any(shift) and all(v == length for v in valid):
+        if not any(shift) and unless_whole(valid, length) is None:
             return None
         sizes = valid if len(set(valid)) > 1 else valid[:1]
         return torch.stack([_window_groups(length, v, self.bands, self.window, shift, x.device) for v in sizes])

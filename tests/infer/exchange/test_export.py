@@ -1,0 +1,102 @@
+"""ONNX graphs against PyTorch, and the script that runs them with numpy and onnxruntime alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from standin import noise
+
+from espnet2_ext.build import build_model
+from espnet2_ext.core.layers.padding import hide_padding, on_device
+from espnet2_ext.errors import DataError
+from espnet2_ext.infer.exchange.export import OPSET, QUERY, SEPARATOR, export, parity
+from espnet2_ext.infer.query_separator import Separator
+from espnet2_ext.util.config import read_config
+from espnet2_ext.util.names import shipped
+
+SCRIPT = Path(__file__).parents[3] / "tools/separate_onnx.py"
+SMALL = {"depths": [2], "heads": [2], "connector_depth": 1, "window": 4, "query_norm": True, "query_profile": True}
+FS, GRID = 32000, 32  # frames
+
+
+def build(name, **conf):
+    config = read_config(shipped("conf") / f"debug/train_qsep_{name}.yaml")
+    config["extractor_conf"] |= conf
+    torch.manual_seed(0)
+    return Separator(build_model(config, "qsep"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A small untrained model with all that CaRE-SEP can be given, and the folder of its graphs."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    separator, folder = build("care_sep", **SMALL, mask_reach=0.1), tmp_path_factory.mktemp("onnx")
+    export(separator, folder)
+    return separator, folder
+
+
+def test_parity_for_several_lengths(exported):
+    """One frame, an odd number, one grid, a frame more, and several grids: what is padded changes nothing."""
+    separator, folder = exported
+    for frames in (2, 13, GRID, GRID + 1, 3 * GRID - 5):
+        assert parity(separator, folder, frames).difference < 1e-5, frames
+
+
+def test_what_the_files_say(exported):
+    separator, folder = exported
+    import onnx
+
+    assert sorted(p.name for p in folder.iterdir()) == [QUERY, SEPARATOR]
+    for name in (QUERY, SEPARATOR):
+        model = onnx.load(folder / name)
+        onnx.checker.check_model(model)
+        assert {o.domain: o.version for o in model.opset_import}[""] == OPSET
+        about = {entry.key: entry.value for entry in model.metadata_props}
+        assert (about["fs"], about["hop"], about["grid_frames"]) == (str(FS), str(separator.hop), str(GRID))
+
+
+def test_the_script_needs_numpy_and_onnxruntime_alone(exported, tmp_path):
+    """Stereo, of a length on no grid: its file is that of our own separator, to the last bits of 16."""
+    separator, folder = exported
+    assert len(SCRIPT.read_text().splitlines()) < 60
+    imported = [n for n in ast.walk(ast.parse(SCRIPT.read_text())) if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in imported for alias in node.names}
+    assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+    for name, channels in (("mix", 2), ("query", 1)):
+        soundfile.write(tmp_path / f"{name}.wav", noise(1.777, FS, channels, seed=channels), FS, subtype="PCM_16")
+    command = [sys.executable, SCRIPT, folder, "mix.wav", "query.wav", "out.wav"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (mix, _), (query, _), (found, fs) = (
+        soundfile.read(tmp_path / f"{n}.wav", dtype="float32") for n in ("mix", "query", "out")
+    )
+    want = separator.separate(mix, FS, separator.embed_batch(query[None])[0], separator.plan(chunk=0))[0]
+    assert fs == FS and found.shape == want.shape and np.abs(want).max() > 0.01
+    np.testing.assert_allclose(found, want, atol=3e-5)
+    soundfile.write(tmp_path / "query.wav", query, 16000)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "error: query.wav: must be a WAV of 16 bits at 32000 Hz\n"
+
+
+def test_what_is_not_exported_is_said(tmp_path):
+    with pytest.raises(
+        DataError, match="only CaRE-SEP, whose network embeds the queries.*this is QueryUNet with HTSAT"
+    ):
+        export(build("query_unet"), tmp_path)
+    with pytest.raises(DataError, match="has complex masks; only magnitude masks are exported"):
+        export(build("care_sep", mask_type="complex"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_lengths_that_are_traced():
+    """As tensors they hide what they hide as numbers."""
+    x = torch.arange(12.0).reshape(2, 6) + 1
+    lengths = torch.tensor([4, 6])
+    assert hide_padding(x, lengths.unbind()).tolist() == hide_padding(x, (4, 6)).tolist()
+    assert on_device(lengths.unbind(), torch.device("cpu")).tolist() == [4, 6]
