@@ -97,7 +97,8 @@ def export(separator: Separator, folder: str | Path) -> list[Path]:
     given = {"spec": spec, "frames": frames}
     asked = given | {"rms": torch.tensor([0.1]), "query": torch.randn(1, model.query_dim)}
     graphs = {QUERY: (_Query(net), given, "query"), SEPARATOR: (_Separator(model), asked, "mask")}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists packages that are not needed
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they log each node that they look at
+        logging.getLogger(name).setLevel(logging.ERROR)
     for name, (graph, inputs, output) in graphs.items():
         shapes = {key: whole if key == "spec" else {} for key in inputs}
         with torch.no_grad():
