@@ -6,6 +6,9 @@ import numpy as np
 import soundfile
 
 from espnet2_ext.audio.flac import to_int16
+from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
 LABELS = [Label(0, "/m/dog", "Dog", (2,)), Label(1, "/m/rain", "Rain"), Label(2, "/m/pet", "Pets", (0,))]
@@ -33,6 +36,21 @@ def corpus(top: Path, num: int = 12, fs: int = 16000, seconds: float = 0.6) -> P
     write_labels(top / "data" / "labels.tsv", LABELS)
     write_clips(top / "data" / "set" / "clips.tsv", clips)
     return top / "data" / "set"
+
+
+def bank_of(top: Path, waves: dict[str, tuple[np.ndarray, tuple[str, ...]]], labels: list[Label], fs=8000) -> ClipBank:
+    """The bank `top/dump` of clips: id -> (samples, labels)."""
+    clips = [Clip(id_, mids, write(top / f"{id_}.wav", x, fs)) for id_, (x, mids) in waves.items()]
+    write_labels(top / "labels.tsv", labels)
+    write_clips(top / "set" / "clips.tsv", clips)
+    scan(top / "set", num_workers=0)
+    archive(top / "set", top / "dump", settings=Settings(fs=fs), num_workers=0)
+    return ClipBank(top / "dump")
+
+
+def numbered(classes: int) -> list[Label]:
+    """Labels /m/0, /m/1 and so on."""
+    return [Label(k, f"/m/{k}", f"Class {k}") for k in range(classes)]
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -4,15 +4,13 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
+from sounds import bank_of
 from torch import Tensor, nn
 
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger, mix_up
-from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.tables import Label
 from espnet2_ext.enh.adapt import query_net_choices
 from espnet2_ext.registry import TABLE
 
@@ -78,16 +76,8 @@ def tone(k: int, samples: int, start: int = 0, end: int | None = None) -> np.nda
 
 def write_bank(top: Path, waves: dict[str, tuple[np.ndarray, tuple[int, ...]]], classes: int = 4) -> ClipBank:
     """A bank of clips: id -> (wave, its classes)."""
-    top.mkdir(parents=True, exist_ok=True)
-    clips = []
-    for key, (wave, labels) in waves.items():
-        soundfile.write(top / f"{key}.wav", wave, FS)
-        clips.append(Clip(key, tuple(f"/m/{k}" for k in labels), str(top / f"{key}.wav")))
-    write_labels(top / "labels.tsv", [Label(k, f"/m/{k}", f"Tone {k}") for k in range(classes)])
-    write_clips(top / "set" / "clips.tsv", clips)
-    scan(top / "set", num_workers=0)
-    archive(top / "set", top / "dump", settings=Settings(fs=FS), num_workers=0)
-    return ClipBank(top / "dump")
+    named = {key: (wave, tuple(f"/m/{k}" for k in own)) for key, (wave, own) in waves.items()}
+    return bank_of(top, named, [Label(k, f"/m/{k}", f"Tone {k}") for k in range(classes)], FS)
 
 
 def write_tones(top: Path, clips_a_class: int, seed: int = 0) -> ClipBank:

@@ -23,25 +23,12 @@ def tables(argv: list[str] | None = None) -> None:
 
     p = Parser(description=tables.__doc__)
     p.add_argument("--list", action="store_true", help="every row and figure with the command that fills it")
-    p.add_argument(
-        "--paper",
-        choices=PAPERS,
-        help="care_sep or weak (default with --list: both; with --table: the one that has it, of fig3 care_sep)",
-    )
-    p.add_argument(
-        "--table",
-        nargs="+",
-        default=[],
-        metavar="NUMBER",
-        help="such as 1, fig3 or VII; all: every table and figure of --paper",
-    )
-    p.add_argument(
-        "--exp_dirs",
-        nargs="+",
-        default=[],
-        metavar="[CELL=]FOLDER",
-        help="folders to search, or the experiment to use for a CELL",
-    )
+    text = "care_sep or weak (default with --list: both; with --table: the one that has it, of fig3 care_sep)"
+    p.add_argument("--paper", choices=PAPERS, help=text)
+    text = "such as 1, fig3 or VII; all: every table and figure of --paper"
+    p.add_argument("--table", nargs="+", default=[], metavar="NUMBER", help=text)
+    text = "folders to search, or the experiment to use for a CELL"
+    p.add_argument("--exp_dirs", nargs="+", default=[], metavar="[CELL=]FOLDER", help=text)
     p.add_argument("-o", "--output", help="write the Markdown there as well")
     args = p.parse_args(argv)
     if args.list == bool(args.table):
@@ -91,19 +78,12 @@ def sweep_parser() -> argparse.ArgumentParser:
     p = Parser(description=sweep.__doc__)
     p.add_argument("sweep", help="such as conf/sweeps/side_by_side.yaml")
     p.add_argument("--recipe", help="the recipe's folder (default: as the sweep says)")
-    p.add_argument(
-        "--run_options",
-        default="",
-        metavar="'--OPTION VALUE ...'",
-        help="more options of every run.sh, such as the path of a corpus",
-    )
+    text = "more options of every run.sh, such as the path of a corpus"
+    p.add_argument("--run_options", default="", metavar="'--OPTION VALUE ...'", help=text)
     p.add_argument("--size", help="which of the sweep's sizes (default: the first)")
-    p.add_argument(
-        "--folder",
-        help="name of the folder in the recipe's exp/ (default: as the "
-        "sweep says; _SIZE is put behind it where there are sizes); "
-        "another corpus needs another one",
-    )
+    text = "name of the folder in the recipe's exp/ (default: as the sweep says; _SIZE is put behind it where there "
+    text += "are sizes); another corpus needs another one"
+    p.add_argument("--folder", help=text)
     p.add_argument("--only", nargs="+", default=[], metavar="CELL", help="only these cells and what they need")
     p.add_argument("--max_seeds", type=int, metavar="N", help="at most N seeds per cell (default: all)")
     p.add_argument("--max_minutes", type=float, metavar="N", help="start no new cell after N minutes")
@@ -125,24 +105,17 @@ def bench(argv: list[str] | None = None) -> None:
     plain version of it, and with `--rendering` how fast mixtures are rendered.
     """
     parser = Parser(description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "yaml",
-        nargs="*",
-        type=Path,
-        help="model configurations; default: CaRE-SEP small, 768 and 2048; with "
-        "--costs all query systems and taggers; with --rendering alone none",
-    )
+    text = "model configurations; default: CaRE-SEP small, 768 and 2048; with --costs all query systems and taggers; "
+    text += "with --rendering alone none"
+    parser.add_argument("yaml", nargs="*", type=Path, help=text)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the mixture in seconds (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median is shown (%(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
     parser.add_argument("--no_train", action="store_true", help="leave out the training step")
-    parser.add_argument(
-        "--against",
-        metavar="plain|REV",
-        help="plain: plain HTS-AT and U-Net, or a plain training from weak labels, in turns with the models; a commit, "
-        "or the folder of a checkout: the same models there, in turns, and nothing else",
-    )
+    text = "plain: plain HTS-AT and U-Net, or a plain training from weak labels, in turns with the models; a commit, "
+    text += "or the folder of a checkout: the same models there, in turns, and nothing else"
+    parser.add_argument("--against", metavar="plain|REV", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     _add_queries(parser.add_argument_group("separation by query"))
     _add_weak(parser.add_argument_group("separation from weak labels"))
@@ -158,40 +131,23 @@ def bench(argv: list[str] | None = None) -> None:
 
 
 def _add_queries(group) -> None:
-    group.add_argument(
-        "--costs",
-        action="store_true",
-        help="one table: parameters, operations, time and memory of a query of 2 s and of --seconds, for each system",
-    )
-    group.add_argument(
-        "--only",
-        nargs="+",
-        metavar="NAME",
-        help="with --costs: only systems whose name contains one of these, such as care_sep",
-    )
+    text = "one table: parameters, operations, time and memory of a query of 2 s and of --seconds, for each system"
+    group.add_argument("--costs", action="store_true", help=text)
+    text = "with --costs: only systems whose name contains one of these, such as care_sep"
+    group.add_argument("--only", nargs="+", metavar="NAME", help=text)
     group.add_argument("--conf", type=Path, default=None, help="folder whose YAMLs --costs takes when none is named")
-    group.add_argument(
-        "--variants",
-        nargs="+",
-        metavar="VARIANT",
-        help="fp32, bf16, int8, 'fp32 compiled', 'bf16 compiled'; default: all on a GPU, else fp32; "
-        "in training bf16 is autocast",
-    )
+    text = "fp32, bf16, int8, 'fp32 compiled', 'bf16 compiled'; default: all on a GPU, else fp32; in training bf16 is "
+    text += "autocast"
+    group.add_argument("--variants", nargs="+", metavar="VARIANT", help=text)
     group.add_argument("--data", metavar="BANK", help="clip bank to measure")
-    group.add_argument(
-        "--steps_per_second", type=float, help="of training with the YAML's batch size; default: as measured"
-    )
+    text = "of training with the YAML's batch size; default: as measured"
+    group.add_argument("--steps_per_second", type=float, help=text)
 
 
 def _add_weak(group) -> None:
     group.add_argument("--batch", type=int, default=10, help="mixtures in a training step (%(default)s)")
     group.add_argument("--clip", type=float, default=4.0, help="seconds per mixture (%(default)s)")
-    group.add_argument(
-        "--song", type=float, default=210.0, help="seconds of the song that is separated in chunks (%(default)s)"
-    )
-    group.add_argument(
-        "--rendering",
-        nargs="*",
-        metavar=("TABLE", "BANK"),
-        help="mixtures rendered per second and core, of a table and its clip bank; without them of sounds made for it",
-    )
+    text = "seconds of the song that is separated in chunks (%(default)s)"
+    group.add_argument("--song", type=float, default=210.0, help=text)
+    text = "mixtures rendered per second and core, of a table and its clip bank; without them of sounds made for it"
+    group.add_argument("--rendering", nargs="*", metavar=("TABLE", "BANK"), help=text)

@@ -219,9 +219,8 @@ def embed(argv: list[str] | None = None) -> None:
 def adapt(argv: list[str] | None = None) -> None:
     """Tune the query of some examples on mixtures of them with other sounds; the network stays as it is."""
     p = Parser(description=adapt.__doc__)
-    p.add_argument(
-        "--query", action="append", required=True, help="examples: a folder, a file or a span; repeatable; five or more"
-    )
+    text = "examples: a folder, a file or a span; repeatable; five or more"
+    p.add_argument("--query", action="append", required=True, help=text)
     text = "other sounds, best those around the wanted one, without it: a folder or a file; repeatable"
     p.add_argument("--mixtures", action="append", required=True, help=text)
     p.add_argument("-o", "--output", required=True, help="a .npy file, for `separate --query`")

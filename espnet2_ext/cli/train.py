@@ -83,9 +83,8 @@ def keep_best(argv: list[str] | None = None) -> None:
     p = Parser(description=keep_best.__doc__)
     p.add_argument("trials", nargs="+", metavar="TRIAL", help="folder of a training")
     p.add_argument("--exp_dir", required=True, help="beside them: becomes a link to the best")
-    p.add_argument(
-        "--model_file", default="valid.loss.best.pth", help="the weights whose loss counts, or latest.pth (%(default)s)"
-    )
+    text = "the weights whose loss counts, or latest.pth (%(default)s)"
+    p.add_argument("--model_file", default="valid.loss.best.pth", help=text)
     args = p.parse_args(argv)
     from espnet2_ext.train import experiment
 

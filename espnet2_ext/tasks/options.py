@@ -26,6 +26,24 @@ LIMITS |= {"seed": (0, 2**32 - 1), "patience": (0, MANY), "keep_nbest_models": (
 LIMITS |= {name: (1, 2**40) for name in ("batch_bins", "valid_batch_bins")} | {"nbest_averaging_interval": (0, MANY)}
 
 
+def add_texts(group: Any, **helps: str) -> None:
+    """Options that take a path or another text, by default null: name -> help."""
+    for name, text in helps.items():
+        group.add_argument(f"--{name}", type=str_or_none, default=None, help=text)
+
+
+def add_keywords(group: Any, **helps: str) -> None:
+    """Options that take keyword arguments: name -> help, whose they are."""
+    for name, text in helps.items():
+        group.add_argument(f"--{name}", action=NestedDictAction, default={}, help=f"Keyword arguments of {text}")
+
+
+def add_switches(group: Any, default: bool, **helps: str) -> None:
+    """Options that take true or false: name -> help."""
+    for name, text in helps.items():
+        group.add_argument(f"--{name}", type=str2bool, default=default, help=text)
+
+
 class Unread(NamedTuple):
     """Options that nothing reads: another value than the default is refused.
 

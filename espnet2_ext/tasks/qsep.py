@@ -7,8 +7,6 @@ from espnet2.tasks import abs_task
 from espnet2.tasks.enh_tse import TargetSpeakerExtractionTask, preprocessor_choices
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.collate_fn import CommonCollateFn
-from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str2bool, str_or_none
 
 from espnet2_ext.build import SHARED, construct, make, query_parts
 from espnet2_ext.core.bounds import fitting
@@ -31,7 +29,7 @@ from espnet2_ext.tasks.common import (
     require,
     training,
 )
-from espnet2_ext.tasks.options import QUERY, ConfigParser
+from espnet2_ext.tasks.options import QUERY, ConfigParser, add_keywords, add_switches, add_texts
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.schedulers import WarmupHalvingLR
@@ -64,26 +62,14 @@ class QSepTask(TargetSpeakerExtractionTask):
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
         super().add_task_arguments(parser)
         group = parser.add_argument_group("Query-based separation")
-        group.add_argument("--train_bank", type=str_or_none, default=None, help="Clip bank to draw training pairs from")
-        group.add_argument(
-            "--valid_bank",
-            type=str_or_none,
-            default=None,
-            help="Clip bank of the validation list (default: --train_bank)",
+        add_texts(
+            group,
+            train_bank="Clip bank to draw training pairs from",
+            valid_bank="Clip bank of the validation list (default: --train_bank)",
+            valid_pairs="Validation list, pairs.tsv",
+            anchor_file="Table of anchors that a tagger chose, for training pairs (default: pair_conf's rule alone)",
         )
-        group.add_argument("--valid_pairs", type=str_or_none, default=None, help="Validation list, pairs.tsv")
-        group.add_argument(
-            "--pair_conf",
-            action=NestedDictAction,
-            default={},
-            help="Keyword arguments of espnet2_ext.core.mixing.pair_drawer.PairDrawer",
-        )
-        group.add_argument(
-            "--anchor_file",
-            type=str_or_none,
-            default=None,
-            help="Table of anchors that a tagger chose, for the training pairs (default: pair_conf's rule alone)",
-        )
+        add_keywords(group, pair_conf="espnet2_ext.core.mixing.pair_drawer.PairDrawer")
         cls.add_query_arguments(parser)
         parser.set_defaults(
             iterator_type="task",  # pairs are drawn, not read from a list
@@ -107,24 +93,11 @@ class QSepTask(TargetSpeakerExtractionTask):
             default=SHARED,
             help="What makes the query embeddings: the separator's own encoder (shared), or a network of its own",
         )
-        group.add_argument(
-            "--query_net_conf",
-            action=NestedDictAction,
-            default={},
-            help="Keyword arguments of that network; not looked at where shared",
-        )
-        group.add_argument(
-            "--query_grad",
-            type=str2bool,
-            default=True,
-            help="Gradients go into the query embedding; if not, a query network of its own is frozen",
-        )
-        group.add_argument(
-            "--random_query_net",
-            type=str2bool,
-            default=False,
-            help="Train with a frozen query network that has no trained weights (for debugging)",
-        )
+        add_keywords(group, query_net_conf="that network; not looked at where shared")
+        learns = "Gradients go into the query embedding; if not, a query network of its own is frozen"
+        add_switches(group, True, query_grad=learns)
+        untrained = "Train with a frozen query network that has no trained weights (for debugging)"
+        add_switches(group, False, random_query_net=untrained)
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool):

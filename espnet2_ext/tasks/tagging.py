@@ -7,8 +7,6 @@ from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.trainer import Trainer
-from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str_or_none
 
 from espnet2_ext.build import construct, query_network
 from espnet2_ext.core.bounds import fitting
@@ -18,7 +16,7 @@ from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import choices, config_of, find, frozen, keep_classes, require, training
-from espnet2_ext.tasks.options import ROWS, ConfigParser
+from espnet2_ext.tasks.options import ROWS, ConfigParser, add_keywords, add_texts
 from espnet2_ext.train.checkpoints import initial_weights, load_all
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
@@ -48,25 +46,10 @@ class TaggingTask(AbsTask):
         group = parser.add_argument_group("Tagging")
         for table in cls.class_choices_list:
             table.add_arguments(group)
-        group.add_argument(
-            "--train_bank", type=str_or_none, default=None, help="Clip bank to draw training excerpts from"
-        )
-        group.add_argument(
-            "--valid_bank",
-            type=str_or_none,
-            default=None,
-            help="Clip bank of the validation, each clip whole (default: --train_bank)",
-        )
-        group.add_argument(
-            "--tag_conf",
-            action=NestedDictAction,
-            default={},
-            help="Keyword arguments of espnet2_ext.train.tag_data.TagDrawer",
-        )
-        parser.set_defaults(
-            iterator_type="task",  # excerpts are drawn, not read from a list
-            num_att_plot=0,
-        )  # there is no attention to plot
+        valid = "Clip bank of the validation, each clip whole (default: --train_bank)"
+        add_texts(group, train_bank="Clip bank to draw training excerpts from", valid_bank=valid)
+        add_keywords(group, tag_conf="espnet2_ext.train.tag_data.TagDrawer")
+        parser.set_defaults(iterator_type="task", num_att_plot=0)  # excerpts are drawn; there is no attention to plot
 
     # ---- data --------------------------------------------------------------------------------
 

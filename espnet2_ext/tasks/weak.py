@@ -7,7 +7,6 @@ from espnet2.torch_utils.initialize import initialize
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.collate_fn import CommonCollateFn
-from espnet2.utils.types import str2bool, str_or_none
 
 from espnet2_ext.build import (
     WEAK,
@@ -29,7 +28,7 @@ from espnet2_ext.enh.espnet_model_weak import ESPnetWeakLabelModel
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build_criterion, choices, config_of, find, frozen, require, training
-from espnet2_ext.tasks.options import LABELS, ConfigParser
+from espnet2_ext.tasks.options import LABELS, ConfigParser, add_switches, add_texts
 from espnet2_ext.train.checkpoints import goes_on
 from espnet2_ext.train.classifier_file import require_classifier
 from espnet2_ext.train.weak_data import WeakPreprocessor, use_priors
@@ -62,52 +61,24 @@ class WeakLabelTask(EnhancementTask):
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
         super().add_task_arguments(parser)
         group = parser.add_argument_group("Separation from weak labels")
-        group.add_argument(
-            "--part", choices=PARTS, default="separator", help="What is trained: the classifier alone, or the separator"
-        )
+        text = "What is trained: the classifier alone, or the separator"
+        group.add_argument("--part", choices=PARTS, default="separator", help=text)
         group.add_argument("--label_type", choices=LABEL_TYPES, default="frame")
-        group.add_argument(
-            "--strategy",
-            choices=STRATEGIES,
-            default="fixed",
-            help="The classifier of a separator: trained along from scratch, or "
-            "loaded and fine-tuned, or loaded and fixed",
-        )
-        group.add_argument(
-            "--classifier_file",
-            type=str_or_none,
-            default=None,
-            help="Weights of a trained classifier, its config.yaml beside them",
-        )
-        group.add_argument(
-            "--residual", type=str2bool, default=False, help="One output more, for the sound of no labelled class"
-        )
-        group.add_argument(
-            "--remix",
-            type=float,
-            default=0.0,
-            help="Train and validate a separator on mixtures of mixtures; the "
-            "weight of the loss's term of their parts. 0: on the mixtures as "
-            "they are",
-        )
+        strategies = "Of the classifier of a separator: trained along from scratch, loaded and fine-tuned, or fixed"
+        group.add_argument("--strategy", choices=STRATEGIES, default="fixed", help=strategies)
+        add_switches(group, False, residual="One output more, for the sound of no labelled class")
+        remix = "Train and validate a separator on mixtures of mixtures; the weight of the loss's term of their parts. "
+        group.add_argument("--remix", type=float, default=0.0, help=f"{remix}0: on the mixtures as they are")
+        add_texts(group, classifier_file="Weights of a trained classifier, its config.yaml beside them")
         for name in ("train", "valid"):
-            group.add_argument(f"--{name}_table", type=str_or_none, default=None, help="Folder of a mixture table")
-            group.add_argument(f"--{name}_bank", type=str_or_none, default=None, help="Clip bank of its sounds")
-        group.add_argument(
-            "--class_names",
-            nargs="+",
-            default=None,
-            help="Names of the classes in order (default: those of --train_table)",
-        )
-        for name in ("frame_prior", "clip_prior"):
-            group.add_argument(
-                f"--{name}",
-                nargs="+",
-                type=float,
-                default=None,
-                help="Share in which each class is active, for the class weights (default: in what a training sees of "
-                "--train_table)",
+            add_texts(
+                group, **{f"{name}_table": "Folder of a mixture table", f"{name}_bank": "Clip bank of its sounds"}
             )
+        names = "Names of the classes in order (default: those of --train_table)"
+        group.add_argument("--class_names", nargs="+", default=None, help=names)
+        prior = "Share in which each class is active, for the class weights (default: in what a training sees of "
+        for name in ("frame_prior", "clip_prior"):
+            group.add_argument(f"--{name}", nargs="+", type=float, default=None, help=f"{prior}--train_table)")
         parser.set_defaults(
             batch_type="unsorted",
             num_att_plot=0,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
+from sounds import bank_of, numbered
 
 from espnet2_ext.bench import data, measure, plain_query
 from espnet2_ext.bench import query as models
@@ -15,9 +15,6 @@ from espnet2_ext.bench.plain_query import HTSAT, QueryUNet, mel_filters
 from espnet2_ext.cli.papers import bench
 from espnet2_ext.core.layers import precision
 from espnet2_ext.core.layers.swin import WindowAttention
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 
 DEBUG = Path(__file__).parents[2] / "conf/debug/train_qsep_care_sep.yaml"
@@ -133,15 +130,9 @@ def test_need():
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    root, rng, clips = tmp_path_factory.mktemp("bank"), np.random.default_rng(0), []
-    for i in range(4):
-        soundfile.write(root / f"{i}.wav", rng.uniform(-0.3, 0.3, 20000), 8000)
-        clips.append(Clip(f"clip{i}", (f"/m/{i % 2}",), str(root / f"{i}.wav")))
-    write_labels(root / "labels.tsv", [Label(k, f"/m/{k}", f"Class {k}") for k in range(2)])
-    write_clips(root / "set" / "clips.tsv", clips)
-    scan(root / "set", num_workers=0)
-    archive(root / "set", root / "dump", settings=Settings(fs=8000), num_workers=0)
-    return root / "dump"
+    rng = np.random.default_rng(0)
+    waves = {f"clip{i}": (rng.uniform(-0.3, 0.3, 20000), (f"/m/{i % 2}",)) for i in range(4)}
+    return bank_of(tmp_path_factory.mktemp("bank"), waves, numbered(2)).path
 
 
 def test_command(bank, tmp_path, capsys):

@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 import soundfile
+from sounds import bank_of
 
 from espnet2_ext.cli.score import embedding_figure
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.embedding import (
     Panel,
@@ -109,14 +108,8 @@ def test_clips_of_a_folder(tmp_path):
 
 def test_clips_of_a_bank_that_carry_one_of_both_classes(tmp_path):
     labels = [Label(0, "/m/d", "Dog"), Label(1, "/m/r", "Rain")]
-    rng, clips = np.random.default_rng(0), []
-    for i, mids in enumerate([("/m/d",)] * 3 + [("/m/r",)] * 3 + [("/m/d", "/m/r")]):
-        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(FS), FS)
-        clips.append(Clip(f"c{i}", mids, str(tmp_path / f"{i}.wav")))
-    write_labels(tmp_path / "labels.tsv", labels)
-    write_clips(tmp_path / "set/clips.tsv", clips)
-    scan(tmp_path / "set", num_workers=0)
-    archive(tmp_path / "set", tmp_path / "dump", settings=Settings(fs=FS), num_workers=0)
+    rng, mids = np.random.default_rng(0), [("/m/d",)] * 3 + [("/m/r",)] * 3 + [("/m/d", "/m/r")]
+    bank_of(tmp_path, {f"c{i}": (0.1 * rng.standard_normal(FS), m) for i, m in enumerate(mids)}, labels, FS)
     found = draw_clips(tmp_path / "dump", ["/m/r", "dog"], 3, FS)
     assert found.names == ("Rain", "Dog") and len(found.source["manifest_hash"]) == 32
     assert found.ids == ["c3", "c4", "c5", "c0", "c1", "c2"]

@@ -4,15 +4,12 @@ import math
 
 import numpy as np
 import pytest
-import soundfile
+from sounds import bank_of, numbered
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio
 from espnet2_ext.cli.data import draw_lists, render_lists
-from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.mixtures.pair_list import condition_of, draw_list, draw_protocol, read_list
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.report.experiment import load_rows, load_summary
 from espnet2_ext.report.results import query_report, write_results
@@ -27,15 +24,9 @@ NAMES = ["-20 dB", "-10 dB", "0 dB", "10 dB", "20 dB", "3 sources", "4 sources",
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory) -> ClipBank:
     """Four clips of each of five classes, quiet noise of 0.6 s."""
-    root, rng, clips = tmp_path_factory.mktemp("bank"), np.random.default_rng(0), []
-    for i in range(20):
-        soundfile.write(root / f"{i}.wav", rng.uniform(-0.04, 0.04, 6 * FS // 10), FS)
-        clips.append(Clip(f"clip{i:02d}", (f"/m/{i % 5}",), str(root / f"{i}.wav")))
-    write_labels(root / "labels.tsv", [Label(k, f"/m/{k}", f"Class {k}") for k in range(5)])
-    write_clips(root / "set" / "clips.tsv", clips)
-    scan(root / "set", num_workers=0)
-    archive(root / "set", root / "dump", settings=Settings(fs=FS), num_workers=0)
-    return ClipBank(root / "dump")
+    rng = np.random.default_rng(0)
+    waves = {f"clip{i:02d}": (rng.uniform(-0.04, 0.04, 6 * FS // 10), (f"/m/{i % 5}",)) for i in range(20)}
+    return bank_of(tmp_path_factory.mktemp("bank"), waves, numbered(5), FS)
 
 
 @pytest.fixture(scope="module")

@@ -54,22 +54,15 @@ def make_mini_audioset(
     seed: int = 0,
     **work,
 ) -> Path:
-    """Make the corpus in folder `out`; one of the same settings is up to date and stays.
-
-    Each clip depends on the seed and its own place only, neither on the other clips nor on how
-    many processes work: the same settings give the same bytes.
+    """Make the corpus in folder `out`, see `make_corpus`.
 
     Args:
         train_clips, eval_clips: clips a class.
         clip_seconds: length of a clip, at least 1.
         classes: names or mids from `all_voices`; empty: all.
-        work: `num_workers` and `scheduler` of `map_parts`.
-
-    Returns:
-        `out`, as a path.
 
     Raises:
-        DataError: an unknown class or impossible number, a missing package, or an `out` with other files.
+        DataError: as `make_corpus`; an unknown class or impossible number.
     """
     root = Path(out)
     voices = _choose(classes)

@@ -33,7 +33,9 @@ def make_corpus(
 ) -> Path:
     """Make an embedded corpus in folder `root`, unless it is up to date.
 
-    `settings.json` is written first, so that a stopped call resumes, and `done.json` last.
+    Each sound must depend on the settings, the seed among them, and its own place only: then the same settings give the
+    same bytes, however many processes work. `settings.json` is written first, so that a stopped call resumes, and
+    `done.json` last.
 
     Args:
         settings: what decides every byte.

@@ -55,21 +55,14 @@ def make_mini_musdb18(
     seed: int = 0,
     **work,
 ) -> Path:
-    """Make the corpus in folder `out`; one of the same settings is up to date and stays.
-
-    Each song depends on the seed and its own place only: the same settings give the same bytes,
-    however many processes work.
+    """Make the corpus in folder `out`, see `make_corpus`.
 
     Args:
         seconds: lengths of the shortest and the longest song, at least 4.
         channels: 1 or 2.
-        work: `num_workers` and `scheduler` of `map_parts`.
-
-    Returns:
-        `out`, as a path.
 
     Raises:
-        DataError: an impossible number, a missing package, or an `out` with other files.
+        DataError: as `make_corpus`; an impossible number.
     """
     root = Path(out)
     if train_songs < 1 or test_songs < 1 or channels not in (1, 2):

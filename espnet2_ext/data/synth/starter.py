@@ -106,10 +106,7 @@ def make_starter(
     seed: int = 0,
     **work,
 ) -> Path:
-    """Make the sounds in folder `out`; those of the same settings are up to date and stay.
-
-    Each sound depends on the seed and its own place only: the same settings give the same bytes, however many processes
-    work.
+    """Make the sounds in folder `out`, see `make_corpus`.
 
     Args:
         sources: names in the table's `sources`, without those that are recordings as they are.
@@ -117,13 +114,9 @@ def make_starter(
         clips, formula_clips: training sounds of a class; of one that formulas make.
         valid_clips: validation sounds of a class.
         classes: empty: all.
-        work: `num_workers` and `scheduler` of `map_parts`.
-
-    Returns:
-        `out`, as a path.
 
     Raises:
-        DataError: a missing package, an unknown class, or an `out` with other files.
+        DataError: as `make_corpus`; an unknown class.
     """
     root, where = Path(out), Path(packages)
     places = {name: find_source(name, where) for name in sources}

@@ -53,20 +53,13 @@ class Slice(NamedTuple):
 
 
 def make_mini_urbansound8k(out: Path | str, *, recordings: int = 5, background: int = 0, seed: int = 0, **work) -> Path:
-    """Make the corpus in folder `out`; one of the same settings is up to date and stays.
-
-    Each recording depends on the seed and its own place only: the same settings give the same
-    bytes, however many processes work.
+    """Make the corpus in folder `out`, see `make_corpus`.
 
     Args:
         recordings: of each effect class in each fold. background: of each background class.
-        work: `num_workers` and `scheduler` of `map_parts`.
-
-    Returns:
-        `out`, as a path.
 
     Raises:
-        DataError: an impossible number, a missing package, or an `out` with other files.
+        DataError: as `make_corpus`; an impossible number.
     """
     root = Path(out)
     if recordings < 1 or background < 0:

@@ -2,37 +2,16 @@
 
 import pytest
 import torch
+from small_nets import CARE_CLS, made, noise
 
 from espnet2_ext.core.nets.care_cls import CaRECLS
 from espnet2_ext.core.nets.care_sep import CaRESep
 
-SMALL = dict(
-    sample_rate=8000,
-    n_fft=256,
-    hop_length=64,
-    num_bands=32,
-    dim=8,
-    image_channels=4,
-    depths=[1, 2, 1],
-    heads=[1, 2, 2],
-    connector_depth=2,
-    connector_heads=2,
-    window=4,
-    num_classes=5,
-    drop_path=0.0,
-)
+SMALL = CARE_CLS | dict(sample_rate=8000, n_fft=256, hop_length=64)
 
 
 def make(**kw):
-    torch.manual_seed(0)
-    net = CaRECLS(**{**SMALL, **kw}).eval()
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    return net
-
-
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return made(CaRECLS, **SMALL | kw)
 
 
 def test_a_batch_of_differing_lengths_is_as_each_alone():

@@ -2,35 +2,13 @@
 
 import pytest
 import torch
+from small_nets import CARE, made, spectrum
 
 from espnet2_ext.core.nets.care_sep import CaREEncoder
 
-SMALL = dict(
-    num_bands=32,
-    num_bins=65,
-    fs=8000,
-    dim=8,
-    image_channels=4,
-    depths=(1, 2, 1),
-    heads=(1, 2, 2),
-    connector_depth=2,
-    connector_heads=2,
-    window=4,
-    num_classes=5,
-    drop_path=0.0,
-)
-
 
 def make(**kw):
-    torch.manual_seed(0)
-    net = CaREEncoder(**{**SMALL, **kw}).eval()
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    return net
-
-
-def spectrum(b, length):
-    return torch.randn(b, length, 65, dtype=torch.cfloat, generator=torch.Generator().manual_seed(1))
+    return made(CaREEncoder, **CARE | kw)
 
 
 def test_without_a_query_there_are_no_weights_for_one():

@@ -2,39 +2,16 @@
 
 import pytest
 import torch
+from small_nets import CARE, made, spectrum
 
 from espnet2_ext.core.layers.bands import BandProfile
 from espnet2_ext.core.nets.care_sep import QUERY_AT, CaREEncoder, CaRESep
-
-SMALL = dict(
-    num_bands=32,
-    num_bins=129,
-    fs=8000,
-    dim=8,
-    image_channels=4,
-    depths=(1, 2, 1),
-    heads=(1, 2, 2),
-    connector_depth=2,
-    connector_heads=2,
-    window=4,
-    num_classes=5,
-    drop_path=0.0,
-)
 
 DECODER = ("expands", "joins", "decoder", "patch_up", "to_mask")
 
 
 def make(**kw):
-    torch.manual_seed(0)
-    net = CaRESep(**{**SMALL, **kw}).eval()
-    for p in net.parameters():  # weights away from their start, so that nothing hides behind zeros
-        torch.nn.init.normal_(p, std=0.2)
-    return net
-
-
-def spectrum(b, length, seed=1):
-    g = torch.Generator().manual_seed(seed)
-    return torch.randn(b, length, 129, dtype=torch.cfloat, generator=g)
+    return made(CaRESep, **CARE | kw)
 
 
 @pytest.mark.parametrize("mask_type", ["magnitude", "complex"])
@@ -154,7 +131,7 @@ def test_gradient_reaches_the_query():
 
 def test_encoder_alone_listens_as_the_encoder_within():
     net, spec = make(), spectrum(2, 50)
-    alone = CaREEncoder(**SMALL).eval()
+    alone = CaREEncoder(**CARE).eval()
     missing, unknown = alone.load_state_dict(net.state_dict(), strict=False)
     assert missing == [] and all(".query." in n or n.startswith(DECODER) for n in unknown)
     frames = torch.tensor([50, 21])
@@ -214,7 +191,7 @@ def test_query_of_another_width_is_refused():
 
 def test_normalised_queries_differ_from_the_first_step_on():
     torch.manual_seed(0)
-    plain, normed = CaRESep(**SMALL), CaRESep(**SMALL, query_norm=True)
+    plain, normed = CaRESep(**CARE), CaRESep(**CARE, query_norm=True)
     normed.load_state_dict(plain.state_dict(), strict=False)
     spec, frames = spectrum(6, 40), torch.full((6,), 40)
     one, two = plain.embed(spec, frames).embedding, normed.embed(spec, frames).embedding

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_nets import made, noise
 
 from espnet2_ext.core.nets.cnn14 import CNN14
 
@@ -11,15 +12,7 @@ SMALL = dict(
 
 
 def make(**kw):
-    torch.manual_seed(0)
-    net = CNN14(**{**SMALL, **kw}).eval()
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.5)
-    return net
-
-
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return made(CNN14, std=0.5, **SMALL | kw)
 
 
 def test_a_batch_is_as_each_item_alone_whatever_stands_in_its_padding():

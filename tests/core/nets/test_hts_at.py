@@ -3,6 +3,7 @@ where the weights of that one are converted (test_public_hts_at)."""
 
 import pytest
 import torch
+from small_nets import made, noise
 
 from espnet2_ext.core.nets.care_sep import CaRESep
 from espnet2_ext.core.nets.hts_at import HTSAT
@@ -26,15 +27,7 @@ SPAN = 64 * 32  # samples
 
 
 def make(**kw):
-    torch.manual_seed(0)
-    net = HTSAT(**{**SMALL, **kw}).eval()
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.3)
-    return net
-
-
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return made(HTSAT, std=0.3, **SMALL | kw)
 
 
 def ramp(frames, bands=16):

@@ -1,11 +1,11 @@
 """One's own labelled recordings: tables, what is refused and why, sets, mixture tables."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from sounds import noise, write
+from own_tables import CLIPS, EVENTS, FRAMES, GOOD, table
+from sounds import noise
 
 from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.events import clip_activity, frame_activity, render
@@ -20,44 +20,9 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import safe_id, unique
 from espnet2_ext.util.tables import read_tsv
 
-CLIPS = "path,labels,set\n"
-EVENTS = "path,onset,offset,label,set\n"
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder to write tables in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    top = tmp_path_factory.mktemp("recorded")
-    return [write(top / f"r{n}.wav", noise(25600, n)) for n in range(11)]
-
-
-@pytest.fixture
-def recordings(here, recorded):
-    """The same folder with eleven recordings of 1.6 s."""
-    for path in map(Path, recorded):
-        (here / path.name).symlink_to(path)
-    return here
-
-
-def table(text, name="clips.csv"):
-    with open(name, "w", encoding="utf-8") as f:
-        f.write(text)
-    return name
-
 
 def problems(*tables, **kwargs):
     return [str(p) for p in read_tables(tables, **kwargs).problems]
-
-
-GOOD = CLIPS + "r0.wav,dog,train\nr1.wav,cat;dog,train\nr2.wav,cat,train\nr3.wav,dog;cat,valid\n"
-GOOD += "r4.wav,dog;cat,test\n"
-FRAMES = EVENTS + "r5.wav,0.1,0.5,dog,train\nr5.wav,0.4,1.2,cat,train\nr6.wav,0,1.6,dog,train\n"
 
 
 # --- reading

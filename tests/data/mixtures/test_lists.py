@@ -5,20 +5,18 @@ import json
 
 import numpy as np
 import pytest
-import soundfile
+from sounds import bank_of
 
 from espnet2_ext.audio.read import read_audio
 from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.pair_drawer import energy_gain, render
 from espnet2_ext.core.mixing.pairs import peak_start
 from espnet2_ext.data.bank.anchors import AnchorTable, write_anchors
-from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.mixtures import render as module
 from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, write_list
 from espnet2_ext.data.mixtures.render import pair_sounds, render_pairs
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import parse_json, read_json
 from espnet2_ext.util.tables import read_scp
@@ -32,19 +30,14 @@ LSB = 1 / 32768
 @pytest.fixture(scope="session")
 def pair_bank(tmp_path_factory) -> ClipBank:
     """Noise of 0.6 to 1.2 s; class 1 is related to class 2."""
-    root, rng, clips = tmp_path_factory.mktemp("bank"), np.random.default_rng(0), []
+    rng, waves = np.random.default_rng(0), {}
     for k, n in enumerate(SIZES):
         for i in range(n):
             x = rng.uniform(-LEVELS[k], LEVELS[k], int(FS * rng.uniform(0.6, 1.2)))
-            soundfile.write(root / f"{k}{i}.wav", x, FS)
-            clips.append(Clip(f"clip{k}{i}", (f"/m/{k}",), str(root / f"{k}{i}.wav")))
+            waves[f"clip{k}{i}"] = x, (f"/m/{k}",)
     related = ((), (2,), (1,), ())
     labels = [Label(k, f"/m/{k}", f"Class {k}", related[k]) for k in range(len(SIZES))]
-    write_labels(root / "labels.tsv", labels)
-    write_clips(root / "set" / "clips.tsv", clips)
-    scan(root / "set", num_workers=0)
-    archive(root / "set", root / "dump", settings=Settings(fs=FS), num_workers=0)
-    return ClipBank(root / "dump")
+    return bank_of(tmp_path_factory.mktemp("bank"), waves, labels, FS)
 
 
 @pytest.fixture
