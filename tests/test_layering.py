@@ -1,6 +1,7 @@
 """The import arrows: read from the syntax trees, so a lazy import counts as one too."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -48,6 +49,11 @@ UNFORMATTED: set[str] = set()  # names of files with numeric tables that need `f
 MAX_ROOM = 16  # files in a folder
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(nodes) -> list[tuple[int, str]]:
     found = []
     for node in nodes:
@@ -67,7 +73,7 @@ def layer(path: Path) -> str:
 def test_imports_follow_the_arrows(path):
     ours, hosts = ARROWS.get(layer(path), (set(), set()))
     assert layer(path) in ARROWS.keys() | LEAVES, f"{layer(path)} has no place in ARROWS"
-    for line, name in imports(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+    for line, name in imports(ast.walk(parsed(path))):
         top, *rest = name.split(".")
         where = f"{path.relative_to(ROOT)}:{line} imports {name}"
         if top == "espnet2_ext":
@@ -84,13 +90,13 @@ def test_imports_follow_the_arrows(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_and_optional_packages_are_imported_where_used(path):
-    for line, name in imports(ast.parse(path.read_text(encoding="utf-8")).body):
+    for line, name in imports(parsed(path).body):
         assert name.split(".")[0] not in LAZY, f"{path.relative_to(ROOT)}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_espnet_and_asteroid_meet_in_files_named_so(path):
-    nodes = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = parsed(path)
     tops = {name.split(".")[0] for _, name in imports(ast.walk(nodes))}
     if tops & ESPNET and tops & ASTEROID:
         assert path.name.startswith(MEET), path
