@@ -24,7 +24,7 @@ from espnet2_ext.core.losses.tagging import tagging_bce
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.qsep_data import QSepPreprocessor
+from espnet2_ext.train.clip_data import QSepPreprocessor
 from espnet2_ext.util.config import read_config, set_value
 from espnet2_ext.util.documents import parse_yaml
 

@@ -22,7 +22,7 @@ from espnet2_ext.data.bank.scan import Limits, examine, scan
 from espnet2_ext.data.bank.shards import DEFAULT, Shard
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
-from espnet2_ext.train.qsep_data import QSepPreprocessor
+from espnet2_ext.train.clip_data import QSepPreprocessor
 from espnet2_ext.train.weak_data import WeakPreprocessor
 
 CROP = 2.0  # seconds

@@ -219,18 +219,18 @@ def convert(argv: list[str] | None = None) -> None:
     import torch
 
     from espnet2_ext.core.checkpoints import writing
-    from espnet2_ext.core.public import cnn14, hts_at, st_sed_sep
+    from espnet2_ext.core.public import networks
     from espnet2_ext.core.weights import load
     from espnet2_ext.util.files import atomic_path
 
     parts = {
-        "hts_at": {"net": hts_at.convert},
-        "cnn14": {"net": cnn14.convert},
-        "st_sed_sep": {"extractor.net": st_sed_sep.convert, "query_net": st_sed_sep.convert_tagger},
+        "hts_at": {"net": networks.convert_hts_at},
+        "cnn14": {"net": networks.convert_cnn14},
+        "st_sed_sep": {"extractor.net": networks.convert_st_sed_sep, "query_net": networks.convert_tagger},
     }[args.network]
     sources = [(args.checkpoint, prefix, fn) for prefix, fn in parts.items()]
     if args.tagger:
-        sources[1:] = [(args.tagger, "query_net", hts_at.convert)]
+        sources[1:] = [(args.tagger, "query_net", networks.convert_hts_at)]
     public = {path: load(path, what="checkpoint of PyTorch") for path in {path for path, *_ in sources}}
     weights, counts, whole = {}, [], args.output.suffix == ".zip"
     for path, prefix, fn in sources:

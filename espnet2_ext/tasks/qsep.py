@@ -31,7 +31,7 @@ from espnet2_ext.tasks.common import (
 )
 from espnet2_ext.tasks.options import QUERY, ConfigParser, add_keywords, add_switches, add_texts
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
-from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
+from espnet2_ext.train.clip_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.schedulers import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.

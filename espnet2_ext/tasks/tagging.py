@@ -18,8 +18,8 @@ from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import choices, config_of, find, frozen, keep_classes, require, training
 from espnet2_ext.tasks.options import ROWS, ConfigParser, add_keywords, add_texts
 from espnet2_ext.train.checkpoints import initial_weights, load_all
+from espnet2_ext.train.clip_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
 from espnet2_ext.train.schedulers import WarmupHalvingLR
-from espnet2_ext.train.tag_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
@@ -48,7 +48,7 @@ class TaggingTask(AbsTask):
             table.add_arguments(group)
         valid = "Clip bank of the validation, each clip whole (default: --train_bank)"
         add_texts(group, train_bank="Clip bank to draw training excerpts from", valid_bank=valid)
-        add_keywords(group, tag_conf="espnet2_ext.train.tag_data.TagDrawer")
+        add_keywords(group, tag_conf="espnet2_ext.train.clip_data.TagDrawer")
         parser.set_defaults(iterator_type="task", num_att_plot=0)  # excerpts are drawn; there is no attention to plot
 
     # ---- data --------------------------------------------------------------------------------

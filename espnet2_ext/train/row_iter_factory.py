@@ -1,6 +1,6 @@
 """Mini-batches of rows that are drawn, for ESPnet's trainer (`iterator_type: task`).
 
-`RowIterFactory` is what the tasks share; pairs for separation are in `qsep_data`, excerpts for taggers in `tag_data`.
+`RowIterFactory` is what the tasks share; pairs for separation and excerpts for taggers are in `clip_data`.
 """
 
 import contextlib

@@ -15,7 +15,7 @@ import torch
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
 from espnet2_ext.data.mixtures.pair_list import draw_list
 from espnet2_ext.errors import DataError, explain
-from espnet2_ext.train.qsep_data import PairIterFactory, QSepPreprocessor
+from espnet2_ext.train.clip_data import PairIterFactory, QSepPreprocessor
 from espnet2_ext.train.row_iter_factory import batch_bounds
 from espnet2_ext.util import process
 

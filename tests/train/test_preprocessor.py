@@ -8,7 +8,7 @@ from espnet2.train.preprocessor import AbsPreprocessor
 
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer, render
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.qsep_data import QSepPreprocessor
+from espnet2_ext.train.clip_data import QSepPreprocessor
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.tag_data import Excerpt, ExcerptReader, TagDrawer, TagIterFactory, whole_clips
+from espnet2_ext.train.clip_data import Excerpt, ExcerptReader, TagDrawer, TagIterFactory, whole_clips
 
 
 class Tables:

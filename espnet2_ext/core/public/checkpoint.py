@@ -62,15 +62,17 @@ LOG_MEL = [
 ]
 
 
-def log_mel_weights(state: dict[str, Tensor], log_mel: LogMel) -> dict[str, Tensor]:
+def log_mel_weights(state: dict[str, Tensor], sample_rate: int, low: float, high: float) -> dict[str, Tensor]:
     """The tensors `LOG_MEL` of a checkpoint as those of a network's `log_mel`.
 
     The public networks carry the windowed Fourier basis and the mel matrix; ours compute them, so
-    these are compared only.
+    these are compared only, with bands from `low` to `high` Hz.
 
     Raises:
         DataError: a basis or matrix that is not ours: other settings were used in training.
     """
+    mel = state["logmel_extractor.melW"]
+    log_mel = LogMel(sample_rate, 2 * (len(mel) - 1), mel_bands=mel.shape[1], low=low, high=high)
     n = log_mel.n_fft
     turns = torch.outer(torch.arange(n // 2 + 1), torch.arange(n)) % n
     angle = turns.double() * (2 * math.pi / n)

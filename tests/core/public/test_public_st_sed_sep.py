@@ -7,8 +7,8 @@ from test_public_cnn14 import batch_norm_shapes, random_state
 from test_public_hts_at import public_state as public_tagger
 
 from espnet2_ext.core.nets.query_unet import QueryUNet
-from espnet2_ext.core.public import hts_at
-from espnet2_ext.core.public.st_sed_sep import convert, convert_tagger
+from espnet2_ext.core.public.networks import convert_hts_at, convert_tagger
+from espnet2_ext.core.public.networks import convert_st_sed_sep as convert
 from espnet2_ext.errors import DataError
 
 WIDTHS, QUERY, BINS = (4, 5, 6, 7, 8, 9), 7, 129
@@ -126,7 +126,7 @@ def test_full_size_has_the_public_names_and_shapes(query):
 def test_the_tagger_in_the_checkpoint(state):
     tagger = public_tagger()
     whole = {"state_dict": state | {f"at_model.sed_model.{k}": v for k, v in tagger.items()}}
-    ours, want = convert_tagger(whole), hts_at.convert(tagger)
+    ours, want = convert_tagger(whole), convert_hts_at(tagger)
     assert ours.keys() == want.keys() and all(torch.equal(ours[k], want[k]) for k in want)
     assert convert(whole).keys() == convert(state).keys()
     assert convert_tagger(state) == {}

@@ -1,12 +1,127 @@
-"""Excerpts of single clips for the training of taggers: drawn as rows, read from the bank."""
+"""What trainings on clips draw as rows and read from the bank: pairs for separation by query, excerpts for taggers."""
 
 import dataclasses
+import os
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
+from espnet2.train.preprocessor import AbsPreprocessor
 
+from espnet2_ext.build import construct
+from espnet2_ext.core.mixing.augment import Augment
+from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, holds, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.row_iter_factory import ClassCounts, RowIterFactory, multi_hot
+
+
+class QSepPreprocessor(AbsPreprocessor):
+    """Render a `Pair` of data with `pair`; pass data with `speech_mix` through unchanged.
+
+    ESPnet builds the same preprocessor for inference, where no bank is at hand: the bank is opened
+    when the first pair comes.
+
+    Args:
+        train: whether the random gain is applied.
+        bank: a `ClipBank`, its path, or None.
+        gain_db: [lowest, highest] of a gain in dB, drawn uniformly for each pair and put on the
+            mixture and both targets alike, not on the queries. It is a function of the row.
+        gain_range: lowest and highest factor that brings the second anchor to the energy of the
+            first, where the row has none.
+        augment: keyword arguments of `core.mixing.augment.Augment`, which then changes every sound in
+            training; a function of the row. None: nothing is changed.
+    """
+
+    def __init__(
+        self,
+        train: bool,
+        bank: ClipBank | str | os.PathLike | None = None,
+        gain_db: list[float] | None = None,
+        gain_range: list[float] = GAIN_RANGE,
+        augment: dict | None = None,
+    ):
+        super().__init__(train)
+        for name, values in (("gain_db", gain_db or (0, 0)), ("gain_range", gain_range)):
+            if len(values) != 2 or values[0] > values[1]:
+                raise DataError(f"{name} must be [lowest, highest]; got {values}")
+        self._bank, self.gain_db, self.gain_range = bank, gain_db, tuple(gain_range)
+        self.augment = None if augment is None or not train else construct(Augment, augment, "augment")
+
+    @property
+    def bank(self):
+        """The clip bank, opened at first use."""
+        if isinstance(self._bank, str | os.PathLike):
+            self._bank = ClipBank(self._bank)
+        return self._bank
+
+    def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
+        """Give the arrays of one item.
+
+        Returns:
+            `speech_mix`, `speech_ref1`, `speech_ref2`, `enroll_ref1`, `enroll_ref2` float32 [T];
+            `label1`, `label2` float32 [K], 1 at the classes of the query's clip.
+
+        Raises:
+            DataError: data with neither `pair` nor `speech_mix`, or a pair without a bank.
+        """
+        if "pair" not in data:
+            if "speech_mix" in data:
+                return data
+            raise DataError(f"{uid}: expected `pair` or `speech_mix`, got {', '.join(data)}")
+        if self.bank is None:
+            raise DataError(f"{uid}: a pair needs a clip bank, and the preprocessor has none")
+        pair = data["pair"]
+        out = render(pair, self.bank, self.gain_range, self.augment)
+        gain = self._gain(pair)
+        return {
+            "speech_mix": gain * out["mix"],
+            "speech_ref1": gain * out["ref1"],
+            "speech_ref2": gain * out["ref2"],
+            "enroll_ref1": out["query1"],
+            "enroll_ref2": out["query2"],
+            "label1": self._label(pair.query1),
+            "label2": self._label(pair.query2),
+        }
+
+    def _gain(self, pair: Pair) -> np.float32:
+        if self.gain_db is None or not self.train:
+            return np.float32(1.0)
+        rng = np.random.default_rng(zlib.crc32(repr(pair).encode()))
+        return np.float32(10 ** (rng.uniform(*self.gain_db) / 20))
+
+    def _label(self, clip: int | str) -> np.ndarray:
+        return multi_hot(self.bank, self.bank.index_of(clip) if isinstance(clip, str) else clip)
+
+
+class QueryCounts(ClassCounts):
+    """How often each class was queried, and how often the target was absent."""
+
+    what = "queries"
+
+    def __init__(self, bank):
+        super().__init__(bank)
+        self.absent = 0
+
+    def add(self, rows: Sequence[Pair]) -> None:
+        """Count pairs that hold rows of the bank."""
+        for pair in rows:
+            for clip, k in ((pair.clip1, pair.class1), (pair.clip2, pair.class2)):
+                self.drawn[k] += 1
+                self.absent += not holds(self.bank, clip, k)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {self.absent} queries with an absent target"
+
+
+class PairIterFactory(RowIterFactory):
+    """Draws pairs with a `PairDrawer`; `preprocess` is a `QSepPreprocessor`.
+
+    Rows for validation hold clip ids or rows of the bank.
+    """
+
+    name, clips, not_sequence, counts = "pair", 2, ("label1", "label2"), QueryCounts
+
 
 BALANCES = ("class", "clip")
 
