@@ -6,30 +6,22 @@ from typing import BinaryIO, NamedTuple
 
 from espnet2_ext.audio import mpeg
 from espnet2_ext.audio.files import Piece, Survey, find_all, read_at
-from espnet2_ext.audio.flac import end_of_frames, rate_of_frame
 from espnet2_ext.errors import DataError
 
 _4GB = 1 << 32
+# rates and block sizes that the header of a FLAC frame has codes for (RFC 9639, section 9.1)
+FLAC_RATES = (88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
+FLAC_SIZES = {192: 1} | {576 << k: 2 + k for k in range(4)} | {256 << k: 8 + k for k in range(8)}
 _LONGER = ("its header says that it is longer, it may be truncated",)
 _DEMUXERS = (  # where, what, FFmpeg's name: containers that libsndfile does not read, or not with every codec
-    (4, b"ftyp", "mov"),
-    (4, b"moov", "mov"),
-    (4, b"mdat", "mov"),
-    (4, b"wide", "mov"),
-    (4, b"free", "mov"),
-    (4, b"skip", "mov"),
+    *((4, mark, "mov") for mark in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
     (0, b"\x30\x26\xb2\x75", "asf"),
     (8, b"AVI ", "avi"),
     (0, b"FLV\x01", "flv"),
     (0, b"\0\0\1\xba", "mpeg"),
-    (0, b"#!AMR", "amr"),
-    (0, b"\x0b\x77", "ac3"),
-    (0, b"wvpk", "wv"),
-    (0, b"MAC ", "ape"),
-    (0, b"OggS", "ogg"),
-    (0, b"caff", "caf"),
-    (0, b"BW64", "wav"),
+    *((0, mark, name) for mark, name in ((b"#!AMR", "amr"), (b"\x0b\x77", "ac3"), (b"wvpk", "wv"), (b"MAC ", "ape"))),
+    *((0, mark, name) for mark, name in ((b"OggS", "ogg"), (b"caff", "caf"), (b"BW64", "wav"))),
 )
 
 
@@ -59,10 +51,11 @@ def survey(file: BinaryIO, size: int, name: str) -> Survey:
     Raises:
         DataError: parts that cannot be read as one sound.
     """
-    at = 0
-    while tag := mpeg.id3_size(read_at(file, at, 10)):
+    at, head = 0, read_at(file, 0, 189)
+    while head[:3] == b"ID3" and (tag := mpeg.id3_size(head)):
         at += tag
-    head = read_at(file, at, 189)
+        head = read_at(file, at, 189)
+    demuxer = _demuxer(head)
     if head[:4] in _FORMS and (head[:4] != b"RIFF" or head[8:12] == b"WAVE"):
         found = _chunks(file, at, size, _FORMS[head[:4]])
     elif head[:4] == b".snd" and len(head) >= 12:
@@ -80,7 +73,7 @@ def survey(file: BinaryIO, size: int, name: str) -> Survey:
         found = mpeg.survey(file, at, size) or Survey([[(0, size)]])  # without its name, libsndfile looks at the bytes
     else:
         found = Survey()
-    return found._replace(demuxer=_demuxer(head))
+    return found._replace(demuxer=demuxer)
 
 
 def _demuxer(head: bytes) -> str:
@@ -191,7 +184,7 @@ def _flac(file: BinaryIO, at: int, size: int) -> Survey:
     _check_rate(file, at, info)
     most = int.from_bytes(info[15:18], "big") or 1 << 16  # bytes of the largest frame
     tail = max(at, size - most - 1024)  # and of tags behind it
-    held = end_of_frames(read_at(file, tail, size - tail), int.from_bytes(info[10:12], "big")) if said else 0
+    held = _end_of_frames(read_at(file, tail, size - tail), int.from_bytes(info[10:12], "big")) if said else 0
     if held <= said:
         return Survey()
     zero = bytes([info[21] & 0xF0, 0, 0, 0, 0])  # no length: the decoder goes on to the end
@@ -206,8 +199,53 @@ def _check_rate(file: BinaryIO, at: int, info: bytes) -> None:
         last = bool(block[0] & 0x80)
         at += 4 + int.from_bytes(block[1:], "big")
     head = read_at(file, at, 9)
-    if len(head) == 9 and head[:2] in (b"\xff\xf8", b"\xff\xf9") and (rate := rate_of_frame(head)) not in (0, said):
+    if len(head) == 9 and head[:2] in (b"\xff\xf8", b"\xff\xf9") and (rate := _rate_of_frame(head)) not in (0, said):
         raise DataError(f"damaged: its header says {said} Hz, its sound {rate} Hz")
+
+
+def _rate_of_frame(head: bytes) -> int:
+    """Rate in Hz of the first frame of a stream, from the 9 bytes that it begins with; 0 where they do not say it."""
+    code, tail = head[2] & 15, head[5 + {6: 1, 7: 2}.get(head[2] >> 4, 0) :]
+    if 1 <= code <= len(FLAC_RATES):
+        return FLAC_RATES[code - 1]
+    words = int.from_bytes(tail[:2], "big")
+    return {12: tail[0] * 1000, 13: words, 14: words * 10}.get(code, 0)
+
+
+def _end_of_frames(tail: bytes, block: int) -> int:
+    """Number of samples up to the end of the last frame whose header is found in the `tail` of a FLAC file, or 0.
+
+    Args:
+        block: samples of a frame, as the stream's own header says (its largest block).
+    """
+    sizes = {code: size for size, code in FLAC_SIZES.items()}
+    at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        head = tail[at : at + 16]
+        if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[2] & 0xF0 == 0 or head[3] & 1:
+            continue
+        lead = 8 - (head[4] ^ 0xFF).bit_length()  # ones that the coded number begins with
+        more = max(lead, 1)
+        number = head[4] & (0xFF >> (lead + 1))
+        for byte in head[5 : 4 + more]:
+            number = number << 6 | byte & 0x3F
+        code, place = head[2] >> 4, 4 + more
+        wide = code - 5 if code in (6, 7) else 0
+        size = int.from_bytes(head[place : place + wide], "big") + 1 if wide else sizes.get(code, 0)
+        place += wide + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+        if len(head) > place and crc8(head[:place]) == head[place]:
+            return number + size if head[1] & 1 else number * block + size
+    return 0
+
+
+def crc8(data: bytes) -> int:
+    """Checksum of the header of a FLAC frame."""
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = ((crc << 1) ^ 0x07) & 0xFF if crc & 0x80 else crc << 1
+    return crc
 
 
 def _ogg(file: BinaryIO, at: int, size: int) -> Survey:

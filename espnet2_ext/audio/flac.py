@@ -12,22 +12,12 @@ import io
 import numpy as np
 import soundfile
 
+from espnet2_ext.audio.containers import FLAC_RATES, FLAC_SIZES, crc8
+from espnet2_ext.audio.sound import Stream
+
 BLOCK = 4096  # samples a frame: what libFLAC takes at the level used here
 STRIDE = 4  # every so many frames one has its place in the table
 _WHOLE = 1 << 24  # frames decoded at once; a lying header cannot ask for more memory than this
-_RATES = (88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
-_SIZES = {192: 1} | {576 << k: 2 + k for k in range(4)} | {256 << k: 8 + k for k in range(8)}
-
-
-class Stream(soundfile.SoundFile):
-    """A `SoundFile` that does not seek after each read.
-
-    The parent does so to keep two file positions together; in FLAC that decodes a frame again.
-    """
-
-    def seekable(self) -> bool:
-        """Say no, so that the parent leaves the position alone; `seek` itself works."""
-        return False
 
 
 def pull(file: soundfile.SoundFile, num: int) -> np.ndarray:
@@ -128,10 +118,10 @@ def _streaminfo(fs: int, samples: int) -> bytes:
 def _frame_start(number: int, samples: int, fs: int) -> bytes:
     """Header of frame `number` of a mono 16-bit stream of `samples`, CRC-8 included."""
     size = min(BLOCK, samples - number * BLOCK)
-    size_code = _SIZES.get(size, 6 if size <= 256 else 7)
+    size_code = FLAC_SIZES.get(size, 6 if size <= 256 else 7)
     size_tail = (size - 1).to_bytes(size_code - 5, "big") if size_code in (6, 7) else b""
-    if fs in _RATES:
-        rate_code, rate_tail = 1 + _RATES.index(fs), b""
+    if fs in FLAC_RATES:
+        rate_code, rate_tail = 1 + FLAC_RATES.index(fs), b""
     elif fs % 1000 == 0 and fs <= 255000:
         rate_code, rate_tail = 12, bytes([fs // 1000])
     elif fs % 10 == 0:
@@ -140,51 +130,7 @@ def _frame_start(number: int, samples: int, fs: int) -> bytes:
         rate_code, rate_tail = 13, (fs & 0xFFFF).to_bytes(2, "big")
     head = bytes([0xFF, 0xF8, size_code << 4 | rate_code, 0x08])
     raw = head + _coded_number(number) + size_tail + rate_tail
-    return raw + bytes([_crc8(raw)])
-
-
-def _crc8(data: bytes) -> int:
-    crc = 0
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = ((crc << 1) ^ 0x07) & 0xFF if crc & 0x80 else crc << 1
-    return crc
-
-
-def rate_of_frame(head: bytes) -> int:
-    """Rate in Hz of the first frame of a stream, from the 9 bytes that it begins with; 0 where they do not say it."""
-    code, tail = head[2] & 15, head[5 + {6: 1, 7: 2}.get(head[2] >> 4, 0) :]
-    if 1 <= code <= len(_RATES):
-        return _RATES[code - 1]
-    words = int.from_bytes(tail[:2], "big")
-    return {12: tail[0] * 1000, 13: words, 14: words * 10}.get(code, 0)
-
-
-def end_of_frames(tail: bytes, block: int) -> int:
-    """Number of samples up to the end of the last frame whose header is found in the `tail` of a FLAC file, or 0.
-
-    Args:
-        block: samples of a frame, as the stream's own header says (its largest block).
-    """
-    sizes = {code: size for size, code in _SIZES.items()}
-    at = len(tail)
-    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        head = tail[at : at + 16]
-        if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[2] & 0xF0 == 0 or head[3] & 1:
-            continue
-        lead = 8 - (head[4] ^ 0xFF).bit_length()  # ones that the coded number begins with
-        more = max(lead, 1)
-        number = head[4] & (0xFF >> (lead + 1))
-        for byte in head[5 : 4 + more]:
-            number = number << 6 | byte & 0x3F
-        code, place = head[2] >> 4, 4 + more
-        wide = code - 5 if code in (6, 7) else 0
-        size = int.from_bytes(head[place : place + wide], "big") + 1 if wide else sizes.get(code, 0)
-        place += wide + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
-        if len(head) > place and _crc8(head[:place]) == head[place]:
-            return number + size if head[1] & 1 else number * block + size
-    return 0
+    return raw + bytes([crc8(raw)])
 
 
 def _coded_number(n: int) -> bytes:

@@ -18,7 +18,6 @@ import soundfile
 from espnet2_ext.audio import pyav
 from espnet2_ext.audio.containers import survey
 from espnet2_ext.audio.files import KNOWN, Piece, Survey, View, open_file
-from espnet2_ext.audio.flac import Stream
 from espnet2_ext.errors import DataError
 
 RATES = (1000, 768_000)  # Hz: from slow biosignals to the fastest converters; a wrong header is beyond
@@ -31,6 +30,17 @@ _ENDLESS = 1 << 60  # libsndfile's length of a stream whose header gives none is
 _HELD = 1 << 24  # bytes of an entry of an archive that are held in memory rather than read again
 _WHOLE = 1 << 24  # samples of all channels that are decoded at once
 _NO_REASON = (1, 2, 7)  # libsndfile's errors that say "no such file" or the like of one that is there
+
+
+class Stream(soundfile.SoundFile):
+    """A `SoundFile` that does not seek after each read.
+
+    The parent does so to keep two file positions together; in FLAC that decodes a frame again.
+    """
+
+    def seekable(self) -> bool:
+        """Say no, so that the parent leaves the position alone; `seek` itself works."""
+        return False
 
 
 class Place(NamedTuple):

@@ -155,10 +155,10 @@ def run(main: Callable) -> None:
     """
     import logging
 
+    keep_memory()
     with process.ends_on_signals():
         process.follow_driver()
         process.allow_open_files()
-        keep_memory()
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow down a busy machine; before torch
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
         logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
