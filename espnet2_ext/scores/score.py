@@ -63,34 +63,30 @@ def score(
     data = load_test_set(data_dir)
     outputs = load_outputs(inference_dir, data)
     stamp = f"{fingerprint(data, outputs)} v{VERSION} espnet_keys={espnet_keys}" + " espnet_tool" * espnet_tool
-    kind, out, drawn = KINDS[data.kind], outputs.path / "scores", draw_keys(data.keys, espnet_keys)
+    kind, out = KINDS[data.kind], outputs.path / "scores"
+    drawn = draw_keys(data.keys, espnet_keys) if espnet_keys != 0 else set()
     items = [item | {"espnet": item["key"] in drawn and not espnet_tool} for item in data.items(outputs)]
     summary, parts, espnet_parts = (out / name for name in ("summary.json", "parts", "espnet_parts"))
     if made(summary, {"stamp": stamp}) is not None:
         logging.info("%s: up to date, skipped", summary)
-        return _without_parts(summary, parts, espnet_parts)
-    summary.unlink(missing_ok=True)  # the figures of other outputs
-    run = {"num_workers": num_workers, "scheduler": scheduler}
-    tagging = kind.tagging(data, outputs) if outputs.tags else None
-    fn = functools.partial(score_part, kind=data.kind, stamp=stamp)
-    paths = map_parts(fn, items, parts, part_size=part_of(len(items), 64, 1, MOST), desc="scoring", **run)
-    rows = [row for path in paths for _, row in read_json_lines(path)]
-    if espnet_keys != 0:
-        pairs = kind.pairs(rows, items)
-        if espnet_tool:
-            chosen = [pair for found in pairs.values() for pair in found if pair.key in drawn]
-            score_by_espnet(chosen, espnet_parts, stamp=stamp, **run)
-        write_espnet(pairs, out / "espnet")
-    write_json_lines(out / "scores.jsonl", rows)
-    figures = kind.summarise(rows, data, outputs, tagging)
-    figures = {"data_dir": data_dir, "inference_dir": inference_dir} | figures
-    write_record(summary, {"stamp": stamp}, figures, [out / "scores.jsonl"])
-    return _without_parts(summary, parts, espnet_parts)
-
-
-def _without_parts(summary: Path, *folders: Path) -> Path:
-    """The summary, once what was kept until it was written is removed."""
-    for folder in folders:
+    else:
+        summary.unlink(missing_ok=True)  # the figures of other outputs
+        run = {"num_workers": num_workers, "scheduler": scheduler}
+        tagging = kind.tagging(data, outputs) if outputs.tags else None
+        fn = functools.partial(score_part, kind=data.kind, stamp=stamp)
+        paths = map_parts(fn, items, parts, part_size=part_of(len(items), 64, 1, MOST), desc="scoring", **run)
+        rows = [row for path in paths for _, row in read_json_lines(path)]
+        if espnet_keys != 0:
+            pairs = kind.pairs(rows, items)
+            if espnet_tool:
+                chosen = [pair for found in pairs.values() for pair in found if pair.key in drawn]
+                score_by_espnet(chosen, espnet_parts, stamp=stamp, **run)
+            write_espnet(pairs, out / "espnet")
+        write_json_lines(out / "scores.jsonl", rows)
+        figures = kind.summarise(rows, data, outputs, tagging)
+        figures = {"data_dir": data_dir, "inference_dir": inference_dir} | figures
+        write_record(summary, {"stamp": stamp}, figures, [out / "scores.jsonl"])
+    for folder in (parts, espnet_parts):  # kept until the summary was written
         shutil.rmtree(folder, ignore_errors=True)
     return summary
 
