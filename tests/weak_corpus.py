@@ -70,20 +70,8 @@ def write_config(path: Path, source: str = "conf/debug/train_weak.yaml", **more)
 
 def command(root: Path, config: Path, output_dir: Path, *more) -> list[str]:
     """Options of `weak_train` for the corpus."""
-    given = [
-        "--config",
-        config,
-        "--output_dir",
-        output_dir,
-        "--ngpu",
-        0,
-        "--use_tensorboard",
-        "false",
-        "--use_matplotlib",
-        "false",
-        "--keep_nbest_models",
-        2,
-    ]
+    given = ["--config", config, "--output_dir", output_dir]
+    given += "--ngpu 0 --use_tensorboard false --use_matplotlib false --keep_nbest_models 2".split()
     for name in ("train", "valid"):
         given += [f"--{name}_table", root / "data" / name, f"--{name}_bank", root / "dump" / name]
     for conf in ("encoder_conf", "decoder_conf"):

@@ -140,14 +140,7 @@ def test_command(bank, tmp_path, capsys):
     bench(
         [
             str(DEBUG),
-            "--seconds",
-            "1",
-            "--repeats",
-            "1",
-            "--threads",
-            "1",
-            "--device",
-            "cpu",
+            *"--seconds 1 --repeats 1 --threads 1 --device cpu".split(),
             "--data",
             str(bank),
             "--json",

@@ -30,12 +30,7 @@ def test_every_system_of_the_papers_has_a_row():
     rows = systems.all_systems(CONF)
     names = {row.name for row in rows}
     assert names >= {
-        "care_sep_768",
-        "care_sep_2048",
-        "care_cls_sep_768",
-        "st_sed_sep_2048",
-        "pann_sep_527",
-        "pann_sep_2048",
+        *"care_sep_768 care_sep_2048 care_cls_sep_768 st_sed_sep_2048 pann_sep_527 pann_sep_2048".split(),
         "care_sep_768 + hts_at (G)",
         "tag_care_cls_768",
         "tag_hts_at_768",
@@ -139,15 +134,7 @@ def test_command(here, tmp_path, capsys):
     bench(
         [
             str(CONF / "debug/train_tag.yaml"),
-            "--costs",
-            "--seconds",
-            "0.5",
-            "--repeats",
-            "1",
-            "--threads",
-            "1",
-            "--device",
-            "cpu",
+            *"--costs --seconds 0.5 --repeats 1 --threads 1 --device cpu".split(),
             "--json",
             str(file),
         ]

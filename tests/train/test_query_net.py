@@ -40,26 +40,10 @@ def command(bank, tmp_path_factory):
     write_list(top / "pairs.tsv", draw_list(bank, 4, 0, segment=NUM / 8000, anchor="peak"))
 
     def options(out, *more):
-        given = [
-            "--config",
-            top / "train.yaml",
-            "--output_dir",
-            out,
-            "--train_bank",
-            bank.path,
-            "--valid_pairs",
-            top / "pairs.tsv",
-            "--ngpu",
-            0,
-            "--max_epoch",
-            1,
-            "--use_tensorboard",
-            "false",
-            "--use_matplotlib",
-            "false",
-            *more,
-        ]
-        return [str(x) for x in given]
+        given = ["--config", top / "train.yaml", "--output_dir", out, "--train_bank", bank.path]
+        given += ["--valid_pairs", top / "pairs.tsv"]
+        given += "--ngpu 0 --max_epoch 1 --use_tensorboard false --use_matplotlib false".split()
+        return [str(x) for x in [*given, *more]]
 
     return options
 

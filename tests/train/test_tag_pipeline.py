@@ -36,34 +36,12 @@ def banks(tmp_path_factory):
 
 
 def options(banks, out, *more):
-    given = [
-        "--query_net",
-        "bands",
-        "--train_bank",
-        banks[0].path,
-        "--valid_bank",
-        banks[1].path,
-        "--output_dir",
-        out,
-        "--ngpu",
-        0,
-        "--batch_size",
-        4,
-        "--num_iters_per_epoch",
-        1,
-        "--max_epoch",
-        2,
-        "--num_workers",
-        0,
-        *"--optim adam --optim_conf lr=0.1 --tag_conf segment=0.5 --tag_conf mixup_alpha=0.5".split(),
-        *"--use_tensorboard false --use_matplotlib false".split(),
-        "--keep_nbest_models",
-        1,
-        "--best_model_criterion",
-        "valid,loss,min",
-        *more,
-    ]
-    return [str(x) for x in given]
+    given = ["--train_bank", banks[0].path, "--valid_bank", banks[1].path, "--output_dir", out]
+    given += "--query_net bands --ngpu 0 --batch_size 4 --num_iters_per_epoch 1 --max_epoch 2 --num_workers 0".split()
+    given += "--optim adam --optim_conf lr=0.1 --tag_conf segment=0.5 --tag_conf mixup_alpha=0.5".split()
+    given += "--use_tensorboard false --use_matplotlib false --keep_nbest_models 1".split()
+    given += ["--best_model_criterion", "valid,loss,min"]
+    return [str(x) for x in [*given, *more]]
 
 
 @pytest.fixture(scope="module")

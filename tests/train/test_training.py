@@ -49,27 +49,9 @@ def command(bank, config, output_dir, *more):
     pairs = Path(bank.path).parent / "pairs.tsv"
     if not pairs.exists():
         write_list(pairs, draw_list(bank, 6, 0, segment=0.25, anchor="peak"))
-    given = [
-        "--config",
-        config,
-        "--output_dir",
-        output_dir,
-        "--train_bank",
-        bank.path,
-        "--valid_pairs",
-        pairs,
-        "--ngpu",
-        0,
-        "--batch_size",
-        4,
-        "--num_iters_per_epoch",
-        2,
-        "--use_tensorboard",
-        "false",
-        "--use_matplotlib",
-        "false",
-        *more,
-    ]
+    given = ["--config", config, "--output_dir", output_dir, "--train_bank", bank.path, "--valid_pairs", pairs]
+    given += "--ngpu 0 --batch_size 4 --num_iters_per_epoch 2 --use_tensorboard false --use_matplotlib false".split()
+    given += more
     for conf in ("encoder_conf", "decoder_conf"):
         for value in STFT:
             given += [f"--{conf}", value]

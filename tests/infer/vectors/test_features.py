@@ -93,14 +93,7 @@ def test_the_picture_of_a_bundle(care_sep_bundle, tmp_path, capsys):
             str(care_sep_bundle),
             "--data",
             str(tmp_path / "sounds"),
-            "--classes",
-            "low",
-            "high",
-            "--clips",
-            "5",
-            "--device",
-            "cpu",
-            "-o",
+            *"--classes low high --clips 5 --device cpu -o".split(),
             str(out),
         ]
     )
