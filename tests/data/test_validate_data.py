@@ -7,22 +7,8 @@ from sounds import noise, write
 
 from espnet2_ext.cli import data as command
 from espnet2_ext.cli import main as cli
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.corpora.own_recordings import prepare_own_sounds
 from espnet2_ext.data.mixtures.from_recordings import make_own_table
 from espnet2_ext.errors import DataError
-
-
-@pytest.fixture
-def banked(recordings):
-    """Lists and bank of recordings with clip and with frame labels."""
-    frames = FRAMES + "r8.wav,,,,train\nr9.wav,0.2,1.605,cat,valid\nr10.wav,0,1,dog,test\n"
-    tables = [table(GOOD), table(frames, "events.csv")]
-    prepare_own_sounds(tables, "data", allow_unlabelled=True)
-    scan("data/train", num_workers=1)
-    archive("data/train", "dump/train", settings=Settings(fs=16000), num_workers=1)
-    return recordings
 
 
 def validated(capsys, *args):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_confs import SMALL
 
 from espnet2_ext.core.layers.spectrum import MelBandMergeDecoder, MelBandSplitEncoder
 from espnet2_ext.core.nets.care_sep import CaRESep
@@ -12,18 +13,7 @@ from espnet2_ext.registry import espnet_class
 
 WaveL1Loss, QuerySDRLoss, TaggingLoss = (espnet_class("criterion", n) for n in ("wave_l1", "neg_sdr", "tagging"))
 STFT = dict(sample_rate=8000, n_fft=256, hop_length=80, num_bands=32)
-NET = dict(
-    num_bands=32,
-    dim=8,
-    image_channels=4,
-    depths=[1, 1, 1],
-    heads=[1, 2, 2],
-    connector_depth=1,
-    connector_heads=2,
-    window=4,
-    num_classes=3,
-    drop_path=0.0,
-)
+NET = SMALL["care_sep"] | dict(num_bands=32, num_classes=3)
 
 
 @pytest.fixture

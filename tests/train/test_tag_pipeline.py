@@ -260,14 +260,7 @@ def test_tags_of_other_clips_are_not_scored(banks, known, tmp_path):
 
 def test_a_configuration_of_something_else_is_named(banks, known, tmp_path):
     (tmp_path / "config.yaml").write_text("separator: x\n")
-    args = [
-        "--train_config",
-        str(tmp_path / "config.yaml"),
-        "--model_file",
-        str(known / "best.pth"),
-        "--bank",
-        str(banks[1].path),
-    ]
+    args = ["--train_config", str(tmp_path / "config.yaml"), *model(known)[2:], "--bank", str(banks[1].path)]
     with pytest.raises(DataError, match="config.yaml: does not build a tagger: .*query_net"):
         tag_inference.main([*args, "--output_dir", str(tmp_path / "o")])
 
@@ -275,13 +268,6 @@ def test_a_configuration_of_something_else_is_named(banks, known, tmp_path):
 def test_frames_of_a_network_without_are_refused(banks, known, tmp_path):
     config = yaml.safe_load((known / "config.yaml").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"query_net_conf": {"frames": False}}))
-    args = [
-        "--train_config",
-        str(tmp_path / "config.yaml"),
-        "--model_file",
-        str(known / "best.pth"),
-        "--bank",
-        str(banks[1].path),
-    ]
+    args = ["--train_config", str(tmp_path / "config.yaml"), *model(known)[2:], "--bank", str(banks[1].path)]
     with pytest.raises(DataError, match="best.pth: this network's tags have no frames"):
         tag_inference.main([*args, "--output_dir", str(tmp_path / "o"), "--frames"])

@@ -9,9 +9,7 @@ from sounds import noise
 
 from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.events import clip_activity, frame_activity, render
-from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
 from espnet2_ext.data.corpora.own_recordings import prepare_own_sounds, read_tables
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.from_recordings import MARKS, cuts, make_own_table
@@ -162,17 +160,6 @@ def test_names():
 
 
 # --- mixture tables
-
-
-@pytest.fixture
-def banked(recordings):
-    """Lists and bank of recordings with clip and with frame labels."""
-    frames = FRAMES + "r8.wav,,,,train\nr9.wav,0.2,1.605,cat,valid\nr10.wav,0,1,dog,test\n"
-    tables = [table(GOOD), table(frames, "events.csv")]
-    prepare_own_sounds(tables, "data", allow_unlabelled=True)
-    scan("data/train", num_workers=1)
-    archive("data/train", "dump/train", settings=Settings(fs=16000), num_workers=1)
-    return recordings
 
 
 def test_recordings_become_chunks_with_their_labels(banked, capsys, caplog):
