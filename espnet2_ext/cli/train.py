@@ -60,7 +60,7 @@ def tag_train(argv: list[str] | None = None) -> None:
 def _check(name: str, argv: list[str] | None) -> None:
     task = _task(name)
     from espnet2_ext.tasks.common import check_schedule, first_step, options
-    from espnet2_ext.train.check import check
+    from espnet2_ext.train.checks import check
 
     args = options(task.get_parser(), argv)
     check_schedule(args)

@@ -32,26 +32,7 @@ SOURCES = {
     "lengths": "speech_lengths",
 }
 ESTIMATE = ("est", "ref")
-
-
-def as_encoder(net: type[nn.Module]) -> type[AbsEncoder]:
-    """ESPnet's encoder of a class like those of `core.layers.spectrum`."""
-    return _under(net, AbsEncoder)
-
-
-def as_decoder(net: type[nn.Module]) -> type[AbsDecoder]:
-    """ESPnet's decoder of a class like those of `core.layers.spectrum`."""
-    return _under(net, AbsDecoder)
-
-
-def as_extractor(net: type[nn.Module]) -> type[AbsExtractor]:
-    """ESPnet's extractor around a `contracts.QueryMasker`."""
-    return _under(extractor_of(net), AbsExtractor)
-
-
-def as_separator(net: type[nn.Module]) -> type[AbsSeparator]:
-    """ESPnet's separator around a `contracts.ClassMasker`."""
-    return _under(separator_of(net), AbsSeparator)
+BASES = {"encoder": AbsEncoder, "decoder": AbsDecoder, "extractor": AbsExtractor, "separator": AbsSeparator}
 
 
 @functools.cache
@@ -99,12 +80,17 @@ def as_criterion(loss: Callable[..., Tensor] | type[nn.Module], name: str) -> ty
     return type(loss.__name__, (TimeDomainLoss,), made)
 
 
-def as_espnets(kind: str, found: Any, name: str) -> type:
-    """What `registry.find` gives, as a class for ESPnet's table of that kind."""
+def as_espnets(kind: str, found: Any, name: str = "") -> type:
+    """What `registry.find` gives, as a class for ESPnet's table of that kind.
+
+    Encoders and decoders are like those of `core.layers.spectrum`, extractors are around a `contracts.QueryMasker`,
+    separators around a `contracts.ClassMasker`; what criteria are called in the log: `name`.
+    """
     if kind == "criterion":
         return found if isinstance(found, type) and issubclass(found, AbsEnhLoss) else as_criterion(found, name)
-    make = {"encoder": as_encoder, "decoder": as_decoder, "extractor": as_extractor, "separator": as_separator}
-    return make[kind](found) if kind in make else found
+    around = {"extractor": extractor_of, "separator": separator_of}
+    found = around[kind](found) if kind in around else found
+    return _under(found, BASES[kind]) if kind in BASES else found
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from espnet2_ext.registry import register
 from espnet2_ext.tasks.common import build_criterion, choices, config_of, find, frozen, require, training
 from espnet2_ext.tasks.options import LABELS, ConfigParser, add_switches, add_texts
 from espnet2_ext.train.checkpoints import goes_on
-from espnet2_ext.train.classifier_file import require_classifier
+from espnet2_ext.train.checks import require_classifier
 from espnet2_ext.train.weak_data import WeakPreprocessor, use_priors
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.

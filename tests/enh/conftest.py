@@ -6,7 +6,7 @@ from small_confs import SMALL
 
 from espnet2_ext.core.layers.spectrum import MelBandMergeDecoder, MelBandSplitEncoder
 from espnet2_ext.core.nets.care_sep import CaRESep
-from espnet2_ext.enh.adapt import as_decoder, as_encoder, as_extractor
+from espnet2_ext.enh.adapt import as_espnets
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.enh.losses import KeyedOrderSolver
 from espnet2_ext.registry import espnet_class
@@ -19,13 +19,14 @@ NET = SMALL["care_sep"] | dict(num_bands=32, num_classes=3)
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    encoder, decoder = as_encoder(MelBandSplitEncoder)(**STFT), as_decoder(MelBandMergeDecoder)(**STFT)
+    encoder = as_espnets("encoder", MelBandSplitEncoder)(**STFT)
+    decoder = as_espnets("decoder", MelBandMergeDecoder)(**STFT)
     wrappers = [
         KeyedOrderSolver(WaveL1Loss(), 10.0),
         KeyedOrderSolver(QuerySDRLoss(), 1.0),
         KeyedOrderSolver(TaggingLoss(), 2.0),
     ]
-    return ESPnetQSepModel(encoder, as_extractor(CaRESep)(encoder.output_dim, **NET), decoder, wrappers)
+    return ESPnetQSepModel(encoder, as_espnets("extractor", CaRESep)(encoder.output_dim, **NET), decoder, wrappers)
 
 
 @pytest.fixture

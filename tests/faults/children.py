@@ -26,7 +26,7 @@ data.bank.archive data.bank.scan data.bank.loudness data.mixtures.draw data.mixt
 infer.pack infer.jobs infer.query_folder infer.class_folder infer.tagger infer.vectors.features infer.vectors.find
 infer.vectors.calibrate infer.vectors.adapt infer.class_separator infer.query_separator scores.score scores.tagging
 report.page report.results recipe.qsep recipe.weak recipe.tag papers.tables papers.sweep papers.fill audio.pyav
-tasks.qsep tasks.weak tasks.tagging train.check train.experiment asteroid_ext""".split()
+tasks.qsep tasks.weak tasks.tagging train.checks train.experiment asteroid_ext""".split()
 WATCHED = set(
     """os.system os.exec os.posix_spawn subprocess.Popen socket.connect socket.getaddrinfo urllib.Request
 webbrowser.open os.rename os.remove os.rmdir os.symlink os.link os.mkdir shutil.rmtree""".split()

@@ -87,7 +87,7 @@ MORE = {
         "espnet2_ext.tasks.weak:WeakLabelTask.build_preprocess_fn": "preprocessor preprocessor_conf",
         "espnet2_ext.tasks.weak:WeakLabelTask.prepare": "train_table",
         "espnet2_ext.tasks.weak:_use_table": "train_bank valid_bank valid_table",
-        "espnet2_ext.train.classifier_file:require_classifier": "classifier_file",
+        "espnet2_ext.train.checks:require_classifier": "classifier_file",
     },
 }
 OTHER = {"train_dtype": ["float16"], "batch_type": ["catbel"], "valid_batch_type": ["catbel"]}

@@ -20,7 +20,7 @@ from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.errors import DataError, explain
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks import common
-from espnet2_ext.train.check import check_sum
+from espnet2_ext.train.checks import check_sum
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.locks import hold
 
