@@ -1,4 +1,4 @@
-"""Checks before a training: one batch and one step, and a trained classifier for a separator, which is compared with it."""
+"""Checks before a training: one batch and one step, and a trained classifier for a separator."""
 
 import argparse
 import inspect
