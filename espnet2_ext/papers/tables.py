@@ -25,7 +25,6 @@ PAPERS = ("care_sep", "weak")
 ADDRESS = {"cell", "label", "metric", "stats", "test", "class", "classifier", "level", "mean_events", "set"}
 _PAPER_KEYS = {"paper", "title", "run_options", "size", "tables"}
 _TABLE_KEYS = {"title", "recipe", "sweeps", "columns", "rows", "at", "run_options", "mixtures", "files", "zero_shot"}
-_ROW_KEYS = {"name", "values", "yaml", "overrides", "cited", "command", "at", "columns"}
 
 
 class Column(NamedTuple):
@@ -49,12 +48,12 @@ class Row(NamedTuple):
 
     name: str
     values: list
-    yaml: str | None
-    overrides: str | None
-    cited: bool
-    command: str | None
-    at: dict
-    columns: dict
+    yaml: str | None = None
+    overrides: str | None = None
+    cited: bool = False
+    command: str | None = None
+    at: dict = {}
+    columns: dict = {}
 
 
 class PaperTable(NamedTuple):
@@ -73,11 +72,11 @@ class PaperTable(NamedTuple):
     sweeps: tuple[str, ...]
     columns: list[Column]
     rows: list[Row]
-    at: dict
     run_options: str
     size: str | None
-    mixtures: bool
-    files: str | None
+    at: dict = {}
+    mixtures: bool = False
+    files: str | None = None
     zero_shot: bool = False
 
     @property
@@ -152,40 +151,19 @@ def load_paper(key: str, folder: Path = HERE) -> Paper:
             check_keys(at, ADDRESS, set(), f"{where}.at")
         columns = [Column(c["name"], c.get("at", {})) for c in table["columns"]]
         rows = [_row(row, len(columns), f"{where}.rows[{n}]") for n, row in enumerate(table["rows"])]
-        tables[str(number)] = PaperTable(
-            key,
-            str(number),
-            table["title"],
-            table["recipe"],
-            tuple(table.get("sweeps", ())),
-            columns,
-            rows,
-            table.get("at", {}),
-            table.get("run_options", content.get("run_options", "")),
-            content.get("size"),
-            table.get("mixtures", False),
-            table.get("files"),
-            table.get("zero_shot", False),
-        )
+        own = {"run_options": content.get("run_options", ""), "size": content.get("size")} | table
+        own |= {"sweeps": tuple(table.get("sweeps", ())), "columns": columns, "rows": rows}
+        tables[str(number)] = PaperTable(paper=key, key=str(number), **own)
     return Paper(content["title"], tables)
 
 
 def _row(row: dict, columns: int, where: str) -> Row:
-    check_keys(row, _ROW_KEYS, {"name", "values"}, where)
+    check_keys(row, set(Row._fields), {"name", "values"}, where)
     if len(row["values"]) != columns:
         raise DataError(f"{where}.values: {len(row['values'])} for {columns} columns")
     for at in [row.get("at", {}), *row.get("columns", {}).values()]:
         check_keys(at, ADDRESS, set(), f"{where}.at")
-    return Row(
-        row["name"],
-        row["values"],
-        row.get("yaml"),
-        row.get("overrides"),
-        row.get("cited", False),
-        row.get("command"),
-        row.get("at", {}),
-        row.get("columns", {}),
-    )
+    return Row(**row)
 
 
 def check_keys(given: Any, known: set, needed: set, where: str) -> None:
