@@ -27,7 +27,7 @@ PLACES = {
     "av": {"audio/pyav"},
     "tarfile": {"audio/read"},
     "wave": {"data/synth/embedded", "tools/separate_onnx"},
-    "soundfile.SoundFile": {"audio/flac", "audio/streams"},  # `audio/sound` opens through flac
+    "soundfile.SoundFile": {"audio/sound", "audio/streams"},
     "soundfile.read soundfile.info soundfile.blocks": {"bench/data"},  # beside ours, for its time
     # sounds that are made for a benchmark or an embedded corpus
     "soundfile.write": {"audio/flac", "bench/data", "data/synth/musdb18", "data/synth/urbansound8k", "tools/walk"},

@@ -20,7 +20,7 @@ STRIDE = 4  # every so many frames one has its place in the table
 _WHOLE = 1 << 24  # frames decoded at once; a lying header cannot ask for more memory than this
 
 
-def pull(file: soundfile.SoundFile, num: int) -> np.ndarray:
+def pull(file: Stream, num: int) -> np.ndarray:
     """Read at most `num` frames from where `file` stands: float32 [T, C], T <= num."""
     parts, got = [], 0
     while got < num:
