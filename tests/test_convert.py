@@ -26,7 +26,7 @@ from espnet2_ext.util.config import read_config
 @pytest.fixture(scope="module")
 def public(tmp_path_factory):
     """Tiny checkpoints with the public names, wrapped as they are published."""
-    sys.path.insert(0, f"{__file__.rpartition('/')[0]}/core")
+    sys.path.insert(0, f"{__file__.rpartition('/')[0]}/core/public")
     taggers, seps = (importlib.import_module(f"test_public_{n}") for n in ("hts_at", "st_sed_sep"))
     cnn14 = importlib.import_module("test_public_cnn14")
     sys.path.pop(0)
