@@ -27,7 +27,7 @@ def gains(separator):
         mix = refs[0] + refs[1]
         query = np.stack([separator.embed_one(sound(name, i, k, 1), separator.fs) for k, name in enumerate(names)])
         for est, ref in zip(separator.separate(mix, separator.fs, query), refs):
-            found.append(float(sdr_gain(est=est, ref=ref, mix=mix)))
+            found.append(float(sdr_gain(est=est[None], ref=ref[None], mix=mix[None])))
     return np.array(found)
 
 
