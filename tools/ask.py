@@ -140,23 +140,16 @@ def find(a: argparse.Namespace) -> None:
     begin, cpu = time.monotonic(), time.process_time()
     scores = np.array(list(query_scores(separator, ArraySource(x[:, None], fs), Ask(np.stack(queries)))))
     wall, used = (t / (a.minutes * 60) for t in (time.monotonic() - begin, time.process_time() - cpu))
-    print(f"{a.minutes:g} min, {sum(map(len, events.values()))} sounds; threshold {separator.threshold:.2f}\n")
-    print("|mean of 5 examples of|times there|recall|lines|precision|\n|---|---:|---:|---:|---:|")
-    total = np.zeros(4, int)
-    for q, k in enumerate(asked):
-        lines = list(stretches(scores[:, q].tolist(), len(x) / fs, separator.threshold))
-        hits = sum(any(f.start < e and s < f.end for f in lines) for s, e in events[k])
-        right = sum(any(f.start < e and s < f.end for s, e in events[k]) for f in lines)
-        counts = len(events[k]), hits, len(lines), right
-        total += counts
-        _print_row(bank.classes[k].name, counts)
-    _print_row("all", total)
+    print(f"{a.minutes:g} min, {sum(map(len, events.values()))} sounds; asked for, by the mean of 5 examples:")
+    print(", ".join(f"{bank.classes[k].name} ({len(events[k])} times)" for k in asked))
+    print("\n|threshold|recall|lines|precision|\n|---|---:|---:|---:|")
+    for limit in sorted({0.5, 0.6, 0.7, 0.8, 0.9, round(separator.threshold, 2)}):
+        lines = {k: list(stretches(x.tolist(), a.minutes * 60, limit)) for k, x in zip(asked, scores.T)}
+        hits = [any(f.start < e and s < f.end for f in lines[k]) for k in asked for s, e in events[k]]
+        right = [any(f.start < e and s < f.end for s, e in events[k]) for k in asked for f in lines[k]]
+        shares = [f"{np.mean(x):.0%}" if x else "–" for x in (hits, right)]
+        print(f"|{limit:.2f}|{shares[0]}|{len(right)}|{shares[1]}|")
     print(f"\n{wall / len(asked):.3f} of real time for each query, {used / len(asked):.3f} in CPU seconds")
-
-
-def _print_row(name: str, counts) -> None:
-    there, hits, lines, right = map(int, counts)
-    print(f"|{name}|{there}|{hits / there:.0%}|{lines}|{f'{right / lines:.0%}' if lines else '–'}|")
 
 
 def main() -> None:

@@ -134,7 +134,7 @@ def find(argv: list[str] | None = None) -> None:
     p.add_argument("recording", help="sound file of any length")
     text = "what is looked for, as in `separate`; repeatable; of a weak-label model class:NAME"
     p.add_argument("--query", action="append", required=True, help=text)
-    text = "score from which it is there (default: of the model's calibration; without one 0.4, weak-label models 0.5)"
+    text = "score from which it is there (default: 2 %% of absent sounds reach it; uncalibrated 0.4, weak labels 0.5)"
     p.add_argument("--threshold", type=float, help=text)
     text = "csv, or audacity: its label tracks, for File > Import > Labels (%(default)s)"
     p.add_argument("--format", choices=("csv", "audacity"), default="csv", help=text)
@@ -179,6 +179,7 @@ def _scores(bundle, args: argparse.Namespace, source):
     from espnet2_ext.infer.queries import class_of
     from espnet2_ext.infer.query_separator import Separator
     from espnet2_ext.infer.vectors import find as finding
+    from espnet2_ext.infer.vectors.presence import scale_of
 
     if bundle.info["task"] == "weak":
         if len(args.query) > 1 or (name := class_of(args.query[0])) is None:
@@ -188,7 +189,7 @@ def _scores(bundle, args: argparse.Namespace, source):
     separator = Separator.from_open(bundle, *place_of(args))
     _log_model(separator)
     scores = finding.query_scores(separator, source, separator.ask(args.query))
-    return (float(x) for (x,) in scores), separator.threshold
+    return (float(x) for (x,) in scores), getattr(scale_of(separator), "rare", None)
 
 
 # ---- embed, adapt --------------------------------------------------------------------------------

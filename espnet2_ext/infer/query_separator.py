@@ -55,6 +55,7 @@ class Separator(Embedder):
         mode: str = "mean",
         query_fs: int | None = None,
         plan: Plan | None = None,
+        gate: float | None = None,
     ) -> Result:
         """Separate a recording: `separator("mix.wav", query="dog.wav").target`.
 
@@ -65,11 +66,14 @@ class Separator(Embedder):
             against, mode: as in `ask`.
             query_fs: rate of arrays among the queries; None: `fs`.
             plan: chunk sizes; None: `self.plan()`.
+            gate: presence, such as `self.threshold`, below which 5 s of a target are silence; None: nothing is muted.
 
         Raises:
             DataError: a mixture or query that cannot be used; an array without its rate.
         """
-        parts = list(self.stream(mix, fs, query=query, against=against, mode=mode, query_fs=query_fs, plan=plan))
+        parts = list(
+            self.stream(mix, fs, query=query, against=against, mode=mode, query_fs=query_fs, plan=plan, gate=gate)
+        )
         axis = -min(parts[0].residual.ndim, 2)  # of time
         found = (np.concatenate(x, axis) for x in zip(*((part.target, part.residual) for part in parts)))
         return Result(*found, parts[0].fs, parts[-1].presence)
@@ -84,6 +88,7 @@ class Separator(Embedder):
         mode: str = "mean",
         query_fs: int | None = None,
         plan: Plan | None = None,
+        gate: float | None = None,
     ) -> Iterator[Result]:
         """The parts of a recording one after the other, as calling the separator gives them joined.
 
@@ -99,11 +104,11 @@ class Separator(Embedder):
         ask = query if isinstance(query, Q.Ask) else self.ask(query, against, mode, query_fs or fs)
         *sinks, rest = (LastSink(FLOATS) for _ in range(len(ask) + 1))
         network, level, start = self.network(ask), measure(source), 0
-        watch = None if self.threshold is None else query_watch(self, ask)
+        watch = None if gate is None and self.threshold is None else query_watch(self, ask, gate)
         for done, _ in steps(network, source, level, sinks, rest, self.fs, plan or self.plan(), watch):
             *targets, residual = ((s.last[:, 0] if mono else s.last).astype(np.float32) for s in (*sinks, rest))
             target = np.stack(targets) if mode == "each" or len(targets) > 1 else targets[0]
-            presence = None if watch is None else watch.presence.copy()
+            presence = None if watch is None or self.threshold is None else watch.presence.copy()
             yield Result(target, residual, source.fs, presence, start, done / source.frames)
             start = done
 

@@ -18,7 +18,7 @@ from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.queries import read_query
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
-from espnet2_ext.infer.vectors.presence import SEEN, Features, Scale, sigmoid
+from espnet2_ext.infer.vectors.presence import RARE, SEEN, Features, Scale, sigmoid
 from espnet2_ext.util.arrays import npz_bytes
 from espnet2_ext.util.documents import write_json
 
@@ -133,7 +133,8 @@ def presence_scale(separator: Separator, bank: ClipBank, readout: np.ndarray, mi
     limits = np.sort(p)
     miss, false = (p[y] < limits[:, None]).mean(1), (p[~y] >= limits[:, None]).mean(1)
     best = int(np.argmin(np.abs(miss - false)))
-    rates = float(limits[best]), area_under_curve(p[y], p[~y]), float(miss[best]), float(false[best])
+    rare = float(np.quantile(p[~y], 1 - RARE))
+    rates = float(limits[best]), rare, area_under_curve(p[y], p[~y]), float(miss[best]), float(false[best])
     return Scale(logistic(x, y), readout, *rates, len(rows))
 
 

@@ -1,8 +1,8 @@
 """Where in a recording a sound occurs; memory does not depend on its length.
 
-Each `STEP` of the recording has a score from 0 to 1: of a query model that of its window, see `presence`, and 0 where
-the separated sound lies `QUIET` or more below its loudest step in the window; of a weak-label model the highest
-activity of the class.
+Each `STEP` of the recording has a score from 0 to 1: of a query model that of its window, see `presence`, and 0 before
+the first and after the last step whose separated sound lies less than `QUIET` below the window's loudest; of a
+weak-label model the highest activity of the class.
 """
 
 from collections.abc import Iterable, Iterator
@@ -56,8 +56,9 @@ def query_scores(separator: Separator, source: Source, ask: Ask, plan: Plan | No
     )
     for mix, est, score in watch.windows(chunker.run(watch.mixture(_mono(source, separator.fs), rms))):
         whole, *parts = (_levels(x, step) for x in (mix, *est[..., 0]))
-        heard = [(whole > SILENT * rms) & (part > QUIET * part.max()) for part in parts]
-        yield from np.stack(heard, 1) * score
+        heard = np.stack([(whole > SILENT * rms) & (part > QUIET * part.max()) for part in parts], 1)
+        within = np.maximum.accumulate(heard) & np.maximum.accumulate(heard[::-1])[::-1]  # from the first to the last
+        yield from within * score
 
 
 def class_scores(separator: WeakSeparator, source: Source, name: str, plan: Plan | None = None) -> Iterator[float]:

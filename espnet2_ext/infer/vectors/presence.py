@@ -16,7 +16,8 @@ SEEN, STEP, FADE = 5.0, 0.5, 0.05  # seconds
 SILENT = 1e-4  # RMS, relative to the recording's, of a window where nothing is
 LOWEST = 1e-3
 NAMES = ("level", "likeness", "mixture", "profile", "mixture's profile", "activity", "mixture's activity")
-FIGURES = ("threshold", "auc", "miss", "false_alarm", "mixtures")
+RARE = 0.02  # of absent sounds are found where sounds are looked for in a long recording
+FIGURES = ("threshold", "rare", "auc", "miss", "false_alarm", "mixtures")
 ARRAYS = ("presence_features", "presence_weights", "presence_readout", "presence_figures")
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # mixture [T] and estimates [Q, T] of a window to [Q]
@@ -28,12 +29,14 @@ class Scale:
 
     weights: of `NAMES`, and the constant. readout: `[E + 1, K]`, the logits of the model's tags from an embedding and
     1; K is 0 where it does not tag. threshold: probability at which as many present sounds are missed as absent ones
-    are found. auc, miss, false_alarm: on mixtures that the weights were not fitted to.
+    are found. rare: one that only `RARE` of absent sounds reach. auc, miss, false_alarm: on mixtures that the weights
+    were not fitted to.
     """
 
     weights: np.ndarray
     readout: np.ndarray
     threshold: float
+    rare: float
     auc: float
     miss: float
     false_alarm: float
@@ -65,7 +68,8 @@ class Scale:
         """What the calibration measured."""
         return (
             f"AUC {self.auc:.3f}; from {self.threshold:.2f} on, {self.miss:.1%} of present sounds are missed and "
-            f"{self.false_alarm:.1%} of absent ones found ({self.mixtures} mixtures)"
+            f"{self.false_alarm:.1%} of absent ones found; from {self.rare:.2f} on, {RARE:.0%} of these "
+            f"({self.mixtures} mixtures)"
         )
 
     def probability(self, features: np.ndarray) -> np.ndarray:

@@ -71,13 +71,10 @@ def test_the_rule_of_the_score(finder, recording, monkeypatch):
     finder.model.separate = lambda wave, query, level: wave[:, None] / 2
     monkeypatch.setattr(finder, "embed_batch", lambda waves: (np.eye(8)[:1].repeat(len(waves), 0) * 3, None))
     query = np.array([0.8, 0.6, *np.zeros(6)])
-    recording[FS : 2 * FS] = 0
+    recording[FS : 2 * FS] = recording[: FS // 2] = 0  # within what is heard, and before it
     found = list(scores(finder, ArraySource(recording[:, None], FS), query, finder.plan(5, 1)))
-    np.testing.assert_allclose(found, [0.4] * 2 + [0] * 2 + [0.4] * 39, atol=1e-5)
-    assert found_in(finder, ArraySource(recording[:, None], FS), query, 0.39) == [
-        Found(0, 1, pytest.approx(0.4)),
-        Found(2, 21.3, pytest.approx(0.4)),
-    ]
+    np.testing.assert_allclose(found, [0] + [0.4] * 42, atol=1e-5)
+    assert found_in(finder, ArraySource(recording[:, None], FS), query, 0.39) == [Found(0.5, 21.3, pytest.approx(0.4))]
     silence = ArraySource(np.zeros((FS, 1), np.float32), FS)
     assert list(scores(finder, silence, query)) == [0, 0]
     assert len(list(scores(finder, ArraySource(recording[:7, None], FS), query))) == 1

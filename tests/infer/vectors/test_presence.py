@@ -31,7 +31,7 @@ def scale(weights=(), **other) -> Scale:
     own = np.zeros(len(NAMES) + 1)
     for name, value in dict(weights).items():
         own[-1 if name == "constant" else NAMES.index(name)] = value
-    values = {"threshold": 0.5, "auc": 0.9, "miss": 0.1, "false_alarm": 0.2, "mixtures": 50}
+    values = {"threshold": 0.5, "rare": 0.8, "auc": 0.9, "miss": 0.1, "false_alarm": 0.2, "mixtures": 50}
     return Scale(own, **{"readout": NO_TAGS, **values, **other})
 
 
@@ -158,6 +158,12 @@ def test_separated_with_a_gate(separator):
     score = scorer(separator, Ask(query))
     expected = np.max([score(x[a:b].mean(1), own[:, a:b].mean(2)) for a, b in windows], 0)
     np.testing.assert_allclose(result.presence, expected, atol=1e-4)
+    gate = float(expected.max() + expected.min()) / 2
+    gated = separator(x, FS, query=Ask(query), plan=plan, gate=gate)
+    quiet = int(expected.argmin())
+    loudest = np.abs(gated.target).max((1, 2))
+    assert loudest[quiet] < 1e-7 and loudest[1 - quiet] > 1e-3  # the sum with the residual is kept to the last bit
+    np.testing.assert_allclose(gated.target.sum(0) + gated.residual, x, atol=1e-6)
     separator.known = None
     assert separator(x[:FS], FS, query=Ask(query)).presence is None and separator.threshold is None
 
