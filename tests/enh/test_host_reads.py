@@ -8,6 +8,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from weak_corpus import model_args
+
+from espnet2_ext.tasks.weak import WeakLabelTask
 
 aten = torch.ops.aten
 READS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.equal, aten.is_nonzero)
@@ -79,3 +82,11 @@ def test_a_query_step_reads_nothing(model, batch, lengths):
     batch["speech_mix_lengths"] = lengths
     batch["enroll_ref1_lengths"] = tuple(n // 2 for n in lengths)
     assert reads(model.train(), batch) == []
+
+
+def test_a_weak_step_of_whole_mixtures_reads_nothing():
+    model = WeakLabelTask.build_model(model_args("--frame_prior", 0.2, 0.5, 0.4))
+    mix, lengths = torch.randn(2, 2000), torch.tensor([2000, 2000])
+    frame = torch.ones(2, model.encoder(mix, lengths)[0].shape[1], 3)
+    batch = {"speech_mix": mix, "speech_mix_lengths": lengths, "label_kind": torch.ones(2, 1, dtype=torch.int)}
+    assert reads(model.train(), batch | {"frame_label": frame, "clip_label": frame.amax(1)}) == []

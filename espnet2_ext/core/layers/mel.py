@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.swin import valid_mask
+from espnet2_ext.core.layers.padding import host_lengths, numbers, on_device, on_own
 from espnet2_ext.core.nets.tagger import mix_up
 
 
@@ -120,13 +120,10 @@ class LogMel(nn.Module):
 
         lengths: None: all. mixup: `[B]`, as in `Tagger`.
         """
-        if lengths is None:
-            lengths = torch.full(wave.shape[:1], wave.shape[1])
-        lengths = lengths.to(wave.device)
-        x, frames = self.decibels(wave, lengths), lengths // self.hop_length + 1
-        valid = valid_mask(frames, x.shape[1])[:, :, 0, 0]
-        y = torch.zeros_like(x)
-        y[valid] = self.bn0(x[valid])
+        samples = numbers(host_lengths(wave, lengths))
+        own = tuple(n // self.hop_length + 1 for n in samples)
+        x, frames = self.decibels(wave, on_device(samples, wave.device)), on_device(own, wave.device)
+        y = on_own(self.bn0, x, own)
         if self.spec_augment is not None:
             y = self.spec_augment(y)
         return mix_up(y, frames, mixup)

@@ -143,8 +143,12 @@ class BLSTM(nn.LSTM):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`[B, L, D]` and frames `[B]` (None: all) to `[B, L, 2 H]`."""
-        if lengths is None or int(lengths.min()) >= x.shape[1]:
+        lengths = unless_whole(lengths, x.shape[1])
+        if lengths is None:
             return super().forward(x)[0]
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        out = super().forward(packed)[0]
-        return pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
+        given, size = host_lengths(x, lengths), x.shape[1]
+        order = given.argsort(descending=True, stable=True)  # on the host: packing would look at the device for it
+        x = x.index_select(0, on_device(numbers(order), x.device))
+        packed = pack_padded_sequence(x, given[order], batch_first=True)
+        out = pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=size)[0]
+        return out.index_select(0, on_device(numbers(order.argsort()), x.device))

@@ -113,14 +113,19 @@ class ClassifierLoss(nn.Module):
         """Labels and weights of the mixtures: `[B, K, L']` at the classifier's frames, or `[B, K]` of the clip."""
         if kind == CLIP:
             clip = given(labels.clip, "clip", "[B, K]").float()
-            weight = None if self.clip_weight is None else pick_weights(self.clip_weight, clip)
-            return Target(clip, weight, lengths)
+            return Target(clip, self.weights_of("clip_weight", clip), lengths)
         frame = given(labels.frame, "frame", "[B, K, L]").float()
         if lengths is not None:  # a pooled frame must not take a label from the padding
             frame = frame.masked_fill(~valid_frames(lengths, frame.shape[-1])[:, None], 0)
         frame = self.classifier.shrink(frame)
-        weight = None if self.weight is None else pick_weights(self.weight, frame)
-        return Target(frame, weight, lengths)
+        return Target(frame, self.weights_of("weight", frame), lengths)
+
+    def weights_of(self, name: str, labels: Tensor) -> Tensor | None:
+        """The weights called so of `labels` `[B, K]` or `[B, K, L]`, of their shape; None: none."""
+        weight = getattr(self, name)
+        if weight is not None and weight.device != labels.device:  # once: ESPnet moves its model, not the criteria
+            setattr(self, name, weight.to(labels.device))
+        return None if weight is None else pick_weights(getattr(self, name), labels)
 
     def judge(self, mag: Tensor, target: Target) -> Tensor:
         """Cross-entropy of the classifier's answer to magnitudes `[N, L, F]`; `[N]`, of their precision."""
@@ -245,7 +250,7 @@ class WeakLabelLoss(ClassifierLoss):
         """(17) for strong items: `loss` and `strong`, `[B]`; arguments as in `forward`."""
         weight = None
         if self.weight is not None:
-            weight = pick_weights(self.weight, given(labels.frame, "frame", "[B, K, L]"))
+            weight = self.weights_of("weight", given(labels.frame, "frame", "[B, K, L]"))
             residual = est.shape[1] - weight.shape[1]  # has no prior
             weight = F.pad(weight, (0, 0, 0, residual), value=1.0)
         strong = mask_inference(
