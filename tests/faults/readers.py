@@ -1,7 +1,7 @@
 """Every reader of the product as a kind of fuzzed input: the file that is damaged, and the command that reads it.
 
 The command runs in a copy of the project of `world`; `FILE` in it stands for the damaged file, so that its name can be
-odd as well. `audio`: whether what is written is sound that must be whole.
+odd as well.
 """
 
 from collections.abc import Callable
