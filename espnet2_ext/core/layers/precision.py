@@ -16,7 +16,8 @@ class Bf16Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
-        self.weight, self.bias = (None if p is None else p.detach().bfloat16() for p in (layer.weight, layer.bias))
+        self.weight = layer.weight.detach().bfloat16()
+        self.bias = None if layer.bias is None else layer.bias.detach().bfloat16()
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`."""
