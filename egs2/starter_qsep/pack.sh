@@ -7,6 +7,9 @@ bundle=$1 out=../../espnet2_ext/models/starter.zip
 heard="ESC-10, two General MIDI sound fonts, samples, drum kits and sounds made by formula; 127 classes, 7.6 hours"
 echo "trained_on: \"${heard}\"" >data/facts.yaml
 cat local/card.md data/starter/sources.md >data/card.md
-espnet2-ext pack --bundle "${bundle}" --name starter --half --card data/card.md --info data/facts.yaml -o "${out}"
+pack() { espnet2-ext pack --bundle "${bundle}" --name starter --half --card data/card.md --info data/facts.yaml -o "${out}"; }
+pack
+python local/check.py "${out}" >>data/facts.yaml        # tests/test_model_in_the_package.py compares with it
+pack
 espnet2-ext calibrate "${out}" --bank dump/starter/train --held_out dump/starter/valid --most 40
 espnet2-ext info "${out}"
