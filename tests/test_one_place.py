@@ -29,8 +29,9 @@ PLACES = {
     "wave": {"data/synth/embedded", "tools/separate_onnx"},
     "soundfile.SoundFile": {"audio/sound", "audio/streams"},
     "soundfile.read soundfile.info soundfile.blocks": {"bench/data"},  # beside ours, for its time
-    # sounds that are made for a benchmark or an embedded corpus
-    "soundfile.write": {"audio/flac", "bench/data", "data/synth/musdb18", "data/synth/urbansound8k", "tools/walk"},
+    # sounds that are made for a benchmark, an embedded corpus or a page
+    "soundfile.write": {"audio/flac", "bench/data", "data/synth/musdb18", "data/synth/urbansound8k", "tools/walk"}
+    | {"egs2/starter_qsep/local/check"},
 }
 
 

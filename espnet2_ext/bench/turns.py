@@ -91,13 +91,15 @@ def process(root: Path, path: Path, options) -> Iterator[subprocess.Popen]:
 
 def ask(child: subprocess.Popen, call: str) -> dict:
     """Let a process make a call; what it says of it. Raises a DataError where it ends."""
+    from espnet2_ext.util.documents import parse_json  # which another commit may not have
+
     with contextlib.suppress(BrokenPipeError):
         child.stdin.write(f"{call}\n")
         child.stdin.flush()
     answer = child.stdout.readline()
     if not answer:
         raise DataError(f"the process of {child.args[2]} ended")
-    return json.loads(answer)
+    return parse_json(answer, child.args[2])
 
 
 def serve(path: str, seconds: float, device: str, threads: int) -> None:
