@@ -125,7 +125,7 @@ def rewrite(
         about = {**opened.info, **(info or {})} | ({"precision": HALF} if half else {})
         members = opened.members() | {"bundle.yaml": _dump(about)} | dict(more or {})
         weights = _saving(Path(out), opened.state(), True) if half else opened.copy_weights
-        _write_zip(Path(out), members, weights)
+        _write_zip(Path(out), members, weights, about.get("precision") == HALF)
     return about
 
 
@@ -224,7 +224,7 @@ def _write(
         "bundle.yaml": _dump(info),
         **(more or {}),
     }
-    _write_zip(Path(out), members, _saving(Path(out), model.state_dict(), half))
+    _write_zip(Path(out), members, _saving(Path(out), model.state_dict(), half), half)
     return info
 
 
@@ -248,9 +248,12 @@ def _dump(content: dict) -> bytes:
     return dump_yaml(content, indent=4).encode()
 
 
-def _write_zip(out: Path, members: Mapping[str, bytes], write_weights: Callable[[IO[bytes]], object]) -> None:
-    """Write a zip as ESPnet's `pack` does: members stored as they are, `meta.yaml` first."""
-    with atomic_path(out) as part, zipfile.ZipFile(part, "w") as archive:
+def _write_zip(
+    out: Path, members: Mapping[str, bytes], write_weights: Callable[[IO[bytes]], object], small: bool
+) -> None:
+    """Write a zip as ESPnet's `pack` does, `meta.yaml` first: members stored as they are, or deflated (small)."""
+    how = zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED
+    with atomic_path(out) as part, zipfile.ZipFile(part, "w", how) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
         with archive.open("model.pth", "w", force_zip64=True) as f:

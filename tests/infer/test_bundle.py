@@ -251,7 +251,7 @@ def test_packed_in_half_precision(exp, toy_bundle, tmp_path):
     assert 10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()) > 45
     sizes = [sum(v.nbytes for v in state.values()) for state in (good, stored)]
     saved = toy_bundle.stat().st_size - (tmp_path / "h.zip").stat().st_size
-    assert abs(saved - (sizes[0] - sizes[1])) < 300
+    assert saved > sizes[0] - sizes[1] - 300  # and deflated
     torch.save({**good, "query": good["query"] + 1e5}, files[1])
     write_bundle(*files, tmp_path / "h.zip", half=True)
     assert read_bundle(tmp_path / "h.zip").state["query"].dtype == torch.float32

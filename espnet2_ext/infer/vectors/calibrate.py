@@ -14,7 +14,7 @@ from espnet2_ext.core.mixing.pair_drawer import Pair, PairDrawer, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.bundle import CLASS_QUERIES, open_bundle
-from espnet2_ext.infer.pack import rewrite
+from espnet2_ext.infer.pack import HALF, rewrite
 from espnet2_ext.infer.queries import read_query
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
@@ -61,7 +61,9 @@ def calibrate(
             logging.warning("the presence score is not calibrated: %s", e)
         else:
             found = replace(found, presence=scale)
-    rewrite(bundle, out or bundle, more={CLASS_QUERIES: npz_bytes(found.arrays())})
+    with open_bundle(bundle) as opened:
+        half = opened.info.get("precision") == HALF
+    rewrite(bundle, out or bundle, more={CLASS_QUERIES: npz_bytes(found.arrays(half))})
     return found
 
 

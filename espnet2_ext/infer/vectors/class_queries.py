@@ -58,11 +58,12 @@ class ClassQueries:
         numbers = [a.dtype.kind == "f" and np.isfinite(a).all() for a in (mean, axes, spread, far, agreement)]
         if not fits or not positive or not all(numbers):
             raise DataError(f"{where}: its arrays are not those of {k} classes")
-        scale, mean = Scale.of_arrays(arrays, mean.shape[1], where), mean.astype(np.float32)
+        scale = Scale.of_arrays(arrays, mean.shape[1], where)
+        mean, axes = mean.astype(np.float32), axes.astype(np.float32)
         return cls(names.tolist(), count, mean, axes, spread, float(far), float(agreement), where, scale)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """As a bundle holds them."""
+    def arrays(self, half: bool = False) -> dict[str, np.ndarray]:
+        """As a bundle holds them; half: tables of float32 as float16, where it can hold them."""
         values = (
             np.array(self.names),
             self.count,
@@ -72,7 +73,9 @@ class ClassQueries:
             np.array(self.far),
             np.array(self.agreement),
         )
-        return dict(zip(ARRAYS, values)) | ({} if self.presence is None else self.presence.arrays())
+        found = dict(zip(ARRAYS, values)) | ({} if self.presence is None else self.presence.arrays())
+        tables = {k: v for k, v in found.items() if half and v.ndim == 2 and np.abs(v).max(initial=0) < 6e4}
+        return found | {k: v.astype(np.float16) for k, v in tables.items()}
 
     def query(self, name: str) -> np.ndarray:
         """Mean query `[E]` of a class, by its name without regard to case.

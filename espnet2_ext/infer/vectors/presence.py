@@ -57,7 +57,7 @@ class Scale:
         if not fits or not all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (weights, readout, figures)):
             raise DataError(f"{where}: its presence arrays do not fit together")
         *rates, mixtures = figures.tolist()
-        return cls(weights, readout, *rates, int(mixtures))
+        return cls(weights, readout.astype(np.float32), *rates, int(mixtures))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As a bundle holds them."""

@@ -114,6 +114,16 @@ def test_in_a_bundle(toy_bundle, tmp_path):
         np.testing.assert_array_equal(found.arrays()[name], value)
 
 
+def test_in_half_precision():
+    a, wide = known(mean=np.full((2, 8), 0.3, np.float32)), known(mean=np.full((2, 8), 1e5, np.float32))
+    small, big = a.arrays(half=True), wide.arrays(half=True)
+    assert small["mean"].dtype == small["axes"].dtype == np.float16 and small["spread"].dtype == np.float32
+    assert big["mean"].dtype == np.float32  # float16 cannot hold it
+    b = ClassQueries.of_arrays(small, "a bundle")
+    assert b.mean.dtype == b.axes.dtype == np.float32
+    np.testing.assert_allclose(b.mean, a.mean, rtol=1e-3)
+
+
 def test_broken_ones_are_refused(toy_bundle, tmp_path):
     nan = np.full((2, 8), np.nan, np.float32)
     for arrays, message in (
