@@ -338,6 +338,7 @@ async function take(file, zone, message, use) {
   zone.classList.add("busy");
   say(message, "");
   try {
+    await state.known; // a file may be dropped before the program has said what it takes
     const sound = await send(file, (share) => { line.textContent = share < 1 ? `Sending … ${Math.round(100 * share)} %` : "Reading it …"; });
     state.sounds.set(sound.id, sound);
     use(sound);
@@ -545,6 +546,7 @@ function classes() {
 }
 
 async function begin() {
+  state.known = json("state").then(({ model, limits }) => Object.assign(state, { model, limits }));
   mix();
   dark.onchange = () => { mix(); state.tracks.forEach((track) => track.paint()); };
   const takeMix = (files) => take(files[0], $("drop-mix"), "message-mix", openRecording);
@@ -583,7 +585,7 @@ async function begin() {
   };
   $("separate").onclick = separate;
   try {
-    Object.assign(state, await json("state").then(({ model, limits }) => ({ model, limits })));
+    await state.known;
   } catch (error) {
     return say("message-mix", error.message);
   }
