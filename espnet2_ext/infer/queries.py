@@ -196,7 +196,8 @@ def read_query(query: Query, fs_model: int, fs: int | None = None, most: float =
 
 def save_query(path: str | Path, vector: np.ndarray, model_hash: str) -> None:
     """Write a query `[E]` as a `.npy` file, in which the hash of its model follows as an array of its own."""
-    note = json.dumps({"espnet2_ext": __version__, "model": model_hash, "digest": digest(vector)})
+    note = {"espnet2_ext": __version__, "model": model_hash}
+    note = json.dumps(note | {"digest": digest(vector, note)})
     write_npy(path, vector, np.frombuffer(note.encode(), np.uint8))
 
 
@@ -211,8 +212,8 @@ def read_saved(path: Path) -> tuple[np.ndarray, str | None]:
         raise DataError(f"{path}: holds {vector.dtype} values, or some that are not finite; a query has finite floats")
     if not more:
         return vector.astype(np.float32), None
-    note = mapping(parse_json(more[0].tobytes(), path), path)
-    if note.get("digest") != digest(vector):
+    note = dict(mapping(parse_json(more[0].tobytes(), path), path))
+    if note.pop("digest", None) not in (digest(vector, note), digest(vector)):  # the latter in files of before
         raise DataError(f"{path}: {CHANGED}")
     return vector.astype(np.float32), str(note.get("model"))
 
