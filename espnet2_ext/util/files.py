@@ -228,6 +228,8 @@ def checksum(file: str | os.PathLike, *, anew: bool = False) -> str:
     A file that was read for it is not read again in this process while it stays, unless `anew`.
     """
     stat = os.stat(file)
+    if not os.path.isfile(file):
+        return "a pipe, a device or a folder"  # which may have no end
     if os.fspath(file).endswith(_SOUND):
         return f"{stat.st_size}"
     settled = not anew and abs(time.time() - stat.st_mtime) > 2  # clocks of file systems tick slowly

@@ -123,7 +123,10 @@ def test_digests_rest_on_plain_values_alone(tmp_path):
     assert file_digest(tmp_path / "a") == "cae66941d9efbd404e4d88758ea67670"  # blake2b-128 of nothing
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_not_waited_for(tmp_path, result, caplog):
+    (result / "a.tsv").unlink()
+    os.mkfifo(result / "a.tsv")
+    assert made(result / "r.json", {"version": 1}) is None and f"{result / 'a.tsv'}: changed" in caplog.text
     os.mkfifo(tmp_path / "pipe")
     assert read_record(tmp_path / "pipe") == {}
     with pytest.raises(DataError, match="pipe: is not a regular file"):
