@@ -248,9 +248,9 @@ class WeakLabelLoss(ClassifierLoss):
 
     def strong_terms(self, est: Tensor, mix: Tensor, lengths: Tensor | None, labels: Labels) -> dict[str, Tensor]:
         """(17) for strong items: `loss` and `strong`, `[B]`; arguments as in `forward`."""
-        weight = None
-        if self.weight is not None:
-            weight = self.weights_of("weight", given(labels.frame, "frame", "[B, K, L]"))
+        frames = None if self.weight is None else given(labels.frame, "frame", "[B, K, L]")
+        weight = None if frames is None else self.weights_of("weight", frames)
+        if weight is not None:
             residual = est.shape[1] - weight.shape[1]  # has no prior
             weight = F.pad(weight, (0, 0, 0, residual), value=1.0)
         strong = mask_inference(
