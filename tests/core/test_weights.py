@@ -159,10 +159,10 @@ DEEP = b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"Ns."  # a mapping with a key 
 )
 def test_hostile_pickles_cost_nothing(tmp_path, pkl):
     path = zipped(tmp_path / "a.pth", pkl, **{"0": bytes(16)})
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(DataError, match=re.escape(f"{path}: ")):
         load_weights(path)
-    assert time.monotonic() - begin < 2
+    assert time.process_time() - begin < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
 
 
