@@ -9,7 +9,7 @@ printf 'license: apache-2.0\ntrained_on: "%s"\n' "${heard}" >data/facts.yaml
 cat local/card.md data/starter/sources.md >data/card.md
 pack() { espnet2-ext pack --bundle "${bundle}" --name starter --half --card data/card.md --info data/facts.yaml -o "${out}"; }
 pack
-python local/check.py "${out}" >>data/facts.yaml        # tests/test_model_in_the_package.py compares with it
+python local/check.py "${out}" >>data/facts.yaml        # tests/recipe/test_model_in_the_package.py compares with it
 pack
 espnet2-ext calibrate "${out}" --bank dump/starter/train --held_out dump/starter/valid --most 40
 espnet2-ext info "${out}"

@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
-import yaml
+from untrained import bundle_of
 
 from espnet2_ext.app.server import Server
 from espnet2_ext.app.sounds import Limits, Sounds
 from espnet2_ext.app.work import ENDED, Works
-from espnet2_ext.build import build_model
 from espnet2_ext.infer.class_separator import WeakSeparator
-from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.util.config import read_config
 
@@ -34,15 +31,7 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
     top, found = tmp_path_factory.mktemp("bundles"), {}
     for task, (name, more) in MODELS.items():
         config = {"sample_rate": 16000, **read_config(CONF / name), **more}
-        torch.manual_seed(0)
-        model = build_model(config, task)
-        (top / "config.yaml").write_text(yaml.safe_dump(config))
-        torch.save(model.state_dict(), top / "model.pth")
-        rows = "".join(f"{k}\t/m/{k}\tclass {k}\t\n" for k in range(model.num_classes))
-        (top / "labels.tsv").write_text("index\tmid\tname\trelated\n" + rows)
-        found[task] = top / f"{task}.zip"
-        labels = top / "labels.tsv" if task == "qsep" else None
-        write_bundle(top / "config.yaml", top / "model.pth", labels, found[task], {"name": task})
+        found[task] = bundle_of(config, task, top / f"{task}.zip")
     return found
 
 

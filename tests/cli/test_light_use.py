@@ -9,9 +9,8 @@ import pytest
 import soundfile
 import torch
 import yaml
+from untrained import bundle_of
 
-from espnet2_ext.build import build_model
-from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.util.config import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -41,15 +40,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     ):
         defaults = {"sample_rate": 16000}
         config = {**defaults, **read_config(ROOT / f"conf/debug/{yaml_file}.yaml"), **more}
-        torch.manual_seed(0)
-        model = build_model(config, task)
-        (top / "config.yaml").write_text(yaml.safe_dump(config))
-        torch.save(model.state_dict(), top / "model.pth")
-        rows = "".join(f"{k}\t/m/{k}\tclass {k}\t\n" for k in range(model.num_classes))
-        (top / "labels.tsv").write_text("index\tmid\tname\trelated\n" + rows)
-        found[name] = top / f"{name}.zip"
-        labels = top / "labels.tsv" if task == "qsep" else None
-        write_bundle(top / "config.yaml", top / "model.pth", labels, found[name], {"name": name})
+        found[name] = bundle_of(config, task, top / f"{name}.zip")
     return found
 
 

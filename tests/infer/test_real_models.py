@@ -8,6 +8,7 @@ import torch
 import yaml
 from espnet2.bin import enh_inference
 from standin import noise
+from untrained import bundle_of
 
 from espnet2_ext.audio.read import FlacArkWriter, read_audio
 from espnet2_ext.bin.weak_inference import main
@@ -15,7 +16,6 @@ from espnet2_ext.cli.main import main as command
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.espnet import WeakSeparateSpeech
-from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks.weak import WeakLabelTask
 from espnet2_ext.util.tables import read_scp
@@ -174,14 +174,7 @@ def debug_bundle(request, tmp_path_factory):
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.mul_(4)
-    torch.save(model.state_dict(), path / "model.pth")
-    (path / "config.yaml").write_text(yaml.safe_dump(vars(args)))
-    classes = model.num_classes
-    (path / "labels.tsv").write_text(
-        "index\tmid\tname\trelated\n" + "".join(f"{i}\t/m/{i}\tclass {i}\t\n" for i in range(classes))
-    )
-    write_bundle(path / "config.yaml", path / "model.pth", path / "labels.tsv", path / "b.zip")
-    return path / "b.zip"
+    return bundle_of(vars(args), "qsep", path / "b.zip", model)
 
 
 def test_chunks_of_queries_equal_the_whole(debug_bundle):

@@ -1,7 +1,7 @@
 """The model on a fixed list of sounds that are made here: `python local/check.py MODEL.zip`.
 
-Prints the line of the bundle's facts that tests/test_model_in_the_package.py compares with. With `--sounds FOLDER` it
-writes what the README links to: for each mixture of EXAMPLES the mixture, the query and the outcome.
+Prints the line of the bundle's facts that tests/recipe/test_model_in_the_package.py compares with. With `--sounds
+FOLDER` it writes what the README links to: for each mixture of EXAMPLES the mixture, the query and the outcome.
 """
 
 import argparse

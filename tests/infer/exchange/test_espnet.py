@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from espnet2.bin import enh_tse_inference
 from espnet2.main_funcs.pack_funcs import unpack
 from standin import noise
+from untrained import bundle_of
 
-from espnet2_ext.build import build_model
 from espnet2_ext.errors import BundleError
 from espnet2_ext.infer.espnet import QuerySeparateSpeech, WeakSeparateSpeech
-from espnet2_ext.infer.pack import write_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.util.config import read_config
@@ -25,14 +22,7 @@ def bundle(request, tmp_path_factory):
     """Of a network that embeds queries itself, or with one beside it; untrained."""
     top = tmp_path_factory.mktemp(request.param)
     config = QSepTask.get_default_config() | read_config(shipped("conf") / f"debug/train_qsep_{request.param}.yaml")
-    torch.manual_seed(0)
-    model = build_model(config, "qsep")
-    (top / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save(model.state_dict(), top / "model.pth")
-    rows = "".join(f"{k}\t/m/{k}\tclass {k}\t\n" for k in range(model.num_classes))
-    (top / "labels.tsv").write_text("index\tmid\tname\trelated\n" + rows)
-    write_bundle(top / "config.yaml", top / "model.pth", top / "labels.tsv", top / "model.zip")
-    return top / "model.zip"
+    return bundle_of(config, "qsep", top / "model.zip")
 
 
 def test_from_pretrained(bundle):

@@ -9,7 +9,7 @@ from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.util.names import MODELS
 
-RECIPE = Path(__file__).parents[1] / "egs2/starter_qsep"
+RECIPE = Path(__file__).parents[2] / "egs2/starter_qsep"
 
 
 @pytest.mark.skipif(not (MODELS / "starter.zip").is_file(), reason="this version of the package carries no model")
