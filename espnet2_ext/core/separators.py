@@ -10,6 +10,8 @@ from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.nets.masking import QueryExtractor
 from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
 
+TRAINING = "training_only"  # a part of a model that its training holds beside the weights that are used
+
 
 class QuerySeparator(nn.Module):
     """Queries are embedded once (`embed`) and answered on any mixtures (`separate`).
@@ -93,6 +95,7 @@ class QuerySeparator(nn.Module):
         query: Tensor,
         level: Tensor | None = None,
         against: Tensor | None = None,
+        compete: bool = False,
     ) -> Tensor:
         """Answer Q queries on each mixture.
 
@@ -103,6 +106,7 @@ class QuerySeparator(nn.Module):
             query: `[B, Q, E]` from `embed`.
             level: `[B]`, RMS of the whole recording that `wave` is a part of; None: of `wave`.
             against: `[B, N, E]` from `embed`: what sounds like these is kept out, see `shared`.
+            compete: the queries compete for each bin, see `competing`.
 
         Returns:
             `[B, Q, T]` or `[B, Q, T, C]`.
@@ -115,6 +119,7 @@ class QuerySeparator(nn.Module):
         mask = self.extractor.net.mask(spec, frames, asked, level)  # [B, Q, L, ...]
         if against is not None:
             mask = shared(*mask.tensor_split([query.shape[1]], 1))
+        mask = competing(mask) if compete else mask
         length = torch.tensor([wave.shape[1]])
         if wave.dim() == 2:
             return self.decoder(spec[:, None] * mask, length)[0]
@@ -133,6 +138,20 @@ def shared(masks: Tensor, others: Tensor) -> Tensor:
     """
     own, theirs = masks.abs(), others.abs().sum(1, keepdim=True)
     return masks * own.clamp(min=1) / (own + theirs).clamp(min=1)
+
+
+def competing(masks: Tensor) -> Tensor:
+    """Masks in 0 to 1 of several queries, `[B, Q, ...]`, where these compete for each bin, and with the rest.
+
+    The odds m / (1 - m) of a mask against the rest stay, whatever else is asked for: o / (1 + sum of o). One mask alone
+    is left as it is.
+
+    >>> competing(torch.tensor([[0.5, 0.5, 0.75]])).round(decimals=2)  # odds 1, 1, 3 and 1 of the rest
+    tensor([[0.1700, 0.1700, 0.5000]])
+    """
+    masks = masks.clamp(max=1 - 1e-3)
+    odds = masks / (1 - masks)
+    return odds / (1 + odds.sum(1, keepdim=True))
 
 
 GRID_FRAMES = 128  # at least, between the places where a chunk may start

@@ -16,6 +16,7 @@ from espnet2_ext.audio.sound import RATES
 from espnet2_ext.build import build_model
 from espnet2_ext.core.bounds import bounded
 from espnet2_ext.core.layers.precision import lower
+from espnet2_ext.core.separators import TRAINING
 from espnet2_ext.core.weights import load_weights, not_finite
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
@@ -148,7 +149,7 @@ def fill(model: nn.Module, load: Callable[[], dict[str, Tensor]], where: str) ->
             if not p.is_meta:
                 setattr(module, name, nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad))
     expected = model.state_dict()
-    state = load()
+    state = {k: v for k, v in load().items() if not k.startswith(f"{TRAINING}.")}
     shapes = [
         f"{k} {list(v.shape)} in place of {list(expected[k].shape)}"
         for k, v in state.items()

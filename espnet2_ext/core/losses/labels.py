@@ -17,6 +17,9 @@ class Labels(NamedTuple):
     the isolated sources, `kind` `[B]` int64 each item's label type: 0 strong, 1 frame, 2 clip.
     Of a mixture of P mixtures, `parts` `[B, P, L, F]` are their spectra and `part_active`
     `[B, P, K, L]`, or `[B, P, K]` of clips, their labels.
+
+    Estimates by query are of some classes only: `asked` `[B, Q]` int64 names them, `query` `[B, Q, E]` are the
+    embeddings they were asked for with. What else is said of an estimate, `ref` `[B, Q, L, F]`, is in this order.
     """
 
     clip: Tensor | None = None
@@ -25,6 +28,8 @@ class Labels(NamedTuple):
     kind: Tensor | None = None
     parts: Tensor | None = None
     part_active: Tensor | None = None
+    asked: Tensor | None = None
+    query: Tensor | None = None
 
 
 class Target(NamedTuple):
@@ -47,6 +52,20 @@ def partners(clip: Tensor) -> Tensor:
     place = torch.arange(len(clip), device=clip.device)
     after = (place - place[:, None]) % len(clip)  # how far behind an item, round the batch
     return (clip @ clip.T * len(clip) + after).fill_diagonal_(torch.inf).argmin(1)
+
+
+def of_asked(active: Tensor, asked: Tensor | None, dim: int = 1) -> Tensor:
+    """Labels of K classes along `dim`, `[B, K, ...]` or `[B, P, K, ...]`, as those of the classes `asked` `[B, Q]`.
+
+    >>> of_asked(torch.tensor([[5.0, 6.0, 7.0]]), torch.tensor([[2, 0]]))
+    tensor([[7., 5.]])
+    """
+    if asked is None:
+        return active
+    shape = [1] * active.dim()
+    shape[0], shape[dim] = asked.shape
+    size = [*active.shape[:dim], asked.shape[1], *active.shape[dim + 1 :]]
+    return active.gather(dim, asked.reshape(shape).expand(size))
 
 
 def rows(fields: tuple, index: Tensor | slice) -> list:

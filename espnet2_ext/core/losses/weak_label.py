@@ -5,26 +5,19 @@ for strong ones, with the terms of `weak_terms` and `mixture_terms`. Not in the 
 items each carry their own label type, a residual output, and mixtures of mixtures.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.losses.in_parts import in_parts
-from espnet2_ext.core.losses.labels import CLIP, FRAME, KINDS, LABEL_TYPES, STRONG, Labels, Target, given, rows
+from espnet2_ext.core.losses.classifier import ClassifierLoss
+from espnet2_ext.core.losses.labels import CLIP, FRAME, KINDS, LABEL_TYPES, STRONG, Labels, Target, given
 from espnet2_ext.core.losses.mixture_terms import active_mixture, mixture_consistency, remix_consistency
 from espnet2_ext.core.losses.weak_terms import (
-    REDUCTIONS,
     class_loss,
     class_weights,
     estimate_labels,
     full_precision,
     mask_inference,
-    pick_weights,
-    spectrum_class_loss,
-    valid_frames,
 )
 
 __all__ = [
@@ -45,107 +38,6 @@ __all__ = [
 ]
 
 STRATEGIES = ("joint", "finetune", "fixed")
-
-
-class ClassifierLoss(nn.Module):
-    """The classifier's own training on mixtures: (8) or (13), with weights (18).
-
-    Args:
-        classifier: as in `core.nets.sed`: `forward(mag [B, L, F], lengths) -> [B, K, L']`, `pool`,
-            `shrink` and `frames`.
-        label_type: `frame` or `clip`. `strong` trains on frame labels; `mixed` on the clip's where
-            `Labels.kind` is 2, else on frame labels.
-        prior: `[K]`, share of frames in which each class is active, for the weights (16) of strong
-            and frame items; None: no weights.
-        clip_prior: `[K]`, the same for clips and clip items. The paper does not weight those.
-        reduction: `mean` or `sum`, over frames.
-        part: spectra that a fixed classifier judges at a time; None: what is fastest.
-
-    Raises:
-        ValueError: an unknown label type or reduction; a prior outside 0 to 1.
-    """
-
-    classifier: Any
-    weight: Tensor | None
-    clip_weight: Tensor | None
-
-    def __init__(
-        self,
-        classifier: nn.Module | None,
-        *,
-        label_type: str = "frame",
-        prior: Tensor | None = None,
-        clip_prior: Tensor | None = None,
-        reduction: str = "mean",
-        part: int | None = None,
-    ):
-        super().__init__()
-        for name, value, known in (("label_type", label_type, LABEL_TYPES), ("reduction", reduction, REDUCTIONS)):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, not {value!r}")
-        self.classifier, self.label_type, self.reduction = classifier, label_type, reduction
-        self.part = part
-        for name, share in (("weight", prior), ("clip_weight", clip_prior)):
-            self.register_buffer(name, None if share is None else class_weights(share), persistent=False)
-
-    def forward(self, *, mix: Tensor, labels: Labels, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """`mix` `[B, L, F]`, real or complex; gives `loss` and, detached, `class_mix`, `[B]`."""
-        mag = full_precision(mix.abs())
-        loss = mag.new_zeros(len(mag))
-        for kind, index, (part, lengths_), known in self.groups((mag, lengths), labels):
-            value = self.judge(part, self.target(max(kind, FRAME), known, lengths_))
-            loss = loss.index_put((index,), value)
-        return {"loss": loss, "class_mix": loss.detach()}
-
-    # ---- shared with WeakLabelLoss -----------------------------------------------------------
-    def groups(self, tensors: tuple, labels: Labels) -> list[tuple[int, Tensor, Sequence, Labels]]:
-        """The batch by label type: that, its items' indices `[b]`, their part of tensors `[B, ...]` and labels."""
-        batch, device = len(tensors[0]), tensors[0].device
-        if self.label_type != "mixed":
-            return [(KINDS[self.label_type], torch.arange(batch, device=device), tensors, labels)]
-        kind = given(labels.kind, "kind", "[B]")
-        if kind.shape != (batch,) or not bool(((kind >= STRONG) & (kind <= CLIP)).all()):
-            raise ValueError(f"expected labels.kind [{batch}] of 0, 1 and 2, got {kind.tolist()}")
-        found = ((k, (kind == k).nonzero()[:, 0]) for k in KINDS.values())
-        return [(k, i, rows(tensors, i), Labels(*rows(labels, i))) for k, i in found if len(i)]
-
-    def target(self, kind: int, labels: Labels, lengths: Tensor | None) -> Target:
-        """Labels and weights of the mixtures: `[B, K, L']` at the classifier's frames, or `[B, K]` of the clip."""
-        if kind == CLIP:
-            clip = given(labels.clip, "clip", "[B, K]").float()
-            return Target(clip, self.weights_of("clip_weight", clip), lengths)
-        frame = given(labels.frame, "frame", "[B, K, L]").float()
-        if lengths is not None:  # a pooled frame must not take a label from the padding
-            frame = frame.masked_fill(~valid_frames(lengths, frame.shape[-1])[:, None], 0)
-        frame = self.classifier.shrink(frame)
-        return Target(frame, self.weights_of("weight", frame), lengths)
-
-    def weights_of(self, name: str, labels: Tensor) -> Tensor | None:
-        """The weights called so of `labels` `[B, K]` or `[B, K, L]`, of their shape; None: none."""
-        weight = getattr(self, name)
-        if weight is not None and weight.device != labels.device:  # once: ESPnet moves its model, not the criteria
-            setattr(self, name, weight.to(labels.device))
-        return None if weight is None else pick_weights(getattr(self, name), labels)
-
-    def judge(self, mag: Tensor, target: Target) -> Tensor:
-        """Cross-entropy of the classifier's answer to magnitudes `[N, L, F]`; `[N]`, of their precision."""
-        own = next(self.classifier.parameters(), mag).dtype  # its weights may be of half precision
-        logits = self.classifier(mag.to(own), target.lengths)
-        lengths = None if target.lengths is None else self.classifier.frames(target.lengths)
-        valid = None
-        if target.labels.dim() == 2:
-            logits = self.classifier.pool(logits, lengths)
-        else:
-            valid = valid_frames(lengths, logits.shape[-1])
-        return spectrum_class_loss(
-            logits=logits, target=target.labels, weight=target.weight, valid=valid, reduction=self.reduction
-        ).to(mag.dtype)
-
-    def judge_in_parts(self, mag: Tensor, target: Target) -> Tensor:
-        """`judge` by a classifier that does not learn: the same `[N]`, in the memory of one part."""
-        most = None if mag.is_cuda else getattr(self.classifier, "cpu_values", None)
-        part = self.part or (len(mag) if most is None else max(1, most // mag[0].numel()))
-        return in_parts(lambda x, here: self.judge(x, Target(*rows(target, here))), mag, part)
 
 
 class WeakLabelLoss(ClassifierLoss):
@@ -214,6 +106,15 @@ class WeakLabelLoss(ClassifierLoss):
             self.classifier.eval()
         return self
 
+    @property
+    def names(self) -> list[str]:
+        """What `forward` gives, whatever is in a batch."""
+        names = ["loss"] + ["strong"] * (self.label_type in ("strong", "mixed"))
+        if self.label_type != "strong":
+            names += ["mixture", "class_est"] + ["class_mix"] * (not self.fixed)
+            names += ["remix"] * bool(self.remix)
+        return names
+
     def forward(self, *, est: Tensor, mix: Tensor, labels: Labels, lengths: Tensor | None = None) -> dict[str, Tensor]:
         """The loss of each item, and its terms.
 
@@ -234,12 +135,8 @@ class WeakLabelLoss(ClassifierLoss):
             raise ValueError(
                 f"expected est [B, S, L, F] and mix [B, L, F], got est {list(est.shape)}, mix {list(mix.shape)}"
             )
-        names = ["loss"] + ["strong"] * (self.label_type in ("strong", "mixed"))
-        if self.label_type != "strong":
-            names += ["mixture", "class_est"] + ["class_mix"] * (not self.fixed)
-            names += ["remix"] * bool(self.remix)
         est, mix = full_precision(est), full_precision(mix)
-        terms = dict.fromkeys(names, est.new_zeros(len(est), dtype=est.dtype.to_real()))
+        terms = dict.fromkeys(self.names, est.new_zeros(len(est), dtype=est.dtype.to_real()))
         for kind, index, (e, m, n), known in self.groups((est, mix, lengths), labels):
             found = self.strong_terms(e, m, n, known) if kind == STRONG else self.weak_terms(e, m, n, known, kind)
             for name, value in found.items():

@@ -139,18 +139,21 @@ def mask_inference(
     return over_frames(frames.sum(1), valid_frames(lengths, est.shape[2]), est.shape[3], reduction)
 
 
-def estimate_labels(labels: Tensor, sources: int) -> Tensor:
+def estimate_labels(labels: Tensor, sources: int, asked: Tensor | None = None) -> Tensor:
     """Labels of the mixture `[B, K, ...]` to those of each estimate, `[B, S, K, ...]`; (9), (14).
 
-    Estimate i keeps the label of class i, every other class is absent; a residual has none.
+    Estimate i keeps the label of class i, or `asked[:, i]` where `[B, S]` are given, every other class is absent; a
+    residual has none.
 
     >>> estimate_labels(torch.tensor([[1.0, 1.0]]), 3)
     tensor([[[1., 0.],
              [0., 1.],
              [0., 0.]]])
     """
-    own = torch.eye(sources, labels.shape[1], dtype=labels.dtype, device=labels.device)
-    return labels[:, None] * own.reshape(1, *own.shape, *[1] * (labels.dim() - 2))
+    own = torch.eye(sources, labels.shape[1], dtype=labels.dtype, device=labels.device)[None]
+    if asked is not None:
+        own = F.one_hot(asked, labels.shape[1]).to(labels.dtype)
+    return labels[:, None] * own.reshape(*own.shape, *[1] * (labels.dim() - 2))
 
 
 def spectrum_class_loss(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, QueryNorm
 from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
+from espnet2_ext.core.layers.pooling import make_pooling
 from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
 from espnet2_ext.core.nets.tagger import QueryOutput
 
@@ -36,6 +37,7 @@ class CaREEncoder(nn.Module):
         drop_path: stochastic depth, rising linearly to this value, as in HTS-AT.
         compress: exponent of the magnitudes that the network sees.
         query_at: from where on blocks can be given a query, as in the separation pass of `CaRESep`; None: nowhere.
+        tag_pooling: from framewise to clipwise tags: `mean` of the logits, or a name of `pooling.POOLINGS`.
 
     Attributes:
         token_frames: frames of the spectrum in one frame of the connector's map, and of the framewise tags.
@@ -59,6 +61,7 @@ class CaREEncoder(nn.Module):
         drop_path: float = 0.1,
         compress: float = 0.3,
         query_at: str | None = None,
+        tag_pooling: str = "mean",
     ):
         super().__init__()
         scale = 2 ** len(depths)
@@ -87,18 +90,12 @@ class CaREEncoder(nn.Module):
             d, at = dim * 2**i, sum(depths[:i])
             self.encoder.append(SwinStage(d, depth, head, window, bands >> i, query_dim, rates[at : at + depth]))
             self.merges.append(PatchMerge(d))
-        self.connector = SwinStage(
-            e,
-            connector_depth,
-            connector_heads,
-            window,
-            bands // scale,
-            e if query_at in ("all", "connector") else 0,
-            rates[sum(depths) :],
-        )
+        at, rest = e if query_at in ("all", "connector") else 0, rates[sum(depths) :]
+        self.connector = SwinStage(e, connector_depth, connector_heads, window, bands // scale, at, rest)
         self.connector_norm = nn.LayerNorm(e)
         # Token-semantic head of HTS-AT: folds the frequency axis, looks at three frames.
         self.head = nn.Conv2d(e, num_classes, (3, bands // scale), padding=(1, 0)) if num_classes else None
+        self.clip_pooling = None if tag_pooling == "mean" else make_pooling(tag_pooling, num_classes)
 
     def level_of(self, spec: Tensor, frames: Tensor) -> Tensor:
         """Root of the mean energy of the valid frames, `[B]`; the network's input is divided by it.
@@ -152,12 +149,12 @@ class CaREEncoder(nn.Module):
             x = hide_tokens(x, valid)
         return skips, *enter(self.connector, x, valid, query)
 
-    def embed(self, spec: Tensor, frames: Tensor) -> QueryOutput:
-        """Query embedding and tags of `spec` `[B, L, F]` (complex) with `frames` `[B]` valid.
+    def embed(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> QueryOutput:
+        """Query embedding and tags of `spec` `[B, L, F]` (complex) with `frames` `[B]` valid; `level` as in `image`.
 
         The blocks run without a query. A framewise frame stands for `token_frames` of `spec`.
         """
-        return self.embed_image(self.image(spec, frames), frames)
+        return self.embed_image(self.image(spec, frames, level), frames)
 
     def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
         """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
@@ -168,8 +165,9 @@ class CaREEncoder(nn.Module):
         if self.head is None:
             return QueryOutput(embedding, None, None)
         framewise = self.head(x.permute(0, 3, 1, 2)).squeeze(-1).transpose(1, 2)  # [B, L', K]
-        clipwise = hide_padding(framewise, valid).sum(1) / count[:, None]
-        return QueryOutput(embedding, clipwise, framewise)
+        if self.clip_pooling is not None:
+            return QueryOutput(embedding, self.clip_pooling(framewise.transpose(1, 2), count), framewise)
+        return QueryOutput(embedding, hide_padding(framewise, valid).sum(1) / count[:, None], framewise)
 
 
 class CaRESep(CaREEncoder):
@@ -191,7 +189,8 @@ class CaRESep(CaREEncoder):
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
-    embed_only = ("connector_norm", "head")
+    embed_only = ("connector_norm", "head", "clip_pooling")
+    mask_only = ("expands", "joins", "decoder", "patch_up", "to_mask", "profile", "query_norm")
 
     def __init__(
         self,
@@ -216,11 +215,12 @@ class CaRESep(CaREEncoder):
         query_norm: bool = False,
         query_profile: bool = False,
         mask_reach: float = 0.0,
+        tag_pooling: str = "mean",
     ):
         if mask_type not in MASK_TYPES or query_at not in QUERY_AT:
             raise ValueError(f"mask_type {mask_type!r} is none of {MASK_TYPES}, or query_at {query_at!r} of {QUERY_AT}")
         sizes = num_bands, num_bins, fs, dim, image_channels, depths, heads, connector_depth, connector_heads
-        super().__init__(*sizes, window, patch_size, num_classes, drop_path, compress, query_at)
+        super().__init__(*sizes, window, patch_size, num_classes, drop_path, compress, query_at, tag_pooling)
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
         self.mask_reach = mask_reach
         self.width = self.query_dim

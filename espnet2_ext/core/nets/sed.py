@@ -13,7 +13,23 @@ from espnet2_ext.core.layers.padding import BLSTM, hide_padding, norm_frames
 from espnet2_ext.core.layers.pooling import make_pooling
 
 
-class SoundEventDetector(nn.Module):
+class LabelFrames:
+    """Frames of the spectrum and of the logits, of which each takes `time_pool` of the former together."""
+
+    time_pool = 1
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Lengths `[B]` in frames of the spectrum to lengths `[B]` in frames of the logits, rounded up."""
+        return -(-lengths // self.time_pool)
+
+    def shrink(self, labels: Tensor) -> Tensor:
+        """Frame labels `[B, K, L]` to `[B, K, L']`: 1 where any of the frames taken together is."""
+        if self.time_pool == 1:
+            return labels
+        return F.max_pool1d(labels, self.time_pool, ceil_mode=True)
+
+
+class SoundEventDetector(LabelFrames, nn.Module):
     """What every classifier of sound events has; a subclass gives `detect`.
 
     Args:
@@ -25,7 +41,6 @@ class SoundEventDetector(nn.Module):
         compress: 0 feeds the magnitude m as it is, as in the paper; c > 0 feeds log(1 + c m).
     """
 
-    time_pool = 1  # frames of the spectrum in a frame of the logits
     mel: Tensor | None
     cpu_values: int | None = None  # of the spectra in one pass, where more are slower on a CPU
 
@@ -68,16 +83,6 @@ class SoundEventDetector(nn.Module):
     def pool(self, logits: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Frame logits `[B, K, L']` and their lengths `[B]` to clip logits `[B, K]`."""
         return self.clip_pooling(logits, lengths)
-
-    def frames(self, lengths: Tensor) -> Tensor:
-        """Lengths `[B]` in frames of the spectrum to lengths `[B]` in frames of the logits, rounded up."""
-        return -(-lengths // self.time_pool)
-
-    def shrink(self, labels: Tensor) -> Tensor:
-        """Frame labels `[B, K, L]` to `[B, K, L']`: 1 where any of the frames taken together is."""
-        if self.time_pool == 1:
-            return labels
-        return F.max_pool1d(labels, self.time_pool, ceil_mode=True)
 
 
 class RNNClassifier(SoundEventDetector):
