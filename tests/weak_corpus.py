@@ -80,12 +80,12 @@ def command(root: Path, config: Path, output_dir: Path, *more) -> list[str]:
     return [str(x) for x in [*given, *more]]
 
 
-def model_args(*more, config: str = "conf/debug/train_weak.yaml"):
-    """Options of the task without data: for `WeakLabelTask.build_model`."""
+def model_args(*more, config: str = "conf/debug/train_weak.yaml", task=None):
+    """Options of a task (None: `WeakLabelTask`) without data: for its `build_model`."""
     from espnet2_ext.tasks.weak import WeakLabelTask
 
     given = ["--config", ROOT / config, "--output_dir", "unused", "--class_names", *CLASSES]
     for conf in ("encoder_conf", "decoder_conf"):
         for value in STFT:
             given += [f"--{conf}", value]
-    return WeakLabelTask.get_parser().parse_args([str(x) for x in [*given, *more]])
+    return (task or WeakLabelTask).get_parser().parse_args([str(x) for x in [*given, *more]])

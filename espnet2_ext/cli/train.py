@@ -17,7 +17,12 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.locks import hold
 from espnet2_ext.util.options import Parser
 
-TASKS = {"qsep": "qsep:QSepTask", "weak": "weak:WeakLabelTask", "tag": "tagging:TaggingTask"}
+TASKS = {
+    "qsep": "qsep:QSepTask",
+    "weak": "weak:WeakLabelTask",
+    "qweak": "qweak:QueryWeakTask",
+    "tag": "tagging:TaggingTask",
+}
 
 
 def _task(name: str) -> type:
@@ -50,6 +55,11 @@ def qsep_train(argv: list[str] | None = None) -> None:
 def weak_train(argv: list[str] | None = None) -> None:
     """Train a classifier or a separator from weak labels with ESPnet's trainer."""
     _train("weak", argv)
+
+
+def qweak_train(argv: list[str] | None = None) -> None:
+    """Train a query-based separator, or its encoder and tags alone, from weak labels with ESPnet's trainer."""
+    _train("qweak", argv)
 
 
 def tag_train(argv: list[str] | None = None) -> None:

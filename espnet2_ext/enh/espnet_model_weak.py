@@ -1,6 +1,7 @@
 """ESPnet model of separation from weak labels: a separator, and the classifier that judges it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
@@ -16,7 +17,90 @@ from espnet2_ext.core.separators import HOP, WINDOW, ClassSeparator
 from espnet2_ext.enh.losses import WeakLabelCriterion
 
 
-class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
+class WeakTraining:
+    """What ESPnet models of weak labels share: the batch, its labels, and the criterion that takes them.
+
+    A model has `part`, `label_type`, `num_spk` (the number of isolated sources), `hop`, `classifier`, `weak_wrappers`,
+    and takes the steps `_classifier_step` and `_separator_step`.
+    """
+
+    part: str
+    label_type: str
+    num_spk: int
+    hop: int
+    classifier: Any
+    weak_wrappers: list
+    _classifier_step: Callable
+    _separator_step: Callable
+
+    def forward(self, speech_mix: Tensor, speech_mix_lengths: Tensor | None = None, **batch):
+        """Loss, log and weight of a batch, as ESPnet's trainer wants them.
+
+        Args:
+            speech_mix: `[B, T]`; of `[B, T, C]`, here as in `speech_ref1`, ..., the mean of the channels counts.
+            batch: what the label type needs of `clip_label` `[B, K]`, `frame_label` `[B, L, K]`,
+                `speech_ref1`, ... `[B, T]` and, for mixed labels, `label_kind` `[B, 1]`.
+
+        Raises:
+            ValueError: a key that the label type needs is not there, or does not fit.
+        """
+        mix = mono(speech_mix)
+        lengths = speech_mix_lengths
+        if lengths is None:
+            lengths = torch.full(mix.shape[:1], mix.shape[1], device=mix.device)
+        mix = mix[:, : lengths.max()]
+        step = self._classifier_step if self.part == "classifier" else self._separator_step
+        loss, stats = step(mix, lengths, batch)
+        if self.label_type == "mixed":  # a batch without items of one type leaves parts unused
+            loss = loss + sum(0.0 * p.sum() for p in self.classifier.parameters() if p.requires_grad)
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, len(mix)), loss.device)
+
+    def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor) -> tuple[Tensor, dict]:
+        given = {"mix_spectrum": spec, "labels": labels, "frames": unless_whole(frames, spec.shape[1])}
+        loss, stats = 0.0, {}
+        for wrapper in self.weak_wrappers:
+            value, more, _ = wrapper(None, est, given)
+            more.pop(wrapper.criterion.name)  # its terms are logged, and the sum of all
+            loss, stats = loss + wrapper.weight * value, {**stats, **more}
+        return loss, stats
+
+    def _labels(self, batch: dict, spec: Tensor) -> Labels:
+        clip, frame, kind = (batch.get(k) for k in ("clip_label", "frame_label", "label_kind"))
+        if self.label_type == "clip":
+            return Labels(clip=clip)
+        if frame is not None:
+            if frame.shape[1] != spec.shape[1]:
+                raise ValueError(
+                    f"frame_label holds {frame.shape[1]} frames, the spectrum "
+                    f"{spec.shape[1]}: labels must be given every {self.hop} samples"
+                )
+            frame = frame.transpose(1, 2)
+        return Labels(clip, frame, None, kind.reshape(-1) if self.label_type == "mixed" else None)
+
+    def _refs(self, batch: dict, samples: int) -> list[Tensor]:
+        names = [f"speech_ref{s}" for s in range(1, self.num_spk + 1)]
+        if missing := [name for name in names if name not in batch]:
+            raise ValueError(f"isolated sources are needed, and the data has no {missing[0]}")
+        return [mono(batch[name])[:, :samples] for name in names]
+
+    def _part_active(self, batch: dict) -> Tensor:
+        """Labels of the mixtures in a mixture: of clips `[B, P, K]`, of frames `[B, P, K, L]`."""
+        clip = batch["part_clip_label"]
+        if self.label_type == "clip":
+            return clip
+        frame = batch["part_frame_label"].transpose(2, 3)
+        if self.label_type == "frame":
+            return frame
+        only_clip = batch["part_label_kind"].reshape(*clip.shape[:2], 1, 1) == KINDS["clip"]
+        return torch.where(only_clip, clip[..., None], frame)
+
+    def collect_feats(self, **batch) -> dict:
+        """Nothing to collect."""
+        return {}
+
+
+class ESPnetWeakLabelModel(WeakTraining, ClassSeparator, ESPnetEnhancementModel):
     """Classes of sound out of a mixture, one output each, in the order of the classes.
 
     With an STFT encoder estimates are masked spectra: real ones for real masks, on the mixture's
@@ -93,29 +177,6 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
 
     # ---- training ----------------------------------------------------------------------------
 
-    def forward(self, speech_mix: Tensor, speech_mix_lengths: Tensor | None = None, **batch):
-        """Loss, log and weight of a batch, as ESPnet's trainer wants them.
-
-        Args:
-            speech_mix: `[B, T]`; of `[B, T, C]`, here as in `speech_ref1`, ..., the mean of the channels counts.
-            batch: what the label type needs of `clip_label` `[B, K]`, `frame_label` `[B, L, K]`,
-                `speech_ref1`, ... `[B, T]` and, for mixed labels, `label_kind` `[B, 1]`.
-
-        Raises:
-            ValueError: a key that the label type needs is not there, or does not fit.
-        """
-        mix = mono(speech_mix)
-        lengths = speech_mix_lengths
-        if lengths is None:
-            lengths = torch.full(mix.shape[:1], mix.shape[1], device=mix.device)
-        mix = mix[:, : lengths.max()]
-        step = self._classifier_step if self.part == "classifier" else self._separator_step
-        loss, stats = step(mix, lengths, batch)
-        if self.label_type == "mixed":  # a batch without items of one type leaves parts unused
-            loss = loss + sum(0.0 * p.sum() for p in self.classifier.parameters() if p.requires_grad)
-        stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, len(mix)), loss.device)
-
     def _classifier_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
         spec, frames = self._spectrum(mix, lengths)
         labels = self._labels(batch, spec)
@@ -123,7 +184,7 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
 
     def _separator_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
         if self.remix:
-            mix, lengths, batch = _remixed(mix, lengths, batch)
+            mix, lengths, batch = remixed(mix, lengths, batch)
         feature, flens = self.encoder(mix, lengths)
         masked, _, others = self.separator(feature, flens, {})
         padded = unless_whole(lengths, mix.shape[1])
@@ -154,45 +215,6 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
             stats["si_sdr_gain"] = gain_where_mixed(torch.stack(waves, 1), refs, mix)
         return loss, stats
 
-    def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor) -> tuple[Tensor, dict]:
-        given = {"mix_spectrum": spec, "labels": labels, "frames": unless_whole(frames, spec.shape[1])}
-        loss, stats = 0.0, {}
-        for wrapper in self.weak_wrappers:
-            value, more, _ = wrapper(None, est, given)
-            more.pop(wrapper.criterion.name)  # its terms are logged, and the sum of all
-            loss, stats = loss + wrapper.weight * value, {**stats, **more}
-        return loss, stats
-
-    def _labels(self, batch: dict, spec: Tensor) -> Labels:
-        clip, frame, kind = (batch.get(k) for k in ("clip_label", "frame_label", "label_kind"))
-        if self.label_type == "clip":
-            return Labels(clip=clip)
-        if frame is not None:
-            if frame.shape[1] != spec.shape[1]:
-                raise ValueError(
-                    f"frame_label holds {frame.shape[1]} frames, the spectrum "
-                    f"{spec.shape[1]}: labels must be given every {self.hop} samples"
-                )
-            frame = frame.transpose(1, 2)
-        return Labels(clip, frame, None, kind.reshape(-1) if self.label_type == "mixed" else None)
-
-    def _refs(self, batch: dict, samples: int) -> list[Tensor]:
-        names = [f"speech_ref{s}" for s in range(1, self.num_spk + 1)]
-        if missing := [name for name in names if name not in batch]:
-            raise ValueError(f"isolated sources are needed, and the data has no {missing[0]}")
-        return [mono(batch[name])[:, :samples] for name in names]
-
-    def _part_active(self, batch: dict) -> Tensor:
-        """Labels of the mixtures in a mixture: of clips `[B, P, K]`, of frames `[B, P, K, L]`."""
-        clip = batch["part_clip_label"]
-        if self.label_type == "clip":
-            return clip
-        frame = batch["part_frame_label"].transpose(2, 3)
-        if self.label_type == "frame":
-            return frame
-        only_clip = batch["part_label_kind"].reshape(*clip.shape[:2], 1, 1) == KINDS["clip"]
-        return torch.where(only_clip, clip[..., None], frame)
-
     @torch.no_grad()
     def _spectra_like(self, est: Tensor, waves: Tensor, mix: Tensor, lengths: Tensor) -> Tensor:
         """Spectra `[B, N, L, F]` of `waves` `[B, N, T]`, of the kind of the estimates."""
@@ -218,12 +240,8 @@ class ESPnetWeakLabelModel(ClassSeparator, ESPnetEnhancementModel):
         mag = feature.abs()
         return torch.stack(masks, 1) * mag[:, None], mag
 
-    def collect_feats(self, **batch) -> dict:
-        """Nothing to collect."""
-        return {}
 
-
-def _remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict]:
+def remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict]:
     """A batch with another of its mixtures (`partners`) added to each; `part_` keys hold both, `[B, 2, ...]`.
 
     A batch of one mixture stays as it is.

@@ -7,6 +7,7 @@ from espnet2.enh.loss.criterions.abs_loss import AbsEnhLoss
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from torch import Tensor, nn
 
+from espnet2_ext.core.losses.query_weak import QueryWeakLoss
 from espnet2_ext.core.losses.weak_label import ClassifierLoss, Labels, WeakLabelLoss
 from espnet2_ext.errors import DataError
 
@@ -14,12 +15,13 @@ from espnet2_ext.errors import DataError
 class WeakLabelCriterion(AbsEnhLoss):
     """`core.losses.weak_label` behind ESPnet's interface, for `ESPnetWeakLabelModel`.
 
-    In a YAML: `{name: weak_label, conf: {alpha: 100, class_weights: true}}`. The first four
-    arguments and the priors come from the task's own options.
+    In a YAML: `{name: weak_label, conf: {alpha: 100, class_weights: true}}`. The first four arguments, the priors and
+    `consistency` come from the task's own options.
 
     Args:
         classifier, label_type, strategy, remix: see `WeakLabelLoss`. A model that is trained with
             `remix` makes its batches of mixtures of mixtures (`ESPnetWeakLabelModel`).
+        consistency: see `QueryWeakLoss`; of separators of classes 0.
         part: `separator`, or `classifier` for the classifier's own training (`ClassifierLoss`).
         prior, clip_prior: K shares of frames and of clips in which each class is active, in what is
             trained on: with `remix`, of the sums.
@@ -51,6 +53,7 @@ class WeakLabelCriterion(AbsEnhLoss):
         clip_weights: bool = False,
         reduction: str = "mean",
         strong_scale: float = 1.0,
+        consistency: float = 0.0,
         name: str = "weak_label",
     ):
         super().__init__()
@@ -66,12 +69,17 @@ class WeakLabelCriterion(AbsEnhLoss):
             "prior": _tensor(prior) if class_weights else None,
             "clip_prior": _tensor(clip_prior) if clip_weights else None,
         }
+        by_query = getattr(classifier, "takes_complex", False)
+        if consistency and not by_query:
+            raise DataError("criterion weak_label: consistency is of separators by query; leave it out")
         if part == "classifier":
             self.loss = ClassifierLoss(classifier, **options)
+            return
+        options |= {"alpha": alpha, "strategy": strategy, "strong_scale": strong_scale, "remix": remix}
+        if by_query:
+            self.loss = QueryWeakLoss(classifier, consistency=consistency, **options)
         else:
-            self.loss = WeakLabelLoss(
-                classifier, alpha=alpha, strategy=strategy, strong_scale=strong_scale, remix=remix, **options
-            )
+            self.loss = WeakLabelLoss(classifier, **options)
 
     @property
     def name(self) -> str:

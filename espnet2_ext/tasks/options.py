@@ -140,11 +140,20 @@ LABELS = (
     Unread(
         "classifier_file",
         "only separators of weak labels with strategy fixed or finetune load a classifier",
-        lambda a: a.part == "classifier" or a.strategy == "joint" or a.label_type == "strong",
+        lambda a: (
+            a.part == "classifier"
+            or a.strategy == "joint"
+            or (a.label_type == "strong" and not getattr(a, "extractor", None))
+        ),
     ),
     Unread(
         "ignore_init_mismatch", "give --init_param as well", lambda a: not a.init_param and a.classifier_file is None
     ),
+)
+QUERY_LABELS = (
+    *LABELS,
+    Unread("sample_rate", "give --encoder_conf and --decoder_conf sample_rate=HZ"),
+    Unread("residual", "what nobody asks for is the rest"),
 )
 _ONE = "with Lightning, give --devices and --accelerator"
 LIGHTNING = (

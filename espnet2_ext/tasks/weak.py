@@ -2,11 +2,13 @@
 
 import argparse
 
+from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from espnet2.tasks.enh import EnhancementTask, preprocessor_choices
 from espnet2.torch_utils.initialize import initialize
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.collate_fn import CommonCollateFn
+from torch import nn
 
 from espnet2_ext.build import (
     WEAK,
@@ -52,10 +54,12 @@ class WeakLabelTask(EnhancementTask):
     """
 
     class_choices_list = [*choices("encoder", "separator", "decoder", "classifier"), preprocessor_choices]
+    networks = {"encoder": "sqrt_hann_stft", "decoder": "sqrt_hann_stft", "separator": "mask_blstm"}
+    unread = LABELS
 
     @classmethod
     def get_parser(cls) -> ConfigParser:
-        return ConfigParser.of(super().get_parser(), LABELS)
+        return ConfigParser.of(super().get_parser(), cls.unread)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser):
@@ -83,12 +87,10 @@ class WeakLabelTask(EnhancementTask):
             batch_type="unsorted",
             num_att_plot=0,
             sample_rate=16000,
-            encoder="sqrt_hann_stft",
-            decoder="sqrt_hann_stft",
-            separator="mask_blstm",
             preprocessor="weak",
             model_conf={},
             criterions=[{"name": WEAK, "conf": {}}],
+            **cls.networks,
         )
 
     # ---- data --------------------------------------------------------------------------------
@@ -147,13 +149,18 @@ class WeakLabelTask(EnhancementTask):
         Raises:
             DataError: an option or a file that is missing or does not fit; see there.
         """
-        _check(args)
+        check_options(args)
         for which in ("train", "valid"):
             if getattr(args, f"{which}_table") is not None or args.train_table is not None:
                 _use_table(args, which)
         if args.part == "separator" and args.strategy != "joint" and not goes_on(args):
-            if has_classifier(vars(args)):
-                require_classifier(args, make_classifier(vars(args), find, _encoder(args)))
+            cls.need_classifier(args)
+
+    @classmethod
+    def need_classifier(cls, args: argparse.Namespace) -> None:
+        """See that a separator has a trained classifier, where it needs one; errors as in `require_classifier`."""
+        if has_classifier(vars(args)):
+            require_classifier(args, "classifier", make_classifier(vars(args), find, _encoder(args)))
 
     # ---- model -------------------------------------------------------------------------------
 
@@ -164,22 +171,10 @@ class WeakLabelTask(EnhancementTask):
 
     @classmethod
     def _build(cls, args: argparse.Namespace) -> ESPnetWeakLabelModel:
-        _check(args)
+        check_options(args)
         parts = class_parts(vars(args), find)
         classifier = parts.pop("classifier")
-        given = {
-            "classifier": classifier,
-            "label_type": args.label_type,
-            "part": args.part,
-            "strategy": args.strategy,
-            "remix": _remix(args),
-            "prior": args.frame_prior,
-            "clip_prior": args.clip_prior,
-        }
-        wrappers = [
-            build_criterion(c, "all_sources", **(given if c["name"] == WEAK else {}))
-            for c in (_weak(args) if args.part == "classifier" else args.criterions)
-        ]
+        wrappers = loss_wrappers(args, classifier)
         known = {
             "classifier": classifier,
             "class_names": args.class_names,
@@ -216,6 +211,24 @@ def _weak(args: argparse.Namespace) -> list[dict]:
     return [c for c in args.criterions or [] if c["name"] == WEAK]
 
 
+def loss_wrappers(args: argparse.Namespace, classifier: nn.Module | None) -> list[AbsLossWrapper]:
+    """The criteria of a training."""
+    given = {
+        "classifier": classifier,
+        "label_type": args.label_type,
+        "part": args.part,
+        "strategy": args.strategy,
+        "remix": _remix(args),
+        "prior": args.frame_prior,
+        "clip_prior": args.clip_prior,
+        "consistency": getattr(args, "consistency", 0.0),
+    }
+    return [
+        build_criterion(c, "all_sources", **(given if c["name"] == WEAK else {}))
+        for c in (_weak(args) if args.part == "classifier" else args.criterions)
+    ]
+
+
 def _remix(args: argparse.Namespace) -> float:
     return getattr(args, "remix", 0.0)  # config.yaml of older trainings does not know it
 
@@ -225,7 +238,7 @@ def _encoder(args: argparse.Namespace):
         return make(find, "encoder", args.encoder, args.encoder_conf)
 
 
-def _check(args: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Options that a YAML gives are not checked by the parser."""
     for name, known in OPTIONS.items():
         if getattr(args, name) not in known:

@@ -64,11 +64,10 @@ def check_sum(keys: list[str], batch: dict[str, Tensor]) -> None:
 
 
 HOW = "train one first: the same command with --part classifier and another --output_dir"
-PREFIX = "classifier."
 
 
-def require_classifier(args: argparse.Namespace, classifier: nn.Module) -> None:
-    """Make sure that `args.classifier_file` holds weights for `classifier`, and load them later.
+def require_classifier(args: argparse.Namespace, part: str, classifier: nn.Module) -> None:
+    """Make sure that `args.classifier_file` holds weights for `classifier`, a model's `part`, and load them later.
 
     The file is put into ESPnet's own `init_param`, which is read as a training begins and not
     when its model is loaded for use.
@@ -87,44 +86,45 @@ def require_classifier(args: argparse.Namespace, classifier: nn.Module) -> None:
     for needed in (Path(path), Path(path).parent / "config.yaml"):
         if not needed.is_file():
             raise DataError(f"--classifier_file {path}: no file {needed}; {HOW}")
-    compare_configs(args, path)
-    compare_weights(classifier.state_dict(), path)
-    entry = f"{path}:classifier:classifier"
+    compare_configs(args, path, part)
+    compare_weights(classifier.state_dict(), path, part)
+    entry = f"{path}:{part}:{part}"
     if entry not in args.init_param:
         args.init_param = [*args.init_param, entry]
     logging.info("classifier: %s", path)
 
 
-def compare_configs(args: argparse.Namespace, path: str) -> None:
+def compare_configs(args: argparse.Namespace, path: str, part: str) -> None:
     """Refuse a classifier of other classes, networks or frames (DataError with both values)."""
     config = Path(path).parent / "config.yaml"
     with refusing(f"{config}: is not the configuration of a classifier"):
-        found = describe(argparse.Namespace(**mapping(read_yaml(config), config)))
-    for name, ours in describe(args).items():
+        found = describe(argparse.Namespace(**mapping(read_yaml(config), config)), part)
+    for name, ours in describe(args, part).items():
         if ours != found[name]:
             raise DataError(f"--classifier_file {path}: its {name} is {found[name]}, that of this training {ours}")
 
 
-def describe(args: argparse.Namespace) -> dict:
-    """What must agree between a classifier and a separator that it judges."""
-    classifier = plain_class("classifier", args.classifier, trusted=True)
+def describe(args: argparse.Namespace, part: str) -> dict:
+    """What must agree between a classifier, `part` of a model, and a separator that it judges."""
+    name, conf = getattr(args, part), getattr(args, f"{part}_conf")
+    classifier = plain_class(part, name, trusted=True)
     encoder = plain_class("encoder", args.encoder, trusted=True)
     frames = {**_defaults(encoder), **args.encoder_conf}
     if "n_fft" not in frames:  # no STFT: the model's own
         frames = {"n_fft": 512, "hop_length": 128, **args.model_conf}
     return {
         "classes": list(args.class_names),
-        "classifier": args.classifier,
-        "classifier_conf": _plain({**_defaults(classifier), **args.classifier_conf}),
+        part: name,
+        f"{part}_conf": _plain({**_defaults(classifier), **conf}),
         "STFT": {k: frames.get(k) for k in ("n_fft", "hop_length", "window")},
         "sample_rate": frames.get("sample_rate", args.sample_rate),
     }
 
 
-def compare_weights(expected: dict[str, Tensor], path: str) -> None:
+def compare_weights(expected: dict[str, Tensor], path: str, part: str) -> None:
     """Refuse a file without whole weights of this classifier (DataError)."""
     state = read_weights(path, "--classifier_file")
-    found = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    found = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
     if not found:
         raise DataError(
             f"--classifier_file {path}: holds no weights of a classifier; give weights "

@@ -9,13 +9,15 @@ from small_confs import CLASSES, CONF, parse, separation_batch, shrink, small_se
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.tasks.qweak import QueryWeakTask
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.tasks.weak import WeakLabelTask
 
 ALL = sorted(p.relative_to(CONF).as_posix() for p in CONF.rglob("*.yaml") if p.parent.name not in ("base", "sweeps"))
 TAGGERS = [p for p in ALL if "tag_" in p or p.endswith("train_tag.yaml")]
 WEAK_YAMLS = [p for p in ALL if "train_weak" in p]
-YAMLS = [p for p in ALL if p not in TAGGERS + WEAK_YAMLS]
+QUERY_WEAK_YAMLS = [p for p in ALL if "train_qweak" in p]
+YAMLS = [p for p in ALL if p not in TAGGERS + WEAK_YAMLS + QUERY_WEAK_YAMLS]
 
 
 def build(path, *more):
@@ -215,6 +217,19 @@ def test_weak_yaml_takes_a_training_step(path):
     batch = {f"speech_ref{s}": ref for s, ref in enumerate(refs, 1)}
     batch |= {"clip_label": torch.ones(2, CLASSES), "frame_label": torch.ones(2, frames, CLASSES)}
     takes_a_step(model(refs.sum(0), torch.tensor([8000, 8000]), **batch)[0], model)
+
+
+@pytest.mark.parametrize("part", ["classifier", "separator"])
+@pytest.mark.parametrize("path", QUERY_WEAK_YAMLS)
+def test_query_weak_yaml_takes_a_training_step(path, part):
+    torch.manual_seed(0)
+    args = parse(QueryWeakTask, path, "--class_names", *"abc", "--part", part, "--label_type", "clip")
+    assert args.train_table is None and args.encoder_conf == args.decoder_conf and args.strategy == "fixed"
+    model = QueryWeakTask.build_model(args).train()
+    assert model.num_spk == 3 and model.fs == 16000 and millions(model) < 2
+    clip = torch.eye(3).repeat(2, 1)
+    mix = 0.1 * torch.randn(6, 24000)
+    takes_a_step(model(mix, torch.full((6,), 24000), clip_label=clip)[0], model)
 
 
 def test_weak_sizes_are_the_papers():

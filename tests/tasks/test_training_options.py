@@ -18,12 +18,14 @@ from small_confs import CONF, separation_batch, small_separator, small_tagger
 from espnet2_ext.cli import train as commands
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks import common
-from espnet2_ext.tasks.options import LABELS, LIGHTNING, QUERY, ROWS
+from espnet2_ext.tasks.options import LABELS, LIGHTNING, QUERY, QUERY_LABELS, ROWS
 from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.tasks.qweak import QueryWeakTask
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.tasks.weak import WeakLabelTask
 
-TASKS = {"qsep": (QSepTask, QUERY), "tag": (TaggingTask, ROWS), "weak": (WeakLabelTask, LABELS)}
+TASKS = {"qsep": (QSepTask, QUERY), "tag": (TaggingTask, ROWS)}
+TASKS |= {"weak": (WeakLabelTask, LABELS), "qweak": (QueryWeakTask, QUERY_LABELS)}
 ESPNET = "espnet2.tasks.abs_task:AbsTask"
 # where an option is read, by its name or that of its part: `extractor` for `extractor_conf`
 READ = {
@@ -82,13 +84,19 @@ MORE = {
         "force_single_channel channel_reordering categories speech_segment avoid_allzero_segment flexible_numspk",
         "espnet2_ext.build:class_parts": "encoder encoder_conf decoder decoder_conf part residual separator "
         "separator_conf classifier classifier_conf",
-        "espnet2_ext.tasks.weak:WeakLabelTask._build": "label_type strategy remix frame_prior clip_prior criterions "
-        "sample_rate model_conf init class_names",
+        "espnet2_ext.tasks.weak:loss_wrappers": "label_type strategy remix frame_prior clip_prior criterions",
+        "espnet2_ext.tasks.weak:WeakLabelTask._build": "sample_rate model_conf init class_names",
         "espnet2_ext.tasks.weak:WeakLabelTask.build_preprocess_fn": "preprocessor preprocessor_conf",
         "espnet2_ext.tasks.weak:WeakLabelTask.prepare": "train_table",
         "espnet2_ext.tasks.weak:_use_table": "train_bank valid_bank valid_table",
         "espnet2_ext.train.checks:require_classifier": "classifier_file",
     },
+}
+CLASSES = ("espnet2_ext.build:class_parts", "espnet2_ext.tasks.weak:WeakLabelTask._build")
+MORE["qweak"] = {place: names for place, names in MORE["weak"].items() if place not in CLASSES} | {
+    "espnet2_ext.build:query_parts": "encoder encoder_conf extractor extractor_conf decoder decoder_conf",
+    "espnet2_ext.tasks.weak:loss_wrappers": "label_type strategy remix frame_prior clip_prior criterions consistency",
+    "espnet2_ext.tasks.qweak:QueryWeakTask._build": "part model_conf init class_names",
 }
 OTHER = {"train_dtype": ["float16"], "batch_type": ["catbel"], "valid_batch_type": ["catbel"]}
 OTHER |= {"create_graph_in_tensorboard": ["true", "--use_tensorboard", "false"]}

@@ -1,0 +1,127 @@
+"""The model of separation by query from weak labels: what learns, what is asked for, what is kept of a training."""
+
+import pytest
+import torch
+from weak_corpus import CLASSES, HOP, model_args
+
+from espnet2_ext.build import build_model
+from espnet2_ext.core.separators import TRAINING
+from espnet2_ext.errors import DataError
+from espnet2_ext.tasks.qweak import QueryWeakTask
+
+T, B = 8000, 6
+CONFIG = "conf/debug/train_qweak.yaml"
+PRIORS = ["--frame_prior", 0.2, 0.5, 0.4, "--clip_prior", 0.5, 0.5, 0.5]
+
+
+def build(*more, seed=0):
+    torch.manual_seed(seed)
+    model = QueryWeakTask.build_model(model_args(*PRIORS, *more, config=CONFIG, task=QueryWeakTask))
+    return model.train()
+
+
+@pytest.fixture
+def batch():
+    g = torch.Generator().manual_seed(1)
+    refs = torch.randn(B, 3, T, generator=g) * 0.1
+    clip = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 0], [0, 1, 1]])
+    refs = refs * clip[..., None]
+    frame = clip[:, None].repeat(1, T // HOP + 1, 1)
+    return {
+        "speech_mix": refs.sum(1),
+        "speech_mix_lengths": torch.tensor([T, T, T, T, T - 500, T]),
+        "clip_label": clip,
+        "frame_label": frame,
+        "label_kind": torch.tensor([[0], [1], [2], [2], [1], [0]]),
+        **{f"speech_ref{s}": refs[:, s - 1] for s in range(1, 4)},
+    }
+
+
+def without_gradient(model):
+    return [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+
+
+@pytest.mark.parametrize("strategy", ["joint", "fixed"])
+@pytest.mark.parametrize("part", ["classifier", "separator"])
+@pytest.mark.parametrize("kind", ["strong", "frame", "clip", "mixed"])
+def test_every_weight_that_can_learn_does(batch, kind, part, strategy):
+    model = build("--part", part, "--label_type", kind, "--strategy", strategy)
+    loss, stats, weight = model(**batch)
+    loss.backward()
+    assert loss.isfinite() and all(v.isfinite().all() for v in stats.values()) and weight == B
+    assert without_gradient(model) == []
+    assert all(p.requires_grad == (part == "separator") for p in model.extractor.net.decoder.parameters())
+    assert all(p.requires_grad for p in model.extractor.net.encoder.parameters())
+
+
+def test_validation_is_repeatable_and_scores_where_sources_are_known(batch):
+    model = build("--label_type", "clip").eval()
+    with torch.no_grad():
+        first, again = model(**batch)[1], model(**batch)[1]
+    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in again.items()}
+    assert first["si_sdr_gain"].isfinite()
+
+
+def test_a_query_comes_from_another_recording_that_has_the_class(batch):
+    model = build("--label_type", "clip")
+    lengths = batch["speech_mix_lengths"]
+    heard = model._stretches(batch["speech_mix"], lengths, batch)
+    asked = torch.arange(3).expand(B, 3)
+    origins = torch.stack([torch.arange(B), (torch.arange(B) + 1) % B], 1)
+    for _ in range(20):
+        source = model._choose(heard, asked, origins)
+        assert (source >= 0).all()  # each class is in three recordings
+        assert batch["clip_label"][source, asked].all()
+        assert not (source[..., None] == origins[:, None]).any()
+    assert (model._choose(heard, asked, torch.arange(B).expand(B, B)) == -1).all()
+
+
+def test_without_another_recording_the_mean_query_of_the_class_asks(batch):
+    model = build("--label_type", "clip")
+    heard = model._stretches(batch["speech_mix"], batch["speech_mix_lengths"], batch)
+    asked = torch.tensor([[0, 1, 2]] * B)
+    query, (item, cls, made) = model._embedded(heard, asked, torch.tensor([[0, 1, 2]] * B))
+    means = getattr(model, TRAINING).means
+    torch.testing.assert_close(means, made.detach())  # the first ones
+    again, (_, _, none) = model._embedded(heard, asked, torch.full((B, 3), -1))
+    torch.testing.assert_close(again, means.expand(B, -1, -1))
+    assert len(none) == 0 and query.shape == again.shape
+
+
+def test_stretches_are_cut_where_the_class_is_sure(batch):
+    model = build("--label_type", "frame")
+    batch["frame_label"][0, :, 0] = 0.0
+    batch["frame_label"][0, 20:45, 0] = 1.0  # of 126 frames
+    heard = model._stretches(batch["speech_mix"], batch["speech_mix_lengths"], batch)
+    assert heard.at[0, 0] <= 20 and heard.at[0, 0] + model.size >= 45
+    spec, frames = heard.cut(torch.tensor([0, 4]), torch.tensor([0, 0]), 10)
+    at = heard.at[0, 0]
+    assert torch.equal(spec[0], heard.spec[0, at : at + 10]) and frames.tolist() == [10, 10]
+
+
+def test_the_teacher_follows_and_is_not_part_of_what_is_used(batch):
+    model = build("--label_type", "clip", "--strategy", "finetune")
+    held = getattr(model, TRAINING)
+    model(**batch)  # begins with the weights that the model has by then
+    old = held.net.head.weight.clone()
+    torch.testing.assert_close(old, model.extractor.net.head.weight)
+    with torch.no_grad():
+        model.extractor.net.head.weight.add_(1.0)
+    model(**batch)
+    torch.testing.assert_close(held.net.head.weight, old + 0.1)  # decay 0.9
+    config = vars(model_args(*PRIORS, config=CONFIG, task=QueryWeakTask)) | {"class_names": CLASSES}
+    config["extractor_conf"] = {**config["extractor_conf"], "num_classes": 3}
+    used = build_model(config, "qsep").state_dict().keys()
+    ours = model.state_dict().keys()
+    assert used == {k for k in ours if not k.startswith(TRAINING)} and any(k.startswith(TRAINING) for k in ours)
+
+
+def test_refusals():
+    with pytest.raises(DataError, match="query_at: decoder"):
+        build("--extractor_conf", "query_at=all")
+    with pytest.raises(DataError, match="num_classes is 7"):
+        build("--extractor_conf", "num_classes=7")
+    with pytest.raises(DataError, match="ask must be two numbers"):
+        build("--model_conf", "ask=[3,2]")
+    with pytest.raises(DataError, match="residual"):
+        build("--residual", "true")
