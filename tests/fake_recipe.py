@@ -10,7 +10,7 @@ from pathlib import Path
 from espnet2_ext.recipe.options import Options
 from espnet2_ext.recipe.qsep import QSepOptions
 from espnet2_ext.recipe.tag import TagOptions
-from espnet2_ext.recipe.weak import WeakOptions
+from espnet2_ext.recipe.weak_options import WeakOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 

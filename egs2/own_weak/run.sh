@@ -2,6 +2,7 @@
 # A separator from your own recordings, labelled only with what they contain and, optionally, when.
 #   ./run.sh --recordings ~/street.csv        columns: path, labels; or path, onset, offset, label
 #   ./run.sh --recordings "clips.csv times.csv"            several; names with blanks in quotes: "'my clips.csv' times.csv"
+#   ./run.sh --recordings ... --task query    a separator that answers examples, in place of one with an output a class
 #   ./run.sh --help                           all options
 set -euo pipefail
 . "$(dirname "$0")/utils.sh"
@@ -9,10 +10,11 @@ set -euo pipefail
 
 recordings=${RECORDINGS}
 allow_unlabelled=false  # true: recordings without a label are right, all classes are silent in them
+task=class              # class: an output for each class; query: it answers examples, as CaRE-SEP does
 classes=                # all there are, such as "dog,car horn"; another label is then refused
 valid_share=0.1
 test_share=0.1
-split_options "recordings allow_unlabelled classes valid_share test_share" "$@"
+split_options "recordings allow_unlabelled task classes valid_share test_share" "$@"
 
 wants_help || [ -n "${recordings}" ] ||
     die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
@@ -32,7 +34,8 @@ case ${kinds} in
 esac
 export RECORDINGS allow_unlabelled classes valid_share test_share
 
-exec ./weak.sh \
+options=(--weak_config conf/train_weak_small.yaml)
+[ "${task}" != query ] || options=(--weak_config conf/train_qweak_small.yaml --classifier_args "--max_epoch 12")
+exec ./weak.sh --task "${task}" \
     --train_set train --valid_set valid --test_sets test --mixtures_from recordings \
-    --weak_config conf/train_weak_small.yaml --label_types "${label_types}" \
-    "${rest[@]}"
+    --label_types "${label_types}" "${options[@]}" "${rest[@]}"

@@ -4,6 +4,7 @@
 #   ./run.sh --urbansound8k /path/to/UrbanSound8K
 #   ./run.sh --urbansound8k ... --config conf/train_weak_crnn.yaml --train_mixtures 20000 --valid_mixtures 5000 \
 #       --test_mixtures 5000 --ngpu 1         the paper's training
+#   ./run.sh --task query                     a separator that answers examples, from the same labels
 #   ./run.sh --quick true                     smoke test: every stage in a minute or two
 #   ./run.sh --help                           all options
 set -euo pipefail
@@ -11,23 +12,24 @@ set -euo pipefail
 . ./db.sh
 
 urbansound8k=${URBANSOUND8K}
-quick=false
+quick=false task=class # query: a separator that answers examples, as CaRE-SEP does
 train_folds=            # empty: the paper's 1-6, 7-8 and 9-10; README.md says what else a fold list may be
 valid_folds=
 test_folds=
 background_classes=     # such as children_playing,street_music: sound of no labelled class behind the events
-split_options "urbansound8k quick train_folds valid_folds test_folds background_classes" "$@"
+split_options "urbansound8k quick task train_folds valid_folds test_folds background_classes" "$@"
 
-options=(--weak_config conf/train_weak_small.yaml --mean_events 5
+case ${task} in query) kind=qweak more=(--classifier_args "--max_epoch 12") ;; *) kind=weak more=() ;; esac
+options=(--weak_config "conf/train_${kind}_small.yaml" --mean_events 5
     --train_mixtures 5000 --valid_mixtures 200 --test_mixtures 500 --scoring_args "--espnet_keys 100")
 folds=(1-6 7-8 9-10)
 if [ "${quick}" = true ]; then
     corpus=quick
-    options=(--weak_config conf/debug/train_weak.yaml --mean_events 2 --label_types "strong frame"
+    options=(--weak_config "conf/debug/train_${kind}.yaml" --mean_events 2 --label_types "strong frame"
         --train_mixtures 16 --valid_mixtures 8 --test_mixtures 6 --scoring_args "--espnet_keys 0")
 elif [ -z "${urbansound8k}" ]; then
     corpus=embedded
-    options=(--weak_config conf/train_weak_mini.yaml --mean_events 2
+    options=(--weak_config "conf/train_${kind}_mini.yaml" --mean_events 2
         --train_mixtures 2000 --valid_mixtures 100 --test_mixtures 200 --scoring_args "--espnet_keys 50")
 else
     URBANSOUND8K=$(find_path "UrbanSound8K (--urbansound8k or db.sh)" "${urbansound8k}")
@@ -51,8 +53,8 @@ for list in "${folds[@]}"; do
 done
 
 # Slices shorter than half a second are left out, as in the paper; there are many among the shots and barks.
-exec ./weak.sh --max_bad_share 0.3 \
+exec ./weak.sh --max_bad_share 0.3 --task "${task}" \
     --train_set "${sets[0]}" --valid_set "${sets[1]}" --test_sets "${sets[2]}" \
     --audio_format pcm16 --datadir "data/${corpus}" --dumpdir "dump/${corpus}" --expdir "exp/${corpus}" \
     --background_classes "${background_classes}" --local_data_opts "${data_options[*]}" \
-    "${options[@]}" "${rest[@]}"
+    "${options[@]}" "${more[@]}" "${rest[@]}"

@@ -1,11 +1,12 @@
-"""`espnet2-ext pack`, `calibrate`, `info` and `classes`: bundles made and described."""
+"""`espnet2-ext pack`, its siblings of the recipes, `calibrate`, `info` and `classes`: bundles made and described."""
 
 import logging
 import os
 import re
 import textwrap
+from pathlib import Path
 
-from espnet2_ext.cli.options import DEFAULT, add_device, bundle_path
+from espnet2_ext.cli.options import DEFAULT, add_device, add_model, bundle_path
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
@@ -173,3 +174,68 @@ def calibrate(argv: list[str] | None = None) -> None:
     logging.info("%s: %s", args.output or args.bundle, text)
     if found.presence is not None:
         logging.info("%s: presence: %s", args.output or args.bundle, found.presence.words())
+
+
+# ---- of recipes -------------------------------------------------------------------------------------
+
+
+def qsep_pack(argv: list[str] | None = None) -> None:
+    """Pack a scored query experiment: one file with all that using the model needs."""
+    p = Parser(description=qsep_pack.__doc__)
+    p.add_argument("--exp_dir", required=True, help="experiment, with config.yaml")
+    p.add_argument("--model_file", required=True, help="weights, such as valid.loss.best.pth")
+    p.add_argument("--train_bank", required=True, help="clip bank of the training")
+    text = "scored outputs, whose scores go along; repeatable"
+    p.add_argument("--inference_dir", action="append", default=[], help=text)
+    p.add_argument("-o", "--output", required=True, help="a .zip file")
+    text = "clip bank of the validation: the bundle gets class queries and a presence score, as of `calibrate`"
+    p.add_argument("--held_out", help=text)
+    p.add_argument("--most", type=int, default=20, help="for them: clips of a class that are embedded (%(default)s)")
+    p.add_argument("--mixtures", type=int, default=100, help="and mixtures that it is calibrated on (%(default)s)")
+    add_device(p)
+    a = p.parse_args(argv)
+    from espnet2_ext.infer.scored import pack_experiment
+
+    outputs = {Path(d).name: d for d in a.inference_dir}
+    pack_experiment(a.exp_dir, a.model_file, outputs, a.output, a.train_bank)
+    if a.held_out:
+        from espnet2_ext.infer.vectors.calibrate import calibrate_packed
+
+        calibrate_packed(a.exp_dir, a.output, a.train_bank, a.held_out, a.most, a.device, a.mixtures)
+    print(a.output)
+
+
+def weak_pack(argv: list[str] | None = None) -> None:
+    """Pack scored weak-label experiments, each into one file to separate with."""
+    p = Parser(description=weak_pack.__doc__)
+    p.add_argument("exp_dirs", nargs="+", metavar="EXP", help="gets EXP/NAME.zip, NAME its own")
+    p.add_argument("--model_file", default="valid.loss.best.pth", help="its weights (%(default)s)")
+    p.add_argument("--test_set", action="append", default=[], help="whose scores go along; repeatable")
+    a = p.parse_args(argv)
+    from espnet2_ext.infer.scored import pack_experiment
+
+    for exp in map(Path, a.exp_dirs):
+        out = exp / f"{exp.absolute().name}.zip"
+        pack_experiment(exp, exp / a.model_file, {t: exp / f"inference_{t}" for t in a.test_set}, out)
+        print(out)
+
+
+def qsep_describe(argv: list[str] | None = None) -> None:
+    """Write into a folder of scores which trained model they are of, and whether it is zero-shot."""
+    p = Parser(description=qsep_describe.__doc__)
+    p.add_argument("--exp_dir", required=True, help="gets config.yaml and model.json")
+    p.add_argument("--labels", required=True, help="labels.tsv of the test set")
+    add_model(p)
+    a = p.parse_args(argv)
+    from espnet2_ext.data.tables import read_labels
+    from espnet2_ext.infer.bundle import read_bundle, read_config
+    from espnet2_ext.infer.folder import ModelFiles
+    from espnet2_ext.train.experiment import describe_model
+
+    ModelFiles(a.bundle, a.train_config, a.model_file).digest()  # says which file is missing
+    if a.bundle:
+        config, _, classes, info = read_bundle(a.bundle, weights=False)
+    else:
+        config, classes, info = read_config(a.train_config), [], {}
+    about = describe_model(a.exp_dir, a.bundle or a.model_file, config, classes, info, read_labels(a.labels))
+    print(f"zero-shot: {about['facts']['zero-shot']}")

@@ -63,6 +63,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Training": {
         "qsep-train": ("espnet2_ext.cli.train:qsep_train", "train a query-based separator"),
+        "qweak-train": ("espnet2_ext.cli.train:qweak_train", "train a query-based separator from weak labels"),
         "weak-train": ("espnet2_ext.cli.train:weak_train", "train a classifier or separator from weak labels"),
         "tag-train": ("espnet2_ext.cli.train:tag_train", "train a tagger"),
         "weak-train-asteroid": ("espnet2_ext.cli.train:weak_train_asteroid", "weak labels with Asteroid and Lightning"),
@@ -72,6 +73,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Test sets": {
         "qsep-inference": ("espnet2_ext.cli.infer:qsep_inference", "separate a rendered test set by queries"),
+        "class-queries": ("espnet2_ext.cli.infer:class_queries", "queries of classes heard in labelled recordings"),
         "weak-inference": ("espnet2_ext.cli.infer:weak_inference", "separate a rendered test set by classes"),
         "tag-inference": ("espnet2_ext.cli.infer:tag_inference", "tag a clip bank"),
         "tag-anchors": ("espnet2_ext.cli.infer:tag_anchors", "find anchors with a tagger"),
@@ -81,9 +83,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "qsep-report": ("espnet2_ext.cli.score:report_queries", "table, pictures and page of a query experiment"),
         "weak-report": ("espnet2_ext.cli.score:report_classes", "table, pictures and page of weak-label experiments"),
         "tag-report": ("espnet2_ext.cli.score:report_tags", "table of a tagger"),
-        "qsep-pack": ("espnet2_ext.cli.infer:qsep_pack", "bundle of a scored query experiment"),
-        "weak-pack": ("espnet2_ext.cli.infer:weak_pack", "bundles of scored weak-label experiments"),
-        "qsep-describe": ("espnet2_ext.cli.infer:qsep_describe", "describe a model that was trained elsewhere"),
+        "qsep-pack": ("espnet2_ext.cli.bundles:qsep_pack", "bundle of a scored query experiment"),
+        "weak-pack": ("espnet2_ext.cli.bundles:weak_pack", "bundles of scored weak-label experiments"),
+        "qsep-describe": ("espnet2_ext.cli.bundles:qsep_describe", "describe a model that was trained elsewhere"),
         "embedding-figure": ("espnet2_ext.cli.score:embedding_figure", "figure 3 of the CaRE-SEP paper"),
     },
     "Recipes": {

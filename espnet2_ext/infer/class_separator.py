@@ -8,7 +8,7 @@ gives for a chunk is close to, but not the same as, what it gives for the whole 
 Strength in Weakness", III-F), and needs memory in proportion to its length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from espnet2_ext.audio.streams import Resampler, Source
+from espnet2_ext.core.nets.encoder_tags import EncoderTags
 from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, finite
 from espnet2_ext.infer.exchange.hub import located
+from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.vectors.class_queries import PREFIX
 from espnet2_ext.infer.vectors.presence import class_watch
@@ -184,6 +186,79 @@ class WeakSeparator:
         logits = torch.logit(torch.from_numpy(frame.T.copy()).double(), eps=1e-12)
         pooled = self.model.classifier.pool(logits[None].to(self.device, torch.float32))
         return Tags(torch.sigmoid(pooled)[0].cpu().numpy(), frame)
+
+
+class AskedClasses(nn.Module):
+    """A model that answers queries, asked for its classes: to inference it is what a `ClassSeparator` is.
+
+    Args:
+        model: a `core.separators.QuerySeparator` that tags, such as a training from weak labels makes.
+        class_names: K names, of its tags in order.
+        queries: `[K, E]`; or what each item of a batch is asked for with, `[B, K, E]`.
+
+    Attributes:
+        compete: the classes compete for each bin; False: each is asked for by itself.
+    """
+
+    part, residual, compete = "separator", False, True
+
+    def __init__(self, model: nn.Module, class_names: Sequence[str], queries: torch.Tensor):
+        super().__init__()
+        self.model, self.class_names = model, list(class_names)
+        self.classifier = EncoderTags(model.extractor.net)
+        self.register_buffer("queries", queries)
+        self.fs, self.hop, self.n_fft = model.fs, model.hop, model.encoder.n_fft
+        self.time_pool = self.classifier.time_pool
+        self.grid = model.grid
+
+    def separate(self, wave: torch.Tensor) -> torch.Tensor:
+        """`[B, T]` to `[B, K, T]`."""
+        return self.model.separate(wave, query=self.queries.expand(len(wave), -1, -1), compete=self.compete)
+
+    def classify(self, wave: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities of the classes in `[B, T]`: of frames `[B, L', K]`, of the clip `[B, K]`."""
+        _, clip, frame = self.model.embed(wave)
+        return frame.sigmoid(), clip.sigmoid()
+
+
+class AskedSeparator(WeakSeparator):
+    """A `WeakSeparator` of a query model: an output for each class, by its mean query unless `asking` for examples."""
+
+    def __init__(self, separator: Separator):
+        if separator.known is None or not separator.tags:
+            raise BundleError(f"{separator.info['path']}: holds no queries of classes, or does not tag")
+        self.own = {label.mid: separator.known.query(label.name) for label in separator.classes}
+        self.separator, self.means = separator, torch.from_numpy(np.stack(list(self.own.values())))
+        asked = AskedClasses(separator.model, list(self.own), self.means)
+        super().__init__(asked, str(separator.device), separator.info)
+
+    @classmethod
+    def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "AskedSeparator":
+        """From an experiment's `config.yaml` and weights, with its classes and their queries beside them."""
+        return cls(Separator.from_exp(train_config, model_file, device=device))
+
+    @classmethod
+    def from_open(cls, bundle: OpenBundle, device: str = "auto", precision: str = "fp32") -> "AskedSeparator":
+        """From a bundle that is open already."""
+        return at_precision(cls(Separator.from_open(bundle, device)), precision)
+
+    def asking(self, classes: Sequence[str], examples: Sequence[Mapping[int, np.ndarray]]) -> None:
+        """Ask the next batch with examples: of each of its items, class -> waveform `[T]` at the model's rate.
+
+        Args:
+            classes: what the outputs are; others than the model's own need an example, without one nothing is asked
+                for. Of its own the mean query asks where there is no example.
+        """
+        names = list(classes) or list(self.own)
+        nothing = np.zeros(self.separator.query_dim, np.float32)
+        self.means = torch.from_numpy(np.stack([self.own.get(name, nothing) for name in names]))
+        self.classes = self.outputs = self.model.class_names = names
+        self.tags = names == list(self.own)
+        queries = [self.means.clone() for _ in examples]
+        for own, of_class in zip(queries, examples):
+            for k, wave in of_class.items():
+                own[k] = torch.from_numpy(self.separator.embed_one(wave, self.fs))
+        self.model.queries = (torch.stack(queries) if queries else self.means).to(self.device)
 
 
 def windows(source: Source, fs: int, plan: Plan) -> Iterator[tuple[np.ndarray, int, int | None]]:

@@ -30,7 +30,8 @@ VERSION = 1  # of what is written; another one makes everything anew
 class ModelFiles:
     """Where a model is (a bundle, or `config.yaml` and weights), where and in which precision it runs.
 
-    use: what as: `queries` (a query separator), `classes` (a class separator) or `tags` (a tagger).
+    use: what as: `queries` (a query separator), `classes` (a class separator), `asked` (a query separator that is asked
+        for its classes) or `tags` (a tagger).
     """
 
     bundle: str | None = None
@@ -71,6 +72,8 @@ def _load(files: ModelFiles, stats: tuple):
         torch.set_num_threads(1)  # the worker processes are what runs side by side
     if files.use == "queries":
         from espnet2_ext.infer.query_separator import Separator as Model
+    elif files.use == "asked":
+        from espnet2_ext.infer.class_separator import AskedSeparator as Model
     elif files.use == "classes":
         from espnet2_ext.infer.class_separator import WeakSeparator as Model
     else:

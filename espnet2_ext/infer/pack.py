@@ -22,7 +22,7 @@ from espnet2_ext import __version__
 from espnet2_ext.core.checkpoints import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
-from espnet2_ext.infer.bundle import FORMAT, KINDS, META, open_bundle, read_config
+from espnet2_ext.infer.bundle import CLASS_QUERIES, FORMAT, KINDS, META, open_bundle, read_config
 from espnet2_ext.infer.limits import PARTS, check_config
 from espnet2_ext.infer.weights import built_model, check_classes, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
@@ -67,7 +67,8 @@ def write_bundle(
     Args:
         train_config: the experiment's `config.yaml`.
         model_file: weights, for example `valid.loss.ave.pth`; of weak labels also a Lightning checkpoint.
-        labels: the labels.tsv of the training data; None for weak labels, whose configuration names the classes.
+        labels: the labels.tsv of the training data; None for weak labels, whose configuration names the classes. Of a
+            query model that learnt from these, the `class_queries.npz` beside its weights goes along.
         out: the bundle, ending in `.zip`.
         info: further entries of bundle.yaml: `name`, `trained_on` (such as the manifest hash), `results`, `agreement`
             (cosine below which queries are said to disagree).
@@ -83,21 +84,30 @@ def write_bundle(
     if Path(out).suffix != ".zip":
         raise DataError(f"{out}: the name of a bundle must end in .zip")
     config = read_config(train_config)
-    task = "weak" if "label_type" in config else "qsep"
-    if task == "qsep" and labels is None:
+    task = task_of(config)
+    if "label_type" not in config and labels is None:
         raise DataError("--labels: the labels.tsv of the training data is needed for this model")
     model = model_of_exp(train_config, model_file, task)
     about = {"task": task, "name": Path(model_file).absolute().parent.name}
+    heard = Path(model_file).parent / CLASS_QUERIES
     if task == "weak":
         about["residual"] = bool(model.residual)
-        names = enumerate(model.class_names)
+    if labels is None:
+        names = enumerate(config["class_names"])
         table = label_table(Label(i, name, name.replace("_", " ")) for i, name in names)
     else:
         table = read_bytes(verified_text(labels))
+    if task == "qsep" and labels is None and heard.is_file():
+        more = {CLASS_QUERIES: read_bytes(heard), **(more or {})}
     classes = parse_labels(table, str(labels))
     if task == "qsep":
         check_classes(model, classes, str(labels))
     return _write(out, model, config, table, {**about, **(info or {}), "classes": len(classes)}, half, more)
+
+
+def task_of(config: Mapping) -> str:
+    """What a training's `config.yaml` makes: a model that answers queries (`qsep`), whatever its labels, or `weak`."""
+    return "weak" if "label_type" in config and not config.get("extractor") else "qsep"
 
 
 @holding("out", file=True)

@@ -1,95 +1,37 @@
 """The driver of separation from weak labels."""
 
-import dataclasses
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe.options import Options, group, option, weak_tags
+from espnet2_ext.recipe.options import weak_tags
 from espnet2_ext.recipe.stages import Driver, Stage, need, need_rendered, value_of
 from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
-
-LABEL_TYPES = ("strong", "frame", "clip", "mixed")
-_mix, _model = group("Mixtures"), group("Model")
-# checkpoints whose validation loss is known, so that trials can be compared
-_COMPARABLE = re.compile(r"latest\.pth|valid\.loss\.best\.pth|\d.*epoch\.pth")
-
-
-@dataclasses.dataclass(kw_only=True)
-class WeakOptions(Options):
-    """Options of `weak.sh`."""
-
-    CONFIG = "weak_config"
-    USAGE = """Usage: ./run.sh [--option value ...]
-Stages: 1 data, 2 scan, 3 archive, 4 mixtures, 5 classifiers, 6 separators, 7 inference, 8 scoring, 9 report."""
-
-    fs: str = option("Data", "16000", "sample rate")
-    mixtures_from: str = _mix(
-        "drawn",
-        "drawn from a bank of events; songs: their chunks, whole for the test; or recordings",
-        choices=("drawn", "songs", "recordings"),
-    )
-    train_mixtures: str = _mix("20000", "number of training mixtures")
-    valid_mixtures: str = _mix("5000", "number of validation mixtures")
-    test_mixtures: str = _mix("5000", "number of mixtures of each test set")
-    mean_events: str = _mix("5", "the paper's lambda, events in a mixture")
-    test_mean_events: str = _mix(
-        "", "lambda of the test mixtures; several: each test set once per lambda; empty: --mean_events"
-    )
-    background_classes: str = _mix("", "comma-separated classes used as unlabelled background")
-    train_known: str = _mix(
-        "strong", "labels known in training: strong, or shares such as strong:0.1,frame:0.3,clip:0.6"
-    )
-    mixture_args: str = _mix("", "more options for making the mixtures")
-    test_mixture_args: str = _mix("", "more options for making the test mixtures")
-    mixtures_seed: int = _mix(0, "seed of the tables; validation and test use the next two")
-    weak_config: str = _model("conf/train_weak_small.yaml", "YAML of the model and its training", path=True)
-    weak_tag: str = _model("", "name of the experiments; empty: from the YAML's name")
-    label_types: str = _model("strong frame clip", "separators to train: any of strong, frame, clip, mixed")
-    strategy: str = _model("", "of the classifier: joint, finetune, fixed; empty: as the YAML says")
-    trials: str = _model("1", "seeds to try (0, 1, ...) for each training; the lowest validation loss is kept")
-    trainer: str = _model("espnet", "espnet, or asteroid: its System with Lightning", choices=("espnet", "asteroid"))
-    weak_args: str = _model("", "more options for both trainings, as ESPnet takes them")
-    classifier_args: str = _model("", "more options for the classifiers' training")
-    separator_args: str = _model("", "more options for the separators' training")
-    scoring_args: str = _model("", "more options for scoring")
-
-    def check(self) -> None:
-        """Refuse values that no stage could use.
-
-        Raises:
-            DataError: names the option.
-        """
-        for label in self.label_types.split():
-            if label not in LABEL_TYPES:
-                raise DataError(f"--label_types: {label} is none of {' '.join(LABEL_TYPES)}")
-        if not self.label_types.split():
-            raise DataError(f"--label_types: name at least one of {' '.join(LABEL_TYPES)}")
-        if not re.fullmatch("[1-9][0-9]*", self.trials):
-            raise DataError(f"--trials takes a whole number from 1, not '{self.trials}'")
-        if self.trials == "1":
-            return
-        if not _COMPARABLE.fullmatch(self.inference_model):
-            raise DataError(
-                f"--trials {self.trials}: the validation loss of --inference_model {self.inference_model} is not known;"
-                " trials are told apart by that of latest.pth, valid.loss.best.pth or Nepoch.pth"
-            )
-        words = self.words("weak_args") + self.words("classifier_args") + self.words("separator_args")
-        if any(word.partition("=")[0] == "--seed" for word in words):
-            raise DataError(f"--trials {self.trials} trains with seeds 0, 1, ...: leave out --seed, or add --trials 1")
+from espnet2_ext.recipe.weak_options import WeakOptions
 
 
 class Test(NamedTuple):
-    """Mixtures of a test set. name: of the results; table: their table; lambda_: mean number of events."""
+    """Mixtures of a test set. name: of the mixtures; table: their table; lambda_: mean number of events."""
 
     name: str
     set: str
     table: Path
     lambda_: str
+
+
+class Run(NamedTuple):
+    """A test of a separator. queries: what it is asked with, one of --queries; empty: a separator of classes."""
+
+    test: Test
+    queries: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the results."""
+        return "_".join(filter(None, [self.test.name, self.queries]))
 
 
 class Weak(Driver):
@@ -109,6 +51,11 @@ class Weak(Driver):
         lambdas = (o.test_mean_events or o.mean_events).split()
         self.folder = self.experiment("report")
         self.tests = [self._test(name, value, len(lambdas) > 1) for name in self.test_sets for value in lambdas]
+        self.by_query = o.task == "query"
+        if self.by_query != bool(self.config.get("extractor")):
+            raise DataError(f"--task {o.task}: {o.weak_config} is of the other task")
+        asked = ["class"] if o.mixtures_from == "recordings" else o.queries.split()
+        self.runs = [Run(test, queries) for test in self.tests for queries in (asked if self.by_query else [""])]
 
     def _test(self, name: str, lambda_: str, several: bool) -> Test:
         end = f"_lambda{lambda_}" if several else ""  # with several lambdas they are part of a test's name
@@ -182,7 +129,7 @@ class Weak(Driver):
             log("strategy joint: classifiers are trained with the separators")
             return
         for label in self.labels:
-            if label != "strong":
+            if label != "strong" or self.by_query:
                 args = ["--part", "classifier", "--label_type", label, *self.o.words("classifier_args")]
                 self._train_trials(self.classifier(label), args)
 
@@ -193,7 +140,7 @@ class Weak(Driver):
             args = ["--part", "separator", "--label_type", label]
             args += ["--strategy", self.strategy] if self.strategy else []
             args += self.o.words("separator_args")
-            if label != "strong" and self.strategy != "joint":
+            if (label != "strong" or self.by_query) and self.strategy != "joint":
                 need(self.classifier(label) / ".done", 5)
                 args += ["--classifier_file", str(self.classifier(label) / self.o.inference_model)]
             self._train_trials(self.experiment(label), args)
@@ -234,7 +181,9 @@ class Weak(Driver):
 
     def _with_espnet(self, exp: Path, options: Sequence[object]) -> None:
         # its curves are not drawn at each epoch: stage 9 draws them
-        self.train_with_espnet(exp, "weak_train", ["--use_matplotlib", "false", *options])
+        self.train_with_espnet(
+            exp, "qweak_train" if self.by_query else "weak_train", ["--use_matplotlib", "false", *options]
+        )
 
     def _with_asteroid(self, exp: Path, options: Sequence[object]) -> None:
         if self.is_distributed:
@@ -246,9 +195,9 @@ class Weak(Driver):
 
     # ---- use ---------------------------------------------------------------------------------
 
-    def inference_dir(self, label: str, test: Test) -> Path:
+    def inference_dir(self, label: str, run: Run) -> Path:
         """Folder of a separator's outputs for a test."""
-        return self.experiment(label) / self.outputs(test.name)
+        return self.experiment(label) / self.outputs(run.name)
 
     def _need_rendered(self) -> None:
         for test in self.tests:
@@ -257,35 +206,42 @@ class Weak(Driver):
     def infer(self) -> None:
         """Stage 7: the separators of all label types together, test by test."""
         self._need_rendered()
-        for test in self.tests:
+        for label in self.labels:
+            need(self.experiment(label) / self.o.inference_model, 6)
+            if self.by_query:
+                train = self.o.train_set
+                heard = ["--table", self.table(train), "--bank", self.dump / train, *self.inference_options([])[:2]]
+                self.step("class-queries", *self._model(label), *heard)
+        for run in self.runs:
             models: list = []
             for label in self.labels:
-                exp = self.experiment(label)
-                model = exp / self.o.inference_model
-                need(model, 6)
-                models += ["--output_dir", self.inference_dir(label, test)]
-                models += ["--train_config", exp / "config.yaml", "--model_file", model]
+                models += ["--output_dir", self.inference_dir(label, run), *self._model(label)]
             options = self.inference_options(self.o.words("inference_args"))
-            self.step("weak-inference", "--data_dir", self.rendered(test), *models, *options)
+            options += ["--queries", run.queries] if run.queries else []
+            self.step("weak-inference", "--data_dir", self.rendered(run.test), *models, *options)
+
+    def _model(self, label: str) -> list:
+        exp = self.experiment(label)
+        return ["--train_config", exp / "config.yaml", "--model_file", exp / self.o.inference_model]
 
     def score(self) -> None:
         """Stage 8."""
         self._need_rendered()
-        for test in self.tests:
+        for run in self.runs:
             folders: list = []
             for label in self.labels:
-                need(self.inference_dir(label, test) / "about.json", 7)
-                folders += ["--inference_dir", self.inference_dir(label, test)]
-            args = ["--data_dir", self.rendered(test), *folders, *self.jobs, *self.o.words("scoring_args")]
+                need(self.inference_dir(label, run) / "about.json", 7)
+                folders += ["--inference_dir", self.inference_dir(label, run)]
+            args = ["--data_dir", self.rendered(run.test), *folders, *self.jobs, *self.o.words("scoring_args")]
             self.step("weak-scoring", *args, one_thread=True)
 
     def report(self) -> None:
         """Stage 9."""
         for label in self.labels:
-            for test in self.tests:
-                need(self.inference_dir(label, test) / "scores/summary.json", 8)
+            for run in self.runs:
+                need(self.inference_dir(label, run) / "scores/summary.json", 8)
         experiments = [w for label in self.labels for w in ("--experiment", f"{label}={self.experiment(label)}")]
-        tests = [w for test in self.tests for w in ("--test_set", self.outputs(test.name).removeprefix("inference_"))]
+        tests = [w for run in self.runs for w in ("--test_set", self.outputs(run.name).removeprefix("inference_"))]
         self.step("weak-report", "--output_dir", self.folder, *experiments, *tests, one_thread=True)
         models = [self.experiment(label) for label in self.labels]
         self.step("weak-pack", *models, "--model_file", self.o.inference_model, *tests)

@@ -103,7 +103,7 @@ def model_facts(experiment: Experiment) -> dict[str, str]:
     """What an experiment is: label type, networks, strategy, size, training data."""
     config = config_of(experiment.folder)
     found = {"experiment": str(experiment.folder)}
-    names = ["label_type", "separator"]
+    names = ["label_type", "extractor" if config.get("extractor") else "separator"]
     if config.get("label_type") != "strong":
         names += ["strategy", "classifier"]
     found |= {name.replace("_", " "): str(config[name]) for name in names if config.get(name) is not None}

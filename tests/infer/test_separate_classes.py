@@ -13,7 +13,7 @@ from standin import CLASSES, WeakStandIn, build_weak_standin, noise
 from espnet2_ext.audio.read import read_audio
 from espnet2_ext.bin import weak_inference
 from espnet2_ext.cli import main as cli
-from espnet2_ext.cli.infer import weak_pack
+from espnet2_ext.cli.bundles import weak_pack
 from espnet2_ext.infer import weights
 from espnet2_ext.infer.bundle import read_bundle
 from espnet2_ext.infer.class_separator import WeakSeparator

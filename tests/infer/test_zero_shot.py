@@ -10,7 +10,7 @@ from standin import noise
 
 from espnet2_ext.bin import qsep_inference, qsep_scoring
 from espnet2_ext.cli import data as steps
-from espnet2_ext.cli.infer import qsep_describe
+from espnet2_ext.cli.bundles import qsep_describe
 from espnet2_ext.cli.score import report_queries
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.pair_list import about_list, read_list

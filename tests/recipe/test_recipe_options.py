@@ -5,7 +5,7 @@ import pytest
 from espnet2_ext.errors import DataError
 from espnet2_ext.recipe.options import bundle_tag, pairs, query_tag, tagger_tag, weak_tags
 from espnet2_ext.recipe.qsep import QSepOptions
-from espnet2_ext.recipe.weak import WeakOptions
+from espnet2_ext.recipe.weak_options import WeakOptions
 
 
 def test_options_are_written_as_in_espnet():

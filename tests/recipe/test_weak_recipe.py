@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from fake_recipe import ROOT, Recipe, copy_recipe, options_of, words_of
 
-from espnet2_ext.recipe.weak import WeakOptions
+from espnet2_ext.recipe.weak_options import WeakOptions
 
 PREPARATION = ["data"] + ["scan"] * 3 + ["archive"] * 3
 PREPARATION += ["draw_mixtures"] * 3 + ["render_mixtures"]

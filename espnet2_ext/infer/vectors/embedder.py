@@ -12,9 +12,9 @@ from torch import nn
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import queries as Q
-from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
+from espnet2_ext.infer.bundle import CLASS_QUERIES, OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.exchange.hub import located
-from espnet2_ext.infer.vectors.class_queries import ClassQueries, centred, class_of
+from espnet2_ext.infer.vectors.class_queries import ARRAYS, ClassQueries, centred, class_of
 from espnet2_ext.infer.weights import (
     at_precision,
     check_classes,
@@ -23,6 +23,7 @@ from espnet2_ext.infer.weights import (
     model_of_exp,
     pick_device,
 )
+from espnet2_ext.util.arrays import read_npz
 from espnet2_ext.util.names import STARTER
 
 AGREEMENT = 0.5  # lowest pairwise cosine of several queries below which they are said to disagree
@@ -98,11 +99,16 @@ class Embedder:
     def from_exp(
         cls, train_config: str | Path, model_file: str | Path, labels: str | Path | None = None, device: str = "auto"
     ) -> Self:
-        """From an experiment's `config.yaml` and weights; `labels`: a labels.tsv, or None for the one beside them."""
+        """From an experiment's `config.yaml` and weights, with a `class_queries.npz` beside them if there is one.
+
+        labels: a labels.tsv; None: the one beside the weights.
+        """
         model = model_of_exp(train_config, model_file, "qsep")
         info = {"task": "qsep", "name": Path(model_file).absolute().parent.name, "path": str(model_file)}
         info["model_hash"] = hash_of_files(train_config, model_file)
-        return cls(model, labels_beside(model_file, labels), device, info)
+        heard = Path(model_file).parent / CLASS_QUERIES
+        known = ClassQueries.of_arrays(read_npz(heard, ARRAYS), str(heard)) if heard.is_file() else None
+        return cls(model, labels_beside(model_file, labels), device, info, known)
 
     # ---- queries ---------------------------------------------------------------------------------
 
