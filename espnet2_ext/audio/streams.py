@@ -279,7 +279,7 @@ class FileSink:
         if self.clipped:
             logging.warning(
                 "%s: %d of %d samples (%.3g %%) beyond full scale were clipped, the highest at "
-                "%.2f; write --subtype FLOAT to keep them",
+                "%.2f; a WAV of samples of the type FLOAT keeps them",
                 self.name,
                 self.clipped,
                 self.total,

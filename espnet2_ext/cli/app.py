@@ -8,9 +8,8 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from espnet2_ext.cli.options import DEFAULT, add_device, bundle_path, log_starter
+from espnet2_ext.cli.options import add_bundle, add_device, bundle_path, log_starter
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
 from espnet2_ext.util.process import unfinished
 
@@ -20,7 +19,7 @@ PORT = 8600
 def app(argv: list[str] | None = None) -> None:
     """Open a page in the browser that separates recordings; what it is given stays on this machine."""
     p = Parser(description=app.__doc__)
-    p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
+    add_bundle(p)
     p.add_argument("--port", type=int, help=f"of 127.0.0.1; 0: a free one (default: {PORT}, or a free one)")
     p.add_argument("--no_browser", action="store_true", help="only print the page's address")
     p.add_argument("--max_gb", type=float, default=4.0, help="size of a file that is dropped (%(default)g)")

@@ -6,7 +6,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from espnet2_ext.cli.options import DEFAULT, add_device, add_model, bundle_path
+from espnet2_ext.cli.options import A_BUNDLE, DEFAULT, BundleFile, add_device, add_model, bundle_path
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
@@ -23,7 +23,7 @@ def pack(argv: list[str] | None = None) -> None:
     text = "labels.tsv of the training data; not for weak labels, whose config.yaml names the classes"
     p.add_argument("--labels", help=text)
     text = "instead of an experiment: a bundle, whose model, classes and facts are taken over"
-    p.add_argument("--bundle", type=bundle_file, help=text)
+    p.add_argument("--bundle", action=BundleFile, help=text)
     p.add_argument("--info", help="YAML with trained_on, results and other facts")
     p.add_argument("--name", help="default: the name of the experiment's folder")
     text = "model card in Markdown, which `info` prints: what comes before its first `## ` heading, with --card all"
@@ -63,7 +63,7 @@ def pack(argv: list[str] | None = None) -> None:
 def unpack(argv: list[str] | None = None) -> None:
     """Write what a training needs to begin with the model of a bundle: config.yaml and model.pth."""
     p = Parser(description=unpack.__doc__)
-    p.add_argument("bundle", type=bundle_file, help="of a query separator")
+    p.add_argument("bundle", action=BundleFile, help="of a query separator")
     p.add_argument("--config", required=True, help="YAML of the training; its networks are replaced by the bundle's")
     p.add_argument("-o", "--output", required=True, help="folder")
     args = p.parse_args(argv)
@@ -75,7 +75,7 @@ def unpack(argv: list[str] | None = None) -> None:
 def export(argv: list[str] | None = None) -> None:
     """Write a query separator as ONNX: its query encoder and its separator, which run without PyTorch."""
     p = Parser(description=export.__doc__)
-    p.add_argument("bundle", type=bundle_file, help="of a CaRE-SEP")
+    p.add_argument("bundle", action=BundleFile, help="of a CaRE-SEP")
     p.add_argument("-o", "--output", required=True, help="folder for query.onnx and separator.onnx")
     args = p.parse_args(argv)
     from espnet2_ext.infer.exchange import export as onnx
@@ -95,7 +95,7 @@ def export(argv: list[str] | None = None) -> None:
 def info(argv: list[str] | None = None) -> None:
     """Describe a bundle, on standard output."""
     p = Parser(description=info.__doc__)
-    p.add_argument("bundle", nargs="?", type=bundle_file, help=f"default: {DEFAULT}")
+    p.add_argument("bundle", nargs="?", action=BundleFile, help=f"{A_BUNDLE}; default: {DEFAULT}")
     p.add_argument("--card", action="store_true", help="print the model card, and nothing else")
     args = p.parse_args(argv)
     path = bundle_path(args.bundle)
@@ -133,7 +133,7 @@ def short_card(card: str) -> str:
 def classes(argv: list[str] | None = None) -> None:
     """List the classes of a model; of a query model those that `--query class:NAME` can name, with their sounds."""
     p = Parser(description=classes.__doc__)
-    p.add_argument("bundle", nargs="?", type=bundle_file, help=f"default: {DEFAULT}")
+    p.add_argument("bundle", nargs="?", action=BundleFile, help=f"{A_BUNDLE}; default: {DEFAULT}")
     path = bundle_path(p.parse_args(argv).bundle)
     from espnet2_ext.infer.bundle import open_bundle
 

@@ -9,6 +9,7 @@ from espnet2_ext.util.names import STARTER, bundle_file
 
 BUNDLE_VARIABLE = "ESPNET2_EXT_BUNDLE"
 DEFAULT = f"${BUNDLE_VARIABLE}, or else {STARTER}, the model in the package"  # for the help
+A_BUNDLE = "model bundle: a file (.zip), a folder with one, or OWNER/NAME of huggingface.co"
 
 
 def add_workers(p: argparse.ArgumentParser, *, scheduler: bool = True) -> None:
@@ -67,6 +68,33 @@ def add_batch_size(p: argparse.ArgumentParser, default: int) -> None:
     p.add_argument("--batch_size", type=int, default=default, help=text)
 
 
+class BundleFile(argparse.Action):
+    """Stores the file of the bundle that is named, see `hub.located`; a type's DataError would become a usage error."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Raises a BundleError where there is none; None stays."""
+        setattr(namespace, self.dest, values and _located(values))
+
+
+class BundleFiles(BundleFile):
+    """The same of an option that may be repeated: a list."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """As the parent's."""
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), _located(values)])
+
+
+def _located(name: str) -> str:
+    from espnet2_ext.infer.exchange.hub import located
+
+    return located(name)
+
+
+def add_bundle(p: argparse.ArgumentParser) -> None:
+    """`--bundle` of the commands that have a default; read by `bundle_path`."""
+    p.add_argument("--bundle", action=BundleFile, help=f"{A_BUNDLE}; default: {DEFAULT}")
+
+
 def add_model(p: argparse.ArgumentParser, *, repeatable: bool = False, default: str = "") -> None:
     """Which model: `--bundle`, or `--train_config` with `--model_file`; read by `model_files`.
 
@@ -76,8 +104,8 @@ def add_model(p: argparse.ArgumentParser, *, repeatable: bool = False, default: 
         default: for the help: where the bundle is taken from when no model is named.
     """
     action = "append" if repeatable else "store"
-    text = "model bundle (.zip)" + (f"; default: {default}" if default else "")
-    p.add_argument("--bundle", action=action, type=bundle_file, help=text)
+    text = A_BUNDLE + (f"; default: {default}" if default else "")
+    p.add_argument("--bundle", action=BundleFiles if repeatable else BundleFile, help=text)
     p.add_argument("--train_config", action=action, help="instead of a bundle: config.yaml of the experiment")
     text = "with its weights, such as valid.loss.best.pth (weak labels: or a Lightning .ckpt)"
     p.add_argument("--model_file", action=action, help=text)
@@ -89,8 +117,9 @@ def bundle_path(given: str | None) -> str:
     Raises:
         DataError: none is named, and the package has none.
     """
-    path = bundle_file(given or os.environ.get(BUNDLE_VARIABLE) or STARTER)
-    if not (given or os.environ.get(BUNDLE_VARIABLE) or os.path.exists(path)):
+    if given or (named := os.environ.get(BUNDLE_VARIABLE)):
+        return given or _located(named)
+    if not os.path.exists(path := bundle_file(STARTER)):
         raise DataError(
             f"which model? Name a bundle with --bundle MODEL.zip, or set {BUNDLE_VARIABLE} to its path; "
             "`espnet2-ext pack` makes one from a training"

@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from espnet2_ext.cli.options import DEFAULT, add_device, add_model, bundle_path, log_starter, place_of
+from espnet2_ext.cli.options import DEFAULT, add_bundle, add_device, add_model, bundle_path, log_starter, place_of
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.names import bundle_file
 from espnet2_ext.util.options import Parser
 
 UNCALIBRATED = 0.4  # score of `find` from which a sound is there, of a model without calibration
@@ -139,7 +138,7 @@ def find(argv: list[str] | None = None) -> None:
     text = "csv, or audacity: its label tracks, for File > Import > Labels (%(default)s)"
     p.add_argument("--format", choices=("csv", "audacity"), default="csv", help=text)
     p.add_argument("-o", "--output", help="a file; default: standard output")
-    p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
+    add_bundle(p)
     add_device(p, precision=True)
     args = p.parse_args(argv)
     if args.threshold is not None and not 0 < args.threshold <= 1:
@@ -200,7 +199,7 @@ def embed(argv: list[str] | None = None) -> None:
     p = Parser(description=embed.__doc__)
     p.add_argument("files", nargs="+", help="sound files, spans of them (FILE@START-END) or folders of them")
     p.add_argument("-o", "--output", required=True, help="a .npy file")
-    p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
+    add_bundle(p)
     add_device(p)
     args = p.parse_args(argv)
     if Path(args.output).suffix != ".npy":
@@ -227,7 +226,7 @@ def adapt(argv: list[str] | None = None) -> None:
     p.add_argument("-o", "--output", required=True, help="a .npy file, for `separate --query`")
     p.add_argument("--steps", type=int, default=300, help="steps of the optimiser, four mixtures each (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
-    p.add_argument("--bundle", type=bundle_file, help=f"model bundle (.zip); default: {DEFAULT}")
+    add_bundle(p)
     add_device(p)
     args = p.parse_args(argv)
     if Path(args.output).suffix != ".npy":

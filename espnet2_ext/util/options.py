@@ -33,8 +33,8 @@ def options_of(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The name that was probably meant: one that begins so, or the most similar."""
+    """The name that was probably meant: one that begins so, one that holds it as a word, or the most similar (two
+    letters of three will do)."""
     known, name = list(known), name.removeprefix("--")
-    return next((k for k in known if k.startswith(name)), None) or next(
-        iter(difflib.get_close_matches(name, known, 1, 0.7)), None
-    )
+    found = [k for k in known if k.startswith(name)] or [k for k in known if name in k.split()]
+    return next(iter(found or difflib.get_close_matches(name, known, 1, 0.66)), None)

@@ -47,17 +47,23 @@ def located(name: str | Path, revision: str | None = None) -> str:
         if len(found) != 1:
             raise BundleError(f"{path}: holds {len(found)} bundles (.zip); name the file")
         return str(found[0])
-    if path.exists() or not REPOSITORY.fullmatch(str(name)):
+    if path.exists() or not REPOSITORY.fullmatch(str(name)) or path.parent.is_dir():
         return str(path)
     lacks = f"{name}: no such file or folder; as a name of huggingface.co,"
     try:
         from huggingface_hub import hf_hub_download
     except ModuleNotFoundError as e:
         raise BundleError(f"{lacks} it needs a package: pip install huggingface_hub") from e
+    logging.info("%s: no such file or folder; it is looked for on huggingface.co", name)
+    log = logging.getLogger("huggingface_hub")
+    told = log.level
+    log.setLevel(logging.ERROR)  # it warns of each try
     try:
         return hf_hub_download(str(name), BUNDLE, revision=revision)
     except Exception as e:  # of the network, the hub or the cache: many types
         raise BundleError(f"{lacks} it gave no {BUNDLE} ({type(e).__name__}: {str(e).strip().splitlines()[0]})") from e
+    finally:
+        log.setLevel(told)
 
 
 def write_page(folder: str | Path) -> None:

@@ -200,7 +200,7 @@ class Embedder:
         if lowest < self.agreement:
             logging.warning(
                 "the queries disagree: cosine %.2f between %s and %s (below %.2f); their average may stand for "
-                "neither. --mode each answers them one by one, --mode nearest with the nearest of them",
+                "neither; mode each answers them one by one, mode nearest with the nearest of them",
                 lowest,
                 Q.shown(single[a]),
                 Q.shown(single[b]),

@@ -4,7 +4,9 @@ import logging
 import shutil
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from espnet2_ext.cli import main as cli
@@ -63,12 +65,41 @@ def test_a_name_of_the_hub(toy_bundle, monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "hf_hub_download", lambda *args, **more: asked.append((args, more)) or str(toy_bundle))
     assert Separator.from_pretrained("a/toy", "cpu", revision="v1").info["name"] == "toy"
     assert asked == [(("a/toy", "model.zip"), {"revision": "v1"})]
-    for name in ("a/toy.zip", "a/b/c", "toy"):  # these are paths
+    (tmp_path / "b").mkdir()
+    for name in ("a/toy.zip", "a/b/c", "toy", "b/toy"):  # these are paths
         with pytest.raises(BundleError, match="no such bundle file"):
             Separator.from_pretrained(name)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(BundleError, match="needs a package: pip install huggingface_hub"):
         Separator.from_pretrained("a/toy")
+
+
+def test_commands_take_such_names(ext, toy_bundle, tmp_path, monkeypatch, capsys):
+    """Folders and names of the hub stand for a bundle wherever one is read, and in the environment."""
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    soundfile.write("a.wav", np.sin(np.arange(16000)) / 2, 16000)
+    commands = (
+        ["info", "a/toy"],
+        ["classes", "a/toy"],
+        ["embed", "a.wav", "--bundle", "a/toy", "-o", "a.npy"],
+        ["find", "a.wav", "--query", "a.wav", "--bundle", "a/toy"],
+        ["separate", "a.wav", "--query", "a.wav", "--bundle", "a/toy", "-o", "b.wav"],
+        ["app", "--no_browser", "--bundle", "a/toy", "--port", "-1"],
+    )
+    for command in commands:
+        status, words = ext(*command)
+        assert status == 1 and "error: a/toy: no such file or folder; as a name of huggingface.co, it gave" in words
+        assert words.count("\n") == 2  # with the one that says where it is looked for
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *args, **more: str(toy_bundle))
+    for command in commands[:-1]:
+        assert ext(*command)[0] == 0
+    assert "--port -1: is from 0 to 65535" in ext(*commands[-1])[1]
+    monkeypatch.setenv("ESPNET2_EXT_BUNDLE", "a/toy")
+    assert ext("info")[0] == 0
+    (tmp_path / "models").mkdir()
+    shutil.move(toy_bundle, "models/any.zip")
+    assert ext("info", "models")[0] == 0
 
 
 def test_the_folder_for_the_hub(ext, toy_bundle, tmp_path):

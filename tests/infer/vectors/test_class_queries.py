@@ -72,6 +72,8 @@ def test_classes_by_name():
         np.testing.assert_array_equal(found.query(name), found.mean[row])
     for name, message in (
         ("dgo house", "no class is called 'dgo house'; did you mean class:dog house"),
+        ("dgo", r"did you mean class:Dog\?"),
+        ("house", r"did you mean class:dog house\?"),
         ("Bell", "several classes are called 'Bell'"),
         ("violin", "no class is called 'violin'; `espnet2-ext classes` lists them"),
     ):
