@@ -40,9 +40,14 @@ COMMANDS = {
 }
 
 
+def level(x: np.ndarray) -> float:
+    """RMS."""
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+
+
 def sdr(ref: np.ndarray, est: np.ndarray) -> float:
     """In dB."""
-    return float(10 * np.log10(np.square(ref).sum() / max(np.square(ref - est).sum(), 1e-12)))
+    return float(10 * np.log10(max(np.square(ref).sum(), 1e-12) / max(np.square(ref - est).sum(), 1e-12)))
 
 
 class Sounds:
@@ -62,9 +67,9 @@ class Sounds:
         return np.stack([self.clip(i) for i in rng.permutation(clips)[:10]])
 
     def ways(self, k: int, other: np.ndarray, examples: np.ndarray) -> dict[str, np.ndarray]:
-        """Queries by name."""
+        """Queries by name; means only of as many examples as there are."""
         found = {"other": other, "class": self.separator.embed_one(f"class:{self.bank.classes[k].name}")}
-        return found | {f"mean of {n}": examples[:n].mean(0) for n in (3, 5, 10)}
+        return found | {f"mean of {n}": examples[:n].mean(0) for n in (3, 5, 10) if n <= len(examples)}
 
 
 def ways(a: argparse.Namespace) -> None:
@@ -72,13 +77,13 @@ def ways(a: argparse.Namespace) -> None:
     sounds, rng = Sounds(separator, bank), np.random.default_rng(0)
     gains, there, absent = defaultdict(list), defaultdict(list), defaultdict(list)
     pairs = read_list(a.list)[: a.mixtures]
-    fs = bank.fs
+    fs, enough = bank.fs, 10 if max(map(len, map(bank.clips_of, range(bank.num_classes)))) > 10 else 5
     for n, pair in enumerate(pairs):
         audio = render(pair, bank)
         mix, ref = audio["mix"], audio["ref1"]
         clips = {bank.index_of(clip) for clip in (pair.clip1, pair.clip2)}
         held = bank.related[np.concatenate([bank.labels(i) for i in clips])].any(0)
-        free = [k for k in range(bank.num_classes) if not held[k] and len(bank.clips_of(k)) > 10]
+        free = [k for k in np.flatnonzero(~held).tolist() if len(bank.clips_of(k)) > enough]
         k = int(rng.choice(free))
         examples, others = sounds.examples(rng, pair.class1, clips), sounds.examples(rng, k, clips)
         other = separator.embed_one(audio["query1"], fs)
@@ -88,7 +93,7 @@ def ways(a: argparse.Namespace) -> None:
         queries = {"self": separator.embed_one(ref, fs), "span of the mixture": span, **own}
         ask = Ask(np.stack([*queries.values(), *wrong.values()]))
         est = separator.separate(mix, fs, ask)
-        scores = scorer(separator, ask)(mix, est)
+        scores = scorer(separator, ask)(mix, est, level(mix))
         for name, e, p in zip(queries, est, scores):
             gains[name].append(sdr(ref, e) - sdr(ref, mix))
             there[name].append(p)
@@ -97,7 +102,7 @@ def ways(a: argparse.Namespace) -> None:
         for examples_of, found in ((examples, there), (others, absent)):
             ask = Ask(examples_of[:5], nearest=True)
             est = separator.separate(mix, fs, ask)
-            found["nearest of 5"].extend(scorer(separator, ask)(mix, est))
+            found["nearest of 5"].extend(scorer(separator, ask)(mix, est, level(mix)))
             if found is there:
                 gains["nearest of 5"].append(sdr(ref, est[0]) - sdr(ref, mix))
         third = bank.read(int(rng.choice(bank.clips_of(k))), 0, len(mix))
@@ -117,7 +122,8 @@ def ways(a: argparse.Namespace) -> None:
         if absent[name] and limit is not None:
             yes, no = np.array(there[name]), np.array(absent[name])
             rates = f"{area_under_curve(yes, no):.3f}|{(yes < limit).mean():.0%}|{(no >= limit).mean():.0%}"
-        print(f"|{name}|`{options}`|{np.mean(values):.2f} ({np.median(values):.2f})|{rates}|")
+        gain = f"{np.mean(values):.2f} ({np.median(values):.2f})" if values else "–"
+        print(f"|{name}|`{options}`|{gain}|{rates}|")
 
 
 def find(a: argparse.Namespace) -> None:

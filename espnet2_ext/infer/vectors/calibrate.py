@@ -22,7 +22,11 @@ from espnet2_ext.infer.vectors.presence import RARE, SEEN, Features, Scale, sigm
 from espnet2_ext.util.arrays import npz_bytes
 from espnet2_ext.util.documents import write_json
 
+SCENE = 2 * SEEN  # seconds of a mixture
 SNR_DB, ALONE = [-5.0, 5.0], 0.25  # of the first sound over the other; chance of a mixture of one sound
+APART = 0.5  # chance that the second sound begins at a time of its own
+NOISE_DB, LOUDER_DB = [-60.0, -25.0], [0.0, 15.0]  # of the noise below the sounds; of the recording elsewhere over this
+MUCH = 0.25  # of a sound's energy: from there on it is there, in a window that holds none of it it is not
 FEWEST = 8  # mixtures
 RIDGE, WEIGHT_DECAY, ROUNDS = 0.01, 0.01, 30
 
@@ -113,40 +117,53 @@ def _sounds(separator: Separator, bank: ClipBank, most: int) -> Iterator[tuple[s
 
 
 def presence_scale(separator: Separator, bank: ClipBank, readout: np.ndarray, mixtures: int, seed: int = 0) -> Scale:
-    """Fit the presence score to mixtures of the bank's clips, see `drawn`.
+    """Fit the presence score to the windows of mixtures of the bank's clips, see `drawn`; both kinds count equally.
 
-    AUC, threshold and error rates are of mixtures that the weights were not fitted to: of each half, with the other's.
+    AUC, thresholds and error rates are of windows that hold some sound, as noise alone is told apart easily, and of
+    mixtures that the weights were not fitted to: of each half, with the other's.
 
     Raises:
         DataError: no classes that are unrelated; too few mixtures.
     """
-    rows, there, of = [], [], []
-    for n, (mix, queries, present) in enumerate(drawn(separator, bank, mixtures, seed)):
-        est = separator.network(queries)(mix[:, None], float(np.sqrt(np.mean(mix**2, dtype=np.float64))))[..., 0]
-        rows.append(Features(separator, queries, readout)(mix, est))
-        there.append(present)
-        of.append(np.full(len(present), n % 2))
-    if len(rows) < FEWEST:
-        raise DataError(f"{bank.path}: only {len(rows)} mixtures with and without a class could be made")
+    rows, there, of, some = [], [], [], []
+    size, count = round(SEEN * separator.fs), 0
+    for mix, refs, queries, rms in drawn(separator, bank, mixtures, seed):
+        est, features = separator.network(queries)(mix[:, None], rms)[..., 0], Features(separator, queries, readout)
+        whole = np.maximum(np.square(refs, dtype=np.float64).sum(1), 1e-12)
+        for start in range(0, len(mix) - size // 2, size):
+            window = slice(start, start + size)
+            share = np.square(refs[:, window], dtype=np.float64).sum(1) / whole
+            clear = (share == 0) | (share >= MUCH)
+            rows.append(features(mix[window], est[:, window], rms)[clear])
+            there.append(share[clear] > 0)
+            of.append(np.full(clear.sum(), count % 2))
+            some.append(np.full(clear.sum(), share.any()))
+        count += 1
+    if count < FEWEST:
+        raise DataError(f"{bank.path}: only {count} mixtures with and without a class could be made")
     x, y, half = np.concatenate(rows), np.concatenate(there), np.concatenate(of)
     p = np.zeros(len(x))
     for i in (0, 1):
         p[half == i] = sigmoid(np.c_[x, np.ones(len(x))] @ logistic(x[half != i], y[half != i]))[half == i]
+    sounds = np.concatenate(some)
+    p, true = p[sounds], y[sounds]
     limits = np.sort(p)
-    miss, false = (p[y] < limits[:, None]).mean(1), (p[~y] >= limits[:, None]).mean(1)
+    miss, false = (p[true] < limits[:, None]).mean(1), (p[~true] >= limits[:, None]).mean(1)
     best = int(np.argmin(np.abs(miss - false)))
-    rare = float(np.quantile(p[~y], 1 - RARE))
-    rates = float(limits[best]), rare, area_under_curve(p[y], p[~y]), float(miss[best]), float(false[best])
-    return Scale(logistic(x, y), readout, *rates, len(rows))
+    rare = float(np.quantile(p[~true], 1 - RARE))
+    rates = float(limits[best]), rare, area_under_curve(p[true], p[~true]), float(miss[best]), float(false[best])
+    return Scale(logistic(x, y), readout, *rates, count)
 
 
 def drawn(
     separator: Separator, bank: ClipBank, mixtures: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Mixtures `[T]` at the model's rate, queries `[Q, E]`, and which of them are there `[Q]`.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
+    """Mixtures `[T]` at the model's rate, the sound `[Q, T]` that each query asks for, or zeros, the queries `[Q, E]`,
+    and the RMS of the recording that the mixture is a part of.
 
-    A mixture is `SEEN` of two sounds, or of one; it is asked for its sounds, by other clips of their classes, and for
-    as many classes that it does not hold, by clips that the mixtures after it are asked with.
+    A mixture is what `SCENE` of a long recording may hold: noise, and at a random time, perhaps beyond its ends, two
+    sounds of `SEEN`, or one; elsewhere the recording may be louder. It is asked for its sounds, by other clips of their
+    classes, and for as many classes that it does not hold, by clips that the mixtures after it are asked with.
     """
     drawer = PairDrawer(bank, segment=SEEN, query_from="other", snr_db=SNR_DB, single_prob=ALONE)
     rng = np.random.default_rng(seed)
@@ -155,17 +172,38 @@ def drawn(
         held = bank.related[np.concatenate([bank.labels(pair.clip1), bank.labels(pair.clip2)])].any(0)
         later = [(other, i) for other in pairs[n + 1 :] + pairs[:n] for i in (1, 2)]
         absent = [(other, i) for other, i in later if not held[bank.labels((other.query1, other.query2)[i - 1])].any()]
-        asked = [(pair, 1)] if pair.alone else [(pair, 1), (pair, 2)]
+        asked = [(pair, i) for i in ((1,) if pair.alone else (1, 2))]
         if not absent:
             continue
-        present = np.arange(len(asked) + min(len(asked), len(absent))) < len(asked)
         try:
             queries = [_query(separator, bank, *one) for one in [*asked, *absent[: len(asked)]]]
         except DataError as e:  # a silent stretch
             logging.warning("%s: a mixture is left out: %s", bank.path, e)
             continue
-        mix = np.concatenate([*Resampler(bank.fs, separator.fs, 1).run([render(pair, bank)["mix"][:, None]])])[:, 0]
-        yield mix, np.stack(queries), present
+        mix, *refs = (_at(separator.fs, bank.fs, x) for x in scene(pair, bank, rng))
+        found = np.zeros((len(queries), len(mix)), np.float32)
+        found[: len(asked)] = refs[: len(asked)]
+        rms = float(np.sqrt(np.mean(np.square(mix, dtype=np.float64)))) * 10 ** (rng.uniform(*LOUDER_DB) / 20)
+        yield mix, found, np.stack(queries), rms
+
+
+def scene(pair: Pair, bank: ClipBank, rng: np.random.Generator) -> list[np.ndarray]:
+    """A mixture `[T]` of `SCENE` at the bank's rate, and its two sounds; see `drawn`."""
+    audio, num = render(pair, bank), round(SCENE * bank.fs)
+    start, own = rng.uniform(-SEEN / 2, SCENE - SEEN / 2, 2)
+    starts = start, own if rng.random() < APART else start
+    refs = [np.zeros(num, np.float32) for _ in starts]
+    for ref, sound, begin in zip(refs, (audio["ref1"], audio["ref2"]), starts):
+        at = round(begin * bank.fs)
+        part = sound[max(0, -at) : num - at]
+        ref[max(0, at) : max(0, at) + len(part)] = part
+    level = np.sqrt(np.mean(audio["mix"] ** 2)) * 10 ** (rng.uniform(*NOISE_DB) / 20)
+    noise = rng.standard_normal(num).astype(np.float32) * level
+    return [(refs[0] if pair.alone else refs[0] + refs[1]) + noise, *refs]
+
+
+def _at(fs: int, fs_in: int, x: np.ndarray) -> np.ndarray:
+    return np.concatenate([*Resampler(fs_in, fs, 1).run([x[:, None]])])[:, 0]
 
 
 def _query(separator: Separator, bank: ClipBank, pair: Pair, i: int) -> np.ndarray:
@@ -189,15 +227,16 @@ def tag_readout(vectors: Sequence[np.ndarray], tags: Sequence[np.ndarray | None]
 def logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Weights `[D]` and constant of the logistic regression of `y` `[N]`, bool, on `x` `[N, D]`, by Newton's method.
 
-    The weights are decayed where each column has variance 1.
+    Both values of `y` count equally. The weights are decayed where each column has variance 1.
     """
     middle, scale = x.mean(0), np.where(x.std(0) > 1e-9, x.std(0), 1.0)
     z, w = np.c_[(x - middle) / scale, np.ones(len(x))], np.zeros(x.shape[1] + 1)
     decay = np.append(np.full(x.shape[1], WEIGHT_DECAY), 1e-6)
+    counts = np.where(y, y.mean(), 1 - y.mean()) * 2 * len(z)
     for _ in range(ROUNDS):
         p = sigmoid(z @ w)
-        curve = (z * (p * (1 - p))[:, None]).T @ z / len(z) + np.diag(decay)
-        w -= np.linalg.solve(curve, z.T @ (p - y) / len(z) + decay * w)
+        curve = (z * (p * (1 - p) / counts)[:, None]).T @ z + np.diag(decay)
+        w -= np.linalg.solve(curve, z.T @ ((p - y) / counts) + decay * w)
     return np.append(w[:-1] / scale, w[-1] - (w[:-1] * middle / scale).sum())
 
 

@@ -1,8 +1,7 @@
 """Where in a recording a sound occurs; memory does not depend on its length.
 
-Each `STEP` of the recording has a score from 0 to 1: of a query model that of its window, see `presence`, and 0 before
-the first and after the last step whose separated sound lies less than `QUIET` below the window's loudest; of a
-weak-label model the highest activity of the class.
+Each `STEP` of the recording has a score from 0 to 1: of a query model that of its window where something is separated
+in it, see `presence.sounding`, and 0 around that; of a weak-label model the highest activity of the class.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,9 +14,7 @@ from espnet2_ext.infer.chunks import Chunker, Plan
 from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
-from espnet2_ext.infer.vectors.presence import SILENT, STEP, query_watch
-
-QUIET = 10 ** (-20 / 20)
+from espnet2_ext.infer.vectors.presence import STEP, levels, query_watch, sounding
 
 
 class Found(NamedTuple):
@@ -55,9 +52,10 @@ def query_scores(separator: Separator, source: Source, ask: Ask, plan: Plan | No
         lambda x: network(x, rms) if rms else np.zeros((num, *x.shape), np.float32), plan or separator.plan()
     )
     for mix, est, score in watch.windows(chunker.run(watch.mixture(_mono(source, separator.fs), rms))):
-        whole, *parts = (_levels(x, step) for x in (mix, *est[..., 0]))
-        heard = np.stack([(whole > SILENT * rms) & (part > QUIET * part.max()) for part in parts], 1)
-        within = np.maximum.accumulate(heard) & np.maximum.accumulate(heard[::-1])[::-1]  # from the first to the last
+        within = np.zeros((len(levels(mix, step)), num))
+        for q, x in enumerate(est[..., 0]):
+            part = sounding(x, step)
+            within[part.start // step : -(-part.stop // step), q] = 1
         yield from within * score
 
 
@@ -80,8 +78,3 @@ def class_scores(separator: WeakSeparator, source: Source, name: str, plan: Plan
 
 def _mono(source: Source, fs: int) -> Iterator[np.ndarray]:
     return Resampler(source.fs, fs, 1).run(x.mean(1, keepdims=True) for x in source.blocks())
-
-
-def _levels(x: np.ndarray, step: int) -> np.ndarray:
-    """RMS of each step of `x` `[T]`, the last of what is left."""
-    return np.array([np.sqrt(np.square(x[i : i + step], dtype=np.float64).mean()) for i in range(0, len(x), step)])

@@ -15,12 +15,17 @@ from espnet2_ext.errors import DataError
 SEEN, STEP, FADE = 5.0, 0.5, 0.05  # seconds
 SILENT = 1e-4  # RMS, relative to the recording's, of a window where nothing is
 LOWEST = 1e-3
-NAMES = ("level", "likeness", "mixture", "profile", "mixture's profile", "activity", "mixture's activity")
+FAINT, LOUD = -20.0, -10.0  # dB below the recording: windows below and above are equally faint, or loud
+QUIET = 10 ** (
+    -20 / 20
+)  # of the loudest step of a separated sound: before the first and after the last above is nothing
+NAMES = ("level", "likeness", "activity", "loudness")
 RARE = 0.02  # of absent sounds are found where sounds are looked for in a long recording
 FIGURES = ("threshold", "rare", "auc", "miss", "false_alarm", "mixtures")
 ARRAYS = ("presence_features", "presence_weights", "presence_readout", "presence_figures")
 
-Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # mixture [T] and estimates [Q, T] of a window to [Q]
+# mixture [T] and estimates [Q, T] of a window, and the recording's RMS, to [Q]
+Scorer = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +34,8 @@ class Scale:
 
     weights: of `NAMES`, and the constant. readout: `[E + 1, K]`, the logits of the model's tags from an embedding and
     1; K is 0 where it does not tag. threshold: probability at which as many present sounds are missed as absent ones
-    are found. rare: one that only `RARE` of absent sounds reach. auc, miss, false_alarm: on mixtures that the weights
-    were not fitted to.
+    are found. rare: one that only `RARE` of absent sounds reach. All, and auc, miss and false_alarm, are of windows in
+    which there is some sound, of mixtures that the weights were not fitted to.
     """
 
     weights: np.ndarray
@@ -80,39 +85,32 @@ class Scale:
 class Features:
     """Numbers that tell whether sounds of `queries` `[Q, E]` are there, of a model that knows class queries.
 
-    level: of the separated sound relative to the mixture's, in dB, -60 or more. likeness: cosine of the query and the
-    embedding of the separated sound, and of the mixture; without what all classes share. profile: cosine of their
-    cosines to the classes. activity: log of the mean activity in them of the query's classes, as the model tags them,
-    weighted by the softmax of the query's own logits (`Scale.readout`); 0 where it does not tag.
+    All but the last are of the part of a window in which something was separated, see `sounding`. level: of the
+    separated sound relative to the mixture's, in dB. likeness: cosine of the query and the embedding of the separated
+    sound, without what all classes share. activity: log of the mean activity in it of the query's classes, as the model
+    tags them, weighted by the softmax of the query's own logits (`Scale.readout`); 0 where it does not tag. loudness:
+    of the window's mixture relative to the recording's, in dB, from `FAINT` to `LOUD`. The other is -60 dB or more.
     """
 
     def __init__(self, embedder: Any, queries: np.ndarray, readout: np.ndarray):
-        self.embedder, known = embedder, embedder.known
-        self.means = np.zeros((0, queries.shape[1])) if known is None else _unit(embedder.apart(known.mean))
-        self.asked = self._seen(queries)
+        self.embedder = embedder
+        self.asked = _unit(embedder.apart(queries))
         logits = queries.astype(np.float64) @ readout[:-1] + readout[-1]
         share = np.exp(logits - logits.max(1, keepdims=True, initial=0))
         self.share = share / share.sum(1, keepdims=True)
 
-    def __call__(self, mix: np.ndarray, est: np.ndarray) -> np.ndarray:
-        """Of a window, the mixture `[T]` and an estimate of each query `[Q, T]` (or a single one): `[Q, D]`."""
-        level = 20 * np.log10(np.maximum(_rms(est) / max(_rms(mix), 1e-12), LOWEST))
-        heard = [self.embedder.embed_batch(x) for x in (est, mix[None])]
-        cosines = [(own * asked).sum(1) for own, asked in self._pairs([vectors for vectors, _ in heard])]
-        active = [
-            np.log(np.maximum((self.share * sigmoid(tags)).sum(1), 1e-9)) if self.share.size else np.zeros(1)
-            for _, tags in heard
-        ]
-        return np.stack([np.broadcast_to(x, len(self.share)) for x in (level, *cosines, *active)], 1)
-
-    def _seen(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Directions of embeddings, and of their profiles."""
-        own = _unit(self.embedder.apart(vectors))
-        return own, _unit(own @ self.means.T)
-
-    def _pairs(self, heard: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        seen = [self._seen(vectors) for vectors in heard]
-        return [(own[i], self.asked[i]) for i in (0, 1) for own in seen]
+    def __call__(self, mix: np.ndarray, est: np.ndarray, rms: float) -> np.ndarray:
+        """Of a window, the mixture `[T]` and an estimate of each query `[Q, T]` (or a single one), and the RMS of the
+        recording: `[Q, D]`."""
+        parts = [sounding(x, round(STEP * self.embedder.fs)) for x in est]
+        vectors, tags = zip(*(self.embedder.embed_batch(x[None, p]) for x, p in zip(est, parts)))
+        level = np.array([_db(_rms(x[p]), _rms(mix[p])) for x, p in zip(est, parts)])
+        likeness = (_unit(self.embedder.apart(np.concatenate(vectors))) * self.asked).sum(1)
+        activity = np.zeros(1)
+        if self.share.size:
+            activity = np.log(np.maximum((self.share * sigmoid(np.concatenate(tags))).sum(1), 1e-9))
+        found = (level, likeness, activity, np.clip(_db(_rms(mix), rms), FAINT, LOUD))
+        return np.stack([np.broadcast_to(x, len(self.share)) for x in found], 1)
 
 
 class Watch:
@@ -166,7 +164,7 @@ class Watch:
         mono, found = est.mean(2), np.zeros(len(self.presence))
         if _rms(mix) > SILENT * self.rms and mono.any():
             short = max(0, round(STEP * self.fs) - len(mix))  # a few samples are not embedded
-            found = self.score(np.pad(mix, (0, short)), np.pad(mono, ((0, 0), (0, short))))
+            found = self.score(np.pad(mix, (0, short)), np.pad(mono, ((0, 0), (0, short))), self.rms)
             found = np.where(mono.any(1), found, 0.0)
         self.presence = np.maximum(self.presence, found)
         return found
@@ -188,8 +186,8 @@ def scorer(embedder: Any, ask: Any) -> Scorer:
         embedder, ask.queries, np.zeros((ask.queries.shape[1] + 1, 0)) if scale is None else scale.readout
     )
 
-    def score(mix: np.ndarray, est: np.ndarray) -> np.ndarray:
-        x = features(mix, est)
+    def score(mix: np.ndarray, est: np.ndarray, rms: float) -> np.ndarray:
+        x = features(mix, est, rms)
         found = np.minimum(1, 10 ** (x[:, 0] / 20)) * np.maximum(0, x[:, 1]) if scale is None else scale.probability(x)
         return found.max(keepdims=True) if ask.nearest else found
 
@@ -210,7 +208,7 @@ def class_watch(separator: Any, gate: float | None = None) -> Watch:
     """Of the outputs of a weak-label model with a classifier; an output for what is left counts as present."""
     rest = np.ones(len(separator.outputs) - len(separator.classes))
 
-    def score(mix: np.ndarray, est: np.ndarray) -> np.ndarray:
+    def score(mix: np.ndarray, est: np.ndarray, rms: float) -> np.ndarray:
         return np.append(separator.classify_batch(mix[None])[0].clip, rest)
 
     return Watch(score, len(separator.outputs), separator.fs, gate)
@@ -234,9 +232,26 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(x.astype(np.float64), -30, 30)))
 
 
+def sounding(x: np.ndarray, step: int) -> slice:
+    """Of a separated sound `[T]`: from the first to the last step that lies less than `QUIET` below the loudest, and at
+    least as long as a step where it can be."""
+    found = np.flatnonzero((heard := levels(x, step)) > QUIET * heard.max())
+    first, last = (found[0], found[-1] + 1) if len(found) else (0, len(heard))
+    return slice(max(0, min(first * step, len(x) - step)), min(last * step, len(x)))
+
+
+def levels(x: np.ndarray, step: int) -> np.ndarray:
+    """RMS of each step of `x` `[T]`, the last of what is left."""
+    return np.array([_rms(x[i : i + step]) for i in range(0, len(x), step)])
+
+
 def _unit(x: np.ndarray) -> np.ndarray:
     x = x.astype(np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def _db(x: float, of: float) -> float:
+    return 20 * np.log10(max(x / max(of, 1e-12), LOWEST))
 
 
 def _rms(x: np.ndarray) -> np.ndarray:

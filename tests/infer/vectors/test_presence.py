@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from standin import WeakStandIn, noise
 
+from espnet2_ext.audio.streams import ArraySource, measure
 from espnet2_ext.cli import main as cli
 from espnet2_ext.data.bank.archive import Settings, archive
 from espnet2_ext.data.bank.scan import scan
@@ -18,7 +19,7 @@ from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.calibrate import area_under_curve, calibrate, calibrate_packed, logistic, tag_readout
 from espnet2_ext.infer.vectors.class_queries import ClassQueries
-from espnet2_ext.infer.vectors.presence import NAMES, Features, Scale, Watch, scorer, sigmoid
+from espnet2_ext.infer.vectors.presence import NAMES, Features, Scale, Watch, scorer, sigmoid, sounding
 from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.arrays import npz_bytes
 
@@ -44,10 +45,10 @@ def known(presence=None) -> ClassQueries:
 
 
 class Embedder:
-    """Embeds a waveform as the first 8 samples, and tags it with the two after them."""
+    """Embeds a waveform as the first 8 samples, and tags it with the two after them; a step is 10 samples."""
 
     known = known()
-    tags = True
+    tags, fs = True, 20
 
     def apart(self, vectors):
         return vectors
@@ -57,39 +58,55 @@ class Embedder:
 
 
 def test_features_by_hand():
-    mix, est = np.zeros((2, 100), np.float32)
-    mix[[0, 1, 9]] = 3, 4, 0.5
-    est[[0, 8]] = 0.3, -2
+    """Of the samples 20 to 59: before and after them the estimate lies more than 20 dB below its loudest step."""
+    mix, est = np.ones((2, 100), np.float32)
+    est[:20] = est[60:] = 0.1
+    mix[20:30] = 3
+    est[20:30] = 0.3, 0.4, 0, 0, 0, 0, 0, 0, 0.5, -2
+    est[50:60] = 3
     query = np.array([[0.6, 0.8, *np.zeros(6)]])
     readout = np.zeros((9, 2))
     readout[0], readout[8] = (5, 0), (0, 1)  # logits of the query: 3 and 1
-    level = 20 * np.log10(np.sqrt((0.09 + 4) / (25 + 0.25)))
+    level = 20 * np.log10(np.sqrt((0.25 + 0.25 + 4 + 20 + 90) / (90 + 30)))
     share = np.exp([3, 1]) / np.exp([3, 1]).sum()
-    active = [np.log(share @ sigmoid(np.array(logits))) for logits in ((-2, 0), (0, 0.5))]
-    found = Features(Embedder(), query, readout)(mix, est[None])
-    np.testing.assert_allclose(found, [[level, 0.6, 1, 1, 1, *active]], atol=1e-6)
-    untagged = Features(Embedder(), np.vstack([query, -query]), NO_TAGS)(mix, np.stack([est, 0 * est]))
-    np.testing.assert_allclose(untagged, [[level, 0.6, 1, 1, 1, 0, 0], [-60, 0, -1, 0, -1, 0, 0]], atol=1e-6)
+    active = np.log(share @ sigmoid(np.array([0.5, -2])))
+    loudness = 20 * np.log10(np.sqrt(180 / 100) / 8)
+    found = Features(Embedder(), query, readout)(mix, est[None], 8.0)
+    np.testing.assert_allclose(found, [[level, 1, active, loudness]], atol=1e-6)
+    untagged = Features(Embedder(), np.vstack([query, -query]), NO_TAGS)(mix, np.stack([est, 0 * est]), 4e4)
+    np.testing.assert_allclose(untagged, [[level, 1, 0, -20], [-60, 0, 0, -20]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "part"), [([0, 0, 0, 1, 2, 0], (3, 5)), ([0, 0, 9, 0.5, 0.91, 0], (2, 5)), ([0, 0, 0], (0, 3)), ([5], (0, 1))]
+)
+def test_where_something_is(x, part):
+    assert sounding(np.repeat(np.float32(x), 10), 10) == slice(part[0] * 10, part[1] * 10)
+    assert sounding(np.float32([*np.zeros(20), 1, 1]), 10) == slice(12, 22)  # never less than a step
 
 
 def test_probability_of_references():
     """Of several references for one output the likeliest counts."""
     embedder = Embedder()
-    embedder.known = known(scale({"mixture": 2.0, "constant": -1.0}))
+    embedder.known = known(scale({"likeness": 2.0, "constant": -1.0}))
     mix, query = np.zeros(20, np.float32), np.eye(8)[:2]
     mix[[0, 1]] = 3, 4
     expected = 1 / (1 + np.exp(1 - 2 * np.array([0.6, 0.8])))
-    np.testing.assert_allclose(scorer(embedder, Ask(query))(mix, mix[None].repeat(2, 0)), expected, atol=1e-6)
-    np.testing.assert_allclose(scorer(embedder, Ask(query, nearest=True))(mix, mix[None]), expected[1:], atol=1e-6)
+    np.testing.assert_allclose(scorer(embedder, Ask(query))(mix, mix[None].repeat(2, 0), 1), expected, atol=1e-6)
+    np.testing.assert_allclose(scorer(embedder, Ask(query, nearest=True))(mix, mix[None], 1), expected[1:], atol=1e-6)
 
 
 def test_logistic_regression_of_two_groups():
-    """One feature of two values: the odds of the groups, up to the decay; a constant one takes no weight."""
+    """One feature of two values: the odds of the groups, up to the decay, as if half of all were true; a constant one
+    takes no weight."""
     x = np.c_[np.repeat([0.0, 1.0], 100), np.ones(200)]
     y = np.tile(np.arange(100) < 50, 2)
     y[100:] = np.arange(100) < 75
     w = logistic(x, y)
-    np.testing.assert_allclose(sigmoid(w[0] * np.array([0, 1]) + w[1] + w[2]), [0.5, 0.75], atol=0.01)
+    shares = (50 / 125, 75 / 125), (50 / 75, 25 / 75)  # of what is true, and of what is not, in each group
+    np.testing.assert_allclose(
+        sigmoid(w[0] * np.array([0, 1]) + w[1] + w[2]), [yes / (yes + no) for yes, no in zip(*shares)], atol=0.01
+    )
     assert w[1] == 0 and area_under_curve(np.array([1.0, 2]), np.array([0, 1.0])) == 7 / 8
 
 
@@ -108,7 +125,8 @@ def watched(gate, seconds, size, present=lambda n: n % 2 == 0):
     """Ones of `seconds` in pieces of `size` samples through a watch at 100 Hz whose windows are in turn."""
     seen = []
 
-    def score(mix, est):
+    def score(mix, est, rms):
+        assert rms == 1.0
         seen.append((len(mix), float(mix[0])))
         return np.array([0.9 if present(len(seen) - 1) else 0.1, 0.7])
 
@@ -136,7 +154,7 @@ def test_windows_of_any_pieces(size):
 
 
 def test_silence_is_not_scored():
-    watch = Watch(lambda mix, est: 1 / 0, 1, 100)
+    watch = Watch(lambda mix, est, rms: 1 / 0, 1, 100)
     passed = [*watch.mixture([np.zeros((300, 1), np.float32)], 1.0)]
     assert len([*watch.estimates([x[None] for x in passed])]) == 1 and watch.presence == [0]
 
@@ -155,8 +173,8 @@ def test_separated_with_a_gate(separator):
     np.testing.assert_array_equal(result.presence, parts[-1].presence)
     size = 5 * FS
     windows = [(i * size, (i + 1) * size if i < 3 else len(x)) for i in range(4)]
-    score = scorer(separator, Ask(query))
-    expected = np.max([score(x[a:b].mean(1), own[:, a:b].mean(2)) for a, b in windows], 0)
+    score, rms = scorer(separator, Ask(query)), measure(ArraySource(x, FS)).rms
+    expected = np.max([score(x[a:b].mean(1), own[:, a:b].mean(2), rms) for a, b in windows], 0)
     np.testing.assert_allclose(result.presence, expected, atol=1e-4)
     gate = float(expected.max() + expected.min()) / 2
     gated = separator(x, FS, query=Ask(query), plan=plan, gate=gate)
@@ -234,7 +252,7 @@ def test_calibrated_on_mixtures(toy_bundle, bank, tmp_path, monkeypatch, caplog,
     run = ["separate", "mix.wav", "--query", "class:low", "--query", "class:high", "--mode", "each", "-o", "out"]
     cli.main([*run, "--bundle", "new.zip", "--gate", "--device", "cpu"])
     low, high = (soundfile.read(f"out/mix.{name}.wav")[0] for name in ("low", "high"))
-    assert low.any() and not high.any() and "out/mix.low.wav: presence 1.00" in caplog.text
+    assert low.any() and not high.any() and "out/mix.low.wav: presence 0.99" in caplog.text
     cli.main([*run, "--bundle", "new.zip", "--gate", "--threshold", "0", "--skip_existing", "--device", "cpu"])
     assert soundfile.read("out/mix.high.wav")[0].any()  # made with another gate
     cli.main(["find", "mix.wav", "--query", "class:low", "--bundle", "new.zip", "--device", "cpu"])
