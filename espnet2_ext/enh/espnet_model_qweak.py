@@ -24,8 +24,8 @@ from espnet2_ext.errors import DataError
 class Stretches(NamedTuple):
     """The stretch of each recording of a batch in which each class is heard most surely, and alone.
 
-    spec: `[B, L, F]` of the recordings or, of isolated sounds, `[B, K, L, F]`. frames: `[B]`. sure: `[B, K]`, log
-    probability, -inf where a class is not there. at: `[B, K]`, its first frame.
+    spec: `[B, L, F]` of the recordings or, of isolated sounds, `[B, K, L, F]`. frames: `[B]`, on the host.
+    sure: `[B, K]`, log probability, -inf where a class is not there. at: `[B, K]`, its first frame.
     """
 
     spec: Tensor
@@ -34,10 +34,13 @@ class Stretches(NamedTuple):
     at: Tensor
 
     def cut(self, item: Tensor, cls: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """The stretches, of at most `size` frames, of classes `[N]` in items `[N]`: `[N, L', F]` and frames `[N]`."""
-        at = self.at[item, cls]
-        frames = (self.frames[item] - at).clamp(1, size)
-        index = (at[:, None] + torch.arange(min(size, self.spec.shape[-2]))).clamp(max=self.spec.shape[-2] - 1)
+        """The stretches, of at most `size` frames, of classes `[N]` in items `[N]`: `[N, L', F]` and frames `[N]`.
+
+        These are on the host; as they depend on the tags, a GPU is waited for.
+        """
+        at, length = self.at[item, cls], self.spec.shape[-2]
+        frames = (self.frames[item.cpu()] - at.cpu()).clamp(1, size)
+        index = (at[:, None] + torch.arange(min(size, length), device=at.device)).clamp(max=length - 1)
         whole = self.spec[item, cls] if self.spec.dim() == 4 else self.spec[item]
         return whole.gather(1, index[..., None].expand(-1, -1, whole.shape[2])), frames
 
@@ -243,23 +246,23 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         pure = heard.sure[item, cls] >= self.sure
         stats = {"mined_share": pure.float().mean().nan_to_num()}
         item, cls, made = item[pure], cls[pure], made[pure]
-        zero = self.extractor.net.to_mask.weight.sum() * 0
         if len(cls.unique()) < 2:
-            return zero, {**stats, "mined_loss": zero.detach()}
+            return (zero := heard.sure.new_zeros(())), {**stats, "mined_loss": zero}
         spec, frames = heard.cut(item, cls, self.size)
         other = partners(F.one_hot(cls, self.num_spk).float())
-        gain = 10 ** (torch.empty(len(cls), 1, 1).uniform_(-5, 5) / 20) if self.training else 1.0
+        gain = 10 ** (heard.sure.new_empty(len(cls), 1, 1).uniform_(-5, 5) * self.training / 20)
         mix = spec + gain * spec[other]
-        frames = torch.maximum(frames, frames[other])
+        frames = torch.maximum(frames, frames[other.cpu()])
         level = self.extractor.net.level_of(mix, frames).clamp(min=1e-8)[:, None, None]
         query = made
         if self.training:  # half of the queries are another stretch of the class, where there is one
-            same = (cls[:, None] == cls) & ~torch.eye(len(cls), dtype=torch.bool)
-            swap = same.any(1) & (torch.rand(len(cls)) < 0.5)
-            query = torch.where(swap[:, None], made[(same * torch.rand(same.shape)).argmax(1)], made)
+            same = (cls[:, None] == cls).fill_diagonal_(False)
+            drawn = (same * torch.rand_like(same, dtype=torch.float)).argmax(1)
+            swap = same.any(1) & (torch.rand_like(gain[:, 0, 0]) < 0.5)
+            query = torch.where(swap[:, None], made[drawn], made)
         mix = mix / level
         est = mix * self.extractor.net.mask(mix, frames, query[:, None])[:, 0]
-        value = spectral_ratio(est=est, ref=spec / level, mix=mix, lengths=frames).mean()
+        value = spectral_ratio(est=est, ref=spec / level, mix=mix, lengths=frames.to(mix.device)).mean()
         return value, {**stats, "mined_loss": value.detach()}
 
     @torch.no_grad()

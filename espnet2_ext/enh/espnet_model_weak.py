@@ -57,7 +57,8 @@ class WeakTraining:
         return force_gatherable((loss, stats, len(mix)), loss.device)
 
     def _weak_loss(self, est: Tensor | None, spec: Tensor, labels: Labels, frames: Tensor) -> tuple[Tensor, dict]:
-        given = {"mix_spectrum": spec, "labels": labels, "frames": unless_whole(frames, spec.shape[1])}
+        lengths = unless_whole(frames, spec.shape[1])
+        given = {"mix_spectrum": spec, "labels": labels, "frames": None if lengths is None else lengths.to(spec.device)}
         loss, stats = 0.0, {}
         for wrapper in self.weak_wrappers:
             value, more, _ = wrapper(None, est, given)
