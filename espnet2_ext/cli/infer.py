@@ -74,16 +74,18 @@ def class_queries(argv: list[str] | None = None) -> None:
     p = Parser(description=class_queries.__doc__)
     p.add_argument("--train_config", required=True)
     p.add_argument("--model_file", required=True, help="its weights; class_queries.npz is written beside them")
-    p.add_argument("--table", required=True, help="table of the training's recordings")
-    p.add_argument("--bank", required=True, help="clip bank of their sounds")
+    p.add_argument("--table", required=True, type=Path, help="table of the training's recordings")
+    p.add_argument("--bank", required=True, type=Path, help="clip bank of their sounds")
+    text = "table and clip bank of further recordings, on which the presence score is calibrated"
+    p.add_argument("--held_out", nargs=2, type=Path, metavar=("TABLE", "BANK"), help=text)
     p.add_argument("--most", type=int, default=40, help="stretches of a class (%(default)s)")
     add_device(p)
     a = p.parse_args(argv)
     from espnet2_ext.infer.folder import ModelFiles
     from espnet2_ext.infer.vectors.recordings import write_class_queries
 
-    model = ModelFiles(None, a.train_config, a.model_file, a.device)
-    print(write_class_queries(model, Path(a.table), Path(a.bank), a.most))
+    model, held_out = ModelFiles(None, a.train_config, a.model_file, a.device), tuple(a.held_out or ())
+    print(write_class_queries(model, (a.table, a.bank), held_out or None, a.most))
 
 
 def tag_inference(argv: list[str] | None = None) -> None:

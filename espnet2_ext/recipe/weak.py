@@ -209,8 +209,9 @@ class Weak(Driver):
         for label in self.labels:
             need(self.experiment(label) / self.o.inference_model, 6)
             if self.by_query:
-                train = self.o.train_set
+                train, valid = self.o.train_set, self.o.valid_set
                 heard = ["--table", self.table(train), "--bank", self.dump / train, *self.inference_options([])[:2]]
+                heard += ["--held_out", self.table(valid), self.dump / valid] if valid != train else []
                 self.step("class-queries", *self._model(label), *heard)
         for run in self.runs:
             models: list = []

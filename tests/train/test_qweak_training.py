@@ -76,7 +76,8 @@ def test_a_separator_needs_a_classifier_of_its_own_kind(run, weak_corpus):
 @pytest.fixture(scope="module")
 def heard(trained, weak_corpus):
     files = ["--train_config", trained / "config.yaml", "--model_file", trained / "latest.pth"]
-    data = ["--table", weak_corpus / "data/train", "--bank", weak_corpus / "dump/train", "--most", "4"]
+    train = weak_corpus / "data/train", weak_corpus / "dump/train"
+    data = ["--table", train[0], "--bank", train[1], "--most", "4", "--held_out", *train]  # the others are too few
     class_queries([str(x) for x in [*files, *data]])
     return files
 
@@ -89,6 +90,7 @@ def test_what_it_trains_answers_examples_and_classes(heard, trained, tmp_path):
     x = np.random.default_rng(0).uniform(-0.3, 0.3, 8000).astype(np.float32)
     found = separator(x, 8000, query=[x[:4000], "class:drum"], mode="each")
     assert found.target.shape == (2, 8000) and np.isfinite(found.target).all()
+    assert separator.known.presence.mixtures == 8 and found.presence.shape == (2,)
 
 
 def test_it_is_scored_as_a_separator_of_classes(heard, weak_corpus, tmp_path):

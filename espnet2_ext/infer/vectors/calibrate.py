@@ -141,18 +141,29 @@ def presence_scale(separator: Separator, bank: ClipBank, readout: np.ndarray, mi
         count += 1
     if count < FEWEST:
         raise DataError(f"{bank.path}: only {count} mixtures with and without a class could be made")
-    x, y, half = np.concatenate(rows), np.concatenate(there), np.concatenate(of)
+    found = (np.concatenate(x) for x in (rows, there, of, some))
+    return fitted(*found, readout, count)
+
+
+def fitted(
+    x: np.ndarray, y: np.ndarray, half: np.ndarray, sounds: np.ndarray, readout: np.ndarray, mixtures: int
+) -> Scale:
+    """The scale of windows with features `x` `[N, D]`; see `presence_scale`.
+
+    Args:
+        y: `[N]`, whether what was asked for is there. half: `[N]` 0 or 1, by mixture. sounds: `[N]`, whether the
+            figures count the window. mixtures: their number.
+    """
     p = np.zeros(len(x))
     for i in (0, 1):
         p[half == i] = sigmoid(np.c_[x, np.ones(len(x))] @ logistic(x[half != i], y[half != i]))[half == i]
-    sounds = np.concatenate(some)
     p, true = p[sounds], y[sounds]
     limits = np.sort(p)
     miss, false = (p[true] < limits[:, None]).mean(1), (p[~true] >= limits[:, None]).mean(1)
     best = int(np.argmin(np.abs(miss - false)))
     rare = float(np.quantile(p[~true], 1 - RARE))
     rates = float(limits[best]), rare, area_under_curve(p[true], p[~true]), float(miss[best]), float(false[best])
-    return Scale(logistic(x, y), readout, *rates, count)
+    return Scale(logistic(x, y), readout, *rates, mixtures)
 
 
 def drawn(
