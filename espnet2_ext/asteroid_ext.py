@@ -16,11 +16,10 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole, writing
 from espnet2_ext.core.layers.padding import hide_padding
 from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.losses import separation, weak_label
-from espnet2_ext.core.weights import load_weights
+from espnet2_ext.core.weights import check_resumable, load_weights, read_whole, save_whole, writing
 from espnet2_ext.util.files import atomic_path
 
 LAST = "last.ckpt"  # the checkpoint to resume from
@@ -100,8 +99,7 @@ def figure(phase: str, value: str) -> str:
 class ModelSystem(System):
     """Trains a model that holds its loss: `model(**batch)` gives loss, log and weight.
 
-    That is the interface of ESPnet's models; batches are (keys, dict of tensors), as its loaders
-    give them.
+    That is the interface of ESPnet's models; batches are (keys, dict of tensors), as its loaders give them.
 
     Args:
         model, optimizer, scheduler: as in `System`.
@@ -169,7 +167,7 @@ class ModelSystem(System):
 
 
 class _Checkpoints(TorchCheckpointIO):
-    """Checkpoints that are whole and finite, and the one before `LAST`, see `core.checkpoints`.
+    """Checkpoints that are whole and finite, and the one before `LAST`, see `core.weights`.
 
     Args:
         resumed: `LAST` is there, and of this training.
@@ -206,8 +204,7 @@ def fit(
     """Train with Lightning: progress bar, checkpoints, early stopping, a CSV log, several devices.
 
     Args:
-        out_dir: gets `lightning/` with the checkpoints (`LAST` is the one to resume from) and
-            the log `metrics.csv`.
+        out_dir: gets `lightning/` with the checkpoints (`LAST` is the one to resume from) and the log `metrics.csv`.
         devices: processes; more than one with DDP (gloo where there is no GPU).
         patience: epochs without improvement of `stop` (a figure, min or max) that are tolerated, as in ESPnet: one
             more ends the training. None: no early stopping.
@@ -219,7 +216,7 @@ def fit(
         The best checkpoint.
 
     Raises:
-        DataError: see `core.checkpoints.check_resumable`; weights that are not finite.
+        DataError: see `core.weights.check_resumable`; weights that are not finite.
     """
     folder = Path(out_dir) / "lightning"
     plain = {"auto_insert_metric_name": False, "enable_version_counter": False}

@@ -6,23 +6,30 @@ in the same order, so that a seed gives the same initial weights.
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from espnet2_ext import registry
 from espnet2_ext.core.nets import contracts
-from espnet2_ext.core.nets.tagger import Tagger, TaggingModel
+from espnet2_ext.core.nets.contracts import Tagger, TaggingModel
 from espnet2_ext.core.separators import ClassSeparator, QuerySeparator, frame_sizes
 from espnet2_ext.errors import DataError, refusing
-from espnet2_ext.util.config import check_arguments
+from espnet2_ext.util.documents import mapping, short
 
 SHARED = "shared"  # query_net: the separator's own encoder embeds the queries
 WEAK = "weak_label"
 TRUSTED = ("espnet2_ext.", "espnet2.")  # modules of networks that are not checked: tests do that for ours
 TASKS = ("qsep", "weak", "tag")
 Find = Callable[[str, str], type]  # (kind, name) to the class of a model's part
+
+MOST = 1 << 24  # a whole number in a configuration is smaller
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+_LISTS = (list, tuple, set, Sequence, Collection, Iterable)
 
 
 def build_model(config: Mapping[str, Any], task: str, trusted: bool = False) -> nn.Module:
@@ -31,8 +38,7 @@ def build_model(config: Mapping[str, Any], task: str, trusted: bool = False) -> 
     Args:
         task: `qsep` gives a `QuerySeparator`, `weak` a `ClassSeparator`, `tag` a `TaggingModel`. The
             names of its weights are those of the model that ESPnet trains.
-        trusted: the configuration is the user's own, so what it names by class path is imported
-            (see `registry`).
+        trusted: the configuration is the user's own, so what it names by class path is imported (see `registry`).
 
     Raises:
         DataError: an unknown name, a key or value that a class does not take, parts that do not fit.
@@ -72,15 +78,78 @@ def make(find: Find, kind: str, name: str, conf: Mapping[str, Any] | None, **giv
 
 
 def construct(cls: Callable, conf: Mapping[str, Any] | None, where: str, **given) -> Any:
-    """An object of `cls` from what a YAML says and what is `given`.
-
-    Raises:
-        DataError: a key or value that the class does not take; it begins with `where`.
-    """
+    """An object of `cls` from what a YAML says and what is `given`; errors begin with `where`: `check_arguments`."""
     conf = {} if conf is None else conf
     check_arguments(cls, conf, where, given)
     with refusing(where):
         return cls(**given, **conf)
+
+
+def check_arguments(function: Callable, conf: Any, where: str, given: Collection[str] = ()) -> None:
+    """Refuse (DataError, naming `where` and the key) what `function` does not take: keys that it has not or that are
+    `given`, values of another type."""
+    parameters = _parameters(function)
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    takes = [k for k in parameters if k not in given]
+    if unknown := [k for k in mapping(conf, where) if k in given or not (free or k in takes)]:
+        raise DataError(f"{where}: unknown key {', '.join(map(repr, unknown))}; it takes: {', '.join(takes)}")
+    for key, value in conf.items():
+        hint = parameters[key].annotation if key in parameters else inspect.Parameter.empty
+        if not (_fits(value, hint) or (key in parameters and value == parameters[key].default)):
+            written = "; YAML writes it 1.0e-3" if isinstance(value, str) and _is_number(value) else ""
+            raise DataError(f"{where}: key {key}: expected {_words(hint)}, not {short(value)}{written}")
+
+
+def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function, eval_str=True).parameters
+    except (NameError, TypeError, AttributeError):  # a name that only type checkers know
+        return inspect.signature(function).parameters
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of an annotated type, as far as that can be told."""
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, a) for a in _plain(args))
+    if origin is typing.Literal:
+        return value in args
+    if origin is bool or isinstance(value, bool):
+        return isinstance(value, bool) and origin not in (int, float, str)
+    if origin is int:
+        return isinstance(value, int) and abs(value) < MOST
+    if origin is float:
+        return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e300
+    if origin in (str, type(None)):
+        return isinstance(value, origin)
+    if origin in _LISTS:
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and args and args[-1] is not ...:
+            return len(value) == len(args) and all(map(_fits, value, args))
+        return not args or all(_fits(v, args[0]) for v in value)
+    return isinstance(value, dict) if origin in (dict, Mapping) else True
+
+
+def _plain(hints: Sequence) -> Sequence:
+    """Of alternatives those that a YAML can hold."""
+    return [h for h in hints if (typing.get_origin(h) or h) in (*_WORDS, *_LISTS, dict, typing.Literal)] or hints
+
+
+def _words(hint: Any) -> str:
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_words, _plain(args))))
+    if origin in _LISTS:
+        return f"a list, each {_words(args[0])}" if args else "a list"
+    return "keys with values" if origin in (dict, Mapping) else _WORDS.get(origin, str(hint))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _part(config: Mapping[str, Any], find: Find, kind: str, **given) -> Any:

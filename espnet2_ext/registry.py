@@ -3,11 +3,10 @@
 A new class is one line in `TABLE`. A name stands for a class path, `package.module:Class`, which is
 imported when it is asked for: reading the table imports neither PyTorch nor ESPnet.
 
-A plugin is a package of the user's own. It names its classes as entry points of the group
-`espnet2_ext.plugins`, each called `KIND.NAME` (`extractor.my_net = "my_package.my_net:MyNet"`), or a
-YAML gives the class path in place of a name. Nothing of a package is imported unless the user
-allows it: by installing it with such an entry point, by the environment variable
-`ESPNET2_EXT_PLUGINS=my_package,other`, or by naming it in a YAML of his own (`trusted`).
+A plugin is a package of the user's own. It names its classes as entry points of the group `espnet2_ext.plugins`, each
+called `KIND.NAME` (`extractor.my_net = "my_package.my_net:MyNet"`), or a YAML gives the class path in place of a name.
+Nothing of a package is imported unless the user allows it: by installing it with such an entry point, by the
+environment variable `ESPNET2_EXT_PLUGINS=my_package,other`, or by naming it in a YAML of his own (`trusted`).
 """
 
 import functools
@@ -43,7 +42,7 @@ TABLE: dict[str, dict[str, str]] = {
     "separator": {
         "mask_blstm": "espnet2_ext.core.nets.mask_nets:BLSTMMasker",
         "mask_conv": "espnet2_ext.core.nets.mask_nets:ConvMasker",
-        "asteroid_masker": "espnet2_ext.enh.asteroid_masker:AsteroidMasker",
+        "asteroid_masker": "espnet2_ext.enh.asteroid_parts:AsteroidMasker",
     },
     "classifier": {
         "rnn": "espnet2_ext.core.nets.sed:RNNClassifier",
@@ -54,7 +53,7 @@ TABLE: dict[str, dict[str, str]] = {
         "neg_sdr": "espnet2_ext.core.losses.separation:neg_sdr",
         "tagging": "espnet2_ext.core.losses.tagging:tagging_bce",
         "weak_label": "espnet2_ext.enh.losses:WeakLabelCriterion",
-        "asteroid": "espnet2_ext.enh.asteroid_losses:AsteroidLoss",
+        "asteroid": "espnet2_ext.enh.asteroid_parts:AsteroidLoss",
     },
     "loss_wrapper": {
         "keyed_order": "espnet2_ext.enh.losses:KeyedOrderSolver",
@@ -251,8 +250,7 @@ def register() -> None:
     """Put every name of `TABLE` and of installed plugins into ESPnet's tables.
 
     Raises:
-        ValueError: a name that is not lower case, is taken by another class, or a class of the
-            wrong kind.
+        ValueError: a name that is not lower case, is taken by another class, or a class of the wrong kind.
     """
     from espnet2_ext.enh import adapt
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.core.layers.swin import valid_mask
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
+from espnet2_ext.core.nets.contracts import QueryOutput, Tagger
 
 
 class Whole(nn.Module):

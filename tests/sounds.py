@@ -6,9 +6,9 @@ import numpy as np
 import soundfile
 
 from espnet2_ext.audio.flac import to_int16
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive, scan
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 
 LABELS = [Label(0, "/m/dog", "Dog", (2,)), Label(1, "/m/rain", "Rain"), Label(2, "/m/pet", "Pets", (0,))]
@@ -38,14 +38,22 @@ def corpus(top: Path, num: int = 12, fs: int = 16000, seconds: float = 0.6) -> P
     return top / "data" / "set"
 
 
-def bank_of(top: Path, waves: dict[str, tuple[np.ndarray, tuple[str, ...]]], labels: list[Label], fs=8000) -> ClipBank:
-    """The bank `top/dump` of clips: id -> (samples, labels)."""
+def bank_of(
+    top: Path,
+    waves: dict[str, tuple[np.ndarray, tuple[str, ...]]],
+    labels: list[Label],
+    fs=8000,
+    name="set",
+    dump: Path | None = None,
+    **scanned,
+) -> ClipBank:
+    """The bank `dump` (None: `top/dump`) of the list `top/name` of clips: id -> (samples, labels)."""
     clips = [Clip(id_, mids, write(top / f"{id_}.wav", x, fs)) for id_, (x, mids) in waves.items()]
     write_labels(top / "labels.tsv", labels)
-    write_clips(top / "set" / "clips.tsv", clips)
-    scan(top / "set", num_workers=0)
-    archive(top / "set", top / "dump", settings=Settings(fs=fs), num_workers=0)
-    return ClipBank(top / "dump")
+    write_clips(top / name / "clips.tsv", clips)
+    scan(top / name, num_workers=0, **scanned)
+    archive(top / name, dump or top / "dump", settings=Settings(fs=fs), num_workers=0)
+    return ClipBank(dump or top / "dump")
 
 
 def numbered(classes: int) -> list[Label]:

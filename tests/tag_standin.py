@@ -8,7 +8,7 @@ import torch
 from sounds import bank_of
 from torch import Tensor, nn
 
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger, mix_up
+from espnet2_ext.core.nets.contracts import QueryOutput, Tagger, mix_up
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.tables import Label
 from espnet2_ext.enh.adapt import query_net_choices

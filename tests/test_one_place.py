@@ -18,13 +18,13 @@ PLACES = {
     },  # files: records, which are read forgivingly
     "yaml": {"util/documents"},
     "csv": {"util/tables"},
-    "np.load np.save np.savez np.savez_compressed np.memmap np.lib.format.open_memmap": {"util/arrays"},
-    "zipfile": {"util/zips", "util/arrays", "infer/bundle", "infer/pack"},  # pack writes
+    "np.load np.save np.savez np.savez_compressed np.memmap np.lib.format.open_memmap": {"util/binary"},
+    "zipfile": {"util/binary", "infer/bundle", "infer/pack"},  # pack writes
     "pickle marshal shelve": {"core/unpickle", "core/weights"},
     "torch.load": {"train/checkpoints"},  # ESPnet's own, looked at while it reads
     "fcntl": {"util/locks"},
-    "h5py": {"audio/packed"},
-    "av": {"audio/pyav"},
+    "h5py": {"audio/optional"},
+    "av": {"audio/optional"},
     "tarfile": {"audio/read"},
     "wave": {"data/synth/embedded", "tools/separate_onnx"},
     "soundfile.SoundFile": {"audio/sound", "audio/streams"},

@@ -7,9 +7,9 @@ import soundfile
 import yaml
 
 from espnet2_ext.core.mixing.events import EventDrawer, with_ids
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive, scan
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.data.mixtures.event_table import write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.util.config import read_config

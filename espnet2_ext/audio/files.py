@@ -15,6 +15,10 @@ from typing import BinaryIO, NamedTuple
 
 from espnet2_ext.errors import DataError
 
+RATES = (1000, 768_000)  # Hz: from slow biosignals to the fastest converters; a wrong header is beyond
+SECONDS = 7 * 24 * 3600  # a week
+BLOCK = 1 << 16  # samples a read
+
 Piece = bytes | tuple[int, int]  # bytes of its own, or what lies from one offset to another in the file
 _READ = 1 << 20
 _NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)

@@ -18,7 +18,7 @@ import soxr
 
 from espnet2_ext.audio.files import MissingAudio, open_file, read_at
 from espnet2_ext.audio.flac import encode_flac, to_int16, to_int24
-from espnet2_ext.audio.packed import Row
+from espnet2_ext.audio.optional import Row
 from espnet2_ext.audio.sound import Place, Sound
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path

@@ -15,15 +15,12 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import soundfile
 
-from espnet2_ext.audio import pyav
 from espnet2_ext.audio.containers import survey
-from espnet2_ext.audio.files import KNOWN, Piece, Survey, View, open_file
+from espnet2_ext.audio.files import BLOCK, KNOWN, RATES, SECONDS, Piece, Survey, View, open_file
+from espnet2_ext.audio.optional import decode, open_av
 from espnet2_ext.errors import DataError
 
-RATES = (1000, 768_000)  # Hz: from slow biosignals to the fastest converters; a wrong header is beyond
 CHANNELS = 256
-SECONDS = 7 * 24 * 3600  # a week
-BLOCK = 1 << 16  # samples a read
 OVER = 16.0  # a peak this far above full scale is another scale, not a loud sound
 
 _ENDLESS = 1 << 60  # libsndfile's length of a stream whose header gives none is above
@@ -153,7 +150,7 @@ class Sound:
             if len(sounds) > 1:
                 self.notes.append(f"holds {len(sounds)} sounds, the first is read")
             self._stream, self._frames = sounds[0].index, None
-            first = next(pyav.decode(container, [self._stream], self.name), None)
+            first = next(decode(container, [self._stream], self.name), None)
             if first is None:
                 raise DataError(f"{self.name}: holds no sound (0 samples)")
             self.fs, self.channels = first[2], first[1].shape[1]
@@ -161,7 +158,7 @@ class Sound:
 
     @contextlib.contextmanager
     def _container(self) -> Iterator:
-        with contextlib.closing(self._bytes()) as file, pyav.open_av(file, self.name, self._found.demuxer) as container:
+        with contextlib.closing(self._bytes()) as file, open_av(file, self.name, self._found.demuxer) as container:
             yield container
 
     @property
@@ -223,7 +220,7 @@ class Sound:
     def _from_av(self, dtype: str, start: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
         done, held, wait = 0, [], 0
         with self._container() as container:
-            for _, x, _ in pyav.decode(container, [self._stream], self.name):
+            for _, x, _ in decode(container, [self._stream], self.name):
                 held.append(x)
                 wait += len(x)
                 if wait >= BLOCK:

@@ -12,9 +12,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from espnet2_ext.audio.packed import Row
+from espnet2_ext.audio.files import BLOCK
+from espnet2_ext.audio.optional import Row
 from espnet2_ext.audio.read import open_sound
-from espnet2_ext.audio.sound import BLOCK, Sound, reason
+from espnet2_ext.audio.sound import Sound, reason
 from espnet2_ext.errors import DataError
 
 KEPT = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}  # bits a sample

@@ -1,1 +1,1 @@
-"""What models cost: time, memory and operations; behind `python -m espnet2_ext.bin.bench`."""
+"""What models cost: time, memory and operations; behind `espnet2-ext bench`."""

@@ -16,10 +16,9 @@ from espnet2_ext.audio.read import read_audio, resample
 from espnet2_ext.bench.measure import Columns, at, listed
 from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, with_ids
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive, scan
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import Limits, examine, scan
-from espnet2_ext.data.bank.shards import DEFAULT, Shard
+from espnet2_ext.data.bank.shards import DEFAULT, Limits, Settings, Shard, examine
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
 from espnet2_ext.train.clip_data import QSepPreprocessor
@@ -162,9 +161,8 @@ def bench_rendering(table: str | Path, bank: str | Path, seconds: float = 3.0) -
         seconds: of CPU time for each label type.
 
     Returns:
-        a row for each label type the table knows enough for: `table`, `format` of the bank,
-        `seconds` and `events` of a mixture (means), `labels`, and mixtures a second `a_core` (of
-        CPU time) and `wall`.
+        a row for each label type the table knows enough for: `table`, `format` of the bank, `seconds` and `events` of a
+        mixture (means), `labels`, and mixtures a second `a_core` (of CPU time) and `wall`.
     """
     mixtures, clips = MixtureTable(table), ClipBank(bank)
     mixtures.check(clips)

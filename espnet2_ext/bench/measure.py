@@ -25,9 +25,8 @@ QUIET = 0.25  # cores that others may take while a call is timed
 def gflop(call: Call) -> float:
     """Operations of `call` in 1e9, two for a multiply-add.
 
-    Matrix products, convolutions, LSTMs and attention count; the Fourier transform, norms and
-    element-wise work do not. Fused attention kernels are taken apart, for the counter does not
-    know all of them.
+    Matrix products, convolutions, LSTMs and attention count; the Fourier transform, norms and element-wise work do not.
+    Fused attention kernels are taken apart, for the counter does not know all of them.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_lstm_kernels())
     counter.mod_tracker = _OneModule()

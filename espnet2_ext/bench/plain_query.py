@@ -1,10 +1,9 @@
 """The two-network route, written plainly: the yardstick of the benchmark, never trained here; CaRE-SEP against it.
 
-ST-SED-SEP (Chen et al., "Zero-shot audio source separation through query-based learning from
-weakly-labeled data", AAAI 2022): the tagger HTS-AT (Chen et al., ICASSP 2022) makes the query's
-embedding, a convolutional U-Net answers it on the mixture. Layers and sizes are the papers';
-attention is a matrix product, a softmax and another product, and nothing is fused or cached
-beyond the shift masks. The spectra are made by FFT, so the route is if anything faster than
+ST-SED-SEP (Chen et al., "Zero-shot audio source separation through query-based learning from weakly-labeled data", AAAI
+2022): the tagger HTS-AT (Chen et al., ICASSP 2022) makes the query's embedding, a convolutional U-Net answers it on the
+mixture. Layers and sizes are the papers'; attention is a matrix product, a softmax and another product, and nothing is
+fused or cached beyond the shift masks. The spectra are made by FFT, so the route is if anything faster than
 implementations that make them by convolution.
 """
 

@@ -72,10 +72,9 @@ def bench_model(path: str, variant: str, options: Options) -> dict:
     """Measure in this process.
 
     Returns:
-        a row: `parameters_m`, `gflop` and `time` by pass (see `passes`), `real_time` (seconds of
-        work in the mask pass for a second of sound), `train` (time of a step), `peak_mb` and
-        `train_peak_mb`; in other precisions than fp32 `snr_db`, of the mask pass to that of fp32. For compiled variants
-        that PyTorch could not compile, `failed`.
+        a row: `parameters_m`, `gflop` and `time` by pass (see `passes`), `real_time` (seconds of work in the mask pass
+        for a second of sound), `train` (time of a step), `peak_mb` and `train_peak_mb`; in other precisions than fp32
+        `snr_db`, of the mask pass to that of fp32. For compiled variants that PyTorch could not compile, `failed`.
     """
     device = options.start()
     model, args = build(path, device)
@@ -190,11 +189,10 @@ def bench_system(system: System, options: Options) -> dict:
     """Measure in this process.
 
     Returns:
-        a row: `query_m` (parameters of a query network of its own, or of a tagger; None where the
-        separator embeds), `separator_m` (None for a tagger), `start_mb` (before there was a
-        model); `time` and `gflop` by pass (`embed_anchor`: query of 2 s, `embed`: of
-        `options.seconds`, `mask`: mixture of `options.seconds`); `peak_mb` of a query `short` and
-        `long`, with its mask pass.
+        a row: `query_m` (parameters of a query network of its own, or of a tagger; None where the separator embeds),
+        `separator_m` (None for a tagger), `start_mb` (before there was a model); `time` and `gflop` by pass
+        (`embed_anchor`: query of 2 s, `embed`: of `options.seconds`, `mask`: mixture of `options.seconds`); `peak_mb`
+        of a query `short` and `long`, with its mask pass.
     """
     device = options.start()
     start = peak_mb(device)

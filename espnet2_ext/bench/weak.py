@@ -76,10 +76,9 @@ def bench_training(path: str, options: Options) -> dict:
     """A training step, measured in this process.
 
     Returns:
-        a row: `separator_m`, `classifier_m` (parameters), `start_mb` (before there was a model),
-        `peak_mb`, and by name (`step`, and where there is a classifier `classes`, see
-        `class_pass`) `time` and `gflop`. Operations are counted on one mixture and multiplied:
-        they are in proportion.
+        a row: `separator_m`, `classifier_m` (parameters), `start_mb` (before there was a model), `peak_mb`, and by name
+        (`step`, and where there is a classifier `classes`, see `class_pass`) `time` and `gflop`. Operations are counted
+        on one mixture and multiplied: they are in proportion.
     """
     device = options.start()
     start = peak_mb(device)
@@ -113,10 +112,9 @@ def bench_inference(path: str, options: Options) -> dict:
     """Separation as the inference command does it, measured in this process.
 
     Returns:
-        a row: `start_mb`, `peak_mb`, `time` of `clip` (`options.seconds`, at once) and of `song`
-        (chunks with context, written as FLAC), and where there is a classifier of `clip_tags` and
-        `song_tags`, its output for each, which the command writes as well; `real_time`, the same
-        for a second of sound.
+        a row: `start_mb`, `peak_mb`, `time` of `clip` (`options.seconds`, at once) and of `song` (chunks with context,
+        written as FLAC), and where there is a classifier of `clip_tags` and `song_tags`, its output for each, which the
+        command writes as well; `real_time`, the same for a second of sound.
     """
     device = options.start()
     start = peak_mb(device)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from espnet2_ext.cli.options import add_bundle, add_device, bundle_path, log_starter
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.options import Parser
-from espnet2_ext.util.process import unfinished
+from espnet2_ext.util.locks import unfinished
+from espnet2_ext.util.names import Parser
 
 PORT = 8600
 

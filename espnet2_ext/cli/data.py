@@ -8,7 +8,7 @@ from pathlib import Path
 from espnet2_ext.cli.options import add_frames, add_split, add_storage, add_workers, storage
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.locks import hold
-from espnet2_ext.util.options import Parser
+from espnet2_ext.util.names import Parser
 
 SHOWN = 100  # problems that `validate-data` prints
 
@@ -145,13 +145,14 @@ def scan(argv: list[str]) -> None:
 
     With --dump, stage 3 with the same options has nothing left to decode.
     """
-    from espnet2_ext.data.bank import scan as library
+    from espnet2_ext.data.bank import archive as library
+    from espnet2_ext.data.bank.shards import Limits
 
     p = _parser(description=scan.__doc__)
     p.add_argument("data_dirs", nargs="+", metavar="DATA_DIR", help="folders with clips.tsv")
-    p.add_argument("--min_seconds", type=float, default=library.Limits.min_seconds, help="shorter clips are left out")
+    p.add_argument("--min_seconds", type=float, default=Limits.min_seconds, help="shorter clips are left out")
     text = "clips with no 100 ms above this are left out"
-    p.add_argument("--silence_db", type=float, default=library.Limits.silence_db, help=text)
+    p.add_argument("--silence_db", type=float, default=Limits.silence_db, help=text)
     text = "stop when more than this share is left out"
     p.add_argument("--max_bad_share", type=float, default=0.2, help=text)
     p.add_argument("--redo", action="store_true", help="decode again though the list is the same")
@@ -159,7 +160,7 @@ def scan(argv: list[str]) -> None:
     add_storage(p)
     add_workers(p)
     a = vars(p.parse_args(argv))
-    limits = library.Limits(a.pop("min_seconds"), a.pop("silence_db"))
+    limits = Limits(a.pop("min_seconds"), a.pop("silence_db"))
     dump, settings = a.pop("dump"), storage(a)
     for data_dir in map(Path, a.pop("data_dirs")):
         library.scan(data_dir, limits=limits, bank=dump and dump / data_dir.resolve().name, settings=settings, **a)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from espnet2_ext.cli.options import add_batch_size, add_device, add_model, add_model_workers
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.options import Parser
+from espnet2_ext.util.names import Parser
 
 # ---- inference -----------------------------------------------------------------------------------
 
@@ -178,19 +178,18 @@ def convert(argv: list[str] | None = None) -> None:
     _check_conversion(p, args, front)
     import torch
 
-    from espnet2_ext.core.checkpoints import writing
-    from espnet2_ext.core.public import networks
-    from espnet2_ext.core.weights import load
+    from espnet2_ext.core.public import convert_cnn14, convert_hts_at, convert_st_sed_sep, convert_tagger
+    from espnet2_ext.core.weights import load, writing
     from espnet2_ext.util.files import atomic_path
 
     parts = {
-        "hts_at": {"net": networks.convert_hts_at},
-        "cnn14": {"net": networks.convert_cnn14},
-        "st_sed_sep": {"extractor.net": networks.convert_st_sed_sep, "query_net": networks.convert_tagger},
+        "hts_at": {"net": convert_hts_at},
+        "cnn14": {"net": convert_cnn14},
+        "st_sed_sep": {"extractor.net": convert_st_sed_sep, "query_net": convert_tagger},
     }[args.network]
     sources = [(args.checkpoint, prefix, fn) for prefix, fn in parts.items()]
     if args.tagger:
-        sources[1:] = [(args.tagger, "query_net", networks.convert_hts_at)]
+        sources[1:] = [(args.tagger, "query_net", convert_hts_at)]
     public = {path: load(path, what="checkpoint of PyTorch") for path in {path for path, *_ in sources}}
     weights, counts, whole = {}, [], args.output.suffix == ".zip"
     for path, prefix, fn in sources:

@@ -89,7 +89,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "embedding-figure": ("espnet2_ext.cli.score:embedding_figure", "figure 3 of the CaRE-SEP paper"),
     },
     "Recipes": {
-        "recipe": ("espnet2_ext.recipe.copy:main", "copy a recipe's folder, such as audioset_qsep, to work in"),
+        "recipe": ("espnet2_ext.cli.train:recipe", "copy a recipe's folder, such as audioset_qsep, to work in"),
         "recipe-qsep": ("espnet2_ext.recipe.qsep:main", "run a recipe of query-based separation (its run.sh does)"),
         "recipe-weak": ("espnet2_ext.recipe.weak:main", "run a recipe of separation from weak labels"),
         "recipe-tag": ("espnet2_ext.recipe.tag:main", "run a recipe of taggers"),
@@ -120,7 +120,7 @@ def find(name: str) -> str:
     known = {command: target for commands in COMMANDS.values() for command, (target, _) in commands.items()}
     key = name.replace("_", "-")
     if key not in known:
-        from espnet2_ext.util.options import nearest
+        from espnet2_ext.util.names import nearest
 
         near = nearest(key, known)
         raise DataError(f"unknown command {name}" + (f"; did you mean {near}?" if near else f"; see {PROG} --help"))

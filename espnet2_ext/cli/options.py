@@ -57,11 +57,6 @@ def add_device(p: argparse.ArgumentParser, precision: bool = False) -> None:
         p.add_argument("--precision", choices=("auto", "fp32", "bf16", "int8"), default="fp32", help=text)
 
 
-def place_of(args: argparse.Namespace) -> tuple[str, str]:
-    """Device and precision."""
-    return args.device, args.precision
-
-
 def add_batch_size(p: argparse.ArgumentParser, default: int) -> None:
     """`--batch_size` of inference; a batch holds recordings of one length."""
     text = "recordings in a batch, all of one length (%(default)s)"
@@ -85,7 +80,7 @@ class BundleFiles(BundleFile):
 
 
 def _located(name: str) -> str:
-    from espnet2_ext.infer.exchange.hub import located
+    from espnet2_ext.infer.exchange import located
 
     return located(name)
 

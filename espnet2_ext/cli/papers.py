@@ -5,8 +5,7 @@ import shlex
 from pathlib import Path
 
 from espnet2_ext.util.documents import write_json
-from espnet2_ext.util.names import shipped
-from espnet2_ext.util.options import Parser
+from espnet2_ext.util.names import Parser, shipped
 from espnet2_ext.util.parallel import cores
 
 DEFAULT = [f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048")]
@@ -15,9 +14,8 @@ DEFAULT = [f"train_qsep_care_sep_{size}.yaml" for size in ("small", "768", "2048
 def tables(argv: list[str] | None = None) -> None:
     """The papers' tables: the command for each row (--list), or your results beside the published ones (--table).
 
-    Without --exp_dirs, experiments are looked for below egs2/*/exp: those recorded by a sweep,
-    and those in a folder named after a row's cell, such as qsep_C_seed0. A cell stays empty where
-    nothing was run.
+    Without --exp_dirs, experiments are looked for below egs2/*/exp: those recorded by a sweep, and those in a folder
+    named after a row's cell, such as qsep_C_seed0. A cell stays empty where nothing was run.
     """
     from espnet2_ext.papers.tables import PAPERS
 
@@ -95,10 +93,9 @@ def sweep_parser() -> argparse.ArgumentParser:
 def bench(argv: list[str] | None = None) -> None:
     """What each model costs: time, memory and operations.
 
-    Separation by query (conf/train_qsep_*.yaml): parameters, operations, time and memory; with
-    `--against plain` also how CaRE-SEP compares with the two-network route, and with `--data BANK`
-    whether a clip bank keeps up with training. `--costs` prints one table of every system and tagger
-    of the papers.
+    Separation by query (conf/train_qsep_*.yaml): parameters, operations, time and memory; with `--against plain` also
+    how CaRE-SEP compares with the two-network route, and with `--data BANK` whether a clip bank keeps up with training.
+    `--costs` prints one table of every system and tagger of the papers.
 
     Separation from weak labels (conf/train_weak_*.yaml): training step, the classifier's share of it,
     memory, inference of a clip and of a song; with `--against plain` also how the step compares with a

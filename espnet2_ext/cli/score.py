@@ -7,7 +7,7 @@ from pathlib import Path
 from espnet2_ext.cli.options import add_batch_size, add_device, add_workers
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import write_json
-from espnet2_ext.util.options import Parser
+from espnet2_ext.util.names import Parser
 
 PICTURES = (".png", ".pdf", ".svg")
 

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from espnet2_ext.cli.options import DEFAULT, add_bundle, add_device, add_model, bundle_path, log_starter, place_of
+from espnet2_ext.cli.options import DEFAULT, add_bundle, add_device, add_model, bundle_path, log_starter
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.options import Parser
+from espnet2_ext.util.names import Parser
 
 UNCALIBRATED = 0.4  # score of `find` from which a sound is there, of a model without calibration
 MOST_SECONDS = 300  # of a sound that `adapt` learns from
@@ -31,7 +31,9 @@ def separate(argv: list[str] | None = None) -> None:
             raise DataError("--train_config and --model_file are given together, or --bundle")
         from espnet2_ext.infer.class_separator import WeakSeparator
 
-        _separate_classes(args, lambda: WeakSeparator.from_exp(args.train_config, args.model_file, *place_of(args)))
+        _separate_classes(
+            args, lambda: WeakSeparator.from_exp(args.train_config, args.model_file, args.device, args.precision)
+        )
         return
     from espnet2_ext.infer.bundle import open_bundle
 
@@ -39,7 +41,7 @@ def separate(argv: list[str] | None = None) -> None:
         if bundle.info["task"] == "weak":
             from espnet2_ext.infer.class_separator import WeakSeparator
 
-            _separate_classes(args, lambda: WeakSeparator.from_open(bundle, *place_of(args)))
+            _separate_classes(args, lambda: WeakSeparator.from_open(bundle, args.device, args.precision))
         else:
             _separate_queries(args, bundle)
 
@@ -58,7 +60,6 @@ def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
     names = unique(map(file_name, separator.outputs))
     jobs = plan_jobs(args.mix, names, args.output, args.residual, others=_model_files(args))
     plan = separator.plan(**_given(args, "chunk", "context"))
-
     gate = _gate(args, separator, "has no classifier, so nothing says how likely its classes are")
 
     def work(source, job, comments):
@@ -94,7 +95,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     names = stems if args.mode == "each" and not args.remove else one
     amount = None if not args.remove else 1.0 if args.amount is None else args.amount
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query + others, _model_files(args))
-    separator = Separator.from_open(bundle, *place_of(args))
+    separator = Separator.from_open(bundle, args.device, args.precision)
     _log_model(separator)
     plan = separator.plan(**_given(args, "chunk", "context"))
     gate = _gate(args, separator, "holds no calibration of presence; `espnet2-ext calibrate` puts one into it")
@@ -183,9 +184,9 @@ def _scores(bundle, args: argparse.Namespace, source):
     if bundle.info["task"] == "weak":
         if len(args.query) > 1 or (name := class_of(args.query[0])) is None:
             raise DataError("--query: this model knows classes; give one, class:NAME")
-        separator = WeakSeparator.from_open(bundle, *place_of(args))
+        separator = WeakSeparator.from_open(bundle, args.device, args.precision)
         return finding.class_scores(separator, source, name), separator.threshold
-    separator = Separator.from_open(bundle, *place_of(args))
+    separator = Separator.from_open(bundle, args.device, args.precision)
     _log_model(separator)
     scores = finding.query_scores(separator, source, separator.ask(args.query))
     return (float(x) for (x,) in scores), getattr(scale_of(separator), "rare", None)

@@ -1,9 +1,8 @@
 """Scores of a separated signal: one call signature, one value an item, no permutation search.
 
-Every function of `METRICS` is called `fn(*, est, ref, mix)` on signals [B, T] (tensors or arrays)
-and returns [B] float64 values in dB on the device of `est`. "Not defined" is NaN, and only that:
-`summarise` leaves it out of every mean and counts it. Ratios are held within +-MAX_DB, so an exact
-copy reads 150 dB and no infinity reaches a mean.
+Every function of `METRICS` is called `fn(*, est, ref, mix)` on signals [B, T] (tensors or arrays) and returns [B]
+float64 values in dB on the device of `est`. "Not defined" is NaN, and only that: `summarise` leaves it out of every
+mean and counts it. Ratios are held within +-MAX_DB, so an exact copy reads 150 dB and no infinity reaches a mean.
 """
 
 import math

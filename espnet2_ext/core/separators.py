@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.core.layers.spectrum import STFT
+from espnet2_ext.core.nets.contracts import QueryOutput, Tagger
 from espnet2_ext.core.nets.masking import QueryExtractor
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
 
 TRAINING = "training_only"  # a part of a model that its training holds beside the weights that are used
 
@@ -100,8 +100,7 @@ class QuerySeparator(nn.Module):
         """Answer Q queries on each mixture.
 
         Args:
-            wave: `[B, T]`, or `[B, T, C]`: one mask, made from the mean of the channels, goes on
-                all of them.
+            wave: `[B, T]`, or `[B, T, C]`: one mask, made from the mean of the channels, goes on all of them.
             lengths: `[B]` samples that count in each item.
             query: `[B, Q, E]` from `embed`.
             level: `[B]`, RMS of the whole recording that `wave` is a part of; None: of `wave`.

@@ -1,12 +1,17 @@
-"""The pickles of `torch.save`, read as data: no class that one names is imported, no function of it is called.
+"""What `torch.save` wrote, a pickle and numbers, as data: no class that it names is imported, none of its functions is
+called.
 
 It needs no PyTorch, unless it is given a function that makes tensors.
 """
 
+import io
+import os
 import pickle
 from collections.abc import Callable
 from math import prod
 from typing import Any, BinaryIO, NamedTuple
+
+from espnet2_ext.util.binary import open_zip, read_member
 
 KINDS = {  # of PyTorch's storages: bytes a number, and its type
     "Double": (8, "float64"),
@@ -22,6 +27,8 @@ KINDS = {  # of PyTorch's storages: bytes a number, and its type
     "ComplexFloat": (8, "complex64"),
     "ComplexDouble": (16, "complex128"),
 }
+MOST_PICKLE = 1 << 26  # bytes of what is not numbers
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before PyTorch 1.6
 _CODES = b"\x80.(N\x88\x89JKMG\x8aXU\x85\x86\x87t)]ae}sucRQbq\x81hrj"  # torch.save writes no others
 _KEYS = (str, bytes, int, float, type(None))
 
@@ -151,3 +158,79 @@ class _Unpickler(_Base):
         self._put(self.stack[-1], key, value)
 
     dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+
+def contents(file: BinaryIO, numbers: Callable | None, most: int) -> Pickle | None:
+    """What is in a file; None with more than `most` bytes of what is not numbers.
+
+    Args:
+        numbers: (kind, count) to the tensor that takes them; None: they are not read.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(4)
+    file.seek(0)
+    if head == b"PK\x03\x04":
+        return _of_zip(file, size, numbers, most)
+    if head[:1] == b"\x80":
+        return _of_old(file, size, numbers, most)
+    raise ValueError("it begins with neither a zip nor a pickle")
+
+
+def _of_zip(file: BinaryIO, size: int, numbers: Callable | None, most: int) -> Pickle | None:
+    archive = open_zip(file)
+    infos = {info.filename: info for info in archive.infolist()}
+    names = [name for name in infos if name.endswith("/data.pkl")]
+    if len(names) != 1 or infos[names[0]].file_size > size:
+        raise ValueError("a zip without data.pkl")
+    top = names[0].removesuffix("data.pkl")
+    if infos[names[0]].file_size > most:
+        return None
+    found = unpickle(io.BytesIO(read_member(archive, names[0])), size, numbers)
+    del infos[names[0]]
+    for name, storage in found.storages.items():
+        info = infos.pop(f"{top}data/{name}")
+        if info.file_size != storage.size:
+            raise ValueError(f"{info.filename} has {info.file_size} bytes for {storage.count} numbers")
+        if numbers is not None:
+            with archive.open(info) as f:  # its checksum is compared
+                _fill(storage, f)
+    for name, info in infos.items():  # versions and the order of bytes
+        if info.file_size > size or (read_member(archive, name) == b"big" and name == f"{top}byteorder"):
+            raise ValueError("big-endian numbers, or a part larger than the file")
+    return found
+
+
+def _of_old(file: BinaryIO, size: int, numbers: Callable | None, most: int) -> Pickle | None:
+    head = io.BytesIO(file.read(min(most, MOST_PICKLE)))
+    if unpickle(head).value != MAGIC or unpickle(head).value != PROTOCOL:
+        raise ValueError("a pickle, but not one of torch.save")
+    unpickle(head)  # sizes of integers where it was written
+    try:
+        found, order = unpickle(head, size, numbers), unpickle(head).value
+    except EOFError:
+        if size > most:
+            return None
+        raise
+    at = head.tell()
+    for storage in map(found.storages.__getitem__, order):
+        file.seek(at)
+        at += 8 + storage.size
+        if at > size or int.from_bytes(file.read(8), "little") != storage.count:
+            raise ValueError("numbers are missing")
+        if numbers is not None:
+            _fill(storage, file)
+    if len(order) != len(found.storages):
+        raise ValueError("numbers are missing")
+    return found
+
+
+def _fill(storage: Storage, file: Any) -> None:
+    import torch
+
+    view = memoryview(storage.numbers.view(torch.uint8).numpy())
+    if storage.size and file.readinto(view) != storage.size:
+        raise EOFError("numbers are missing")

@@ -1,26 +1,34 @@
-"""Files that `torch.save` wrote, `.pth` and `.ckpt`: the one reader.
+"""Files of `torch.save`, `.pth` and `.ckpt`: the one reader, and checkpoints that a training resumes from.
 
 It makes tensors, plain containers, numbers and texts, and nothing else: no class that a file names is imported, and
 none of its functions is called. Sizes are compared with the file before anything is allocated, and the checksum of
-each part while it is read. PyTorch is imported where tensors are made: `tensor_sizes` does without.
+each part while it is read. PyTorch is imported where tensors are made: `tensor_sizes` does without. Checkpoints are
+saved whole and finite, with the one before beside each, and checked before a training resumes.
 """
 
-import io
+import contextlib
+import errno
+import logging
+import math
 import os
 import pickle
-from collections.abc import Callable, Collection
-from math import prod
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from espnet2_ext.core.unpickle import KINDS, Pickle, Storage, unpickle
+from espnet2_ext.core.unpickle import KINDS, MOST_PICKLE, Unknown, contents
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.zips import BROKEN, open_zip, read_member
+from espnet2_ext.util.binary import BROKEN
+from espnet2_ext.util.files import atomic_path
+from espnet2_ext.util.locks import locked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_PICKLE = 1 << 26  # bytes of what is not numbers
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before PyTorch 1.6
+_WRITER = re.compile("inline_container|PytorchStreamWriter")  # in what PyTorch says then
+_TRAINED = ("model", "optimizers", "state_dict", "optimizer_states")  # ESPnet's and Lightning's names
 LIGHTNING = "model."  # before the names of the model's weights in a checkpoint of Lightning
 _BROKEN = (*BROKEN, pickle.UnpicklingError, LookupError, TypeError, AttributeError, AssertionError, MemoryError)
 
@@ -32,9 +40,6 @@ class Sizes(NamedTuple):
     numbers: int
     size: int
     stored: int
-
-
-# ---- what is read --------------------------------------------------------------------------------
 
 
 def load(
@@ -90,10 +95,10 @@ def tensor_sizes(
     """Sizes of a file of which no number is read; None with more than `most` bytes of names. Raises as `load`."""
 
     def sizes(file: BinaryIO) -> Sizes | None:
-        found = _contents(file, None, most)
+        found = contents(file, None, most)
         if found is None:
             return None
-        counts = [prod(shape) for _, shape in found.shapes]
+        counts = [math.prod(shape) for _, shape in found.shapes]
         size = sum(count * KINDS[kind][0] for count, (kind, _) in zip(counts, found.shapes))
         return Sizes(len(counts), sum(counts), size, sum(s.count for s in found.storages.values()))
 
@@ -127,9 +132,6 @@ def _read(source: Any, where: object, error: type[DataError], what: str, use: Ca
         raise error(f"{where}: is not a whole {what} ({reason})") from e
 
 
-# ---- the file ------------------------------------------------------------------------------------
-
-
 def _value(file: BinaryIO) -> Any:
     """The object of a file, with tensors."""
     import torch
@@ -137,80 +139,125 @@ def _value(file: BinaryIO) -> Any:
     def numbers(kind: str, count: int) -> "Tensor":
         return torch.empty(count, dtype=getattr(torch, KINDS[kind][1]))
 
-    found = _contents(file, numbers, MOST_PICKLE)
+    found = contents(file, numbers, MOST_PICKLE)
     if found is None:
         raise ValueError("the names in it are too many")
     return found.value
 
 
-def _contents(file: BinaryIO, numbers: Callable | None, most: int) -> Pickle | None:
-    """What is in a file; None with more than `most` bytes of what is not numbers.
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def previous(path: str | os.PathLike) -> Path:
+    """Where the checkpoint before that in `path` is kept: `NAME.prev.SUFFIX`."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.prev{path.suffix}")
+
+
+def save_whole(write: Callable[[Path], Any], state: Any, path: str | os.PathLike, keep: bool | None = None) -> None:
+    """Let `write` save `state` to `path`: the whole file, or the one that was there stays.
 
     Args:
-        numbers: (kind, count) to the tensor that takes them; None: they are not read.
+        keep: the one that was there becomes the `previous` checkpoint (True), or is of another training, which a
+            `previous` one is too (False). None: this is no checkpoint to resume from.
+
+    Raises:
+        DataError: weights or an optimiser's state that are not finite; nothing is written.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(4)
-    file.seek(0)
-    if head == b"PK\x03\x04":
-        return _of_zip(file, size, numbers, most)
-    if head[:1] == b"\x80":
-        return _of_old(file, size, numbers, most)
-    raise ValueError("it begins with neither a zip nor a pickle")
+    if names := _diverged(state):
+        more = f" and {len(names) - 1} more hold" if names[1:] else " holds"
+        raise DataError(
+            f"{path}: the training has diverged: {names[0]}{more} NaN or infinity. The checkpoint before stays; try a"
+            " lower learning rate"
+        )
+    with atomic_path(path) as tmp:
+        with writing(path):
+            write(tmp)
+        if keep and os.path.isfile(path):
+            _link(Path(path), previous(path))
+        elif keep is False:
+            previous(path).unlink(missing_ok=True)
 
 
-def _of_zip(file: BinaryIO, size: int, numbers: Callable | None, most: int) -> Pickle | None:
-    archive = open_zip(file)
-    infos = {info.filename: info for info in archive.infolist()}
-    names = [name for name in infos if name.endswith("/data.pkl")]
-    if len(names) != 1 or infos[names[0]].file_size > size:
-        raise ValueError("a zip without data.pkl")
-    top = names[0].removesuffix("data.pkl")
-    if infos[names[0]].file_size > most:
-        return None
-    found = unpickle(io.BytesIO(read_member(archive, names[0])), size, numbers)
-    del infos[names[0]]
-    for name, storage in found.storages.items():
-        info = infos.pop(f"{top}data/{name}")
-        if info.file_size != storage.size:
-            raise ValueError(f"{info.filename} has {info.file_size} bytes for {storage.count} numbers")
-        if numbers is not None:
-            with archive.open(info) as f:  # its checksum is compared
-                _fill(storage, f)
-    for name, info in infos.items():  # versions and the order of bytes
-        if info.file_size > size or (read_member(archive, name) == b"big" and name == f"{top}byteorder"):
-            raise ValueError("big-endian numbers, or a part larger than the file")
-    return found
-
-
-def _of_old(file: BinaryIO, size: int, numbers: Callable | None, most: int) -> Pickle | None:
-    head = io.BytesIO(file.read(min(most, MOST_PICKLE)))
-    if unpickle(head).value != MAGIC or unpickle(head).value != PROTOCOL:
-        raise ValueError("a pickle, but not one of torch.save")
-    unpickle(head)  # sizes of integers where it was written
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Around `torch.save`: where it cannot write, an OSError that names `path`, in place of the places in a zip."""
     try:
-        found, order = unpickle(head, size, numbers), unpickle(head).value
-    except EOFError:
-        if size > most:
-            return None
-        raise
-    at = head.tell()
-    for storage in map(found.storages.__getitem__, order):
-        file.seek(at)
-        at += 8 + storage.size
-        if at > size or int.from_bytes(file.read(8), "little") != storage.count:
-            raise ValueError("numbers are missing")
-        if numbers is not None:
-            _fill(storage, file)
-    if len(order) != len(found.storages):
-        raise ValueError("numbers are missing")
-    return found
+        yield
+    except RuntimeError as e:
+        if not _WRITER.search(str(e)):
+            raise
+        raise OSError(errno.EIO, "writing failed; is the disk full?", os.fspath(path)) from e
 
 
-def _fill(storage: Storage, file: Any) -> None:
+def check_resumable(path: str | os.PathLike) -> None:
+    """Make sure that `path` holds a whole and finite checkpoint: where it does not, the previous one is put there.
+
+    Raises:
+        DataError: neither of them is one.
+    """
+    path = Path(path)
+    with locked(path.with_name(f".lock-{path.name}")):  # each process of a training asks
+        if fault := _fault(path):
+            before = previous(path)
+            if not before.is_file() or _fault(before):
+                raise DataError(f"{fault}; there is no good one before it: remove it to train from the beginning")
+            logging.warning("%s; resuming from the checkpoint before it, %s", fault, before.name)
+            _link(before, path)
+
+
+def read_whole(path: str | os.PathLike, otherwise: Callable[[], Any]) -> Any:
+    """What `torch.save` wrote, its checksums compared, which PyTorch does not do.
+
+    Args:
+        otherwise: reads a file that holds more than tensors and plain values.
+
+    Raises:
+        DataError: a damaged file.
+    """
+    value = load(path)
+    return value if _is_plain(value) else otherwise()
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        names = _diverged(load(path, what="checkpoint"))
+    except DataError as e:
+        return str(e)
+    return f"{path}: {names[0]} holds NaN or infinity" if names else None
+
+
+def _diverged(state: Any) -> list[str]:
+    """Names of tensors that are not finite, without masks, which hold minus infinity and zero."""
+    trained = {k: v for k, v in state.items() if k in _TRAINED} if isinstance(state, dict) else {}
+    tensors = dict(_tensors(trained or state, ""))
+    return [name for name in not_finite(tensors) if not _is_mask(tensors[name])]
+
+
+def _is_mask(x: "Tensor") -> bool:
+    return not x.is_complex() and bool(((x == 0) | (x == -math.inf)).all())
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, "Tensor"]]:
     import torch
 
-    view = memoryview(storage.numbers.view(torch.uint8).numpy())
-    if storage.size and file.readinto(view) != storage.size:
-        raise EOFError("numbers are missing")
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, dict | list | tuple):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _tensors(part, f"{name}.{key}" if name else str(key))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, Unknown)
+
+
+def _link(path: Path, to: Path) -> None:
+    """Make `to` the same file as `path`, or a copy where the file system cannot."""
+    with atomic_path(to) as tmp:
+        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            return os.link(path, tmp)
+        shutil.copyfile(path, tmp)

@@ -19,7 +19,7 @@ import numpy as np
 
 from espnet2_ext.audio.read import FlacArkWriter
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.arrays import read_npz, write_npz
+from espnet2_ext.util.binary import read_npz, write_npz
 from espnet2_ext.util.documents import parse_json, read_fields
 from espnet2_ext.util.files import verified
 from espnet2_ext.util.tables import read_scp, write_scp

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import Limits, examine
+from espnet2_ext.data.bank.shards import Limits, examine
 from espnet2_ext.data.corpora.own_clips import split
 from espnet2_ext.data.corpora.own_recordings import OwnTables, Problem, Recording, class_problems, read_tables
 from espnet2_ext.data.mixtures.event_table import MixtureTable

@@ -20,8 +20,8 @@ from espnet2.utils.types import str_or_none
 from torch import Tensor, nn
 from torch_complex.tensor import ComplexTensor
 
+from espnet2_ext.core.nets.contracts import Tagger
 from espnet2_ext.core.nets.masking import extractor_of, separator_of
-from espnet2_ext.core.nets.tagger import Tagger
 
 # what a loss's argument is called among what the model and the batch give; {}: the target
 SOURCES = {
@@ -40,10 +40,9 @@ def as_criterion(loss: Callable[..., Tensor] | type[nn.Module], name: str) -> ty
     """ESPnet's criterion around a plain loss, called `name` in the log unless a YAML says otherwise.
 
     Args:
-        loss: a function `loss(*, est, ref, mix, ...) -> [B]`, or a class whose `forward` is one. Of
-            `est`, `ref` `[B, T]` and the keys of `SOURCES` it takes which it needs (one with a default
-            may be missing, `lengths` is None where nothing is padded); what else it (or the class's
-            constructor) takes are options of the YAML.
+        loss: a function `loss(*, est, ref, mix, ...) -> [B]`, or a class whose `forward` is one. Of `est`, `ref`
+            `[B, T]` and the keys of `SOURCES` it takes which it needs (one with a default may be missing, `lengths` is
+            None where nothing is padded); what else it (or the class's constructor) takes are options of the YAML.
     """
     is_class = isinstance(loss, type)
     takes = inspect.signature(loss.forward if is_class else loss).parameters
@@ -126,8 +125,7 @@ def add(choices: ClassChoices, name: str, cls: type) -> None:
     """Put one class into a table; again changes nothing.
 
     Raises:
-        ValueError: a name that is not lower case, is taken by another class, or a class of the
-            wrong kind.
+        ValueError: a name that is not lower case, is taken by another class, or a class of the wrong kind.
     """
     if name != name.lower():
         raise ValueError(f"{choices.name} {name!r}: names must be lower case")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from espnet2_ext.core.layers.padding import Lengths, host_lengths, unless_whole
 from espnet2_ext.core.layers.spectrum import mono
 from espnet2_ext.core.losses.separation import neg_sdr
-from espnet2_ext.core.nets.tagger import Tagger
+from espnet2_ext.core.nets.contracts import Tagger
 from espnet2_ext.core.separators import QuerySeparator
 
 

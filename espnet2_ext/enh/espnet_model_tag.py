@@ -6,7 +6,7 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
 
 from espnet2_ext.core.losses.tagging import tagging_bce
-from espnet2_ext.core.nets.tagger import TaggingModel
+from espnet2_ext.core.nets.contracts import TaggingModel
 
 
 class ESPnetTaggingModel(TaggingModel, AbsESPnetModel):

@@ -107,9 +107,8 @@ def _tensor(prior: Sequence[float] | None) -> Tensor | None:
 class KeyedOrderSolver(AbsLossWrapper):
     """Fixed order (a query names its target, so nothing is permuted), with keys for the criterion.
 
-    A criterion with an attribute `needs = {argument: key}` gets `others[key]` as that argument;
-    `{}` in a key stands for the target, `_spk1`, `_spk2`, ... Arguments that its `optional` names
-    are left out where there is no such key.
+    A criterion with an attribute `needs = {argument: key}` gets `others[key]` as that argument; `{}` in a key stands
+    for the target, `_spk1`, `_spk2`, ... Arguments that its `optional` names are left out where there is no such key.
 
     Raises:
         KeyError: a key that the criterion needs and the model or the batch does not give.

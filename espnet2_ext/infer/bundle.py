@@ -25,11 +25,10 @@ from espnet2_ext.core.weights import Sizes, load_weights, tensor_sizes
 from espnet2_ext.data.tables import Label, parse_labels
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.vectors.class_queries import ARRAYS, ClassQueries
-from espnet2_ext.util.arrays import read_npz
+from espnet2_ext.util.binary import BROKEN, open_member, open_zip, read_member, read_npz
 from espnet2_ext.util.documents import decode, dump_yaml, mapping, parse_yaml, read_yaml
 from espnet2_ext.util.files import digest, verified_text
 from espnet2_ext.util.names import STARTER, bundle_file
-from espnet2_ext.util.zips import BROKEN, open_member, open_zip, read_member
 
 FORMAT = 1  # of bundle.yaml
 META = {"files": {"model_file": "model.pth"}, "yaml_files": {"train_config": "config.yaml"}}

@@ -1,9 +1,8 @@
 """Chunks with context: a long signal through a network that sees a limited piece at a time.
 
-A chunk is a core between two pieces of context. Context is computed and discarded, because a
-network errs most at the edges of what it sees; neighbouring chunks are cross-faded. Cores start on
-multiples of the model's `grid`, where its STFT frames, patches and attention windows fall as they
-do on the whole signal.
+A chunk is a core between two pieces of context. Context is computed and discarded, because a network errs most at the
+edges of what it sees; neighbouring chunks are cross-faded. Cores start on multiples of the model's `grid`, where its
+STFT frames, patches and attention windows fall as they do on the whole signal.
 """
 
 import logging

@@ -1,11 +1,10 @@
 """A trained weak-label model held in memory: one output a class, in the order of the classes.
 
-Nothing is ever permuted: output s is class s, and the last one is the residual where the model has
-one. A recording goes through in chunks with context on both sides (see `infer.chunks`), so memory
-depends on the chunk and not on the length. A recurrent separator has no limited context: what it
-gives for a chunk is close to, but not the same as, what it gives for the whole recording.
-`chunk=0` takes the whole recording at once, as the paper does (Pishdadian et al., "Finding
-Strength in Weakness", III-F), and needs memory in proportion to its length.
+Nothing is ever permuted: output s is class s, and the last one is the residual where the model has one. A recording
+goes through in chunks with context on both sides (see `infer.chunks`), so memory depends on the chunk and not on the
+length. A recurrent separator has no limited context: what it gives for a chunk is close to, but not the same as, what
+it gives for the whole recording. `chunk=0` takes the whole recording at once, as the paper does (Pishdadian et al.,
+"Finding Strength in Weakness", III-F), and needs memory in proportion to its length.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, finite
-from espnet2_ext.infer.exchange.hub import located
+from espnet2_ext.infer.exchange import located
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.vectors.class_queries import PREFIX

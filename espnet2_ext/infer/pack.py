@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext import __version__
-from espnet2_ext.core.checkpoints import writing
+from espnet2_ext.core.weights import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import CLASS_QUERIES, FORMAT, KINDS, META, open_bundle, read_config
-from espnet2_ext.infer.limits import PARTS, check_config
-from espnet2_ext.infer.weights import built_model, check_classes, fill, model_of_exp
+from espnet2_ext.infer.weights import PARTS, built_model, check_classes, check_config, fill, model_of_exp
 from espnet2_ext.registry import plugins_of
 from espnet2_ext.util import config as configs
 from espnet2_ext.util.documents import dump_yaml, read_bytes

@@ -19,7 +19,7 @@ from espnet2_ext.audio import files
 from espnet2_ext.audio.streams import ArraySource, Resampler, Source, open_source
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.vectors.class_queries import class_of
-from espnet2_ext.util.arrays import read_arrays, write_npy
+from espnet2_ext.util.binary import read_arrays, write_npy
 from espnet2_ext.util.documents import mapping, parse_json
 from espnet2_ext.util.files import CHANGED, digest, file_digest
 from espnet2_ext.util.names import file_name
@@ -221,8 +221,7 @@ def read_saved(path: Path) -> tuple[np.ndarray, str | None]:
 def trim_silence(x: np.ndarray, fs: int) -> np.ndarray:
     """`x` `[T]` from its first to its last sounding 20 ms frame, 50 ms kept around; or empty.
 
-    A frame sounds when its RMS is above -90 dB of full scale and above -50 dB of the loudest
-    frame's.
+    A frame sounds when its RMS is above -90 dB of full scale and above -50 dB of the loudest frame's.
     """
     size = max(1, fs // 50)
     frames = np.pad(x, (0, -len(x) % size)).reshape(-1, size).astype(np.float64)

@@ -1,6 +1,7 @@
 """A trained model held in memory: embed queries once, separate any number of recordings."""
 
 import functools
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from espnet2_ext.infer.chunks import Plan, equal_lengths, finite
 from espnet2_ext.infer.stream import Done, array_source, separate_array, separate_file, steps
 from espnet2_ext.infer.vectors.embedder import Embedder
 from espnet2_ext.infer.vectors.presence import query_watch, scale_of
-from espnet2_ext.util.process import files_at_once
 
 QUERIES_A_PASS = 4  # queries answered in one batch: memory grows with them
 FLOATS = OutputType("WAV", "FLOAT")
@@ -135,8 +135,7 @@ class Separator(Embedder):
     def separate_batch(self, waves: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """Mono waveforms `[B, T]` at the model's rate, a query each `[B, E]`; returns `[B, T]`.
 
-        For clips of one length, whole, at the level that the model finds, as in training. A
-        silent clip gives silence.
+        For clips of one length, whole, at the level that the model finds, as in training. A silent clip gives silence.
         """
         out = np.zeros(waves.shape, np.float32)
         rows = np.flatnonzero(waves.any(1))
@@ -217,7 +216,7 @@ class Separator(Embedder):
         queries = Q.Ask.of(queries)
         if len(outs) != (len(queries) if amount is None else 1):
             raise DataError(f"{len(queries)} queries, {len(outs)} outputs")
-        plan, size = plan or self.plan(), len(outs) if rest is not None else files_at_once(QUERIES_A_FILE)
+        plan, size = plan or self.plan(), len(outs) if rest is not None else _files_at_once(QUERIES_A_FILE)
         parts = [slice(i, i + size) for i in range(0, len(outs), size)]
         found = []
         for some in parts if len(parts) > 1 else [slice(None)]:
@@ -227,3 +226,9 @@ class Separator(Embedder):
             found.append(done if watch is None else done._replace(presence=watch.presence.tolist()))
         presence = [p for d in found for p in d.presence]
         return Done(sum(d.chunks for d in found), sum(d.clipped for d in found), found[0].rms, presence)
+
+
+def _files_at_once(most: int) -> int:
+    """How many of `most` files may be written at a time: each is open, and locked by another descriptor."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if soft == resource.RLIM_INFINITY else max(1, min(most, (soft - 32) // 2))

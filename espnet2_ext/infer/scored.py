@@ -5,10 +5,10 @@ from pathlib import Path
 
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.infer.pack import write_bundle
+from espnet2_ext.util.binary import BROKEN, open_zip, read_member
 from espnet2_ext.util.documents import mapping, parse_yaml, read_fields
 from espnet2_ext.util.files import digest, file_digest
 from espnet2_ext.util.locks import hold
-from espnet2_ext.util.zips import BROKEN, open_zip, read_member
 
 SCORES = ("sdr", "sdr_gain", "clean_sdr", "silence_sdr")
 

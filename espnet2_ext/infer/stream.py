@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from espnet2_ext.audio.sound import BLOCK, scale_note
+from espnet2_ext.audio.files import BLOCK
+from espnet2_ext.audio.sound import scale_note
 from espnet2_ext.audio.streams import (
     ArraySink,
     ArraySource,

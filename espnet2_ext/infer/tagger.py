@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
+from espnet2_ext.core.nets.contracts import QueryOutput, Tagger
 from espnet2_ext.data import outputs
-from espnet2_ext.data.bank.anchors import AnchorTable, best_starts, write_anchors
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
+from espnet2_ext.data.bank.per_clip import AnchorTable, best_starts, write_anchors
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import folder

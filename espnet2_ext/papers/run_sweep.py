@@ -43,8 +43,7 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], *, max_minutes: float | None = 
     table cannot be written.
 
     Raises:
-        DataError: at the end, naming the cells that failed or were not run for it, or why there is
-            no table.
+        DataError: at the end, naming the cells that failed or were not run for it, or why there is no table.
     """
     begin, notes, failed = time.monotonic(), Notes(sweep), {}
     sweep.configs.write()

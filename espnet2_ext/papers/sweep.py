@@ -73,11 +73,9 @@ class Sweep:
     """A sweep as one of `conf/sweeps/*.yaml` says, in one recipe.
 
     Args:
-        path: the YAML. recipe: the recipe's folder; None: that of the YAML, seen from the
-            project's top folder.
+        path: the YAML. recipe: the recipe's folder; None: that of the YAML, seen from the project's top folder.
         size: of its `sizes`; None: the first.
-        folder: name of the folder in the recipe's exp/, behind which the size is put; None: as the
-            YAML says.
+        folder: name of the folder in the recipe's exp/, behind which the size is put; None: as the YAML says.
         run_options: more options of every run.sh, as words.
     Raises:
         DataError: a file, key, name or size that is wrong, by name.
@@ -175,8 +173,7 @@ class Sweep:
         """The first seed of all cells, then the second and so on; what a run needs comes before it.
 
         Args:
-            only: these cells and what they need. max_seeds: of each cell at most so many, but for
-                what the others need.
+            only: these cells and what they need. max_seeds: of each cell at most so many, but for what the others need.
         Raises:
             DataError: a name in `only` that is no cell; max_seeds below 1.
         """

@@ -38,8 +38,7 @@ class Row(NamedTuple):
     """A row: the paper's values, one a column, and what trains it.
 
     Attributes:
-        values: text (or a whole number), pair of them (mean, median), or None where the paper
-            gives none.
+        values: text (or a whole number), pair of them (mean, median), or None where the paper gives none.
         yaml, overrides: the model's YAML, and what is changed of it, in words.
         cited: a figure that the paper took from the literature; there is no such system here.
         command: in place of the sweep's.

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.names import STARTER
-from espnet2_ext.util.options import nearest
+from espnet2_ext.util.names import STARTER, nearest
 
 CALLER = "caller"  # `--caller DIR`: paths in the options after it are relative to DIR, where the user stands
 NO_PATHS = (STARTER, "auto", "none")  # words in place of a path

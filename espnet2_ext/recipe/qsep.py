@@ -11,9 +11,9 @@ from espnet2_ext.recipe.options import Options, bundle_tag, group, query_tag
 from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, number_of_classes, value_of
 from espnet2_ext.recipe.steps import end, log
 from espnet2_ext.recipe.training import Training
+from espnet2_ext.util.binary import BROKEN, open_zip
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.names import STARTER, bundle_file
-from espnet2_ext.util.zips import BROKEN, open_zip
 
 _mix, _model = group("Mixtures"), group("Model")
 

@@ -117,9 +117,8 @@ _OWN = {
 def cross_validate(argv: Sequence[str]) -> None:
     """`espnet2-ext recipe-folds --folds "1 2 3" [options of ./run.sh --task tagging]`, in a recipe's folder.
 
-    For each fold, a tagger is trained on the others and scored on it. Resumes where it was stopped.
-    The means are printed and written to `EXPDIR/tag_TAG_folds/scores.json` (with
-    `--inference_tag T`: `T_scores.json`).
+    For each fold, a tagger is trained on the others and scored on it. Resumes where it was stopped. The means are
+    printed and written to `EXPDIR/tag_TAG_folds/scores.json` (with `--inference_tag T`: `T_scores.json`).
     """
     own, rest = dict(_OWN), []
     for given, name, value in pairs(argv, ["config", "tag_config", "expdir", "datadir", "dumpdir"]):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_ext.report.class_tables import class_tables
 from espnet2_ext.report.examples import Listening, class_examples, query_examples
 from espnet2_ext.report.experiment import (
     Experiment,
@@ -26,7 +25,7 @@ from espnet2_ext.report.experiment import (
     scored_sets,
 )
 from espnet2_ext.report.figures import class_pictures, draw_training, query_pictures
-from espnet2_ext.report.tables import Table, gain_in_words, query_tables, share
+from espnet2_ext.report.tables import Table, class_tables, gain_in_words, query_tables, share
 from espnet2_ext.scores.tagging import TAG_FORMULAS, load_tag_scores
 from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.documents import write_if_new

@@ -1,6 +1,6 @@
-"""The tables of a test set for queries, as plain rows: RESULTS.md and the page print the same ones.
+"""The tables of a test set, as plain rows: RESULTS.md and the page print the same ones.
 
-One model stands in a table, a row per protocol. What all tables have in common is here too.
+Of queries: one model, a row per protocol. Of classes: models trained on different labels side by side.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from espnet2_ext.report.experiment import Scored
 from espnet2_ext.scores.espnet import SCORES
+from espnet2_ext.scores.summary import scored_names
 
 NONE = "–"
 PROTOCOL_NOTE = {"self": "the query is the clean target itself", "other": "the query is another clip of the class"}
@@ -137,9 +138,8 @@ def query_espnet(summary: dict) -> Table:
     systems = {"unprocessed": summary["mixture"]} | summary["protocols"]
     rows = [[name, both(f["bss_eval_sdr"]), *espnet_row(f.get("espnet"))] for name, f in systems.items()]
     note = (
-        "SDR v3 is that of BSSEval v3 (bss_eval_sources, a 512-tap filter is forgiven), mean "
-        "(median); the columns from `keys` on are the means of ESPnet's `enh_scoring` (dB; STOI "
-        "in %)."
+        "SDR v3 is that of BSSEval v3 (bss_eval_sources, a 512-tap filter is forgiven), mean (median); the columns "
+        "from `keys` on are the means of ESPnet's `enh_scoring` (dB; STOI in %)."
     )
     columns = ["query", "SDR v3, all keys", "keys", *ESPNET_COLUMNS]
     return Table("BSSEval v3 and ESPnet's scoring", note, columns, rows)
@@ -154,10 +154,9 @@ def left_out(summary: dict) -> Table:
         counts = [str(p[what]) for what in ("silent_estimates", "single_sources", "without_query")]
         rows.append([name, str(silent["count"]), both(silent["level_db"]), *false, *counts])
     note = (
-        "Silent references and mixtures of one source have no SDR and are excluded from the means above, as "
-        "are targets without a query (a class of one clip has no `other`). Output level: dB "
-        "against the mixture. A false extraction lies less than "
-        f"{summary['false_extraction_db']:g} dB under its input."
+        "Silent references and mixtures of one source have no SDR and are excluded from the means above, as are "
+        "targets without a query (a class of one clip has no `other`). Output level: dB against the mixture. A false "
+        f"extraction lies less than {summary['false_extraction_db']:g} dB under its input."
     )
     columns = ["query", "silent references", "their output level", "false extractions"]
     columns += ["false extractions of silence-SDR", "silent estimates", "mixtures of one source", "no query"]
@@ -199,3 +198,102 @@ def by_class(summary: dict, limit: int | None = None) -> Table:
     shown = "" if len(rows) == total else f" {len(rows)} of {total} classes: worst and best."
     note = f"Means in dB; the class with the smallest gain under `{names[0]}` first.{shown}"
     return Table("Classes", note, columns, rows)
+
+
+# ---- classes: tables IV, V and VI of Pishdadian et al., "Finding Strength in Weakness"; XII as VI -----
+
+# Labels whose classifiers learned from frames; the others' frames were never compared with labels.
+FRAME_LABELS = ("frame", "mixed")
+
+
+def class_tables(scored: Sequence[Scored], class_rows: int | None = None) -> list[Table]:
+    """All tables of a test set, in the order of the report, a column per class."""
+    made = [separation(scored), detection(scored, "frame"), detection(scored, "clip"), silence(scored)]
+    return [*(table for table in made if table is not None), *class_espnet(scored)]
+
+
+def separation(scored: Sequence[Scored]) -> Table | None:
+    """Table VI: input SI-SDR and its improvement by label type, class by class and over all.
+
+    None without isolated sounds to compare with.
+    """
+    first = scored[0].summary
+    if not first["scores"]:
+        return None
+    classes = scored_names(first)
+
+    def cells(summary: dict, name: str) -> list[str]:
+        found = [summary["scores"].get(c, {}) for c in classes] + [summary["overall"]]
+        return [both(figures.get(name), "{} / {}") for figures in found]
+
+    rows = [["input SI-SDR", *cells(first, "input")]]
+    rows += [[f"ΔSI-SDR {s.label}", *cells(s.summary, "gain")] for s in scored]
+    note = (
+        "Mean / median in dB over the mixtures in which a class sounds beside another sound; "
+        "Δ: improvement over the unprocessed mixture; overall: all sources of all classes."
+    )
+    return Table("Separation (Table VI)", note, ["", *map(title_of, classes), "overall"], rows)
+
+
+def detection(scored: Sequence[Scored], level: str) -> Table | None:
+    """Table IV (level "frame") or V ("clip"): F-measure of the classifiers; None without any."""
+    kept = [s for s in scored if (s.summary["detection"] or {}).get(level)]
+    if level == "frame":
+        kept = [s for s in kept if s.label in FRAME_LABELS]
+    if not kept:
+        return None
+    rows = []
+    for s in kept:
+        found = s.summary["detection"][level]
+        values = [share(f, 3) for f in (*found["f"], found["mean_f"])]
+        rows.append([f"trained on {s.label} labels", *values])
+    number = {"frame": "IV", "clip": "V"}[level]
+    note = "F-measure of the classifier on the mixtures, threshold 0.5; mean: over the classes."
+    columns = ["classifier", *map(title_of, kept[0].summary["classes"]), "mean"]
+    return Table(f"Detection by {level} (Table {number})", note, columns, rows)
+
+
+def silence(scored: Sequence[Scored]) -> Table | None:
+    """How far outputs lie under the mixture where their class is silent; None where none is."""
+    first = scored[0].summary
+    if not first["overall"]["silent"]["count"] and not any(s.summary["overall"]["silent_estimates"] for s in scored):
+        return None
+    classes = first["classes"]
+    rows = []
+    for s in scored:
+        cells = [both(s.summary["scores"][c]["silent"]["level_db"]) for c in classes]
+        overall = s.summary["overall"]
+        rows.append([s.label, *cells, both(overall["silent"]["level_db"]), str(overall["silent_estimates"])])
+    counts = [str(first["scores"][c]["silent"]["count"]) for c in classes]
+    rows.append(["mixtures without it", *counts, str(first["overall"]["silent"]["count"]), NONE])
+    note = (
+        "Level of a class's output against the mixture in dB, mean (median), over the mixtures "
+        "in which the class is silent. Last column: outputs that are all zeros where their "
+        "class sounds; they have no SI-SDR and are excluded from the means."
+    )
+    columns = ["labels", *map(title_of, classes), "overall", "silent outputs"]
+    return Table("Outputs of absent classes", note, columns, rows)
+
+
+def class_espnet(scored: Sequence[Scored]) -> list[Table]:
+    """ESPnet's own scores, a row per system: over all classes, and the SDR class by class; none where not asked for."""
+    kept = [s for s in scored if "espnet" in s.summary["overall"]]
+    if not kept:
+        return []
+    first, classes = kept[0].summary, scored_names(kept[0].summary)
+
+    def cells(summary: dict, system: str) -> list[str]:
+        return [db(summary["scores"].get(c, {}).get(system, {}).get("SDR")) for c in classes]
+
+    over_all = [["mixture", *espnet_row(first["overall"]["espnet_input"])]]
+    over_all += [[s.label, *espnet_row(s.summary["overall"]["espnet"])] for s in kept]
+    by_name = [["mixture", *cells(first, "espnet_input")], *([s.label, *cells(s.summary, "espnet")] for s in kept)]
+    note = (
+        "Means of ESPnet's `enh_scoring`, one class at a time where it sounds (dB; STOI in %; "
+        "its SDR forgives a filter of 512 taps)."
+    )
+    short = "Means in dB; the residual, where there is one, is `rest`."
+    return [
+        Table("ESPnet's scoring", note, ["labels", "sources", *ESPNET_COLUMNS], over_all),
+        Table("ESPnet's SDR by class", short, ["labels", *map(title_of, classes)], by_name),
+    ]

@@ -13,7 +13,7 @@ from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.train.step import add_options
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.documents import check, mapping, short
-from espnet2_ext.util.options import Parser
+from espnet2_ext.util.names import Parser
 
 CRITERION = {"name": str, "conf?": (dict, None), "wrapper?": str, "wrapper_conf?": (dict, None)}
 TYPES = {int: "a whole number", int_or_none: "a whole number or null", float: "a number", str2bool: "true or false"}

@@ -11,8 +11,8 @@ from espnet2.train.collate_fn import CommonCollateFn
 from espnet2_ext.build import SHARED, construct, make, query_parts
 from espnet2_ext.core.bounds import fitting
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
-from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.per_clip import AnchorTable
 from espnet2_ext.data.mixtures.pair_list import read_list
 from espnet2_ext.enh.adapt import OrPath, add, name_or_path, query_net_choices
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
@@ -32,7 +32,7 @@ from espnet2_ext.tasks.common import (
 from espnet2_ext.tasks.options import QUERY, ConfigParser, add_keywords, add_switches, add_texts
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.clip_data import PairIterFactory, QSepPreprocessor
-from espnet2_ext.train.schedulers import WarmupHalvingLR
+from espnet2_ext.train.step import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()

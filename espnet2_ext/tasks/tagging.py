@@ -10,7 +10,7 @@ from espnet2.train.trainer import Trainer
 
 from espnet2_ext.build import construct, query_network
 from espnet2_ext.core.bounds import fitting
-from espnet2_ext.core.nets.tagger import Tagger
+from espnet2_ext.core.nets.contracts import Tagger
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.enh.espnet_model_tag import ESPnetTaggingModel
 from espnet2_ext.errors import DataError, refusing
@@ -19,7 +19,7 @@ from espnet2_ext.tasks.common import choices, config_of, find, frozen, keep_clas
 from espnet2_ext.tasks.options import ROWS, ConfigParser, add_keywords, add_texts
 from espnet2_ext.train.checkpoints import initial_weights, load_all
 from espnet2_ext.train.clip_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
-from espnet2_ext.train.schedulers import WarmupHalvingLR
+from espnet2_ext.train.step import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()

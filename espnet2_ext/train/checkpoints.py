@@ -13,9 +13,8 @@ from espnet2.tasks import abs_task
 from espnet2.train.reporter import Reporter
 from torch import Tensor, nn
 
-from espnet2_ext.core.checkpoints import check_resumable, read_whole, save_whole
+from espnet2_ext.core.weights import check_resumable, load_weights, read_whole, save_whole
 from espnet2_ext.core.weights import load as load_checkpoint
-from espnet2_ext.core.weights import load_weights
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import TRAINED, write_record
 from espnet2_ext.util.locks import locked
@@ -130,9 +129,8 @@ def check_frozen(model: nn.Module, entries: Iterable[str], came: set[str], ignor
     missing = [name for name in _frozen(model) if name not in came and ("" in tops or name.partition(".")[0] in tops)]
     if missing and not ignore_mismatch:
         raise DataError(
-            f"--init_param {' '.join(entries)}: tensors "
-            f"{_few(missing, 'frozen and not in the file')}. To go on without them: "
-            "--ignore_init_mismatch true"
+            f"--init_param {' '.join(entries)}: tensors {_few(missing, 'frozen and not in the file')}. To go on "
+            "without them: --ignore_init_mismatch true"
         )
 
 
@@ -150,8 +148,7 @@ def _frozen(model: nn.Module) -> Iterator[str]:
 def load(model: nn.Module, init_param: str, ignore_mismatch: bool = False) -> set[str]:
     """Load an entry of `--init_param` and log what came, part by part, and what did not.
 
-    What the file has and the model has not is left out, as are, with `ignore_mismatch`, tensors of
-    another shape.
+    What the file has and the model has not is left out, as are, with `ignore_mismatch`, tensors of another shape.
 
     Returns:
         The names, in the model, of what the file holds.
@@ -228,7 +225,7 @@ def _in_short(names: list[str], among: Iterable[str]) -> list[str]:
 
 @contextlib.contextmanager
 def whole_checkpoints(args: argparse.Namespace) -> Iterator[None]:
-    """Around ESPnet's training: what it saves is whole and finite (see `core.checkpoints`), what it goes on from too.
+    """Around ESPnet's training: what it saves is whole and finite (see `core.weights`), what it goes on from too.
 
     ESPnet's trainer writes `checkpoint.pth` in place; a kill in that moment would leave a part of it, from which
     nothing can be resumed. What it reads of its folder, as for averages, is compared with its checksums.

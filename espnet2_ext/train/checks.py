@@ -73,8 +73,7 @@ def require_classifier(args: argparse.Namespace, part: str, classifier: nn.Modul
     when its model is loaded for use.
 
     Raises:
-        DataError: there is none, or it is of another configuration or of other classes; both
-            are named.
+        DataError: there is none, or it is of another configuration or of other classes; both are named.
     """
     path = args.classifier_file
     if path is None:

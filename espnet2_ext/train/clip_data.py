@@ -144,9 +144,8 @@ class Excerpt:
 class TagDrawer:
     """Draws excerpts of clips; all randomness of an item is in its row.
 
-    Class-balanced sampling and mixup as HTS-AT trains (Chen et al., "HTS-AT", section 3.1), except
-    that classes are drawn independently, not in turns, so that an item depends on nothing but its
-    own generator.
+    Class-balanced sampling and mixup as HTS-AT trains (Chen et al., "HTS-AT", section 3.1), except that classes are
+    drawn independently, not in turns, so that an item depends on nothing but its own generator.
 
     Args:
         bank: a `ClipBank`; only its tables are read, no audio.

@@ -24,9 +24,8 @@ SHARED = "/dev/shm"  # through which workers hand over their batches
 def batch_bounds(n: int, batch_size: int, world_size: int, what: str = "pairs") -> list[tuple[int, int]]:
     """(first, end) of the global batches of `n` items in order, each item in one of them.
 
-    Each process takes every `world_size`-th item of each batch, so that all have the same number
-    of batches, as the trainer needs; a last batch with fewer items than processes is joined to the
-    one before it.
+    Each process takes every `world_size`-th item of each batch, so that all have the same number of batches, as the
+    trainer needs; a last batch with fewer items than processes is joined to the one before it.
 
     Raises:
         DataError: fewer items, or a batch size smaller, than processes; `what` names the items.
@@ -49,9 +48,8 @@ class RowIterFactory(AbsIterFactory):
     is `drawer.draw(default_rng([seed, e, i]), id=key)`, so an epoch can be repeated exactly, after
     a resume as well. Validation (`rows` given): the rows in order, each once.
 
-    As everywhere in ESPnet, `batch_size` counts over all processes; a process takes the items
-    `rank::world_size` of each batch. Workers stay alive from one epoch to the next, and nothing is
-    drawn from the global random state.
+    As everywhere in ESPnet, `batch_size` counts over all processes; a process takes the items `rank::world_size` of
+    each batch. Workers stay alive from one epoch to the next, and nothing is drawn from the global random state.
 
     A subclass says what a row is: `name`, its key in the data that `preprocess` gets; `clips`, how
     many clips of the bank are in one; `not_sequence`, the arrays that have no length; `counts`, what
@@ -61,8 +59,7 @@ class RowIterFactory(AbsIterFactory):
         preprocess: called with (key, {name: row}).
         batch_size: items of a global batch.
         drawer: for training; has `bank` and `draw`.
-        num_iters_per_epoch: training batches of an epoch; None: as many as show each clip once
-            on average.
+        num_iters_per_epoch: training batches of an epoch; None: as many as show each clip once on average.
         rows: for validation, with an `id` each.
         collate_fn: None: ESPnet's, with `not_sequence`.
         seed, num_workers, pin_memory: as in ESPnet. dtype: of the batches' numbers.

@@ -21,10 +21,9 @@ SEEN = 4000  # mixtures, at least: sums of 200 in one epoch put the shares off b
 class WeakPreprocessor(AbsPreprocessor):
     """Render a mixture named by `mixture`; cut data with `speech_mix` down to what may be used.
 
-    What the label type does not allow is not given: isolated sources only for `strong` and `mixed`,
-    frame labels for all but `clip`. One exception: validation (`train=False`) gives the sources
-    where the table has them, for a score that the loss never sees. In `mixed` batches every item
-    has every key; what an item may not use is zeros.
+    What the label type does not allow is not given: isolated sources only for `strong` and `mixed`, frame labels for
+    all but `clip`. One exception: validation (`train=False`) gives the sources where the table has them, for a score
+    that the loss never sees. In `mixed` batches every item has every key; what an item may not use is zeros.
 
     Args:
         train: whether mixtures are cropped.
@@ -93,9 +92,8 @@ class WeakPreprocessor(AbsPreprocessor):
             `speech_ref1`, ... float32 [T], the classes in order and then the residual.
 
         Raises:
-            DataError: data with neither `mixture` nor `speech_mix`, an unknown mixture, one of
-                which less is known than the label type needs, labels of another size, or samples
-                that are no numbers.
+            DataError: data with neither `mixture` nor `speech_mix`, an unknown mixture, one of which less is known than
+                the label type needs, labels of another size, or samples that are no numbers.
         """
         if "mixture" in data:
             item = self._rendered(data["mixture"])
@@ -208,8 +206,7 @@ def seen_priors(
 
     Args:
         n_fft, hop: of the frame labels, in samples.
-        batch_size: mixtures among which each gets its partner, for mixtures of mixtures (`remix`).
-            1: none are made.
+        batch_size: mixtures among which each gets its partner, for mixtures of mixtures (`remix`). 1: none are made.
         crop_seconds: as in `WeakPreprocessor`.
     """
     if batch_size == 1 and crop_seconds is None:

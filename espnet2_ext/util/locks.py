@@ -1,4 +1,4 @@
-"""Locks: the folders of a run, and files that are being written."""
+"""Locks: the folders of a run, and files that are being written, which go when the process ends."""
 
 import contextlib
 import fcntl
@@ -6,18 +6,19 @@ import functools
 import inspect
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.process import remove, unfinished
 
 _TMP = ".tmp-"  # begins the names of what is being written
 _DAY = 86400.0
 _HELD = "ESPNET2_EXT_HELD"  # folders, one a line, that the run holds of which this process is a part
 _INHERITED = frozenset(os.environ.get(_HELD, "").split("\n"))
 _swept: set[str] = set()  # folders that this process has cleared
+_unfinished: set[str] = set()  # files of this process, removed when it ends on a signal
 
 
 # ---- folders -------------------------------------------------------------------------------------
@@ -180,3 +181,27 @@ def _remove_abandoned(path: Path) -> None:
         remove(path)
     finally:
         os.close(lock)
+
+
+@contextlib.contextmanager
+def unfinished(path: str | os.PathLike) -> Iterator[None]:
+    """Have a file or folder removed should a signal end this process while this lasts."""
+    _unfinished.add(os.fspath(path))
+    try:
+        yield
+    finally:
+        _unfinished.discard(os.fspath(path))
+
+
+def remove_unfinished() -> None:
+    """Remove what `unfinished` names."""
+    for path in list(_unfinished):
+        remove(path)
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Remove a file or a folder, if it exists."""
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        Path(path).unlink(missing_ok=True)

@@ -17,8 +17,8 @@ from typing import Any
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import atomic_path, encode, made, write_record
-from espnet2_ext.util.locks import hold
-from espnet2_ext.util.process import as_worker, ctrl_c_is_ours, end_processes, remove, signals_wait, watched
+from espnet2_ext.util.locks import hold, remove
+from espnet2_ext.util.process import as_worker, ctrl_c_is_ours, end_processes, signals_wait, watched
 
 _DIED = "a worker process died (killed, or out of memory); run again to resume, perhaps with fewer workers"
 _LOST = "the Dask scheduler was lost; run again to resume"

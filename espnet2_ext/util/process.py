@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from espnet2_ext.util.locks import remove_unfinished
+
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 STOPPED = "stopped; run again to resume"
 _DRIVER = "ESPNET2_EXT_DRIVER"  # pipe of the recipe that runs this command, see `driver_pipe`
 _PATIENCE = 4  # seconds that a worker may be stopped
 _FILES = 65536  # open files are allowed up to this number, or the system's own limit
-_unfinished: set[str] = set()  # files of this process, removed when it ends on a signal
 
 
 # ---- signals -------------------------------------------------------------------------------------
@@ -79,30 +80,6 @@ def ctrl_c_is_ours() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def unfinished(path: str | os.PathLike) -> Iterator[None]:
-    """Have a file or folder removed should a signal end this process while this lasts."""
-    _unfinished.add(os.fspath(path))
-    try:
-        yield
-    finally:
-        _unfinished.discard(os.fspath(path))
-
-
-def remove_unfinished() -> None:
-    """Remove what `unfinished` names."""
-    for path in list(_unfinished):
-        remove(path)
-
-
-def remove(path: str | os.PathLike) -> None:
-    """Remove a file or a folder, if it exists."""
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        Path(path).unlink(missing_ok=True)
 
 
 # ---- parents and children ------------------------------------------------------------------------
@@ -240,14 +217,6 @@ def allow_open_files() -> None:
         most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
         if soft != resource.RLIM_INFINITY and soft < most:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def files_at_once(most: int) -> int:
-    """How many of `most` files may be written at a time: each is open, and locked by another descriptor."""
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most if soft == resource.RLIM_INFINITY else max(1, min(most, (soft - 32) // 2))
 
 
 def reader_is_gone() -> bool:

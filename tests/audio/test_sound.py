@@ -19,7 +19,7 @@ from espnet2_ext.audio.files import SUFFIXES, sound_files
 from espnet2_ext.audio.read import MissingAudio, open_sound, read_audio
 from espnet2_ext.audio.sound import scale_note
 from espnet2_ext.audio.streams import open_source
-from espnet2_ext.data.bank.scan import Limits, examine
+from espnet2_ext.data.bank.shards import Limits, examine
 from espnet2_ext.data.tables import Clip
 from espnet2_ext.errors import DataError
 

@@ -8,8 +8,9 @@ from espnet2_ext.audio.read import open_sound
 from espnet2_ext.bench import data
 from espnet2_ext.cli.papers import bench
 from espnet2_ext.core.mixing.events import with_ids
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive
 from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
 from espnet2_ext.errors import DataError
 

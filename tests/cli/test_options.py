@@ -8,7 +8,7 @@ import pytest
 
 from espnet2_ext.cli import options
 from espnet2_ext.tasks.qsep import QSepTask
-from espnet2_ext.util.options import Parser
+from espnet2_ext.util.names import Parser
 
 
 def models(*argv: str, repeatable: bool = True):

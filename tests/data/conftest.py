@@ -6,8 +6,8 @@ import pytest
 from own_tables import FRAMES, GOOD, table
 from sounds import noise, write
 
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.archive import archive, scan
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.data.corpora.own_recordings import prepare_own_sounds
 
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 from espnet2.tasks.enh import EnhancementTask
 
-from espnet2_ext.enh.asteroid_losses import AsteroidLoss
-from espnet2_ext.enh.asteroid_masker import AsteroidMasker
+from espnet2_ext.enh.asteroid_parts import AsteroidLoss, AsteroidMasker
 from espnet2_ext.enh.losses import AllSourcesSolver
 from espnet2_ext.errors import DataError
 

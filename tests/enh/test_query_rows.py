@@ -5,7 +5,7 @@ import torch
 from small_confs import CLASSES, separation_batch, small_separator, without_gradient
 from torch import nn
 
-from espnet2_ext.core.nets.tagger import Tagger
+from espnet2_ext.core.nets.contracts import Tagger
 from espnet2_ext.enh.espnet_model_qsep import ESPnetQSepModel
 from espnet2_ext.enh.losses import KeyedOrderSolver
 from espnet2_ext.registry import espnet_class

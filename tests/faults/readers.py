@@ -62,7 +62,7 @@ def write_seeds(top: Path) -> None:
 def judge_sound(path: Path) -> None:
     """The scan and `separate` judge a file alike, and hold the same samples of it."""
     from espnet2_ext.audio.streams import open_source
-    from espnet2_ext.data.bank.scan import Limits, examine
+    from espnet2_ext.data.bank.shards import Limits, examine
     from espnet2_ext.data.tables import Clip
     from espnet2_ext.errors import DataError
 
@@ -104,7 +104,7 @@ def read_references(path: Path) -> None:
 
 
 def read_stem_file(path: Path) -> None:
-    from espnet2_ext.audio.pyav import read_mono_stems
+    from espnet2_ext.audio.optional import read_mono_stems
 
     lengths = {len(x) for x in read_mono_stems(path, FS, ("drums", "vocals")).values()}
     assert max(lengths) - min(lengths) < FS, f"stems of different lengths: {lengths}"

@@ -25,10 +25,9 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.infer import pack as packing
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.class_separator import WeakSeparator
-from espnet2_ext.infer.limits import ESPNET, MASKERS, WORDS, check_config
 from espnet2_ext.infer.pack import label_table, write_bundle
 from espnet2_ext.infer.query_separator import Separator
-from espnet2_ext.infer.weights import fill
+from espnet2_ext.infer.weights import ESPNET, MASKERS, WORDS, check_config, fill
 from espnet2_ext.util.config import read_config
 
 STFT = {"sample_rate": 16000, "n_fft": 256, "hop_length": 64}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fake_recipe import ROOT, Recipe, alive
 
+from espnet2_ext.cli.train import copy_recipe, recipes
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe.copy import copy_recipe, recipes
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from espnet2_ext.tasks.common import check_schedule, fit_schedule, fuse_optimize
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.tasks.weak import WeakLabelTask
-from espnet2_ext.train.schedulers import WarmupHalvingLR
+from espnet2_ext.train.step import WarmupHalvingLR
 
 
 def fitted(scheduler="onecyclelr", per_epoch=50, accum_grad=1, **conf):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet2_ext.core.checkpoints import previous, writing
+from espnet2_ext.core.weights import previous, writing
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.checkpoints import whole_checkpoints
 

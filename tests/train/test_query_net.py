@@ -10,7 +10,7 @@ import yaml
 from small_confs import CONF, parse
 
 from espnet2_ext.cli.train import qsep_check, qsep_train
-from espnet2_ext.data.bank.anchors import write_anchors
+from espnet2_ext.data.bank.per_clip import write_anchors
 from espnet2_ext.data.mixtures.pair_list import draw_list, write_list
 from espnet2_ext.data.tables import Label, read_labels, write_labels
 from espnet2_ext.errors import DataError

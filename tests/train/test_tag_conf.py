@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from espnet2_ext.build import check_arguments
 from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.train.clip_data import TagDrawer
-from espnet2_ext.util.config import check_arguments
 
 CONF = Path(__file__).parents[2] / "conf"
 FULL = {

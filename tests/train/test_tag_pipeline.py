@@ -14,8 +14,8 @@ from espnet2_ext.bin import tag_inference, tag_scoring
 from espnet2_ext.cli.infer import tag_anchors
 from espnet2_ext.cli.score import report_tags
 from espnet2_ext.cli.train import tag_check, tag_train
-from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.per_clip import AnchorTable
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer import folder

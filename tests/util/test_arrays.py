@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.arrays import read_npy, read_npz, write_npy, write_npz
+from espnet2_ext.util.binary import read_npy, read_npz, write_npy, write_npz
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 

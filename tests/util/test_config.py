@@ -5,8 +5,9 @@ from typing import Literal
 
 import pytest
 
+from espnet2_ext.build import check_arguments
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.config import check_arguments, merge, read_config, set_value
+from espnet2_ext.util.config import merge, read_config, set_value
 
 
 def put(path, text):

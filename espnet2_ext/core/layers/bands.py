@@ -1,9 +1,8 @@
 """Mel-scale bands of a spectrum's bins, and linear maps between the bins of a band and its channels.
 
-After Chen et al., "Ultra dual-path compression for joint echo cancellation and noise suppression"
-(Interspeech 2023), as used in section 3.2 of the CaRE-SEP paper. Its bands are padded to the widest
-one; most are far narrower, so here bands of like width are worked on together. The weights are those
-of the padded bands.
+After Chen et al., "Ultra dual-path compression for joint echo cancellation and noise suppression" (Interspeech 2023),
+as used in section 3.2 of the CaRE-SEP paper. Its bands are padded to the widest one; most are far narrower, so here
+bands of like width are worked on together. The weights are those of the padded bands.
 """
 
 import itertools
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 def mel_band_edges(num_bins: int, fs: int, num_bands: int) -> list[int]:
     """Borders of `num_bands` bands over the F = `num_bins` bins, evenly spaced in mel.
 
-    Band n holds the bins edges[n] to edges[n + 1] - 1. Each band has at least one bin; no bin is
-    lost, none is shared.
+    Band n holds the bins edges[n] to edges[n + 1] - 1. Each band has at least one bin; no bin is lost, none is shared.
 
     Raises:
         ValueError: more bands than bins.

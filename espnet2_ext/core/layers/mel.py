@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext.core.layers.padding import host_lengths, numbers, on_device, on_own
-from espnet2_ext.core.nets.tagger import mix_up
+from espnet2_ext.core.nets.contracts import mix_up
 
 
 def hertz_to_mel(hertz: float, scale: str = "htk") -> float:

@@ -1,12 +1,11 @@
 """From the logits of frames to the logit of the clip, exact where probabilities are averaged.
 
-Except for the maximum every pooling is a weighted mean p = sum_t w_t p_t of the frames'
-probabilities, with weights that sum to 1. Its logit, log p - log(1 - p), is made of sums of
-logarithms, log p = logsumexp(log w_t + log p_t), so that a clip whose probability is 1e-30 off 0 or
-1 still has a finite loss and a gradient. Max is equation (20) of Pishdadian et al., "Finding
-Strength in Weakness"; the others are after Wang, Li and Metze, "A comparison of five multiple
-instance learning pooling functions" (ICASSP 2019), and McFee, Salamon and Bello, "Adaptive pooling
-operators for weakly labeled sound event detection" (2018).
+Except for the maximum every pooling is a weighted mean p = sum_t w_t p_t of the frames' probabilities, with weights
+that sum to 1. Its logit, log p - log(1 - p), is made of sums of logarithms, log p = logsumexp(log w_t + log p_t), so
+that a clip whose probability is 1e-30 off 0 or 1 still has a finite loss and a gradient. Max is equation (20) of
+Pishdadian et al., "Finding Strength in Weakness"; the others are after Wang, Li and Metze, "A comparison of five
+multiple instance learning pooling functions" (ICASSP 2019), and McFee, Salamon and Bello, "Adaptive pooling operators
+for weakly labeled sound event detection" (2018).
 """
 
 import torch

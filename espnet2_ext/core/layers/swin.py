@@ -1,10 +1,9 @@
 """Swin transformer blocks on token maps whose size is not fixed.
 
-A token map is `[B, L, N, D]`: L tokens in time, N in frequency, D wide. Windows, shifts and
-relative-position bias are those of Liu et al., "Swin transformer" (ICCV 2021), with two
-differences. Maps of any length are taken: each stage pads time to its windows, and padding is
-never attended to. And the masks and the relative-position index depend on the map's size alone,
-so they are computed once a size and kept (`_window_groups`, `_relative_index`).
+A token map is `[B, L, N, D]`: L tokens in time, N in frequency, D wide. Windows, shifts and relative-position bias are
+those of Liu et al., "Swin transformer" (ICCV 2021), with two differences. Maps of any length are taken: each stage pads
+time to its windows, and padding is never attended to. And the masks and the relative-position index depend on the map's
+size alone, so they are computed once a size and kept (`_window_groups`, `_relative_index`).
 """
 
 from collections.abc import Sequence

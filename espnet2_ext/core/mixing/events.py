@@ -136,14 +136,13 @@ def truncated_poisson(rng: np.random.Generator, mean: float) -> int:
 class EventDrawer:
     """Draws mixtures by the rules of the paper's section III-A.
 
-    The number of events comes from a zero-truncated Poisson distribution; `mean_events` (the
-    paper's lambda) is the mean of the distribution before truncation. Each event: class uniform;
-    clip uniform among those of the class that are long enough; a part of it; onset uniform so that
-    it fits; level uniform. The paper does not say how long a part is. With lengths uniform from
-    the shortest event to the clip's, UrbanSound8K comes near its Tables II and III (frames without
-    a source: 16 % here, 17 % there); with whole clips it does not (2 %). Where a part begins is
-    drawn in proportion to its energy, so that none is a pause. A background, where there is one,
-    is a clip of the classes named so, as whole as it fits.
+    The number of events comes from a zero-truncated Poisson distribution; `mean_events` (the paper's lambda) is the
+    mean of the distribution before truncation. Each event: class uniform; clip uniform among those of the class that
+    are long enough; a part of it; onset uniform so that it fits; level uniform. The paper does not say how long a part
+    is. With lengths uniform from the shortest event to the clip's, UrbanSound8K comes near its Tables II and III
+    (frames without a source: 16 % here, 17 % there); with whole clips it does not (2 %). Where a part begins is drawn
+    in proportion to its energy, so that none is a pause. A background, where there is one, is a clip of the classes
+    named so, as whole as it fits.
 
     Args:
         bank: a `ClipBank`; only its tables are read.
@@ -162,8 +161,7 @@ class EventDrawer:
             (of more than one class).
 
     Raises:
-        DataError: naming a class that the bank has not, one without a clip that can be used, or an
-            impossible number.
+        DataError: naming a class that the bank has not, one without a clip that can be used, or an impossible number.
     """
 
     def __init__(

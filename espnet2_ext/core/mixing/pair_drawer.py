@@ -1,8 +1,7 @@
 """Mixtures of clips: `PairDrawer.draw(rng)` makes a row of a table, `render` its audio.
 
-All randomness goes into the row under an explicit generator; the audio is a pure function of the
-row and of the bank. A bank is anything with the methods of
-`espnet2_ext.data.bank.bank.ClipBank`.
+All randomness goes into the row under an explicit generator; the audio is a pure function of the row and of the bank. A
+bank is anything with the methods of `espnet2_ext.data.bank.bank.ClipBank`.
 """
 
 from collections.abc import Callable
@@ -50,8 +49,7 @@ class PairDrawer:
             segment's energy), `random` (uniform), `whole` (from the clip's first sample).
         balance: `class` (class uniform over those with clips, then a clip of it) or `clip`.
         query_segment: length of a query in seconds; None: that of the anchors.
-        anchors: a table of anchors, `anchors(clip, class, num) -> start or None`; None falls
-            back on `anchor`.
+        anchors: a table of anchors, `anchors(clip, class, num) -> start or None`; None falls back on `anchor`.
         draw_absent: draw clips for `absent1/2`; otherwise the other target's clip stands there.
         snr_db: level of the first anchor over each other sound: a value, or [lowest, highest], drawn uniformly.
         single_prob: chance that the mixture is the first target alone, for which both queries then ask.

@@ -37,14 +37,13 @@ class Source(NamedTuple):
 class Pair:
     """Two anchors to be mixed, and what asks for each of them.
 
-    `clip*`, `query*`, `absent*` are rows of the bank in training and clip ids in lists on disk;
-    `start*`, `qstart*`, `num`, `qnum` are in samples. `class1` is the class that query 1 asks for:
-    where clip 1 does not carry it, the query is absent from the mixture and its target is silence.
-    `gain2` is the factor on the second anchor; None: measured when rendered. A query from the
-    target's own clip is the target as it is mixed (protocol `self`). `absent1` is a clip without
-    any class related to `class1` (for silence-SDR). `snr_db` is the level of the first anchor over the
-    second. Where both anchors are the same one, the target is alone: the mixture is the target, and both
-    queries ask for it. `others` are further sounds in the mixture.
+    `clip*`, `query*`, `absent*` are rows of the bank in training and clip ids in lists on disk; `start*`, `qstart*`,
+    `num`, `qnum` are in samples. `class1` is the class that query 1 asks for: where clip 1 does not carry it, the query
+    is absent from the mixture and its target is silence. `gain2` is the factor on the second anchor; None: measured
+    when rendered. A query from the target's own clip is the target as it is mixed (protocol `self`). `absent1` is a
+    clip without any class related to `class1` (for silence-SDR). `snr_db` is the level of the first anchor over the
+    second. Where both anchors are the same one, the target is alone: the mixture is the target, and both queries ask
+    for it. `others` are further sounds in the mixture.
     """
 
     id: str

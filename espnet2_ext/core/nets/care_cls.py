@@ -11,7 +11,7 @@ from espnet2_ext.core.layers.mel import SpecAugment
 from espnet2_ext.core.layers.spectrum import STFT
 from espnet2_ext.core.layers.swin import valid_mask
 from espnet2_ext.core.nets.care_sep import CaREEncoder
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger, mix_up
+from espnet2_ext.core.nets.contracts import QueryOutput, Tagger, mix_up
 
 
 class CaRECLS(Tagger):

@@ -14,7 +14,7 @@ from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, 
 from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
 from espnet2_ext.core.layers.pooling import make_pooling
 from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
-from espnet2_ext.core.nets.tagger import QueryOutput
+from espnet2_ext.core.nets.contracts import QueryOutput
 
 MASK_TYPES = ("magnitude", "complex")
 QUERY_AT = ("all", "connector", "decoder")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.mel import LogMel
 from espnet2_ext.core.layers.swin import valid_mask
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
+from espnet2_ext.core.nets.contracts import QueryOutput, Tagger
 
 EMBEDDINGS = ("latent", "probabilities")
 
@@ -40,12 +40,11 @@ class ConvBlock(nn.Module):
 class CNN14(Tagger):
     """Waveform `[B, T]` of any length to embedding and tags (clip-wise only).
 
-    Blocks of two convolutions, 2x2 average pooling after each but the last. In a batch, frames past
-    an item's end are set to zero before each convolution, as the convolution's own padding is, and
-    an odd last frame is dropped in each pooling: an item comes out as it would alone, and as the
-    public code makes it. A clip of less than one frame of the last map (32 frames, 0.3 s), which
-    that code refuses, is continued with normalised zeros up to it. Zeros do count in the blocks'
-    batch norms while training.
+    Blocks of two convolutions, 2x2 average pooling after each but the last. In a batch, frames past an item's end are
+    set to zero before each convolution, as the convolution's own padding is, and an odd last frame is dropped in each
+    pooling: an item comes out as it would alone, and as the public code makes it. A clip of less than one frame of the
+    last map (32 frames, 0.3 s), which that code refuses, is continued with normalised zeros up to it. Zeros do count in
+    the blocks' batch norms while training.
 
     Args:
         sample_rate, n_fft, hop_length, mel_bands, low, high, spec_augment: as in `LogMel`.
@@ -53,8 +52,7 @@ class CNN14(Tagger):
         widths: channels of the blocks; the latent embedding is as wide as the last.
         embedding: `latent`, or `probabilities` of the K classes.
         conv_dropout: after each block.
-        dropout: before the layer that makes the latent embedding, and on that embedding (the head
-            gets it without).
+        dropout: before the layer that makes the latent embedding, and on that embedding (the head gets it without).
 
     Raises:
         ValueError: another embedding, probabilities of no class, or bands that cannot be halved.

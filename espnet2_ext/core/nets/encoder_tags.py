@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.core.nets.contracts import QueryOutput
 from espnet2_ext.core.nets.sed import LabelFrames
-from espnet2_ext.core.nets.tagger import QueryOutput
 from espnet2_ext.errors import DataError
 
 

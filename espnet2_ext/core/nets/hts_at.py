@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.mel import LogMel
 from espnet2_ext.core.layers.swin import PatchMerge, SwinStage
-from espnet2_ext.core.nets.tagger import QueryOutput, Tagger
+from espnet2_ext.core.nets.contracts import QueryOutput, Tagger
 
 
 class HTSAT(Tagger):

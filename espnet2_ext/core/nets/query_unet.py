@@ -85,15 +85,13 @@ class QueryUNet(nn.Module):
     of `grid_frames`. Where a batch holds items of more than one such multiple, a shorter item's
     further frames are set to zero before each convolution, so a mask is what it would be alone.
 
-    With converted weights the masks are those of the public code of ST-SED-SEP, clip by clip. What
-    that code does and this does not: it knows no lengths, so padding within a batch counts, and
-    counted by the batch norm over bins. In training, the batch norms of its transposed convolutions
-    count the row and the column that are then cut off. It leaves the first layer of each up block
-    at PyTorch's initial values, here drawn as all others. And its STFT pads by reflection,
-    `core.layers.spectrum.STFT` with zeros, which a clip's first and last frames show.
+    With converted weights the masks are those of the public code of ST-SED-SEP, clip by clip. What that code does and
+    this does not: it knows no lengths, so padding within a batch counts, and counted by the batch norm over bins. In
+    training, the batch norms of its transposed convolutions count the row and the column that are then cut off. It
+    leaves the first layer of each up block at PyTorch's initial values, here drawn as all others. And its STFT pads by
+    reflection, `core.layers.spectrum.STFT` with zeros, which a clip's first and last frames show.
 
-    While training on a batch of unlike lengths, the inner batch norms count the zeros past the
-    shorter items.
+    While training on a batch of unlike lengths, the inner batch norms count the zeros past the shorter items.
 
     Args:
         query_dim: E.

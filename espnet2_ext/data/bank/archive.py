@@ -1,11 +1,13 @@
-"""Stage `archive`: the good clips of a manifest become a clip bank (see `bank.py`)."""
+"""Stages `scan` and `archive`: clips are decoded once and listed, the good ones become a clip bank (see `bank.py`)."""
 
 import functools
+import hashlib
 import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,16 +15,100 @@ import numpy as np
 
 from espnet2_ext.audio.read import ark_header
 from espnet2_ext.data.bank.bank import SUMMED, VERSION, shard_path, tables
-from espnet2_ext.data.bank.scan import LINES, PARTS, SCAN, Limits, make_parts, read_part, summarise
-from espnet2_ext.data.bank.shards import DEFAULT, Settings
-from espnet2_ext.data.tables import ClipRows, Entry, read_labels, read_manifest
+from espnet2_ext.data.bank.shards import DEFAULT, LIMITS, LINES, Limits, Settings, make_parts, read_part
+from espnet2_ext.data.tables import MANIFEST, STATUSES, ClipRows, Entry, read_clips, read_labels, read_manifest
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.arrays import write_npy, write_npy_rows
+from espnet2_ext.util.binary import write_npy, write_npy_rows
 from espnet2_ext.util.documents import read_text
-from espnet2_ext.util.files import file_digest, make_once, read_record, verified, write_text
-from espnet2_ext.util.tables import write_scp
+from espnet2_ext.util.files import atomic_path, file_digest, make_once, read_record, verified, write_text
+from espnet2_ext.util.locks import hold
+from espnet2_ext.util.tables import tsv_line, write_scp
 
+SCANNED = 1  # version of the manifest
+SCAN, PARTS = ".scan", ".parts"  # folders of parts: of a scan under way, and those that a bank is made of
 _MARK_BYTES = len(ark_header("", 0)) - 1  # what precedes a FLAC file in the archive, less the key
+
+
+def scan(
+    data_dir: str | os.PathLike,
+    *,
+    limits: Limits = LIMITS,
+    max_bad_share: float = 0.2,
+    redo: bool = False,
+    bank: str | os.PathLike | None = None,
+    settings: Settings = DEFAULT,
+    **work,
+) -> dict:
+    """Decode the clips of `data_dir/clips.tsv`; write `manifest.tsv` and `manifest.json`.
+
+    For the same list and limits it is up to date; a call that was stopped resumes.
+
+    Args:
+        max_bad_share: at most this share of the clips may be other than `ok`.
+        redo: decode again although the list has not changed (the sounds have).
+        bank: folder of the clip bank that `archive` will make with the same `settings`: the good clips are stored
+            there in the same pass, so that `archive` decodes nothing; a bank that is there is no longer valid.
+        work: `part_size`, clips of a part without a bank (None: 8 to 512, by their number), and `num_workers` and
+            `scheduler` of `map_parts`.
+
+    Returns:
+        `manifest.json`: counts by status, clips, digest of the list, limits, manifest_hash.
+
+    Raises:
+        DataError: a broken or empty list; too many bad clips (the manifest is written before).
+    """
+    data_dir = Path(data_dir)
+    clips_tsv = data_dir / "clips.tsv"
+    if not clips_tsv.is_file():
+        raise DataError(f"{clips_tsv}: no such file")
+    key = {"version": SCANNED, "clips_digest": file_digest(clips_tsv), **asdict(limits)}
+    make = functools.partial(_scan_all, data_dir, limits, bank and Path(bank), settings, **work)
+    info = make_once(data_dir / "manifest.json", key, make, [data_dir / "manifest.tsv"], redo=redo)
+    if bank and (parts := Path(bank, SCAN)).is_dir():
+        shutil.rmtree(parts.with_name(PARTS), ignore_errors=True)
+        parts.rename(parts.with_name(PARTS))
+    shutil.rmtree(data_dir / SCAN, ignore_errors=True)
+    counts = info["counts"]
+    logging.info("%s: %s", data_dir, ", ".join(f"{counts[s]} {s}" for s in STATUSES))
+    bad = {s: counts[s] for s in STATUSES if s != "ok" and counts[s]}
+    if sum(bad.values()) > max_bad_share * info["clips"]:
+        named = ", ".join(f"{s} {n}" for s, n in bad.items())
+        raise DataError(
+            f"{data_dir / 'manifest.tsv'}: {sum(bad.values())} of {info['clips']} clips cannot be used ({named}), more "
+            f"than the share {max_bad_share:g} (--max_bad_share); mend the sounds and run again, or raise the share"
+        )
+    return info
+
+
+def _scan_all(data_dir: Path, limits: Limits, bank: Path | None, settings: Settings, **work) -> dict:
+    num = sum(1 for _ in read_clips(data_dir / "clips.tsv"))
+    if not num:
+        raise DataError(f"{data_dir / 'clips.tsv'}: no clips in the list")
+    with hold(*[bank] * bool(bank)):
+        if bank:
+            (bank / "bank.json").unlink(missing_ok=True)
+            shutil.rmtree(bank / PARTS, ignore_errors=True)
+        rows = ClipRows(data_dir / "clips.tsv")
+        folder = (bank or data_dir) / SCAN
+        parts = make_parts(rows, folder, limits, settings if bank else None, desc=f"scan {data_dir.name}", **work)
+    lines = [line for part in parts for line in read_part(part)[LINES].tobytes().splitlines(keepends=True)]
+    with atomic_path(data_dir / "manifest.tsv") as tmp, open(tmp, "wb") as out:
+        out.write(("\t".join(MANIFEST) + "\n").encode())
+        out.writelines(lines[n] for n in np.argsort(rows.starts))
+    counts, digest = summarise(read_manifest(data_dir / "manifest.tsv"))
+    return {"clips": num, "counts": counts, "manifest_hash": digest}
+
+
+def summarise(entries: Iterable[Entry]) -> tuple[dict[str, int], str]:
+    """Counts by status, and the manifest's hash: of all it says but where the sounds lie."""
+    counts, h = Counter(), hashlib.blake2b(digest_size=16)
+    for e in entries:
+        counts[e.status] += 1
+        h.update(tsv_line((*e[:6], ",".join(e.labels))).encode())
+    return {s: counts[s] for s in STATUSES}, h.hexdigest()
+
+
+# ---- the bank -------------------------------------------------------------------------------------
 
 
 def archive(

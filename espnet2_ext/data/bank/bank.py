@@ -11,7 +11,7 @@ import soundfile
 from espnet2_ext.audio.flac import BLOCK, STRIDE, decode_flac, decode_frames
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.arrays import read_npy
+from espnet2_ext.util.binary import read_npy
 from espnet2_ext.util.documents import read_fields
 from espnet2_ext.util.files import CHANGED, encode, file_digest, verified
 

@@ -11,8 +11,8 @@ import os
 from collections import Counter, UserDict
 from collections.abc import Iterator, Sequence
 
-from espnet2_ext.audio import packed
 from espnet2_ext.audio.files import KNOWN, SUFFIXES, WITH_AV, left_out
+from espnet2_ext.audio.optional import PACKED, packed_names
 from espnet2_ext.audio.read import tar_members
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, write_lists
 from espnet2_ext.data.tables import Clip, Label
@@ -20,7 +20,7 @@ from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import check, read_json
 from espnet2_ext.util.tables import TableError, check_id, number, read_lines, read_table
 
-_SEARCHED = SUFFIXES.union(packed.SUFFIXES, (".tar",))
+_SEARCHED = SUFFIXES.union(PACKED, (".tar",))
 
 
 def prepare_audioset(
@@ -211,8 +211,8 @@ def _sounds(path: str, hdf5_rate: int | None) -> Iterator[tuple[str, str, str]]:
             stem, suffix = os.path.splitext(os.path.basename(member))
             if suffix.lower() in SUFFIXES:
                 yield stem, suffix.lower(), f"tar:{path}#{member}@{offset}+{size}"
-    elif suffix in packed.SUFFIXES:
-        names, own = packed.packed_names(path)
+    elif suffix in PACKED:
+        names, own = packed_names(path)
         if not own and not hdf5_rate:
             raise DataError(f"{path}: has no attribute sample_rate: give hdf5_rate")
         tail = "" if own else f"@{hdf5_rate}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
-from espnet2_ext.audio.pyav import SUFFIX, read_mono_stems
+from espnet2_ext.audio.optional import SUFFIX, read_mono_stems
 from espnet2_ext.data.corpora.corpus import Corpus, Step, counted, named_labels, rank, table_text, write_lists
 from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table
 from espnet2_ext.data.tables import Clip

@@ -10,7 +10,7 @@ import numpy as np
 
 from espnet2_ext.core.mixing.events import KNOWN, EventDrawer, clip_activity, frame_activity, with_ids
 from espnet2_ext.data.bank.bank import ClipBank, bank_digest
-from espnet2_ext.data.bank.loudness import bank_loudness
+from espnet2_ext.data.bank.per_clip import bank_loudness
 from espnet2_ext.data.mixtures.event_table import MixtureTable, same_table, write_table
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import write_text

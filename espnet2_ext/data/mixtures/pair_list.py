@@ -18,8 +18,8 @@ import numpy as np
 
 from espnet2_ext.core.mixing.pair_drawer import GAIN_RANGE, Pair, PairDrawer, holds
 from espnet2_ext.core.mixing.pairs import Source, measure
-from espnet2_ext.data.bank.anchors import AnchorTable
 from espnet2_ext.data.bank.bank import bank_key
+from espnet2_ext.data.bank.per_clip import AnchorTable
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import mapping, parse_json, read_json
 from espnet2_ext.util.files import file_digest, made, verified, write_record, write_text

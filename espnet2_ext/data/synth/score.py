@@ -9,11 +9,12 @@ by beat out of its own split's motifs only; where none is left, it ends.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from espnet2_ext.data.synth.voices import Voice
+if TYPE_CHECKING:
+    from espnet2_ext.data.synth.audioset import Voice
 
 MOTIF = 4  # beats
 SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 7, 9))
@@ -101,15 +102,15 @@ def near(keys: Sequence[int] | np.ndarray, last: int | None, width: float) -> np
     return np.exp(-distance / width) * np.where(distance == 0, 0.5, 1.0)
 
 
-def _steps(voice: Voice, grid: float) -> list[int]:
+def _steps(voice: "Voice", grid: float) -> list[int]:
     return [s for s in voice.steps if s * grid <= LONGEST_GAP] or [min(voice.steps)]
 
 
-def _span(voice: Voice) -> range:
+def _span(voice: "Voice") -> range:
     return range(voice.keys[0], voice.keys[1] + 1)
 
 
-def _scale(voice: Voice, rng: np.random.Generator) -> list[int]:
+def _scale(voice: "Voice", rng: np.random.Generator) -> list[int]:
     tonic, scale = int(rng.integers(12)), one_of(SCALES, rng)
     return [k for k in _span(voice) if (k - tonic) % 12 in scale]
 
@@ -128,16 +129,16 @@ def _walk(keys: Sequence[int], start: int | None, width: float, steps, rng) -> P
     return propose
 
 
-def _melody(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
+def _melody(voice: "Voice", grid: float, rng: np.random.Generator) -> Proposal:
     return _walk(_scale(voice, rng), None, 3.0, _steps(voice, grid), rng)
 
 
-def _texture(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
+def _texture(voice: "Voice", grid: float, rng: np.random.Generator) -> Proposal:
     keys = _span(voice)
     return _walk(keys, one_of(keys, rng), 4.0, _steps(voice, grid), rng)
 
 
-def _arpeggio(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
+def _arpeggio(voice: "Voice", grid: float, rng: np.random.Generator) -> Proposal:
     """The keys of a chord; another chord every six beats."""
     scale, step = _scale(voice, rng), [one_of(_steps(voice, grid)[:2], rng)]
     walk: Proposal
@@ -153,7 +154,7 @@ def _arpeggio(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
     return propose
 
 
-def _chords(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
+def _chords(voice: "Voice", grid: float, rng: np.random.Generator) -> Proposal:
     steps = _steps(voice, grid)[-2:]
     roots = [k for k in _scale(voice, rng) if k + 12 <= voice.keys[1]]
     where = np.array(roots)
@@ -166,13 +167,13 @@ def _chords(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
     return propose
 
 
-def _strokes(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
+def _strokes(voice: "Voice", grid: float, rng: np.random.Generator) -> Proposal:
     beats = [Beat((k,), s) for k in voice.keys for s in _steps(voice, grid)]
     weights = rng.uniform(0.3, 1.0, len(beats))
     return lambda phrase: (beats, weights)
 
 
-def _beat(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
+def _beat(voice: "Voice", grid: float, rng: np.random.Generator) -> Proposal:
     """A kit: bass drum on even beats, snare drum on odd ones, toms now and then."""
     kick, snare, *toms = voice.keys
     hits = [(kick,), (snare,), (kick, snare), *((t,) for t in toms), (kick, toms[-1])]
@@ -186,7 +187,7 @@ def _beat(voice: Voice, grid: float, rng: np.random.Generator) -> Proposal:
     return propose
 
 
-STYLES: dict[str, Callable[[Voice, float, np.random.Generator], Proposal]] = {
+STYLES: dict[str, Callable[["Voice", float, np.random.Generator], Proposal]] = {
     "melody": _melody,
     "texture": _texture,
     "arpeggio": _arpeggio,
@@ -212,7 +213,7 @@ def _phrase(propose: Proposal, drum: bool, split: str, length: int, rng: np.rand
     return tuple(phrase)
 
 
-def _controls(voice: Voice, seconds: float, rng: np.random.Generator) -> list[Control]:
+def _controls(voice: "Voice", seconds: float, rng: np.random.Generator) -> list[Control]:
     """Volume, place, reverberation and vibrato of a clip, and a slow swell."""
     pan, reverb, vibrato = rng.integers((24, 0, 0), (105, 60, voice.vibrato + 1))
     depth, rate, phase = rng.uniform((0, 0.1, 0), (0.35, 0.8, 2 * np.pi))
@@ -237,7 +238,7 @@ def _untangle(notes: list[Note]) -> tuple[Note, ...]:
     return tuple(reversed(out))
 
 
-def _play(phrase: tuple[Beat, ...], time: float, grid: float, voice: Voice, loud: float, rng) -> list[Note]:
+def _play(phrase: tuple[Beat, ...], time: float, grid: float, voice: "Voice", loud: float, rng) -> list[Note]:
     notes = []
     for beat in phrase:
         length = beat.steps * grid
@@ -249,7 +250,7 @@ def _play(phrase: tuple[Beat, ...], time: float, grid: float, voice: Voice, loud
     return notes
 
 
-def compose(voice: Voice, split: str, seconds: float, rng: np.random.Generator) -> Score:
+def compose(voice: "Voice", split: str, seconds: float, rng: np.random.Generator) -> Score:
     """Draw a clip of `voice`; all randomness comes from `rng`.
 
     Args:

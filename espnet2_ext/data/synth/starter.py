@@ -21,11 +21,11 @@ import numpy as np
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.audio.read import read_mono
+from espnet2_ext.data.synth.audioset import Voice
 from espnet2_ext.data.synth.embedded import at_random_level, load_synthesizer, make_corpus, play_mono, rng_of
 from espnet2_ext.data.synth.procedural import GENERATORS, make_sound
 from espnet2_ext.data.synth.score import compose, one_of
 from espnet2_ext.data.synth.signals import FS, draw, room, steady, strikes
-from espnet2_ext.data.synth.voices import Voice
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import read_yaml
 from espnet2_ext.util.files import atomic_path, digest

@@ -19,7 +19,7 @@ from espnet2_ext.infer.queries import read_query
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
 from espnet2_ext.infer.vectors.presence import RARE, SEEN, Features, Scale, sigmoid
-from espnet2_ext.util.arrays import npz_bytes
+from espnet2_ext.util.binary import npz_bytes
 from espnet2_ext.util.documents import write_json
 
 SCENE = 2 * SEEN  # seconds of a mixture

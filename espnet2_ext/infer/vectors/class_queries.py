@@ -18,7 +18,7 @@ import numpy as np
 
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.vectors.presence import Scale
-from espnet2_ext.util.options import nearest
+from espnet2_ext.util.names import nearest
 
 PREFIX = "class:"  # of a query that is a class's mean
 SHARE = 0.99  # of held-out sounds that are not far

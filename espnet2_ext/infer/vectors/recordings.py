@@ -18,7 +18,7 @@ from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.calibrate import FEWEST, fitted, tag_readout
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
 from espnet2_ext.infer.vectors.presence import SEEN, Features, Scale
-from espnet2_ext.util.arrays import npz_bytes
+from espnet2_ext.util.binary import npz_bytes
 from espnet2_ext.util.files import atomic_path, digest, write_record
 
 Recordings = tuple[Path, Path]  # a table and the clip bank of its sounds

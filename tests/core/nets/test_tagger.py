@@ -2,7 +2,7 @@
 
 import torch
 
-from espnet2_ext.core.nets.tagger import mix_up
+from espnet2_ext.core.nets.contracts import mix_up
 
 
 def test_mixup_is_a_weighted_sum_with_the_mirrored_batch():

@@ -7,7 +7,7 @@ from test_public_hts_at import Public as LogMelByDefinition
 from test_public_hts_at import public_state as with_log_mel
 
 from espnet2_ext.core.nets.cnn14 import CNN14
-from espnet2_ext.core.public.networks import convert_cnn14 as convert
+from espnet2_ext.core.public import convert_cnn14 as convert
 from espnet2_ext.errors import DataError
 
 WIDTHS, CLASSES = (4, 5, 6, 7, 8, 9), 6

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet2_ext.core.nets.hts_at import HTSAT
-from espnet2_ext.core.public.networks import convert_hts_at as convert
+from espnet2_ext.core.public import convert_hts_at as convert
 from espnet2_ext.errors import DataError
 
 DEPTHS, HEADS = (2, 2, 6, 2), (4, 8, 16, 32)

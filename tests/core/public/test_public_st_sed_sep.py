@@ -7,8 +7,8 @@ from test_public_cnn14 import batch_norm_shapes, random_state
 from test_public_hts_at import public_state as public_tagger
 
 from espnet2_ext.core.nets.query_unet import QueryUNet
-from espnet2_ext.core.public.networks import convert_hts_at, convert_tagger
-from espnet2_ext.core.public.networks import convert_st_sed_sep as convert
+from espnet2_ext.core.public import convert_hts_at, convert_tagger
+from espnet2_ext.core.public import convert_st_sed_sep as convert
 from espnet2_ext.errors import DataError
 
 WIDTHS, QUERY, BINS = (4, 5, 6, 7, 8, 9), 7, 129

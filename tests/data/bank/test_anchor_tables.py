@@ -8,9 +8,10 @@ import pytest
 from tag_standin import FS, tone, write_bank
 
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer
-from espnet2_ext.data.bank.anchors import AnchorTable, best_starts, write_anchors
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive
 from espnet2_ext.data.bank.bank import ClipBank, bank_key
+from espnet2_ext.data.bank.per_clip import AnchorTable, best_starts, write_anchors
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.data.tables import Label, write_labels
 from espnet2_ext.errors import DataError
 

@@ -19,12 +19,10 @@ from espnet2_ext.audio.read import read_audio, read_mono, resample
 from espnet2_ext.cli import data as command
 from espnet2_ext.cli.data import archive as main
 from espnet2_ext.data.bank import archive as module
-from espnet2_ext.data.bank import scan as decoding
 from espnet2_ext.data.bank import shards
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive, scan
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan, scan_part
-from espnet2_ext.data.bank.shards import envelope_db
+from espnet2_ext.data.bank.shards import Settings, envelope_db, scan_part
 from espnet2_ext.data.tables import Clip, read_clips, read_manifest, write_clips
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.tables import read_scp
@@ -172,7 +170,7 @@ def test_one_pass_is_scan_and_archive(tmp_path, format, monkeypatch):
     info = go(data, tmp_path / "two" / "set", settings)
     assert info["clips"] == 8 and not (tmp_path / "two" / "set" / ".parts").exists()
     opened = []
-    monkeypatch.setattr(decoding, "open_sound", lambda ref, real=decoding.open_sound: opened.append(ref) or real(ref))
+    monkeypatch.setattr(shards, "open_sound", lambda ref, real=shards.open_sound: opened.append(ref) or real(ref))
     out = tmp_path / "one" / "set"
     assert scan(data, num_workers=1, max_bad_share=1, redo=True, bank=out, settings=settings) == found
     out = out.rename(tmp_path / "moved")  # what the scan has stored lies in it
@@ -197,7 +195,7 @@ def test_too_many_bad_clips_leave_no_bank_and_are_not_decoded_again(tmp_path, mo
         scan(data, max_bad_share=0.1, redo=True, **one_pass)
     with pytest.raises(DataError, match="bank.json: no such file"):
         ClipBank(out)
-    monkeypatch.setattr(decoding, "examine", None)  # a call would fail
+    monkeypatch.setattr(shards, "examine", None)  # a call would fail
     scan(data, max_bad_share=0.2, **one_pass)
     assert go(data, out)["clips"] == 10 and not [n for n in contents(out) if n.startswith(".")]
     with pytest.raises(TypeError):
@@ -223,15 +221,16 @@ def test_kill_in_the_middle_then_again(tmp_path, step):
         made, call = ".parts", f"archive({str(data)!r}, {str(tmp_path / 'bank')!r}"
     code = f"""
         import os, signal, sys
-        from espnet2_ext.data.bank import scan as module
-        from espnet2_ext.data.bank.archive import Settings, archive
+        from espnet2_ext.data.bank import shards as module
+        from espnet2_ext.data.bank.archive import archive, scan
+        from espnet2_ext.data.bank.shards import Settings
         real, calls = module.examine, []
         def examine(*args):
             calls.append(args)
             if len(calls) == 8:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args)
-        module.examine, scan = examine, module.scan
+        module.examine = examine
         {call}, num_workers=1, settings=Settings(16000, "flac", 3))
     """
     child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
@@ -272,7 +271,7 @@ def test_dask_cluster_that_loses_a_worker(tmp_path, monkeypatch):
     go(data, out)
     whole = contents(out)
     out.rename(tmp_path / "whole")
-    monkeypatch.setattr(decoding, "scan_part", slow_part)
+    monkeypatch.setattr(shards, "scan_part", slow_part)
     monkeypatch.chdir(tmp_path)  # the workers are elsewhere; relative paths must still hold
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         victim = next(iter(cluster.workers.values())).pid

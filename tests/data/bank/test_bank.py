@@ -9,9 +9,9 @@ import pytest
 import torch
 from sounds import LABELS, corpus, noise
 
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive, scan
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.files import read_record, write_record
 

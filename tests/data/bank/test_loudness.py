@@ -5,14 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from sounds import noise, snapshot, write
+from sounds import bank_of, noise, snapshot
 
-from espnet2_ext.data.bank import loudness as module
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.loudness import bank_loudness, loudness
-from espnet2_ext.data.bank.scan import Limits, scan
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.bank import per_clip as module
+from espnet2_ext.data.bank.per_clip import bank_loudness, loudness
+from espnet2_ext.data.bank.shards import Limits
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 
 FS = 16000
@@ -67,21 +65,17 @@ def test_package_is_asked_for(monkeypatch):
 
 def test_a_bank_is_measured_once(tmp_path, caplog, monkeypatch):
     sounds = {"a": sine(1, 0.1), "b": sine(0.2, 0.01), "c": noise(FS, 3), "d": sine(1, 2e-4)}
-    clips = [Clip(k, ("x",), write(tmp_path / f"{k}.wav", x)) for k, x in sounds.items()]
-    write_labels(tmp_path / "data" / "labels.tsv", [Label(0, "x", "x")])
-    write_clips(tmp_path / "data" / "set" / "clips.tsv", clips)
-    scan(tmp_path / "data" / "set", limits=Limits(0.1, -100), num_workers=1)
-    archive(tmp_path / "data" / "set", tmp_path / "bank", settings=Settings(FS), num_workers=1)
-    bank = ClipBank(tmp_path / "bank")
+    waves = {k: (x, ("x",)) for k, x in sounds.items()}
+    bank = bank_of(tmp_path, waves, [Label(0, "x", "x")], FS, limits=Limits(0.1, -100))
     with caplog.at_level(logging.WARNING):
         levels = bank_loudness(bank, num_workers=1)
     assert levels[:2] == pytest.approx([-23.0, -43.0], abs=0.1) and levels[3] == -np.inf
     assert levels[2] == loudness(bank.read(2), FS)
     assert "1 silent clips are left out (d)" in caplog.text
-    before = snapshot(tmp_path / "bank")
+    before = snapshot(tmp_path / "dump")
     monkeypatch.setattr(module, "measure_part", None)
     assert np.array_equal(bank_loudness(bank), levels)
-    assert snapshot(tmp_path / "bank") == before
+    assert snapshot(tmp_path / "dump") == before
     monkeypatch.undo()
-    (tmp_path / "bank" / "loudness.json").write_text("{}")  # of another bank: measured anew
+    (tmp_path / "dump" / "loudness.json").write_text("{}")  # of another bank: measured anew
     assert np.array_equal(bank_loudness(bank, num_workers=1), levels)

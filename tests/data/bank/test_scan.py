@@ -11,8 +11,9 @@ from sounds import LABELS, corpus, noise, snapshot, write
 
 from espnet2_ext.audio.flac import encode_flac, to_int16
 from espnet2_ext.cli.data import scan as main
-from espnet2_ext.data.bank import scan as module
-from espnet2_ext.data.bank.scan import Level, Limits, examine, scan
+from espnet2_ext.data.bank import shards as module
+from espnet2_ext.data.bank.archive import scan
+from espnet2_ext.data.bank.shards import Level, Limits, examine
 from espnet2_ext.data.tables import Clip, ClipRows, read_manifest, write_clips, write_labels
 from espnet2_ext.errors import DataError
 

@@ -11,9 +11,9 @@ from sounds import noise, write
 from espnet2_ext.audio.flac import to_int16
 from espnet2_ext.audio.read import read_audio
 from espnet2_ext.cli import data as command
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive, scan
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.data.corpora.audioset import find_audio, prepare_audioset, read_class_labels
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError

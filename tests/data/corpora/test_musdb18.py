@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from sounds import noise, snapshot, write
 
-from espnet2_ext.audio.pyav import STREAMS, read_mono_stems, read_stems
+from espnet2_ext.audio.optional import STREAMS, read_mono_stems, read_stems
 from espnet2_ext.audio.read import resample, to_mono
 from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.musdb18 import VALIDATION, Song, find_songs, hold_out, prepare_musdb18

@@ -7,7 +7,7 @@ import pytest
 from sounds import noise, write
 
 from espnet2_ext.cli import data as command
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.archive import scan
 from espnet2_ext.data.corpora.urbansound8k import Part, parse_sets, prepare_urbansound8k, read_meta
 from espnet2_ext.data.tables import read_clips, read_labels, read_manifest
 from espnet2_ext.errors import DataError

@@ -3,14 +3,13 @@
 import json
 
 import numpy as np
-from sounds import noise, write
+from sounds import bank_of, noise
 
 from espnet2_ext.core.mixing.events import Event, Mixture
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.bank import ClipBank, bank_digest
-from espnet2_ext.data.bank.scan import Limits, scan
+from espnet2_ext.data.bank.bank import bank_digest
+from espnet2_ext.data.bank.shards import Limits
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.tables import Label
 
 FS, CLASSES = 1000, ["horn", "bark"]
 NAMES = [*CLASSES, "park"]
@@ -29,15 +28,9 @@ def table(folder, mixtures=MIXTURES, classes=CLASSES):
 
 def make_bank(top):
     """Nine clips c0 to c8, n-th of class n % 3 and 0.6 + n / 10 s, with made-up levels."""
-    clips = []
-    for n in range(9):
-        ref = write(top / "audio" / f"c{n}.wav", noise(600 + 100 * n, n, 0.5), FS)
-        clips.append(Clip(f"c{n}", (NAMES[n % 3],), ref))
-    write_labels(top / "data" / "labels.tsv", [Label(i, n, n) for i, n in enumerate(NAMES)])
-    write_clips(top / "data" / "set" / "clips.tsv", clips)
-    scan(top / "data" / "set", limits=Limits(min_seconds=0.1), num_workers=1)
-    archive(top / "data" / "set", top / "bank", settings=Settings(FS), num_workers=1)
-    bank = ClipBank(top / "bank")
+    waves = {f"c{n}": (noise(600 + 100 * n, n, 0.5), (NAMES[n % 3],)) for n in range(9)}
+    labels = [Label(i, n, n) for i, n in enumerate(NAMES)]
+    bank = bank_of(top / "data", waves, labels, FS, dump=top / "bank", limits=Limits(min_seconds=0.1))
     levels = np.linspace(-30, -20, 9)  # at 1 kHz the loudness curve has no meaning
     np.save(bank.path / "loudness.npy", levels)
     about = {"version": 1, "bank": bank_digest(bank), "clips": 9}

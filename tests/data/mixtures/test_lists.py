@@ -11,8 +11,8 @@ from espnet2_ext.audio.read import read_audio
 from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.pair_drawer import energy_gain, render
 from espnet2_ext.core.mixing.pairs import peak_start
-from espnet2_ext.data.bank.anchors import AnchorTable, write_anchors
 from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.per_clip import AnchorTable, write_anchors
 from espnet2_ext.data.mixtures import render as module
 from espnet2_ext.data.mixtures.pair_list import COLUMNS, draw_list, read_list, write_list
 from espnet2_ext.data.mixtures.render import pair_sounds, render_pairs

@@ -9,9 +9,9 @@ from sounds import noise, snapshot, write
 
 from espnet2_ext.cli import data as command
 from espnet2_ext.core.mixing.events import render
-from espnet2_ext.data.bank.archive import Settings, archive
+from espnet2_ext.data.bank.archive import archive, scan
 from espnet2_ext.data.bank.bank import ClipBank
-from espnet2_ext.data.bank.scan import scan
+from espnet2_ext.data.bank.shards import Settings
 from espnet2_ext.data.corpora.musdb18 import prepare_musdb18
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.data.mixtures.from_songs import SongSettings, make_song_table, window_levels

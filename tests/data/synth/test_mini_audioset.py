@@ -11,7 +11,7 @@ from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.audioset import prepare_audioset
 from espnet2_ext.data.synth import audioset as mini
 from espnet2_ext.data.synth import embedded, score
-from espnet2_ext.data.synth.voices import all_voices, branches
+from espnet2_ext.data.synth.audioset import all_voices, branches
 from espnet2_ext.data.tables import read_clips, read_labels
 from espnet2_ext.errors import DataError
 

@@ -11,7 +11,7 @@ import soundfile
 from espnet2_ext.cli import data as command
 from espnet2_ext.data.corpora.urbansound8k import CLASSES, COLUMNS, Part, prepare_urbansound8k
 from espnet2_ext.data.synth import urbansound8k as mini
-from espnet2_ext.data.synth.effects import BACKGROUND, EFFECTS, FS, Note, Take, play
+from espnet2_ext.data.synth.urbansound8k import BACKGROUND, EFFECTS, FS, Note, Take, play
 from espnet2_ext.errors import DataError
 
 

@@ -6,19 +6,18 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
+from sounds import bank_of
 from standin import noise
 
 from espnet2_ext.cli import main as cli
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import open_bundle
 from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.calibrate import calibrate
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
-from espnet2_ext.util.arrays import npz_bytes
+from espnet2_ext.util.binary import npz_bytes
 
 
 def known(**other) -> ClassQueries:
@@ -164,24 +163,16 @@ def bank(tmp_path):
     """Three sounds of `hum`, one of which is of `buzz` too, and a silent one."""
     fs, t = 16000, np.arange(16000) / 16000
     sounds = {f"c{i}": 0.3 * np.sin(2 * np.pi * (200 + i) * t) for i in range(3)} | {"quiet": np.zeros(fs)}
-    (tmp_path / "sounds").mkdir()
-    clips = []
-    for name, x in sounds.items():
-        soundfile.write(tmp_path / "sounds" / f"{name}.wav", x, fs)
-        labels = ("hum", "buzz") if name == "c1" else ("hum",)
-        clips.append(Clip(name, labels, str(tmp_path / "sounds" / f"{name}.wav")))
-    write_labels(tmp_path / "data/labels.tsv", [Label(0, "hum", "Hum"), Label(1, "buzz", "Buzz")])
-    write_clips(tmp_path / "data/train/clips.tsv", clips)
-    scan(tmp_path / "data/train", max_bad_share=1.0, num_workers=1)
-    archive(tmp_path / "data/train", tmp_path / "dump/train", settings=Settings(fs=fs), num_workers=1)
-    return tmp_path / "dump/train"
+    waves = {name: (x, ("hum", "buzz") if name == "c1" else ("hum",)) for name, x in sounds.items()}
+    labels = [Label(0, "hum", "Hum"), Label(1, "buzz", "Buzz")]
+    return bank_of(tmp_path / "data", waves, labels, fs, "train", tmp_path / "dump/train", max_bad_share=1.0).path
 
 
 def test_calibrated_with_a_bank(toy_bundle, bank, tmp_path, caplog, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cli.main(["calibrate", "toy.zip", "--bank", "dump/train", "-o", "new.zip"])
     separator = Separator.from_bundle("new.zip", "cpu")
-    hum = [separator.embed_one(tmp_path / f"sounds/c{i}.wav") for i in range(3)]
+    hum = [separator.embed_one(tmp_path / f"data/c{i}.wav") for i in range(3)]
     np.testing.assert_allclose(separator.known.query("hum"), np.mean(hum, 0), atol=1e-5)
     np.testing.assert_allclose(separator.known.query("buzz"), hum[1], atol=1e-5)
     assert separator.known.count.tolist() == [1, 3] and separator.agreement == separator.known.agreement

@@ -5,13 +5,12 @@ import logging
 import numpy as np
 import pytest
 import soundfile
+from sounds import bank_of
 from standin import WeakStandIn, noise
 
 from espnet2_ext.audio.streams import ArraySource, measure
 from espnet2_ext.cli import main as cli
-from espnet2_ext.data.bank.archive import Settings, archive
-from espnet2_ext.data.bank.scan import scan
-from espnet2_ext.data.tables import Clip, Label, write_clips, write_labels
+from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.pack import rewrite
@@ -21,7 +20,7 @@ from espnet2_ext.infer.vectors.calibrate import area_under_curve, calibrate, cal
 from espnet2_ext.infer.vectors.class_queries import ClassQueries
 from espnet2_ext.infer.vectors.presence import NAMES, Features, Scale, Watch, scorer, sigmoid, sounding
 from espnet2_ext.train.experiment import facts
-from espnet2_ext.util.arrays import npz_bytes
+from espnet2_ext.util.binary import npz_bytes
 
 FS = 16000
 NO_TAGS = np.zeros((9, 0))
@@ -220,19 +219,13 @@ def test_a_bundle_holds_it(toy_bundle, tmp_path):
 def bank(tmp_path):
     """Three classes of tones that lie far from each other, six each."""
     rng = np.random.default_rng(0)
-    clips = []
+    waves = {}
     for name, hz in (("low", 300), ("mid", 1500), ("high", 5000)):
         for i in range(6):
             x = 0.2 * np.sin(2 * np.pi * hz * rng.uniform(0.999, 1.001) * np.arange(2 * FS) / FS)
-            path = tmp_path / f"sounds/{name}{i}.wav"
-            path.parent.mkdir(exist_ok=True)
-            soundfile.write(path, x, FS)
-            clips.append(Clip(f"{name}{i}", (name,), str(path)))
-    write_labels(tmp_path / "data/labels.tsv", [Label(i, n, n) for i, n in enumerate(("low", "mid", "high"))])
-    write_clips(tmp_path / "data/train/clips.tsv", clips)
-    scan(tmp_path / "data/train", max_bad_share=1.0, num_workers=1)
-    archive(tmp_path / "data/train", tmp_path / "dump/train", settings=Settings(fs=FS), num_workers=1)
-    return tmp_path / "dump/train"
+            waves[f"{name}{i}"] = x, (name,)
+    labels = [Label(i, n, n) for i, n in enumerate(("low", "mid", "high"))]
+    return bank_of(tmp_path / "data", waves, labels, FS, "train", tmp_path / "dump/train", max_bad_share=1.0).path
 
 
 def test_calibrated_on_mixtures(toy_bundle, bank, tmp_path, monkeypatch, caplog, capsys):

@@ -1,1 +1,0 @@
-"""Weights of published checkpoints, under our names: `convert(state)` gives a state dict."""
