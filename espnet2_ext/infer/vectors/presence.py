@@ -19,7 +19,7 @@ FAINT, LOUD = -20.0, -10.0  # dB below the recording: windows below and above ar
 QUIET = 10 ** (
     -20 / 20
 )  # of the loudest step of a separated sound: before the first and after the last above is nothing
-NAMES = ("level", "likeness", "activity", "loudness")
+NAMES = ("level", "likeness", "mixture", "profile", "mixture's profile", "activity", "mixture's activity", "loudness")
 RARE = 0.02  # of absent sounds are found where sounds are looked for in a long recording
 FIGURES = ("threshold", "rare", "auc", "miss", "false_alarm", "mixtures")
 ARRAYS = ("presence_features", "presence_weights", "presence_readout", "presence_figures")
@@ -85,16 +85,18 @@ class Scale:
 class Features:
     """Numbers that tell whether sounds of `queries` `[Q, E]` are there, of a model that knows class queries.
 
-    All but the last are of the part of a window in which something was separated, see `sounding`. level: of the
-    separated sound relative to the mixture's, in dB. likeness: cosine of the query and the embedding of the separated
-    sound, without what all classes share. activity: log of the mean activity in it of the query's classes, as the model
-    tags them, weighted by the softmax of the query's own logits (`Scale.readout`); 0 where it does not tag. loudness:
-    of the window's mixture relative to the recording's, in dB, from `FAINT` to `LOUD`. The other is -60 dB or more.
+    The separated sound is that of the part of a window in which something was separated, see `sounding`. level: of
+    it relative to the mixture's there, in dB, -60 or more. likeness: cosine of the query and the embedding of the
+    separated sound, and of the window's mixture; without what all classes share. profile: cosine of their cosines to
+    the classes. activity: log of the mean activity in them of the query's classes, as the model tags them, weighted by
+    the softmax of the query's own logits (`Scale.readout`); 0 where it does not tag. loudness: of the window's mixture
+    relative to the recording's, in dB, from `FAINT` to `LOUD`.
     """
 
     def __init__(self, embedder: Any, queries: np.ndarray, readout: np.ndarray):
-        self.embedder = embedder
-        self.asked = _unit(embedder.apart(queries))
+        self.embedder, known = embedder, embedder.known
+        self.means = np.zeros((0, queries.shape[1])) if known is None else _unit(embedder.apart(known.mean))
+        self.asked = self._seen(queries)
         logits = queries.astype(np.float64) @ readout[:-1] + readout[-1]
         share = np.exp(logits - logits.max(1, keepdims=True, initial=0))
         self.share = share / share.sum(1, keepdims=True)
@@ -103,14 +105,25 @@ class Features:
         """Of a window, the mixture `[T]` and an estimate of each query `[Q, T]` (or a single one), and the RMS of the
         recording: `[Q, D]`."""
         parts = [sounding(x, round(STEP * self.embedder.fs)) for x in est]
-        vectors, tags = zip(*(self.embedder.embed_batch(x[None, p]) for x, p in zip(est, parts)))
         level = np.array([_db(_rms(x[p]), _rms(mix[p])) for x, p in zip(est, parts)])
-        likeness = (_unit(self.embedder.apart(np.concatenate(vectors))) * self.asked).sum(1)
-        activity = np.zeros(1)
-        if self.share.size:
-            activity = np.log(np.maximum((self.share * sigmoid(np.concatenate(tags))).sum(1), 1e-9))
-        found = (level, likeness, activity, np.clip(_db(_rms(mix), rms), FAINT, LOUD))
+        heard = [self._heard([x[p] for x, p in zip(est, parts)]), self._heard([mix])]
+        seen = [self._seen(vectors) for vectors, _ in heard]
+        cosines = [(own[i] * self.asked[i]).sum(1) for i in (0, 1) for own in seen]
+        found = (level, *cosines, *(active for _, active in heard), np.clip(_db(_rms(mix), rms), FAINT, LOUD))
         return np.stack([np.broadcast_to(x, len(self.share)) for x in found], 1)
+
+    def _heard(self, sounds: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings `[N, E]`, and the activity of each query's classes: `[Q]`, or a single one."""
+        vectors, tags = zip(*(self.embedder.embed_batch(x[None]) for x in sounds))
+        if not self.share.size:
+            return np.concatenate(vectors), np.zeros(1)
+        active = (self.share * sigmoid(np.concatenate(tags))).sum(1)
+        return np.concatenate(vectors), np.log(np.maximum(active, 1e-9))
+
+    def _seen(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Directions of embeddings, and of their profiles."""
+        own = _unit(self.embedder.apart(vectors))
+        return own, _unit(own @ self.means.T)
 
 
 class Watch:

@@ -61,6 +61,7 @@ def test_features_by_hand():
     mix, est = np.ones((2, 100), np.float32)
     est[:20] = est[60:] = 0.1
     mix[20:30] = 3
+    mix[:9] = 0, 2, 0, 0, 0, 0, 0, 0, -1
     est[20:30] = 0.3, 0.4, 0, 0, 0, 0, 0, 0, 0.5, -2
     est[50:60] = 3
     query = np.array([[0.6, 0.8, *np.zeros(6)]])
@@ -68,12 +69,12 @@ def test_features_by_hand():
     readout[0], readout[8] = (5, 0), (0, 1)  # logits of the query: 3 and 1
     level = 20 * np.log10(np.sqrt((0.25 + 0.25 + 4 + 20 + 90) / (90 + 30)))
     share = np.exp([3, 1]) / np.exp([3, 1]).sum()
-    active = np.log(share @ sigmoid(np.array([0.5, -2])))
-    loudness = 20 * np.log10(np.sqrt(180 / 100) / 8)
+    active = [np.log(share @ sigmoid(np.array(logits))) for logits in ((0.5, -2), (-1, 1))]
+    loudness = 20 * np.log10(np.sqrt((4 + 12 + 90 + 70) / 100) / 8)
     found = Features(Embedder(), query, readout)(mix, est[None], 8.0)
-    np.testing.assert_allclose(found, [[level, 1, active, loudness]], atol=1e-6)
+    np.testing.assert_allclose(found, [[level, 1, 0.8, 1, 0, *active, loudness]], atol=1e-6)
     untagged = Features(Embedder(), np.vstack([query, -query]), NO_TAGS)(mix, np.stack([est, 0 * est]), 4e4)
-    np.testing.assert_allclose(untagged, [[level, 1, 0, -20], [-60, 0, 0, -20]], atol=1e-6)
+    np.testing.assert_allclose(untagged, [[level, 1, 0.8, 1, 0, 0, 0, -20], [-60, 0, -0.8, 0, 0, 0, 0, -20]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_calibrated_on_mixtures(toy_bundle, bank, tmp_path, monkeypatch, caplog,
     run = ["separate", "mix.wav", "--query", "class:low", "--query", "class:high", "--mode", "each", "-o", "out"]
     cli.main([*run, "--bundle", "new.zip", "--gate", "--device", "cpu"])
     low, high = (soundfile.read(f"out/mix.{name}.wav")[0] for name in ("low", "high"))
-    assert low.any() and not high.any() and "out/mix.low.wav: presence 0.99" in caplog.text
+    assert low.any() and not high.any() and "out/mix.low.wav: presence 1.00" in caplog.text
     cli.main([*run, "--bundle", "new.zip", "--gate", "--threshold", "0", "--skip_existing", "--device", "cpu"])
     assert soundfile.read("out/mix.high.wav")[0].any()  # made with another gate
     cli.main(["find", "mix.wav", "--query", "class:low", "--bundle", "new.zip", "--device", "cpu"])
