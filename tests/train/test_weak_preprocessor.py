@@ -12,7 +12,7 @@ from espnet2_ext.core.losses.weak_terms import class_weights, pick_weights
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, frame_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
-from espnet2_ext.enh.espnet_model_weak import _remixed
+from espnet2_ext.enh.espnet_model_weak import remixed
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.weak_data import WeakPreprocessor, seen_priors
 
@@ -211,7 +211,7 @@ def test_weights_let_active_and_inactive_count_alike_in_sums(tmp_path, label_typ
         for x, m in zip(frame, part):
             x[: m.samples // HOP + 1] = torch.from_numpy(frame_activity(m, k, N_FFT, HOP))
         batch = {"clip_label": frame.amax(1), "frame_label": frame}
-        _, samples, batch = _remixed(torch.zeros(size, int(samples.max())), samples, batch)
+        _, samples, batch = remixed(torch.zeros(size, int(samples.max())), samples, batch)
         labels, own = batch["clip_label"][..., None], torch.ones(size, 1, dtype=torch.bool)
         if label_type == "frame":
             labels = batch["frame_label"].transpose(1, 2)
