@@ -38,8 +38,8 @@ def pack(argv: list[str] | None = None) -> None:
     model = (args.train_config, args.model_file)
     if bool(args.bundle) == any(model) or any(model) != all(model) or (args.bundle and args.labels):
         p.error("give --train_config and --model_file (with --labels), or --bundle")
-    from espnet2_ext.infer import exchange
     from espnet2_ext.infer.bundle import CARD, read_config
+    from espnet2_ext.infer.exchange import hub
     from espnet2_ext.infer.pack import rewrite, write_bundle
     from espnet2_ext.util.documents import read_text
 
@@ -47,7 +47,7 @@ def pack(argv: list[str] | None = None) -> None:
     if args.name:
         extra["name"] = args.name
     more = {CARD: read_text(args.card).encode()} if args.card else {}
-    out = args.output or os.path.join(args.hub, exchange.BUNDLE)
+    out = args.output or os.path.join(args.hub, hub.BUNDLE)
     if args.bundle:
         info = rewrite(args.bundle, out, extra, args.half, more)
     else:
@@ -55,7 +55,7 @@ def pack(argv: list[str] | None = None) -> None:
     size = f"{info['parameters']} parameters, {info['classes']} classes, {info['fs']} Hz"
     logging.info("%s: %s, %s, %.2f MB", out, info["name"], size, os.path.getsize(out) / 1e6)
     if args.hub:
-        exchange.write_page(args.hub)
+        hub.write_page(args.hub)
         logging.info("to publish it: hf upload OWNER/%s %s", info["name"], args.hub)
 
 
@@ -77,14 +77,14 @@ def export(argv: list[str] | None = None) -> None:
     p.add_argument("bundle", action=BundleFile, help="of a CaRE-SEP")
     p.add_argument("-o", "--output", required=True, help="folder for query.onnx and separator.onnx")
     args = p.parse_args(argv)
-    from espnet2_ext.infer import exchange
+    from espnet2_ext.infer.exchange import export as onnx
     from espnet2_ext.infer.query_separator import Separator
 
     separator = Separator.from_bundle(args.bundle, "cpu")
-    for path in exchange.export(separator, args.output):
-        logging.info("%s: opset %d, %.1f MB", path, exchange.OPSET, os.path.getsize(path) / 1e6)
+    for path in onnx.export(separator, args.output):
+        logging.info("%s: opset %d, %.1f MB", path, onnx.OPSET, os.path.getsize(path) / 1e6)
     frames = round(10 * separator.fs / separator.hop) + 1
-    found = exchange.parity(separator, args.output, frames, repeats=3)
+    found = onnx.parity(separator, args.output, frames, repeats=3)
     text = (
         "masks of 10 s differ from PyTorch's by %.1e at most; query and mask take %.2f s with PyTorch, %.2f s with ONNX"
     )

@@ -80,7 +80,7 @@ class BundleFiles(BundleFile):
 
 
 def _located(name: str) -> str:
-    from espnet2_ext.infer.exchange import located
+    from espnet2_ext.infer.exchange.hub import located
 
     return located(name)
 

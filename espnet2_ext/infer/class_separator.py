@@ -20,7 +20,7 @@ from espnet2_ext.data.outputs import RESIDUAL, Tags
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, finite
-from espnet2_ext.infer.exchange import located
+from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.vectors.class_queries import PREFIX

@@ -15,7 +15,7 @@ from espnet2.bin import enh_inference, enh_tse_inference
 from torch import nn
 
 from espnet2_ext.infer.bundle import open_bundle, read_config
-from espnet2_ext.infer.exchange import located
+from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.weights import model_of_bundle, model_of_exp
 from espnet2_ext.registry import register
 

@@ -92,7 +92,7 @@ def write_bundle(
     if task == "weak":
         about["residual"] = bool(model.residual)
     if labels is None:
-        names = enumerate(config["class_names"])
+        names = enumerate(model.class_names if task == "weak" else config["class_names"])
         table = label_table(Label(i, name, name.replace("_", " ")) for i, name in names)
     else:
         table = read_bytes(verified_text(labels))

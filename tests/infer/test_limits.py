@@ -400,7 +400,7 @@ def test_values_that_are_not_finite_are_refused(folder, tmp_path):
 
 
 def test_info_of_a_hostile_file_is_cheap(folder, tmp_path):
-    """Under a second and 500 MB, without PyTorch, whatever is in it."""
+    """At most seconds and 500 MB, without PyTorch, whatever is in it."""
     big = yaml.safe_dump({f"k{i}": i for i in range(20_000)}).encode()
     files = [hostile(folder, tmp_path / "a.zip", "bomb")]
     files += [changed(folder / "weak.zip", tmp_path / "b.zip", bundle__yaml=b"task: weak\n" + big, config__yaml=big)]
@@ -415,7 +415,7 @@ for path in sys.argv[1:]:
         info([path])
     except DataError as e:
         print(e)
-    assert time.process_time() - begin < 1, (path, time.process_time() - begin)
+    assert time.process_time() - begin < 3, (path, time.process_time() - begin)
 assert "torch" not in sys.modules
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 assert int(peak.split()[1]) < 500_000, peak

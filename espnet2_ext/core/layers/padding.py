@@ -143,7 +143,12 @@ class BLSTM(nn.LSTM):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`[B, L, D]` and frames `[B]` (None: all) to `[B, L, 2 H]`."""
-        lengths = unless_whole(lengths, x.shape[1])
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return self._run(x, unless_whole(lengths, x.shape[1]))
+        with torch.autocast("cpu", enabled=False):  # few processors have an LSTM of lower precision
+            return self._run(x.to(next(self.parameters()).dtype), unless_whole(lengths, x.shape[1]))
+
+    def _run(self, x: Tensor, lengths: Lengths | None) -> Tensor:
         if lengths is None:
             return super().forward(x)[0]
         given, size = host_lengths(x, lengths), x.shape[1]

@@ -13,7 +13,7 @@ from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import queries as Q
 from espnet2_ext.infer.bundle import CLASS_QUERIES, OpenBundle, hash_of_files, open_bundle
-from espnet2_ext.infer.exchange import located
+from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.vectors.class_queries import ARRAYS, ClassQueries, centred, class_of
 from espnet2_ext.infer.weights import (
     at_precision,

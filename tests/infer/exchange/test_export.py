@@ -14,7 +14,7 @@ from standin import noise
 from espnet2_ext.build import build_model
 from espnet2_ext.core.layers.padding import hide_padding, on_device
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.exchange import OPSET, QUERY, SEPARATOR, export, parity
+from espnet2_ext.infer.exchange.export import OPSET, QUERY, SEPARATOR, export, parity
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.util.config import read_config
 from espnet2_ext.util.names import shipped

@@ -12,7 +12,7 @@ import yaml
 from espnet2_ext.cli import main as cli
 from espnet2_ext.errors import BundleError
 from espnet2_ext.infer.bundle import open_bundle
-from espnet2_ext.infer.exchange import located, page
+from espnet2_ext.infer.exchange.hub import located, page
 from espnet2_ext.infer.query_separator import Separator
 
 FACTS = {"task": "qsep", "name": "toy", "fs": 16000, "license": "mit", "trained_on": "bells", "results": {"sdr": 8.1}}
