@@ -109,15 +109,19 @@ class ClassifierLoss(nn.Module):
         """Cross-entropy of the classifier's answer to `seen` `[N, L, F]`; `[N]`, of their precision."""
         own = next(self.classifier.parameters(), seen).dtype  # its weights may be of half precision
         logits = self.classifier(seen if seen.is_complex() else seen.to(own), target.lengths)
-        lengths = None if target.lengths is None else self.classifier.frames(target.lengths)
-        valid = None
         if target.labels.dim() == 2:
-            logits = self.classifier.pool(logits, lengths)
-        else:
-            valid = valid_frames(lengths, logits.shape[-1])
+            logits = self.classifier.pool(logits, self._frames(target))
+        return self.compared(logits, target).to(seen.dtype.to_real())
+
+    def compared(self, logits: Tensor, target: Target) -> Tensor:
+        """Cross-entropy of an answer, logits of frames `[N, K, L']` or clips `[N, K]`, to what it should be; `[N]`."""
+        valid = valid_frames(self._frames(target), logits.shape[-1]) if logits.dim() == 3 else None
         return spectrum_class_loss(
             logits=logits, target=target.labels, weight=target.weight, valid=valid, reduction=self.reduction
-        ).to(seen.dtype.to_real())
+        )
+
+    def _frames(self, target: Target) -> Tensor | None:
+        return None if target.lengths is None else self.classifier.frames(target.lengths)
 
     def judge_in_parts(self, seen: Tensor, target: Target) -> Tensor:
         """`judge` by a classifier that does not learn: the same `[N]`, in the memory of one part."""

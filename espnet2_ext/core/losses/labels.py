@@ -54,14 +54,12 @@ def partners(clip: Tensor) -> Tensor:
     return (clip @ clip.T * len(clip) + after).fill_diagonal_(torch.inf).argmin(1)
 
 
-def of_asked(active: Tensor, asked: Tensor | None, dim: int = 1) -> Tensor:
+def of_asked(active: Tensor, asked: Tensor, dim: int = 1) -> Tensor:
     """Labels of K classes along `dim`, `[B, K, ...]` or `[B, P, K, ...]`, as those of the classes `asked` `[B, Q]`.
 
     >>> of_asked(torch.tensor([[5.0, 6.0, 7.0]]), torch.tensor([[2, 0]]))
     tensor([[7., 5.]])
     """
-    if asked is None:
-        return active
     shape = [1] * active.dim()
     shape[0], shape[dim] = asked.shape
     size = [*active.shape[:dim], asked.shape[1], *active.shape[dim + 1 :]]

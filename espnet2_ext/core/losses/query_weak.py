@@ -15,7 +15,7 @@ from torch import Tensor
 from espnet2_ext.core.losses.labels import CLIP, FRAME, Labels, Target, given, of_asked
 from espnet2_ext.core.losses.separation import neg_sdr
 from espnet2_ext.core.losses.weak_label import WeakLabelLoss
-from espnet2_ext.core.losses.weak_terms import estimate_labels, spectrum_class_loss, valid_frames
+from espnet2_ext.core.losses.weak_terms import estimate_labels, valid_frames
 
 MAX_DB, SILENCE_DB = 20.0, 15.0  # where the gain for a better, and for a quieter, estimate ends
 
@@ -131,12 +131,8 @@ class QueryWeakLoss(WeakLabelLoss):
         weight, lengths = (None if x is None else x.repeat_interleave(number, 0) for x in target[1:])
         heard = (self.classifier.judge or self.classifier).hear(est[:, :number].flatten(0, 1), lengths)
         wanted = estimate_labels(target.labels, number, asked).flatten(0, 1)
-        if wanted.dim() == 2:
-            logits, valid = heard.clipwise, None
-        else:
-            logits = heard.framewise.transpose(1, 2)
-            valid = None if lengths is None else valid_frames(self.classifier.frames(lengths), logits.shape[-1])
-        each = spectrum_class_loss(logits=logits, target=wanted, weight=weight, valid=valid, reduction=self.reduction)
+        logits = heard.clipwise if wanted.dim() == 2 else heard.framewise.transpose(1, 2)
+        each = self.compared(logits, Target(wanted, weight, lengths))
         terms = {"class_est": each.reshape(batch, number).sum(1), "class_mix": self.judge(self.seen(mix), target)}
         if self.consistency:
             active = of_asked(target.labels if target.labels.dim() == 2 else target.labels.amax(2), asked)

@@ -102,10 +102,8 @@ def write_class_queries(model: ModelFiles, recordings: Recordings, held_out: Rec
         recordings: table and clip bank of the training. held_out: others, for the presence score.
     """
     assert model.model_file is not None
-    out, tables = (
-        Path(model.model_file).parent / CLASS_QUERIES,
-        [MixtureTable(one[0]) for one in (recordings, held_out) if one],
-    )
+    out = Path(model.model_file).parent / CLASS_QUERIES
+    tables = [MixtureTable(one[0]) for one in (recordings, held_out) if one]
     key = {"digest": digest(model.digest(), *(table.info["table_hash"] for table in tables), most)}
     record = out.with_suffix(".json")
     if up_to_date(record, key, out):
