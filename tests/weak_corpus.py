@@ -80,6 +80,17 @@ def command(root: Path, config: Path, output_dir: Path, *more) -> list[str]:
     return [str(x) for x in [*given, *more]]
 
 
+def trainer(root: Path, config: Path, main, tmp_path_factory):
+    """What trains with `main` and further options, into a new folder, and gives the folder."""
+
+    def train(*more, out=None, main=main, config=config):
+        out = out or tmp_path_factory.mktemp("exp") / "model"
+        main(command(root, config, out, *more))
+        return out
+
+    return train
+
+
 def model_args(*more, config: str = "conf/debug/train_weak.yaml", task=None):
     """Options of a task (None: `WeakLabelTask`) without data: for its `build_model`."""
     from espnet2_ext.tasks.weak import WeakLabelTask

@@ -146,12 +146,14 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         if self.training and self.classifier.judge is not None:
             self._teach()
         lengths = host_lengths(mix, lengths)
-        heard, own = self._stretches(mix, lengths, batch), batch["clip_label"]
+        spectrum = self._spectrum(mix, lengths)
+        heard, own = self._stretches(spectrum, mix, lengths, batch), batch["clip_label"]
         origins = torch.arange(len(mix), device=mix.device)[:, None]
         if self.remix and len(mix) > 1:
             origins = torch.cat([origins, partners(batch["clip_label"])[:, None]], 1)
             mix, lengths, batch = remixed(mix, lengths, batch)
-        spec, frames, level = self._spectrum(mix, lengths)
+            spectrum = self._spectrum(mix, lengths)
+        spec, frames, level = spectrum
         clip = batch["clip_label"]
         asked = asked_classes(clip, *self.ask, first=own, shuffle=self.training)  # so that a part is asked for whole
         source = self._choose(heard, asked, origins)
@@ -185,8 +187,10 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
     # ---- queries -----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _stretches(self, mix: Tensor, lengths: Tensor, batch: dict) -> Stretches:
-        spec, frames, level = self._spectrum(mix, lengths)
+    def _stretches(
+        self, spectrum: tuple[Tensor, Tensor, Tensor], mix: Tensor, lengths: Tensor, batch: dict
+    ) -> Stretches:
+        spec, frames, level = spectrum
         clip = batch["clip_label"]
         if self.label_type == "strong":  # isolated sounds, where they are loudest
             refs = self._at_level(torch.stack(self._refs(batch, mix.shape[1]), 1), lengths, level)

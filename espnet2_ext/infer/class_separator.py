@@ -9,6 +9,7 @@ it gives for the whole recording. `chunk=0` takes the whole recording at once, a
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +22,13 @@ from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.chunks import Plan, finite
 from espnet2_ext.infer.exchange.hub import located
-from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.stream import Done, separate_array, separate_file
 from espnet2_ext.infer.vectors.class_queries import PREFIX
 from espnet2_ext.infer.vectors.presence import class_watch
 from espnet2_ext.infer.weights import at_precision, model_of_bundle, model_of_exp, pick_device
+
+if TYPE_CHECKING:  # a model of classes does without
+    from espnet2_ext.infer.query_separator import Separator
 
 CHUNK, CONTEXT = 60.0, 5.0  # seconds
 
@@ -223,7 +226,7 @@ class AskedClasses(nn.Module):
 class AskedSeparator(WeakSeparator):
     """A `WeakSeparator` of a query model: an output for each class, by its mean query unless `asking` for examples."""
 
-    def __init__(self, separator: Separator):
+    def __init__(self, separator: "Separator"):
         if separator.known is None or not separator.tags:
             raise BundleError(f"{separator.info['path']}: holds no queries of classes, or does not tag")
         self.own = {label.mid: separator.known.query(label.name) for label in separator.classes}
@@ -234,11 +237,15 @@ class AskedSeparator(WeakSeparator):
     @classmethod
     def from_exp(cls, train_config: str | Path, model_file: str | Path, device: str = "auto") -> "AskedSeparator":
         """From an experiment's `config.yaml` and weights, with its classes and their queries beside them."""
+        from espnet2_ext.infer.query_separator import Separator
+
         return cls(Separator.from_exp(train_config, model_file, device=device))
 
     @classmethod
     def from_open(cls, bundle: OpenBundle, device: str = "auto", precision: str = "fp32") -> "AskedSeparator":
         """From a bundle that is open already."""
+        from espnet2_ext.infer.query_separator import Separator
+
         return at_precision(cls(Separator.from_open(bundle, device)), precision)
 
     def asking(self, classes: Sequence[str], examples: Sequence[Mapping[int, np.ndarray]]) -> None:

@@ -37,6 +37,11 @@ def batch():
     }
 
 
+def stretches(model, batch, lengths):
+    mix = batch["speech_mix"]
+    return model._stretches(model._spectrum(mix, lengths), mix, lengths, batch)
+
+
 def without_gradient(model):
     return [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
 
@@ -65,7 +70,7 @@ def test_validation_is_repeatable_and_scores_where_sources_are_known(batch):
 def test_a_query_comes_from_another_recording_that_has_the_class(batch):
     model = build("--label_type", "clip")
     lengths = batch["speech_mix_lengths"]
-    heard = model._stretches(batch["speech_mix"], lengths, batch)
+    heard = stretches(model, batch, lengths)
     asked = torch.arange(3).expand(B, 3)
     origins = torch.stack([torch.arange(B), (torch.arange(B) + 1) % B], 1)
     for _ in range(20):
@@ -78,7 +83,7 @@ def test_a_query_comes_from_another_recording_that_has_the_class(batch):
 
 def test_without_another_recording_the_mean_query_of_the_class_asks(batch):
     model = build("--label_type", "clip")
-    heard = model._stretches(batch["speech_mix"], batch["speech_mix_lengths"], batch)
+    heard = stretches(model, batch, batch["speech_mix_lengths"])
     asked = torch.tensor([[0, 1, 2]] * B)
     query, (item, cls, made) = model._embedded(heard, asked, torch.tensor([[0, 1, 2]] * B))
     means = getattr(model, TRAINING).means
@@ -92,7 +97,7 @@ def test_stretches_are_cut_where_the_class_is_sure(batch):
     model = build("--label_type", "frame")
     batch["frame_label"][0, :, 0] = 0.0
     batch["frame_label"][0, 20:45, 0] = 1.0  # of 126 frames
-    heard = model._stretches(batch["speech_mix"], batch["speech_mix_lengths"], batch)
+    heard = stretches(model, batch, batch["speech_mix_lengths"])
     assert heard.at[0, 0] <= 20 and heard.at[0, 0] + model.size >= 45
     spec, frames = heard.cut(torch.tensor([0, 4]), torch.tensor([0, 0]), 10)
     at = heard.at[0, 0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from weak_corpus import CLASSES, command, write_config
+from weak_corpus import CLASSES, trainer, write_config
 
 from espnet2_ext.audio.read import read_audio
 from espnet2_ext.cli.infer import class_queries, weak_inference
@@ -25,14 +25,7 @@ DEBUG = "conf/debug/train_qweak.yaml"
 
 @pytest.fixture(scope="module")
 def run(weak_corpus, tmp_path_factory):
-    config = write_config(weak_corpus / "qweak.yaml", DEBUG)
-
-    def train(*more, out=None):
-        out = out or tmp_path_factory.mktemp("exp") / "model"
-        qweak_train(command(weak_corpus, config, out, *more))
-        return out
-
-    return train
+    return trainer(weak_corpus, write_config(weak_corpus / "qweak.yaml", DEBUG), qweak_train, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from weak_corpus import CLASSES, FS, HOP, N_FFT, ROOT, command, write_config
+from weak_corpus import CLASSES, FS, HOP, N_FFT, ROOT, command, trainer, write_config
 
 from espnet2_ext.cli.train import weak_train, weak_train_asteroid
 from espnet2_ext.core.mixing.events import clip_activity, render
@@ -29,14 +29,7 @@ def config(weak_corpus):
 
 @pytest.fixture(scope="module")
 def run(weak_corpus, config, tmp_path_factory):
-    """Train into a new folder, and give the folder."""
-
-    def train(*more, out=None, main=weak_train, config=config):
-        out = out or tmp_path_factory.mktemp("exp") / "model"
-        main(command(weak_corpus, config, out, *more))
-        return out
-
-    return train
+    return trainer(weak_corpus, config, weak_train, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

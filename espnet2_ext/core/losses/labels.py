@@ -54,6 +54,16 @@ def partners(clip: Tensor) -> Tensor:
     return (clip @ clip.T * len(clip) + after).fill_diagonal_(torch.inf).argmin(1)
 
 
+def by_frame(active: Tensor, dims: int, length: int) -> Tensor:
+    """Labels of frames, which have `dims` axes, as they are; those of clips `[..., K]` in each frame, `[..., K, L]`.
+
+    >>> by_frame(torch.tensor([[1.0, 0.0]]), 3, 2)
+    tensor([[[1., 1.],
+             [0., 0.]]])
+    """
+    return active if active.dim() == dims else active[..., None].expand(*active.shape, length)
+
+
 def of_asked(active: Tensor, asked: Tensor, dim: int = 1) -> Tensor:
     """Labels of K classes along `dim`, `[B, K, ...]` or `[B, P, K, ...]`, as those of the classes `asked` `[B, Q]`.
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from espnet2_ext.core.losses.labels import by_frame
 from espnet2_ext.core.losses.weak_terms import full_precision, over_frames, refuse, same_kind, valid_frames
 
 
@@ -62,8 +63,7 @@ def active_mixture(
     """
     _check_spectra(est, mix)
     batch, sources, length, bins = est.shape
-    if active.dim() == 2:
-        active = active[..., None].expand(-1, -1, length)
+    active = by_frame(active, 3, length)
     if active.dim() != 3 or active.shape[::2] != (batch, length) or active.shape[1] > sources:
         refuse("active [B, K, L] or [B, K] for est [B, S, L, F], K <= S", active=active, est=est)
     on = active > 0.5
@@ -109,8 +109,7 @@ def remix_consistency(
     tensor([1.5000])
     """
     batch, sources, length, bins = est.shape
-    if active.dim() == 3:
-        active = active[..., None].expand(-1, -1, -1, length)
+    active = by_frame(active, 4, length)
     if (
         active.dim() != 4
         or parts.shape != (*active.shape[:2], length, bins)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet2_ext.core.losses.labels import CLIP, FRAME, Labels, Target, given, of_asked
+from espnet2_ext.core.losses.labels import CLIP, FRAME, Labels, Target, by_frame, given, of_asked
 from espnet2_ext.core.losses.separation import neg_sdr
 from espnet2_ext.core.losses.weak_label import WeakLabelLoss
 from espnet2_ext.core.losses.weak_terms import estimate_labels, valid_frames
@@ -99,7 +99,7 @@ class QueryWeakLoss(WeakLabelLoss):
         """Of items of a weak label type; `loss` and its terms, `[B]`."""
         asked = given(labels.asked, "asked", "[B, Q]")
         active = given(labels.clip, "clip", "[B, K]") if kind == CLIP else given(labels.frame, "frame", "[B, K, L]")
-        on = _by_frame(of_asked(active, asked), est.shape[2])  # [B, Q, L, 1]
+        on = (by_frame(of_asked(active, asked), 3, est.shape[2]) > 0.5).float()[..., None]  # [B, Q, L, 1]
         own, rest = est[:, : asked.shape[1]], est[:, asked.shape[1] :].sum(1)
         found, leak = (own * on).sum(1) + rest, (own * (1 - on)).sum(1)
         missed = spectral_ratio(est=found, ref=mix, mix=mix, lengths=lengths)
@@ -115,7 +115,7 @@ class QueryWeakLoss(WeakLabelLoss):
 
     def remix_term(self, est: Tensor, parts: Tensor, active: Tensor, asked: Tensor, lengths: Tensor | None) -> Tensor:
         """`[B]` of estimates `[B, Q, L, F]` and parts `[B, P, L, F]` with classes `[B, P, K]` or `[B, P, K, L]`."""
-        known = active if active.dim() == 4 else active[..., None].expand(*active.shape, est.shape[2])
+        known = by_frame(active, 4, est.shape[2])
         alone = (known.sum(1) <= 1).all(1)[:, None, :, None]  # [B, 1, L, 1]
         all_asked = known.amax(3).sum(2) <= of_asked(known.amax(3), asked, 2).sum(2)  # [B, P]
         on = of_asked(known, asked, 2)[..., None]  # [B, P, Q, L, 1]
@@ -140,12 +140,6 @@ class QueryWeakLoss(WeakLabelLoss):
             query = given(labels.query, "query", "[B, Q, E]")
             terms["consistency"] = self.consistency * query_consistency(est=found, query=query, active=active)
         return terms
-
-
-def _by_frame(active: Tensor, length: int) -> Tensor:
-    """Labels `[B, Q]` or `[B, Q, L]` as 0 or 1 of each frame, `[B, Q, L, 1]`."""
-    active = active[..., None].expand(-1, -1, length) if active.dim() == 2 else active
-    return (active > 0.5).float()[..., None]
 
 
 def _each(est: Tensor, ref: Tensor, mix: Tensor, lengths: Tensor | None) -> Tensor:
