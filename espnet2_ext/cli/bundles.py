@@ -195,12 +195,17 @@ def qsep_pack(argv: list[str] | None = None) -> None:
     a = p.parse_args(argv)
     from espnet2_ext.infer.scored import pack_experiment
 
+    if a.held_out:
+        from espnet2_ext.infer.folder import ModelFiles
+        from espnet2_ext.infer.vectors.calibrate import Clips, write_class_queries
+
+        model = ModelFiles(None, str(Path(a.exp_dir) / "config.yaml"), a.model_file, a.device)
+        try:
+            write_class_queries(model, Clips(a.train_bank), Clips(a.held_out), a.most, a.mixtures)
+        except DataError as e:
+            logging.warning("%s: is not calibrated: %s", a.output, e)
     outputs = {Path(d).name: d for d in a.inference_dir}
     pack_experiment(a.exp_dir, a.model_file, outputs, a.output, a.train_bank)
-    if a.held_out:
-        from espnet2_ext.infer.vectors.calibrate import calibrate_packed
-
-        calibrate_packed(a.exp_dir, a.output, a.train_bank, a.held_out, a.most, a.device, a.mixtures)
     print(a.output)
 
 

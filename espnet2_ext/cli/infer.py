@@ -79,13 +79,16 @@ def class_queries(argv: list[str] | None = None) -> None:
     text = "table and clip bank of further recordings, on which the presence score is calibrated"
     p.add_argument("--held_out", nargs=2, type=Path, metavar=("TABLE", "BANK"), help=text)
     p.add_argument("--most", type=int, default=40, help="stretches of a class (%(default)s)")
+    text = "recordings of --held_out, where it is given, that presence is calibrated on; 0: none (%(default)s)"
+    p.add_argument("--mixtures", type=int, default=100, help=text)
     add_device(p)
     a = p.parse_args(argv)
     from espnet2_ext.infer.folder import ModelFiles
-    from espnet2_ext.infer.vectors.recordings import write_class_queries
+    from espnet2_ext.infer.vectors.calibrate import write_class_queries
+    from espnet2_ext.infer.vectors.recordings import Recordings
 
-    model, held_out = ModelFiles(None, a.train_config, a.model_file, a.device), tuple(a.held_out or ())
-    print(write_class_queries(model, (a.table, a.bank), held_out or None, a.most))
+    model, held_out = ModelFiles(None, a.train_config, a.model_file, a.device), a.held_out and Recordings(*a.held_out)
+    print(write_class_queries(model, Recordings(a.table, a.bank), held_out, a.most, a.mixtures))
 
 
 def tag_inference(argv: list[str] | None = None) -> None:

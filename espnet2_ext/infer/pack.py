@@ -23,7 +23,7 @@ from espnet2_ext.core.weights import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
 from espnet2_ext.infer.bundle import CLASS_QUERIES, FORMAT, KINDS, META, open_bundle, read_config
-from espnet2_ext.infer.weights import PARTS, built_model, check_classes, check_config, fill, model_of_exp
+from espnet2_ext.infer.weights import PARTS, built_model, check_classes, check_config, fill, heard_beside, model_of_exp
 from espnet2_ext.registry import plugins_of
 from espnet2_ext.util import config as configs
 from espnet2_ext.util.documents import dump_yaml, read_bytes
@@ -66,8 +66,8 @@ def write_bundle(
     Args:
         train_config: the experiment's `config.yaml`.
         model_file: weights, for example `valid.loss.ave.pth`; of weak labels also a Lightning checkpoint.
-        labels: the labels.tsv of the training data; None for weak labels, whose configuration names the classes. Of a
-            query model that learnt from these, the `class_queries.npz` beside its weights goes along.
+        labels: the labels.tsv of the training data; None for weak labels, whose configuration names the classes.
+            A `class_queries.npz` beside the weights of a query model goes along.
         out: the bundle, ending in `.zip`.
         info: further entries of bundle.yaml: `name`, `trained_on` (such as the manifest hash), `results`, `agreement`
             (cosine below which queries are said to disagree).
@@ -88,7 +88,7 @@ def write_bundle(
         raise DataError("--labels: the labels.tsv of the training data is needed for this model")
     model = model_of_exp(train_config, model_file, task)
     about = {"task": task, "name": Path(model_file).absolute().parent.name}
-    heard = Path(model_file).parent / CLASS_QUERIES
+    heard = heard_beside(train_config, model_file) if task == "qsep" else None
     if task == "weak":
         about["residual"] = bool(model.residual)
     if labels is None:
@@ -96,7 +96,7 @@ def write_bundle(
         table = label_table(Label(i, name, name.replace("_", " ")) for i, name in names)
     else:
         table = read_bytes(verified_text(labels))
-    if task == "qsep" and labels is None and heard.is_file():
+    if heard:
         more = {CLASS_QUERIES: read_bytes(heard), **(more or {})}
     classes = parse_labels(table, str(labels))
     if task == "qsep":

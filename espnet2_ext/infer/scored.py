@@ -5,6 +5,7 @@ from pathlib import Path
 
 from espnet2_ext.errors import DataError, refusing
 from espnet2_ext.infer.pack import write_bundle
+from espnet2_ext.infer.weights import heard_beside
 from espnet2_ext.util.binary import BROKEN, open_zip, read_member
 from espnet2_ext.util.documents import mapping, parse_yaml, read_fields
 from espnet2_ext.util.files import digest, file_digest
@@ -41,7 +42,8 @@ def pack_experiment(
     if train_bank is not None:
         info["trained_on"] = trained_on(Path(train_bank))
     info["results"] = {name: results(Path(folder)) for name, folder in outputs.items()}
-    info["made_of"] = digest(info, [file_digest(f) for f in files])
+    heard = heard_beside(*files[:2])
+    info["made_of"] = digest(info, [file_digest(f) for f in [*files, *[heard] * bool(heard)]])
     with hold(out, files=True):  # the lock of a run that was killed goes, too
         if made_of(out) == info["made_of"]:
             return False

@@ -27,9 +27,9 @@ from espnet2_ext.core.separators import TRAINING
 from espnet2_ext.core.weights import load_weights, not_finite
 from espnet2_ext.data.tables import Label, read_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
-from espnet2_ext.infer.bundle import KINDS, OpenBundle, read_config
+from espnet2_ext.infer.bundle import CLASS_QUERIES, KINDS, OpenBundle, hash_of_files, read_config
 from espnet2_ext.registry import absent
-from espnet2_ext.util.files import verified_text
+from espnet2_ext.util.files import read_record, verified, verified_text
 
 Found = TypeVar("Found")
 SHOWN = 3  # keys of a kind that a message lists
@@ -108,6 +108,15 @@ def labels_beside(model_file: str | Path, labels: str | Path | None = None) -> l
     beside = Path(model_file).parent / "labels.tsv"
     labels = labels or (beside if beside.exists() else None)
     return [] if labels is None else read_labels(verified_text(labels))
+
+
+def heard_beside(train_config: str | Path, model_file: str | Path) -> Path | None:
+    """The `class_queries.npz` beside weights, unless there is none, or it was measured with other weights."""
+    path = Path(model_file).parent / CLASS_QUERIES
+    known = read_record(path.with_suffix(".json")).get("model")
+    if not path.is_file() or known not in (None, hash_of_files(train_config, model_file)):
+        return None
+    return verified(path, path.with_suffix(".json"))
 
 
 def built_model(config: dict, task: str, where: str, trusted: bool = False) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.documents import dump_yaml, mapping, read_fields, read_yaml, write_json
-from espnet2_ext.util.files import write_text
+from espnet2_ext.util.files import read_record, write_text
 
 _EPOCH = re.compile(r"(\d+)epoch results: (.*)")
 _STAGE = re.compile(r"\[(\w+)\] ([^\[]*)")
@@ -54,9 +54,9 @@ def facts(exp_dir: str | Path) -> dict[str, str]:
     for text in _logs(exp_dir):
         if match := _PARAMETERS.search(text):
             found["parameters"] = match[1].strip()
-    model, presence = exp_dir / "model.json", exp_dir / "presence.json"
-    if presence.is_file():
-        found["presence, on validation mixtures"] = read_fields(presence, {"presence": str})["presence"]
+    model, heard = exp_dir / "model.json", exp_dir / "class_queries.json"
+    if presence := read_record(heard).get("presence"):
+        found["presence, on validation mixtures"] = presence
     if model.is_file():
         found |= read_fields(model, {"facts": {str: str}})["facts"]
     return found

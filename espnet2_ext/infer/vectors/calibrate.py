@@ -5,23 +5,26 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from espnet2_ext.audio.streams import Resampler
 from espnet2_ext.core.mixing.pair_drawer import Pair, PairDrawer, render
-from espnet2_ext.data.bank.bank import ClipBank
+from espnet2_ext.data.bank.bank import ClipBank, bank_digest
 from espnet2_ext.errors import DataError
-from espnet2_ext.infer.bundle import CLASS_QUERIES, open_bundle
+from espnet2_ext.infer.bundle import CLASS_QUERIES, hash_of_files, open_bundle
+from espnet2_ext.infer.folder import ModelFiles, up_to_date
 from espnet2_ext.infer.pack import HALF, rewrite
 from espnet2_ext.infer.queries import read_query
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.class_queries import ClassQueries, measured
 from espnet2_ext.infer.vectors.presence import RARE, SEEN, Features, Scale, sigmoid
 from espnet2_ext.util.binary import npz_bytes
-from espnet2_ext.util.documents import write_json
+from espnet2_ext.util.files import atomic_path, digest, write_record
 
+Heard = tuple[str, np.ndarray, np.ndarray | None]
 SCENE = 2 * SEEN  # seconds of a mixture
 SNR_DB, ALONE = [-5.0, 5.0], 0.25  # of the first sound over the other; chance of a mixture of one sound
 APART = 0.5  # chance that the second sound begins at a time of its own
@@ -52,65 +55,96 @@ def calibrate(
     Raises:
         DataError: no bundle of a query model, no clip bank, a bank without clips of any class.
     """
-    separator = Separator.from_bundle(bundle, device)
-    sounds = list(_sounds(separator, ClipBank(bank), most))
-    others = [] if held_out is None else list(_sounds(separator, ClipBank(held_out), most))
-    found = measured([(name, query) for name, query, _ in sounds], [query for _, query, _ in others])
-    if mixtures:
-        separator.known = found
-        readout = tag_readout(*zip(*((query, tags) for _, query, tags in sounds)))
-        try:
-            scale = presence_scale(separator, ClipBank(held_out or bank), readout, mixtures)
-        except DataError as e:
-            logging.warning("the presence score is not calibrated: %s", e)
-        else:
-            found = replace(found, presence=scale)
+    found = measure(Separator.from_bundle(bundle, device), Clips(bank), held_out and Clips(held_out), most, mixtures)
     with open_bundle(bundle) as opened:
         half = opened.info.get("precision") == HALF
     rewrite(bundle, out or bundle, more={CLASS_QUERIES: npz_bytes(found.arrays(half))})
     return found
 
 
-def calibrate_packed(
-    exp_dir: str | Path,
-    bundle: str | Path,
-    bank: str | Path,
-    held_out: str | Path,
-    most: int,
-    device: str,
-    mixtures: int,
-) -> None:
-    """`calibrate` the bundle of an experiment once, and write what it measured into `exp_dir/presence.json`.
+class Sounds(Protocol):
+    """What a model was trained on, or further sounds of these classes: `Clips`, or `recordings.Recordings`."""
 
-    A bank that is too small for it gives a warning: the bundle then has no class queries.
-    """
-    with open_bundle(bundle) as opened:
-        found = opened.class_queries()
-    try:
-        found = found or calibrate(bundle, bank, held_out, None, most, device, mixtures)
-    except DataError as e:
-        logging.warning("%s: is not calibrated: %s", bundle, e)
-    else:
-        if found.presence is not None:
-            write_json(Path(exp_dir) / "presence.json", {"presence": found.presence.words()})
+    digest: str
+
+    def heard(self, separator: Separator, most: int) -> list[Heard]:
+        """(class, query `[E]`, tags `[K]`) of up to `most` sounds of each class; silent ones are left out."""
+        ...
+
+    def scale(self, separator: Separator, readout: np.ndarray, mixtures: int) -> Scale:
+        """The presence score, fitted to up to so many mixtures; a DataError where there are too few."""
+        ...
 
 
-def _sounds(separator: Separator, bank: ClipBank, most: int) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-    """(class, query `[E]`, tags `[K]`) of up to `most` clips of each class; silent ones are left out."""
-    chosen: dict[int, list[int]] = {}
-    for k in range(bank.num_classes):
-        clips = bank.clips_of(k)
-        for i in np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(int)):
-            chosen.setdefault(int(clips[i]), []).append(k)
-    for clip, classes in tqdm(sorted(chosen.items()), desc=bank.path.name, unit="clip", disable=None):
-        sound = bank.read(clip)
+def measure(
+    separator: Separator, trained_on: Sounds, held_out: Sounds | None, most: int, mixtures: int
+) -> ClassQueries:
+    """What a query model heard and, unless `mixtures` is 0 or too few can be made, the calibration of its presence
+    score; the arguments as of `calibrate`."""
+    sounds = trained_on.heard(separator, most)
+    others = held_out.heard(separator, most) if held_out else []
+    found = measured([(name, query) for name, query, _ in sounds], [query for _, query, _ in others])
+    if mixtures:
+        separator.known = found
+        readout = tag_readout(*zip(*((query, tags) for _, query, tags in sounds)))
         try:
-            query, tags = separator.heard(read_query(sound, separator.fs, bank.fs))
+            found = replace(found, presence=(held_out or trained_on).scale(separator, readout, mixtures))
         except DataError as e:
-            logging.warning("%s: clip %s is left out: %s", bank.path, bank.id(clip), e)
-            continue
-        for k in classes:
-            yield bank.classes[k].name, query, tags
+            logging.warning("the presence score is not calibrated: %s", e)
+    return found
+
+
+def write_class_queries(
+    model: ModelFiles, trained_on: Sounds, held_out: Sounds | None, most: int, mixtures: int
+) -> Path:
+    """`measure` an experiment's model once, and write it beside its weights, where inference and `pack` find it.
+
+    The record beside it says, too, how well presence is told (`presence`, words; empty if it is not calibrated).
+    """
+    assert model.train_config and model.model_file
+    out = Path(model.model_file).parent / CLASS_QUERIES
+    sounds = [one.digest for one in (trained_on, held_out) if one]
+    key = {"model": hash_of_files(model.train_config, model.model_file), "digest": digest(sounds, most, mixtures)}
+    record = out.with_suffix(".json")
+    if up_to_date(record, key, out):
+        return out
+    for old in (out, record):
+        old.unlink(missing_ok=True)
+    found = measure(model.load(), trained_on, held_out, most, mixtures)
+    with atomic_path(out) as tmp:
+        Path(tmp).write_bytes(npz_bytes(found.arrays()))
+    write_record(record, key, {"presence": found.presence.words() if found.presence else ""}, files=[out])
+    return out
+
+
+class Clips:
+    """Sounds of a clip bank, of which mixtures are drawn."""
+
+    def __init__(self, bank: str | Path):
+        self.bank = ClipBank(bank)
+        self.digest = bank_digest(self.bank)
+
+    def heard(self, separator: Separator, most: int) -> list[Heard]:
+        """See `Sounds`; the clips are evenly chosen."""
+        bank, found = self.bank, []
+        chosen: dict[int, list[int]] = {}
+        for k in range(bank.num_classes):
+            clips = bank.clips_of(k)
+            for i in np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(int)):
+                chosen.setdefault(int(clips[i]), []).append(k)
+        for clip, classes in tqdm(sorted(chosen.items()), desc=bank.path.name, unit="clip", disable=None):
+            sound = bank.read(clip)
+            try:
+                query, tags = separator.heard(read_query(sound, separator.fs, bank.fs))
+            except DataError as e:
+                logging.warning("%s: clip %s is left out: %s", bank.path, bank.id(clip), e)
+                continue
+            found += [(bank.classes[k].name, query, tags) for k in classes]
+        return found
+
+    def scale(self, separator: Separator, readout: np.ndarray, mixtures: int) -> Scale:
+        """See `presence_scale`."""
+        return presence_scale(separator, self.bank, readout, mixtures)
 
 
 # ---- presence ------------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from torch import nn
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import BundleError, DataError
 from espnet2_ext.infer import queries as Q
-from espnet2_ext.infer.bundle import CLASS_QUERIES, OpenBundle, hash_of_files, open_bundle
+from espnet2_ext.infer.bundle import OpenBundle, hash_of_files, open_bundle
 from espnet2_ext.infer.exchange.hub import located
 from espnet2_ext.infer.vectors.class_queries import ARRAYS, ClassQueries, centred, class_of
 from espnet2_ext.infer.weights import (
     at_precision,
     check_classes,
+    heard_beside,
     labels_beside,
     model_of_bundle,
     model_of_exp,
@@ -106,8 +107,8 @@ class Embedder:
         model = model_of_exp(train_config, model_file, "qsep")
         info = {"task": "qsep", "name": Path(model_file).absolute().parent.name, "path": str(model_file)}
         info["model_hash"] = hash_of_files(train_config, model_file)
-        heard = Path(model_file).parent / CLASS_QUERIES
-        known = ClassQueries.of_arrays(read_npz(heard, ARRAYS), str(heard)) if heard.is_file() else None
+        heard = heard_beside(train_config, model_file)
+        known = ClassQueries.of_arrays(read_npz(heard, ARRAYS), str(heard)) if heard else None
         return cls(model, labels_beside(model_file, labels), device, info, known)
 
     # ---- queries ---------------------------------------------------------------------------------

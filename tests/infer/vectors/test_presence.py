@@ -5,18 +5,21 @@ import logging
 import numpy as np
 import pytest
 import soundfile
+import torch
+import yaml
 from sounds import bank_of
-from standin import WeakStandIn, noise
+from standin import StandIn, WeakStandIn, noise
 
 from espnet2_ext.audio.streams import ArraySource, measure
 from espnet2_ext.cli import main as cli
+from espnet2_ext.cli.bundles import qsep_pack
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.class_separator import WeakSeparator
 from espnet2_ext.infer.pack import rewrite
 from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
-from espnet2_ext.infer.vectors.calibrate import area_under_curve, calibrate, calibrate_packed, logistic, tag_readout
+from espnet2_ext.infer.vectors.calibrate import area_under_curve, calibrate, logistic, tag_readout
 from espnet2_ext.infer.vectors.class_queries import ClassQueries
 from espnet2_ext.infer.vectors.presence import NAMES, Features, Scale, Watch, scorer, sigmoid, sounding
 from espnet2_ext.train.experiment import facts
@@ -253,20 +256,46 @@ def test_calibrated_on_mixtures(toy_bundle, bank, tmp_path, monkeypatch, caplog,
     assert capsys.readouterr().out.startswith("start,end,score\n0.000,3.000,")
 
 
-def test_the_bundle_of_a_recipe(toy_bundle, exp, bank, caplog):
-    """Calibrated once, after packing; RESULTS.md says what was measured."""
-    calibrate_packed(exp, toy_bundle, bank, bank, 20, "cpu", 12)
-    found, made = Separator.from_bundle(toy_bundle, "cpu").known.presence, toy_bundle.stat().st_mtime_ns
+def weights(exp, seed):
+    torch.save(StandIn(fs=FS, num_classes=3, seed=seed).state_dict(), exp / "valid.loss.ave.pth")
+
+
+def packed(exp, bank, most=20):
+    """The bundle of an experiment with the classes of the bank."""
+    out = exp / "toy.zip"
+    given = ["--exp_dir", exp, "--model_file", exp / "valid.loss.ave.pth", "--train_bank", bank, "--held_out", bank]
+    qsep_pack([str(x) for x in [*given, "--most", most, "--mixtures", 12, "-o", out, "--device", "cpu"]])
+    return out
+
+
+@pytest.fixture
+def trained(exp, bank):
+    (exp / "config.yaml").write_text(yaml.safe_dump({"model_conf": {"fs": FS, "num_classes": 3}}))
+    (exp / "labels.tsv").write_bytes((bank / "labels.tsv").read_bytes())
+    weights(exp, 0)
+    return exp
+
+
+def test_the_bundle_of_a_recipe(trained, bank):
+    """Calibrated once, before packing; RESULTS.md says what was measured. Other weights are measured anew."""
+    exp, bundle, heard = trained, packed(trained, bank), trained / "class_queries.npz"
+    found, made = Separator.from_bundle(bundle, "cpu").known.presence, bundle.stat().st_mtime_ns
     assert facts(exp)["presence, on validation mixtures"] == found.words() and "(12 mixtures)" in found.words()
-    (exp / "presence.json").unlink()
-    calibrate_packed(exp, toy_bundle, bank, bank, 20, "cpu", 12)
-    assert toy_bundle.stat().st_mtime_ns == made and (exp / "presence.json").exists()
+    packed(exp, bank)
+    assert bundle.stat().st_mtime_ns == made
+    files = exp / "config.yaml", exp / "valid.loss.ave.pth"
+    assert Separator.from_exp(*files, device="cpu").known is not None
+    weights(exp, 4)
+    assert Separator.from_exp(*files, device="cpu").known is None
+    before = heard.read_bytes()
+    packed(exp, bank)
+    assert Separator.from_bundle(bundle, "cpu").known is not None and heard.read_bytes() != before
 
 
-def test_too_little_to_calibrate_keeps_the_bundle(toy_bundle, exp, bank, caplog):
-    calibrate_packed(exp, toy_bundle, bank, bank, 1, "cpu", 12)
+def test_too_little_to_calibrate_keeps_the_bundle(trained, bank, caplog):
+    bundle = packed(trained, bank, 1)
     assert "toy.zip: is not calibrated: no class has two sounds" in caplog.text
-    assert Separator.from_bundle(toy_bundle, "cpu").known is None and not (exp / "presence.json").exists()
+    assert Separator.from_bundle(bundle, "cpu").known is None and not (trained / "class_queries.npz").exists()
 
 
 @pytest.mark.parametrize(
