@@ -273,11 +273,11 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
     def _teach(self) -> None:
         """Move the averaged weights, and statistics, towards those of now; a copy takes those of its first step."""
         held = getattr(self, TRAINING)
-        decay = self.decay if held.begun else 0.0  # initial weights are loaded after the model was made
+        moved = 1 - self.decay * held.begun  # all at first: initial weights are loaded after the model was made
         held.begun.fill_(1)
         for old, new in zip(held.net.state_dict().values(), self.extractor.net.state_dict().values()):
             if old.is_floating_point():
-                old.lerp_(new, 1 - decay)
+                old.lerp_(new, moved.to(old.dtype))
 
     @torch.no_grad()
     def _gain(self, est: Tensor, mix: Tensor, lengths: Tensor, level: Tensor, batch: dict, asked: Tensor) -> Tensor:

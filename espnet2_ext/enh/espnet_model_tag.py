@@ -5,6 +5,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
 
+from espnet2_ext.core.layers.padding import host_lengths
 from espnet2_ext.core.losses.tagging import tagging_bce
 from espnet2_ext.core.nets.contracts import TaggingModel
 
@@ -30,10 +31,10 @@ class ESPnetTaggingModel(TaggingModel, AbsESPnetModel):
             mixup: `[B, 1]`, weight of each item in its mix with the one at the mirrored place; the
                 network mixes features, the labels are mixed here.
         """
-        if speech_lengths is not None:
-            speech = speech[:, : speech_lengths.max()]
+        lengths = host_lengths(speech, speech_lengths)
+        speech = speech[:, : int(lengths.max())]
         weight = None if mixup is None else mixup.squeeze(-1)
-        logits = self.net(speech, speech_lengths, weight).clipwise.float()
+        logits = self.net(speech, lengths, weight).clipwise.float()
         target = label if mixup is None else mixup * label + (1 - mixup) * label.flip(0)
         loss = tagging_bce(logits=logits, labels=target).mean()
         stats = {"loss": loss.detach()}

@@ -258,7 +258,9 @@ def remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, 
     new = {k: both[k].amax(1) for k in both if k != "mix"}  # of two label types the weaker one
     new |= {k: x + x[other] for k, x in batch.items() if k.startswith("speech_ref") and x.is_floating_point()}
     new |= {f"part_{k}": x for k, x in both.items()}
-    return mix + mix[other], torch.maximum(lengths, lengths[other]), {**batch, **new}
+    if unless_whole(lengths, mix.shape[1]) is not None:
+        lengths = torch.maximum(lengths, lengths[other.to(lengths.device)])
+    return mix + mix[other], lengths, {**batch, **new}
 
 
 @torch.no_grad()

@@ -2,14 +2,20 @@
 
 import copy
 import traceback
+from collections import Counter
 
 import pytest
 import torch
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.reporter import SubReporter
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from weak_corpus import model_args
+from weak_corpus import HOP, ROOT, model_args
 
+from espnet2_ext.tasks.qsep import QSepTask
+from espnet2_ext.tasks.qweak import QueryWeakTask
+from espnet2_ext.tasks.tagging import TaggingTask
 from espnet2_ext.tasks.weak import WeakLabelTask
 
 aten = torch.ops.aten
@@ -84,9 +90,75 @@ def test_a_query_step_reads_nothing(model, batch, lengths):
     assert reads(model.train(), batch) == []
 
 
-def test_a_weak_step_of_whole_mixtures_reads_nothing():
-    model = WeakLabelTask.build_model(model_args("--frame_prior", 0.2, 0.5, 0.4))
-    mix, lengths = torch.randn(2, 2000), torch.tensor([2000, 2000])
-    frame = torch.ones(2, model.encoder(mix, lengths)[0].shape[1], 3)
-    batch = {"speech_mix": mix, "speech_mix_lengths": lengths, "label_kind": torch.ones(2, 1, dtype=torch.int)}
-    assert reads(model.train(), batch | {"frame_label": frame, "clip_label": frame.amax(1)}) == []
+@pytest.fixture
+def autocast_knows_meta(monkeypatch):
+    real = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda kind, *a, **k: real("cpu" if kind == "meta" else kind, *a, **k))
+
+
+def labelled(task, *more, config="conf/debug/train_weak.yaml", samples=4000):
+    """A model and a batch of six whole mixtures."""
+    priors = ["--frame_prior", 0.2, 0.5, 0.4, "--clip_prior", 0.5, 0.5, 0.5]
+    model = task.build_model(model_args(*priors, *more, config=config, task=task)).train()
+    clip = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 0], [0, 1, 1]])
+    refs = torch.randn(6, 3, samples) * clip[..., None]
+    batch = {"speech_mix": refs.sum(1), "speech_mix_lengths": torch.full((6,), samples), "clip_label": clip}
+    batch |= {"frame_label": clip[:, None].repeat(1, samples // HOP + 1, 1)}
+    return model, batch | {f"speech_ref{s}": refs[:, s - 1] for s in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--part", "classifier", "--label_type", "clip"],
+        ["--part", "classifier", "--label_type", "frame"],
+        ["--label_type", "clip"],
+        ["--label_type", "frame"],
+        ["--label_type", "strong"],
+        ["--label_type", "clip", "--strategy", "joint", "--remix", "30"],
+    ],
+    ids=" ".join,
+)
+def test_a_weak_step_of_whole_mixtures_reads_nothing(autocast_knows_meta, more):
+    assert reads(*labelled(WeakLabelTask, *more)) == []
+
+
+def test_a_step_of_a_query_models_encoder_reads_nothing(autocast_knows_meta):
+    """Its separator's does: which stretches are embedded as queries depends on its tags, which come from the device."""
+    given = ["--part", "classifier", "--label_type", "clip"]
+    assert reads(*labelled(QueryWeakTask, *given, config="conf/debug/train_qweak.yaml", samples=8000)) == []
+
+
+@pytest.mark.parametrize("lengths", [(8000, 8000, 8000), (8000, 6000, 4000)])
+def test_a_tagging_step_reads_nothing(lengths):
+    given = ["--config", str(ROOT / "conf/debug/train_tag.yaml"), "--output_dir", "unused"]
+    model = TaggingTask.build_model(TaggingTask.get_parser().parse_args(given)).train()
+    batch = {"speech": torch.randn(3, 8000), "speech_lengths": torch.tensor(lengths), "label": torch.eye(3, 24)}
+    assert reads(model, batch | {"mixup": torch.rand(3, 1)}) == []
+
+
+class Items(TorchDispatchMode):
+    """Counts numbers that ESPnet's own code takes out of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket == aten._local_scalar_dense:
+            here = next(f for f in traceback.extract_stack()[-2::-1] if "/torch/" not in f.filename)
+            self.found[here.name] += "/espnet2/" in here.filename
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_espnets_trainer_reads_in_a_step(model, batch):
+    """Each value that is logged, each time with the size of the batch; whether the gradient's norm is finite."""
+    given = ["--config", str(ROOT / "conf/debug/train_qsep_care_sep.yaml"), "--output_dir", "unused", "--ngpu", "0"]
+    options = QSepTask.trainer.build_options(QSepTask.get_parser().parse_args(given))
+    optimizer, reporter = torch.optim.SGD(model.parameters(), 0.1), SubReporter("train", 1, 0)
+    with Items() as mode:
+        QSepTask.trainer.train_one_epoch(
+            model, [(["a", "b", "c"], batch)], [optimizer], [None], None, reporter, None, options, DistributedOption()
+        )
+    logged = len(model(**batch)[1])
+    assert +mode.found == {"to_reported_value": 2 * logged + 2, "train_one_epoch": 1}

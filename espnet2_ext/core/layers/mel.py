@@ -173,16 +173,15 @@ class SpecAugment(nn.Module):
             return x
         b, length, bands = x.shape[:3]
         gone = (
-            self._stripes(b, length, self.time_width, self.time_stripes)[:, :, None]
-            | self._stripes(b, bands, self.band_width, self.band_stripes)[:, None]
+            self._stripes(b, length, self.time_width, self.time_stripes, x.device)[:, :, None]
+            | self._stripes(b, bands, self.band_width, self.band_stripes, x.device)[:, None]
         )
-        gone = gone.to(x.device).view(b, length, bands, *(1,) * (x.dim() - 3))
-        return x.masked_fill(gone, 0.0)
+        return x.masked_fill(gone.view(b, length, bands, *(1,) * (x.dim() - 3)), 0.0)
 
     @staticmethod
-    def _stripes(items: int, size: int, width: int, count: int) -> Tensor:
+    def _stripes(items: int, size: int, width: int, count: int, device: torch.device) -> Tensor:
         """`[B, size]`, true inside one of the item's stripes."""
-        length = torch.randint(min(width, size + 1), (items, count, 1))
-        start = (torch.rand(items, count, 1) * (size - length + 1)).long()
-        at = torch.arange(size)
+        length = torch.randint(min(width, size + 1), (items, count, 1), device=device)
+        start = (torch.rand(items, count, 1, device=device) * (size - length + 1)).long()
+        at = torch.arange(size, device=device)
         return ((start <= at) & (at < start + length)).any(1)

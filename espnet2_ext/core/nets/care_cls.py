@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from espnet2_ext.core.layers.mel import SpecAugment
+from espnet2_ext.core.layers.padding import hide_padding, host_lengths
 from espnet2_ext.core.layers.spectrum import STFT
-from espnet2_ext.core.layers.swin import valid_mask
 from espnet2_ext.core.nets.care_sep import CaREEncoder
 from espnet2_ext.core.nets.contracts import QueryOutput, Tagger, mix_up
 
@@ -71,13 +71,11 @@ class CaRECLS(Tagger):
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None, mixup: Tensor | None = None) -> QueryOutput:
         """Embedding and tags of `wave` `[B, T]`; see `Tagger`."""
-        if lengths is None:
-            lengths = torch.full(wave.shape[:1], wave.shape[1])
-        frames = self.stft.frames(lengths.to(wave.device))
+        frames = self.stft.frames(host_lengths(wave, lengths))
         spec = self.stft(wave)  # [B, L, F]
         if mixup is not None:
             level = self.net.level_of(spec, frames).clamp(min=1e-8)[:, None, None]
-            spec = spec * valid_mask(frames, spec.shape[1])[..., 0] / level
+            spec = hide_padding(spec / level, frames)
             spec, frames = mix_up(spec, frames, mixup)
         image = self.net.image(spec, frames)
         if self.spec_augment is not None:
