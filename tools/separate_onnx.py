@@ -1,6 +1,6 @@
-"""Separate a sound with numpy and onnxruntime alone: separate_onnx.py DIR mix.wav query.wav out.wav
+"""Separate with numpy and onnxruntime alone: separate_onnx.py DIR mix.wav query.wav out.wav [query2.wav out2.wav]...
 
-DIR: what `espnet2-ext export` wrote. Sounds: WAV of 16 bits at the model's rate, minutes rather than hours.
+DIR: what `espnet2-ext export` wrote, for so many queries. Sounds: WAV of 16 bits at the model's rate, minutes at most.
 """
 
 import sys
@@ -25,11 +25,10 @@ def stft(x, window, hop):
 
 def istft(spec, window, hop, length):
     frames = np.fft.irfft(spec, len(window)) * window
-    out = np.zeros((len(spec), frames.shape[1] * hop + len(window)))
-    norm = np.zeros(out.shape[1])
+    out, norm = (np.zeros((n, frames.shape[1] * hop + len(window))) for n in (len(spec), 1))
     for i in range(frames.shape[1]):
         out[:, i * hop : i * hop + len(window)] += frames[:, i]
-        norm[i * hop : i * hop + len(window)] += window**2
+        norm[:, i * hop : i * hop + len(window)] += window**2
     return (out / np.maximum(norm, 1e-8))[:, len(window) // 2 :][:, :length]
 
 
@@ -40,19 +39,20 @@ def inputs(x, window, hop, grid):  # of a sound [C, T]: the spectrum of its mean
     return {"spec": padded, "frames": np.array([spec.shape[1]])}
 
 
-def main(folder, mix, query, out):
+def main(folder, mix, *files):  # query, output, query, output, ...
     encoder, separator = (onnxruntime.InferenceSession(f"{folder}/{name}.onnx") for name in ("query", "separator"))
     about = separator.get_modelmeta().custom_metadata_map
     fs, n_fft, hop, grid = (int(about[name]) for name in ("fs", "n_fft", "hop", "grid_frames"))
     window, x = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft), read(mix, fs)
-    (asked,) = encoder.run(None, inputs(read(query, fs), window, hop, grid))
+    asked = np.concatenate([encoder.run(None, inputs(read(q, fs), window, hop, grid))[0] for q in files[::2]])
     rms = np.sqrt((x.mean(0) ** 2).mean(keepdims=True)).astype(np.float32)
-    mask = separator.run(None, inputs(x, window, hop, grid) | {"rms": rms, "query": asked})[0]  # [1, L, F]
-    spec = stft(x, window, hop)
-    estimate = istft(spec * mask[:, : spec.shape[1]], window, hop, x.shape[1])
-    with wave.open(out, "wb") as f:
-        f.setparams((len(x), 2, fs, 0, "NONE", ""))
-        f.writeframes((estimate.T * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
+    given = inputs(x, window, hop, grid) | {"rms": rms, "query": asked}
+    masks, spec = separator.run(None, given)[0], stft(x, window, hop)  # [Q, L, F], [C, L, F]
+    for mask, out in zip(masks, files[1::2]):
+        estimate = istft(spec * mask[: spec.shape[1]], window, hop, x.shape[1])
+        with wave.open(out, "wb") as f:
+            f.setparams((len(x), 2, fs, 0, "NONE", ""))
+            f.writeframes((estimate.T * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
 
 
 if __name__ == "__main__":

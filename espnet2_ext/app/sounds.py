@@ -53,6 +53,11 @@ class Kept:
         facts = {"seconds": s.frames / s.fs, "fs": s.fs, "channels": s.channels, "subtype": s.subtype}
         return {"id": self.id, "title": self.title, "notes": self.notes, **facts}
 
+    def remove(self) -> None:
+        """Remove its files."""
+        for path in (self.path, self.source.path):
+            path.unlink(missing_ok=True)
+
 
 class Sounds:
     """The sounds of a page.
@@ -94,7 +99,8 @@ class Sounds:
             if found is not None:
                 path.unlink()
                 return found, True
-            return self._add(sums.hexdigest(), path, title, self.limits.seconds), False
+            kept = self._add(sums.hexdigest(), path, title, self.limits.seconds)
+            return kept, kept.path != path
         except BaseException as e:
             path.unlink(missing_ok=True)
             if isinstance(e, DataError):
@@ -121,9 +127,10 @@ class Sounds:
         notes = tuple(note.replace(str(path), title) for note in source.notes)
         kept = Kept(name, path, title, source if source.subtype in KEPT else self._copy(source), notes)
         with self._lock:
-            if name in self._kept:
-                return self._kept[name]
-            self._kept[name] = kept
+            found = self._kept.setdefault(name, kept)
+        if found is not kept:  # the same came at the same time
+            kept.remove()
+            return found
         try:
             self.picture(name, 0, kept.source.frames)  # decodes all of it, so that damage is found
         except BaseException:
@@ -163,8 +170,7 @@ class Sounds:
         with self._lock:
             kept = self._kept.pop(name, None)
         if kept is not None:
-            for path in (kept.path, kept.source.path):
-                path.unlink(missing_ok=True)
+            kept.remove()
 
     def all(self) -> list[Kept]:
         """In the order in which they came."""

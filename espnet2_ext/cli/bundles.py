@@ -76,17 +76,18 @@ def export(argv: list[str] | None = None) -> None:
     p = Parser(description=export.__doc__)
     p.add_argument("bundle", action=BundleFile, help="of a CaRE-SEP")
     p.add_argument("-o", "--output", required=True, help="folder for query.onnx and separator.onnx")
+    p.add_argument("--queries", type=int, default=1, help="that a run of the separator answers (%(default)s)")
     args = p.parse_args(argv)
     from espnet2_ext.infer.exchange import export as onnx
     from espnet2_ext.infer.query_separator import Separator
 
     separator = Separator.from_bundle(args.bundle, "cpu")
-    for path in onnx.export(separator, args.output):
+    for path in onnx.export(separator, args.output, args.queries):
         logging.info("%s: opset %d, %.1f MB", path, onnx.OPSET, os.path.getsize(path) / 1e6)
     frames = round(10 * separator.fs / separator.hop) + 1
     found = onnx.parity(separator, args.output, frames, repeats=3)
     text = (
-        "masks of 10 s differ from PyTorch's by %.1e at most; query and mask take %.2f s with PyTorch, %.2f s with ONNX"
+        "masks of 10 s differ from PyTorch's by %.1e at most; query and masks take %.2f s with PyTorch, %.2f with ONNX"
     )
     logging.info(text, *found)
 

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from espnet2_ext.cli.options import DEFAULT, add_bundle, add_device, add_model, bundle_path, log_starter
@@ -158,7 +158,15 @@ def find(argv: list[str] | None = None) -> None:
     with open_bundle(path) as bundle:
         scores, own = _scores(bundle, args, source)
     threshold = args.threshold or own or UNCALIBRATED
-    found = list(finding.stretches(scores, source.frames / source.fs, threshold))
+    highest = 0.0
+
+    def seen() -> Iterator[float]:
+        nonlocal highest
+        for score in scores:
+            highest = max(highest, score)
+            yield score
+
+    found = list(finding.stretches(seen(), source.frames / source.fs, threshold))
     if args.format == "csv":
         lines = ["start,end,score", *(f"{x.start:.3f},{x.end:.3f},{x.score:.3f}" for x in found)]
     else:
@@ -170,7 +178,8 @@ def find(argv: list[str] | None = None) -> None:
     else:
         print(text, end="")
     seconds = sum(one.end - one.start for one in found)
-    logging.info("%s: found %d times, %.1f s of %.1f s", args.recording, len(found), seconds, source.frames / source.fs)
+    text = "%s: found %d times, %.1f s of %.1f s (highest score %.2f, found from %.2f on)"
+    logging.info(text, args.recording, len(found), seconds, source.frames / source.fs, highest, threshold)
 
 
 def _scores(bundle, args: argparse.Namespace, source):

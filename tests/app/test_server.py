@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet2_ext.app import sounds
 from espnet2_ext.app import work as W
 from espnet2_ext.app.sounds import Limits
 from espnet2_ext.audio.streams import ArraySource
@@ -126,6 +127,25 @@ def test_one_that_is_sent_twice_is_kept_once(page, recordings):
     first, second = p.send(recordings / "mix.wav"), p.send(recordings / "mix.wav", "other.wav")
     assert (first["again"], second["again"]) == (False, True)
     assert first["id"] == second["id"] and second["title"] == "mix.wav" and files(p) == 1
+
+
+def test_one_that_is_sent_twice_at_the_same_time_is_kept_once(page, recordings, monkeypatch):
+    """The second comes while the first is opened, before it is kept."""
+    p, data, opened = page(), (recordings / "example.flac").read_bytes(), sounds.open_source
+
+    def take():
+        return p.sounds.take(io.BytesIO(data).read, len(data), "a.flac")
+
+    def open_again(path):
+        monkeypatch.setattr(sounds, "open_source", opened)
+        second.append(take())
+        return opened(path)
+
+    second = []
+    monkeypatch.setattr(sounds, "open_source", open_again)
+    kept, again = take()
+    assert again and second == [(kept, False)]
+    assert [f.name for f in p.sounds.folder.iterdir()] == [kept.path.name]
 
 
 def test_a_name_from_outside_is_a_text(page, recordings):

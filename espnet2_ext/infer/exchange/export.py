@@ -2,10 +2,10 @@
 
 The graphs run without PyTorch, as `tools/separate_onnx.py` does. `query.onnx`: `spec` `[1, L, F, 2]`, the STFT of a
 sound with real and imaginary parts as the last axis, and `frames` `[1]` to `query` `[1, E]`. `separator.onnx`: `spec`
-of the mixture, `frames`, `rms` `[1]` (of the whole recording, mean of the channels) and `query` to `mask` `[1, L, F]`.
-L is a multiple of `grid_frames`, zeros behind the first `frames`; the batch is 1. The STFT stays outside: a centred one
-with zeros around the signal and a periodic Hann window. The metadata of both files hold `fs`, `n_fft`, `hop`,
-`grid_frames`, `query_dim` and the model's hash.
+of the mixture, `frames`, `rms` `[1]` (of the whole recording, mean of the channels) and `query` `[Q, E]` to `mask`
+`[Q, L, F]`; Q is fixed at the export. L is a multiple of `grid_frames`, zeros behind the first `frames`. The STFT stays
+outside: a centred one with zeros around the signal and a periodic Hann window. The metadata of both files hold `fs`,
+`n_fft`, `hop`, `grid_frames`, `query_dim` and the model's hash.
 """
 
 import importlib
@@ -75,18 +75,22 @@ class _Separator(nn.Module):
 
     def forward(self, spec: Tensor, frames: Tensor, rms: Tensor, query: Tensor) -> Tensor:
         level = self.encoder.level(rms)
-        return self.net.mask(_Spectrum(*spec.unbind(3)), frames.unbind(), query[:, None], level)[:, 0]
+        return self.net.mask(_Spectrum(*spec.unbind(3)), frames.unbind(), query[None], level)[0]
 
 
-def export(separator: "Separator", folder: str | Path) -> list[Path]:
+def export(separator: "Separator", folder: str | Path, queries: int = 1) -> list[Path]:
     """Write `folder/query.onnx` and `folder/separator.onnx`.
 
+    queries: Q, that a run of the separator answers; what lies before their entry is done once for all of them.
+
     Raises:
-        DataError: another network than CaRE-SEP with its own query encoder and magnitude masks.
+        DataError: no query; another network than CaRE-SEP with its own query encoder and magnitude masks.
         ModuleNotFoundError: onnx or onnxscript is not installed.
     """
     model: Any = separator.model.cpu()
     check(model, separator.info["path"])
+    if queries < 1:
+        raise DataError(f"{queries} queries: a run answers one or more")
     for name in NEEDS:
         importlib.import_module(name)
     net, stft = model.extractor.net, model.encoder.stft
@@ -96,7 +100,7 @@ def export(separator: "Separator", folder: str | Path) -> list[Path]:
     spec, frames = torch.randn(1, 2 * grid, bins, 2), torch.tensor([2 * grid - 3])
     whole = {1: grid * torch.export.Dim("k", min=1, max=MOST)}
     given = {"spec": spec, "frames": frames}
-    asked = given | {"rms": torch.tensor([0.1]), "query": torch.randn(1, model.query_dim)}
+    asked = given | {"rms": torch.tensor([0.1]), "query": torch.randn(queries, model.query_dim)}
     graphs = {QUERY: (_Query(net), given, "query"), SEPARATOR: (_Separator(model), asked, "mask")}
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they log each node that they look at
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -136,7 +140,7 @@ def check(model: Any, where: str) -> None:
 
 
 def parity(separator: "Separator", folder: str | Path, frames: int, repeats: int = 1) -> Parity:
-    """The exported graphs against PyTorch on noise of so many frames, the query included; the best of `repeats`.
+    """The exported graphs against PyTorch on noise of so many frames, a query included; the best of `repeats`.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
@@ -153,20 +157,22 @@ def parity(separator: "Separator", folder: str | Path, frames: int, repeats: int
     options.intra_op_num_threads = torch.get_num_threads()
     query, masks = (runtime.InferenceSession(str(Path(folder) / name), options) for name in (QUERY, SEPARATOR))
     given = {"spec": pairs, "frames": count.numpy()}
+    (size,) = (x.shape[0] for x in masks.get_inputs() if x.name == "query")
+    times = torch.arange(1.0, size + 1)[:, None]  # of one embedding, as many queries
 
     def by_torch() -> np.ndarray:
         with torch.inference_mode():
             asked = net.embed(spec, count).embedding
-            return net.mask(spec, count, asked[:, None], model.encoder.level(rms))[:, 0].numpy()
+            return net.mask(spec, count, (asked * times)[None], model.encoder.level(rms))[0].numpy()
 
     def by_onnx() -> np.ndarray:
         (asked,) = query.run(None, given)
-        return masks.run(None, given | {"rms": rms.numpy(), "query": asked})[0]
+        return masks.run(None, given | {"rms": rms.numpy(), "query": asked * times.numpy()})[0]
 
-    times = []
+    runs = []
     for run in (by_torch, by_onnx) * repeats:
         start = time.perf_counter()
         found = run()
-        times.append((time.perf_counter() - start, found))
-    difference = float(np.abs(times[0][1] - times[1][1][:, :frames]).max())
-    return Parity(difference, min(t for t, _ in times[::2]), min(t for t, _ in times[1::2]))
+        runs.append((time.perf_counter() - start, found))
+    difference = float(np.abs(runs[0][1] - runs[1][1][:, :frames]).max())
+    return Parity(difference, min(t for t, _ in runs[::2]), min(t for t, _ in runs[1::2]))

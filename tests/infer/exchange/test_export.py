@@ -48,6 +48,25 @@ def test_parity_for_several_lengths(exported):
         assert parity(separator, folder, frames).difference < 1e-5, frames
 
 
+@pytest.mark.parametrize("query_at", ["decoder", "all"])
+def test_several_queries_in_a_run(exported, tmp_path, query_at):
+    """Parity, and the script's files are those of our own separator, in the order of the queries."""
+    separator = build("care_sep", **SMALL, query_at=query_at)
+    export(separator, tmp_path, queries=2)
+    assert parity(separator, tmp_path, GRID + 1).difference < 1e-5
+    for name in ("mix", "q1", "q2"):
+        soundfile.write(tmp_path / f"{name}.wav", noise(1.0, FS, 1, seed=len(name) + ord(name[-1])), FS)
+    command = [sys.executable, SCRIPT, ".", "mix.wav", "q1.wav", "o1.wav", "q2.wav", "o2.wav"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    mix, q1, q2, *found = (
+        soundfile.read(tmp_path / f"{n}.wav", dtype="float32")[0] for n in ("mix", "q1", "q2", "o1", "o2")
+    )
+    asked = np.concatenate([separator.embed_batch(q[None])[0] for q in (q1, q2)])
+    want = separator.separate(mix, FS, asked, separator.plan(chunk=0))
+    np.testing.assert_allclose(np.stack(found), want, atol=3e-5)
+
+
 def test_what_the_files_say(exported):
     separator, folder = exported
     import onnx
@@ -91,6 +110,8 @@ def test_what_is_not_exported_is_said(tmp_path):
         export(build("query_unet"), tmp_path)
     with pytest.raises(DataError, match="has complex masks; only magnitude masks are exported"):
         export(build("care_sep", mask_type="complex"), tmp_path)
+    with pytest.raises(DataError, match="0 queries"):
+        export(build("care_sep"), tmp_path, queries=0)
     assert not list(tmp_path.iterdir())
 
 

@@ -121,6 +121,8 @@ def test_the_command(toy_bundle, tmp_path, monkeypatch, capsys, caplog, recordin
     cli.main([*run, "--threshold", "0.2"])
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert rows and f"long.wav: found {len(rows)} times" in caplog.text
+    highest = max(float(r["score"]) for r in rows)
+    assert f"(highest score {highest:.2f}, found from 0.20 on)" in caplog.text
     assert all(0 <= float(r["start"]) < float(r["end"]) <= 21.3 and 0.2 <= float(r["score"]) <= 1 for r in rows)
     cli.main([*run, "--threshold", "0.2", "--format", "audacity", "-o", "labels.txt"])
     labels = [line.split("\t") for line in (tmp_path / "labels.txt").read_text().splitlines()]
