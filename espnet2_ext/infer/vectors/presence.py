@@ -12,7 +12,7 @@ import numpy as np
 
 from espnet2_ext.errors import DataError
 
-SEEN, STEP, FADE = 5.0, 0.5, 0.05  # seconds
+SEEN, HEARD, STEP, FADE = 5.0, 2.5, 0.5, 0.05  # seconds
 SILENT = 1e-4  # RMS, relative to the recording's, of a window where nothing is
 LOWEST = 1e-3
 FAINT, LOUD = -20.0, -10.0  # dB below the recording: windows below and above are equally faint, or loud
@@ -85,12 +85,12 @@ class Scale:
 class Features:
     """Numbers that tell whether sounds of `queries` `[Q, E]` are there, of a model that knows class queries.
 
-    The separated sound is that of the part of a window in which something was separated, see `sounding`. level: of
-    it relative to the mixture's there, in dB, -60 or more. likeness: cosine of the query and the embedding of the
-    separated sound, and of the window's mixture; without what all classes share. profile: cosine of their cosines to
-    the classes. activity: log of the mean activity in them of the query's classes, as the model tags them, weighted by
-    the softmax of the query's own logits (`Scale.readout`); 0 where it does not tag. loudness: of the window's mixture
-    relative to the recording's, in dB, from `FAINT` to `LOUD`.
+    Of a window, the `HEARD` seconds count in which the separated sound is loudest. level: of it relative to the
+    mixture's there, in dB, -60 or more. likeness: cosine of the query and the embedding of the separated sound, and of
+    the mixture there; without what all classes share. profile: cosine of their cosines to the classes. activity: log of
+    the mean activity in them of the query's classes, as the model tags them, weighted by the softmax of the query's own
+    logits (`Scale.readout`); 0 where it does not tag. loudness: of the window's mixture relative to the recording's, in
+    dB, from `FAINT` to `LOUD`.
     """
 
     def __init__(self, embedder: Any, queries: np.ndarray, readout: np.ndarray):
@@ -104,21 +104,17 @@ class Features:
     def __call__(self, mix: np.ndarray, est: np.ndarray, rms: float) -> np.ndarray:
         """Of a window, the mixture `[T]` and an estimate of each query `[Q, T]` (or a single one), and the RMS of the
         recording: `[Q, D]`."""
-        parts = [sounding(x, round(STEP * self.embedder.fs)) for x in est]
-        level = np.array([_db(_rms(x[p]), _rms(mix[p])) for x, p in zip(est, parts)])
-        heard = [self._heard([x[p] for x, p in zip(est, parts)]), self._heard([mix])]
-        seen = [self._seen(vectors) for vectors, _ in heard]
+        size, step = (round(seconds * self.embedder.fs) for seconds in (HEARD, STEP))
+        pairs = [np.stack([x[part], mix[part]]) for x in est for part in [loudest(x, size, step)]]
+        level = np.array([_db(*_rms(pair)) for pair in pairs])
+        vectors, tags = zip(*map(self.embedder.embed_batch, pairs))  # [2, E] and [2, K]: of the sound, of the mixture
+        seen = [self._seen(own) for own in np.stack(vectors, 1)]
         cosines = [(own[i] * self.asked[i]).sum(1) for i in (0, 1) for own in seen]
-        found = (level, *cosines, *(active for _, active in heard), np.clip(_db(_rms(mix), rms), FAINT, LOUD))
+        active = np.zeros((2, 1))
+        if self.share.size:
+            active = np.log(np.maximum((self.share * sigmoid(np.stack(tags, 1))).sum(2), 1e-9))
+        found = (level, *cosines, *active, np.clip(_db(_rms(mix), rms), FAINT, LOUD))
         return np.stack([np.broadcast_to(x, len(self.share)) for x in found], 1)
-
-    def _heard(self, sounds: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings `[N, E]`, and the activity of each query's classes: `[Q]`, or a single one."""
-        vectors, tags = zip(*(self.embedder.embed_batch(x[None]) for x in sounds))
-        if not self.share.size:
-            return np.concatenate(vectors), np.zeros(1)
-        active = (self.share * sigmoid(np.concatenate(tags))).sum(1)
-        return np.concatenate(vectors), np.log(np.maximum(active, 1e-9))
 
     def _seen(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Directions of embeddings, and of their profiles."""
@@ -251,6 +247,14 @@ def sounding(x: np.ndarray, step: int) -> slice:
     found = np.flatnonzero((heard := levels(x, step)) > QUIET * heard.max())
     first, last = (found[0], found[-1] + 1) if len(found) else (0, len(heard))
     return slice(max(0, min(first * step, len(x) - step)), min(last * step, len(x)))
+
+
+def loudest(x: np.ndarray, size: int, step: int) -> slice:
+    """Of a separated sound `[T]`: the `size` samples, from a step on, that have the most energy; at most all of it."""
+    energy = np.append(0, np.cumsum(np.square(x, dtype=np.float64)))
+    starts = np.arange(0, max(len(x) - size, 0) + 1, step)
+    start = starts[np.argmax(energy[np.minimum(starts + size, len(x))] - energy[starts])]
+    return slice(start, start + size)
 
 
 def levels(x: np.ndarray, step: int) -> np.ndarray:

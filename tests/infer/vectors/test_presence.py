@@ -21,7 +21,7 @@ from espnet2_ext.infer.queries import Ask
 from espnet2_ext.infer.query_separator import Separator
 from espnet2_ext.infer.vectors.calibrate import area_under_curve, calibrate, logistic, tag_readout
 from espnet2_ext.infer.vectors.class_queries import ClassQueries
-from espnet2_ext.infer.vectors.presence import NAMES, Features, Scale, Watch, scorer, sigmoid, sounding
+from espnet2_ext.infer.vectors.presence import NAMES, Features, Scale, Watch, loudest, scorer, sigmoid, sounding
 from espnet2_ext.train.experiment import facts
 from espnet2_ext.util.binary import npz_bytes
 
@@ -60,24 +60,32 @@ class Embedder:
 
 
 def test_features_by_hand():
-    """Of the samples 20 to 59: before and after them the estimate lies more than 20 dB below its loudest step."""
+    """Of the samples 20 to 69, in which the estimate is loudest; of one that is silent, the first 50."""
     mix, est = np.ones((2, 100), np.float32)
-    est[:20] = est[60:] = 0.1
-    mix[20:30] = 3
-    mix[:9] = 0, 2, 0, 0, 0, 0, 0, 0, -1
+    est[:20], est[60:] = 0.05, 0.1
+    mix[20:30] = 0, 2, 0, 0, 0, 0, 0, 0, -1, 3
     est[20:30] = 0.3, 0.4, 0, 0, 0, 0, 0, 0, 0.5, -2
     est[50:60] = 3
     query = np.array([[0.6, 0.8, *np.zeros(6)]])
     readout = np.zeros((9, 2))
     readout[0], readout[8] = (5, 0), (0, 1)  # logits of the query: 3 and 1
-    level = 20 * np.log10(np.sqrt((0.25 + 0.25 + 4 + 20 + 90) / (90 + 30)))
+    level = 20 * np.log10(np.sqrt((4.5 + 20 + 90 + 0.1) / (14 + 40)))
     share = np.exp([3, 1]) / np.exp([3, 1]).sum()
-    active = [np.log(share @ sigmoid(np.array(logits))) for logits in ((0.5, -2), (-1, 1))]
-    loudness = 20 * np.log10(np.sqrt((4 + 12 + 90 + 70) / 100) / 8)
+    active = [np.log(share @ sigmoid(np.array(logits))) for logits in ((0.5, -2), (-1, 3))]
+    loudness = 20 * np.log10(np.sqrt((20 + 14 + 70) / 100) / 8)
     found = Features(Embedder(), query, readout)(mix, est[None], 8.0)
     np.testing.assert_allclose(found, [[level, 1, 0.8, 1, 0, *active, loudness]], atol=1e-6)
     untagged = Features(Embedder(), np.vstack([query, -query]), NO_TAGS)(mix, np.stack([est, 0 * est]), 4e4)
-    np.testing.assert_allclose(untagged, [[level, 1, 0.8, 1, 0, 0, 0, -20], [-60, 0, -0.8, 0, 0, 0, 0, -20]], atol=1e-6)
+    silent = [-60, 0, -1.4 / np.sqrt(8), 0, -1, 0, 0, -20]
+    np.testing.assert_allclose(untagged, [[level, 1, 0.8, 1, 0, 0, 0, -20], silent], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "start"), [([0, 0, 1, 2, 0, 0], 20), ([3, 1, 0, 0, 2, 3], 40), ([0, 0, 0], 0), ([0, 0, 0, -1], 20), ([5], 0)]
+)
+def test_where_it_is_loudest(x, start):
+    assert loudest(np.repeat(np.float32(x), 10), 20, 10) == slice(start, start + 20)
+    assert loudest(np.float32([*np.zeros(13), 1, 1, 0, 0]), 4, 3) == slice(12, 16)
 
 
 @pytest.mark.parametrize(
