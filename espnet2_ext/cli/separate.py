@@ -2,7 +2,8 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable
 from pathlib import Path
 
 from espnet2_ext.cli.options import DEFAULT, add_bundle, add_device, add_model, bundle_path, log_starter
@@ -157,16 +158,9 @@ def find(argv: list[str] | None = None) -> None:
     source = open_source(args.recording)
     with open_bundle(path) as bundle:
         scores, own = _scores(bundle, args, source)
-    threshold = args.threshold or own or UNCALIBRATED
-    highest = 0.0
-
-    def seen() -> Iterator[float]:
-        nonlocal highest
-        for score in scores:
-            highest = max(highest, score)
-            yield score
-
-    found = list(finding.stretches(seen(), source.frames / source.fs, threshold))
+    threshold, length = args.threshold or own or UNCALIBRATED, source.frames / source.fs
+    scores = array("d", scores)
+    found = list(finding.stretches(scores, length, threshold))
     if args.format == "csv":
         lines = ["start,end,score", *(f"{x.start:.3f},{x.end:.3f},{x.score:.3f}" for x in found)]
     else:
@@ -179,7 +173,7 @@ def find(argv: list[str] | None = None) -> None:
         print(text, end="")
     seconds = sum(one.end - one.start for one in found)
     text = "%s: found %d times, %.1f s of %.1f s (highest score %.2f, found from %.2f on)"
-    logging.info(text, args.recording, len(found), seconds, source.frames / source.fs, highest, threshold)
+    logging.info(text, args.recording, len(found), seconds, length, max(scores, default=0), threshold)
 
 
 def _scores(bundle, args: argparse.Namespace, source):
@@ -259,13 +253,8 @@ def adapt(argv: list[str] | None = None) -> None:
     found = adapting.adapt(separator, *sounds, steps=args.steps, seed=args.seed)
     save_query(args.output, found.query, separator.model_hash)
     better = f"after step {found.step}" if found.step else "no step was better: it is the mean query"
-    logging.info(
-        "%s: SDR on held-out sounds %.2f dB, of the mean query %.2f dB (%s)",
-        args.output,
-        found.sdr,
-        found.mean_sdr,
-        better,
-    )
+    text = "%s: SDR on held-out sounds %.2f dB, of the mean query %.2f dB (%s)"
+    logging.info(text, args.output, found.sdr, found.mean_sdr, better)
 
 
 # ---- options -------------------------------------------------------------------------------------
