@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISED = 99  # status of a child whose error reached the top
-MODULES = """cli.bundles cli.data cli.infer cli.score cli.separate cli.train cli.papers data.validate
+MODULES = """app.server cli.app cli.bundles cli.data cli.infer cli.score cli.separate cli.train cli.papers data.validate
 data.bank.archive data.bank.shards data.bank.per_clip data.mixtures.draw data.mixtures.render data.mixtures.from_songs
 infer.pack infer.jobs infer.query_folder infer.class_folder infer.tagger infer.vectors.features infer.vectors.find
 infer.vectors.calibrate infer.vectors.adapt infer.class_separator infer.query_separator scores.score scores.tagging

@@ -4,6 +4,8 @@ The command runs in a copy of the project of `world`; `FILE` in it stands for th
 odd as well.
 """
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +30,8 @@ CODINGS = """wav WAV PCM_16, 24.wav WAVEX PCM_24, float.wav WAV FLOAT, ima.wav W
 rf64 RF64 PCM_16, flac FLAC PCM_16, ogg OGG VORBIS, opus OGG OPUS, mp3 MP3 MPEG_LAYER_III, aiff AIFF PCM_16,
 au AU PCM_16, caf CAF PCM_16, w64 W64 PCM_16"""
 CODINGS = {suffix: (format, coding) for suffix, format, coding in map(str.split, CODINGS.split(","))}
+ASKED = {"recording": "SOUND", "ask": [{"sound": "SOUND", "start": 0.1, "end": 0.4}], "against": [{"class": "bell"}]}
+ASKED |= {"mode": "mean", "format": "wav", "gate": False}
 CONTAINERS = {"m4a": ("mp4", "aac"), "aac": ("adts", "aac"), "webm": ("webm", "libopus"), "mkv": ("matroska", "ac3")}
 
 
@@ -52,6 +56,7 @@ def write_seeds(top: Path) -> None:
     torch.save({"state_dict": {f"model.{k}": v for k, v in weights.items()}, "epoch": 1}, top / "weak.ckpt")
     torch.save({"model": {"bn0.weight": torch.ones(4), "fc.bias": torch.ones(3)}, "note": (1, "a")}, top / "public.pth")
     (top / "options.txt").write_text("--config conf/qsep.yaml --stage 5 --nj 2 --fs 8k --ngpu 0 --qsep_args '--seed 1'")
+    (top / "ask.json").write_text(json.dumps(ASKED))
     (top / "sweep.yaml").write_text((ROOT / "conf/sweeps/side_by_side.yaml").read_text())
     (top / "weak_sweep.yaml").write_text((ROOT / "conf/sweeps/weak_table_x.yaml").read_text())
 
@@ -110,6 +115,42 @@ def read_stem_file(path: Path) -> None:
     assert max(lengths) - min(lengths) < FS, f"stems of different lengths: {lengths}"
 
 
+def send_to_page(path: Path) -> None:
+    """What the page keeps can be listened to and dropped; of what it refuses, nothing is left."""
+    from espnet2_ext.app.sounds import Limits, Sounds, Wav
+    from espnet2_ext.errors import DataError
+
+    if not path.is_file():
+        raise DataError(f"{path}: a browser sends files")
+    (folder := Path("page")).mkdir()
+    sounds = Sounds(folder, Limits(1 << 30, 3600.0))
+    try:
+        with open(path, "rb") as f:
+            kept, _ = sounds.take(f.read, path.stat().st_size, path.name)
+        wav = Wav(kept.source)
+        if (heard := sum(map(len, wav.blocks(0, wav.size)))) != wav.size:
+            raise AssertionError(f"{heard} bytes to listen to, {wav.size} were promised")
+        sounds.drop(kept.id)
+    finally:
+        if left := list(folder.iterdir()):
+            raise AssertionError(f"left in the page's folder: {left}")
+
+
+def ask_page(path: Path) -> None:
+    """A request for a separation, of a sound that the page has."""
+    from espnet2_ext.app.sounds import Limits, Sounds
+    from espnet2_ext.app.work import Works
+    from espnet2_ext.errors import DataError
+    from espnet2_ext.util.documents import parse_json
+
+    if not path.is_file():
+        raise DataError(f"{path}: a browser sends text")
+    (folder := Path("page")).mkdir()
+    sounds, data = Sounds(folder, Limits(1 << 30, 3600.0)), Path("in/0.wav").read_bytes()
+    kept, _ = sounds.take(io.BytesIO(data).read, len(data), "0.wav")
+    Works(sounds, "qsep").ask(parse_json(path.read_bytes().replace(b"SOUND", kept.id.encode()), "the request"))
+
+
 def run_options(path: Path) -> None:
     """The words of a recipe's command line."""
     import shlex
@@ -139,6 +180,8 @@ def _all() -> list[Kind]:
     files += [f"dump/train/{v}" for v in ("audio.00000.ark", "seek.npy", "clips.indices.npy")]
     kinds += [Kind(f"bank {f}", f, read_bank, form_of(f)) for f in [*files, "dump/pcm/audio.00000.pcm"]]
     kinds += [Kind(f"audioset {f}", f"audioset/{f}", read_references, "bytes", True) for f in ("x.tar", "x.h5")]
+    kinds += [Kind(f"page {v}", f"coded/x.{v}", send_to_page, "sound", True) for v in ("wav", "flac", "mp3", "webm")]
+    kinds += [Kind("page request", "ask.json", ask_page, form_of("ask.json"))]
     stems = Kind("stem file", "song.stem.mp4", read_stem_file, "sound", True)
     return [*kinds, stems, Kind("recipe options", "options.txt", run_options, "text")]
 
