@@ -160,7 +160,7 @@ def _times(start: str, end: str) -> tuple[float, float]:
 
 
 class Sounds(UserDict[str, str]):
-    """Name -> reference; what millions of them share before and behind the name is held once."""
+    """Name -> reference; what many share before and behind the name is held once, places in files (# @) as they are."""
 
     def __init__(self):
         super().__init__()
@@ -170,8 +170,9 @@ class Sounds(UserDict[str, str]):
         return name.join(self.data[name])
 
     def __setitem__(self, name: str, ref: str) -> None:
-        pieces = tuple(ref.rsplit(name, 1) if name else [ref])
-        self.data[name] = self._shared.setdefault(pieces, pieces)
+        *head, tail = ref.rsplit(name, 1) if name else [ref]
+        pieces = (*(self._shared.setdefault(one, one) for one in head), tail)
+        self.data[name] = pieces if {"#", "@"} & {*tail} else self._shared.setdefault(pieces, pieces)
 
 
 def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None) -> Sounds:
@@ -194,8 +195,7 @@ def find_audio(audio: Sequence[str | os.PathLike], hdf5_rate: int | None = None)
                     (late.add if rank[0] else late.discard)(name)
             if os.path.splitext(path)[1].lower() not in _SEARCHED:
                 others.append(path)
-    where = ", ".join(map(str, audio))
-    left_out(where, others)
+    left_out(where := ", ".join(map(str, audio)), others)
     if not found:
         raise DataError(f"{where}: no sound files in it, by their suffixes ({KNOWN})")
     logging.info("%s: %s", where, ", ".join(f"{n} {suffix}" for suffix, n in sorted(kinds.items())))
