@@ -11,7 +11,7 @@ set -euo pipefail
 
 esc50=${ESC50}
 packages=${PACKAGES}
-sources="esc10 formula timgm6mb fluidr3 sonic-pi audiophob rumpf"
+sources="esc10 formula timgm6mb fluidr3 sonic-pi audiophob rumpf ktuberling 0ad widelands"
 unheard=                # a bundle, or an experiment's folder (its --inference_model)
 quick=false
 split_options "esc50 packages sources unheard quick" "$@"
@@ -25,7 +25,7 @@ if [ "${quick}" = true ]; then
     options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8 --presence_mixtures 8
         --scoring_args "--espnet_keys 4")
 elif [ -n "${unheard}" ]; then
-    name=unheard sources="minetest scratch tuxpaint klettres"
+    name=unheard sources="minetest scratch tuxpaint"
 fi
 case " ${sources} " in *" esc10 "*) tests=test ;; *" minetest "*) tests=unheard ;; esac # others have no test set
 if ! wants_help; then

@@ -70,12 +70,15 @@ def read_esc10(root: Path) -> tuple[dict[str, list[Clip]], list[str]]:
 
 
 def make_labels(names: Iterable[str]) -> list[Label]:
-    """Labels of the classes; those in a line of the table's `related` are related."""
+    """Labels of the classes; those in a line of the table's `related`, or of which one holds the other, are related."""
     order = {name: i for i, name in enumerate(sorted(names))}
     related = defaultdict(set)
     for group in starter_table()["related"]:
         for name in group:
             related[name] |= {order[other] for other in group if other in order} - {order.get(name)}
+    for name, parts in starter_table()["holds"].items():
+        for one, other in [(name, part) for part in parts] + [(part, name) for part in parts]:
+            related[one] |= {order[other]} if other in order else set()
     return [Label(i, name, name.replace("_", " "), tuple(sorted(related[name]))) for name, i in order.items()]
 
 

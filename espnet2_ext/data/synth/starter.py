@@ -1,7 +1,8 @@
-"""Sounds for the model in the box: instruments of sound fonts, one-shots and loops of Debian packages, and formulas.
+"""Sounds for the model in the box: instruments of sound fonts, recordings and one-shots of Debian packages, formulas.
 
-Each class has variants (a program of a font, a file, a formula); each sound is made with one. Where a class has three
-variants or more, one of five, at least one, is heard in validation only. `starter.yaml` lists the classes.
+Each class has variants (a program of a font, a file, a series of recordings, a formula); each sound is made with one.
+Where a class has three variants or more, one of five, at least one, is heard in validation only. `starter.yaml` lists
+the classes.
 
 Layout:
     audio/CLASS/ID.flac         16 bit, 32 kHz, mono
@@ -12,6 +13,7 @@ Layout:
 import dataclasses
 import functools
 import hashlib
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,6 +29,7 @@ from espnet2_ext.data.synth.procedural import GENERATORS, make_sound
 from espnet2_ext.data.synth.score import compose, one_of
 from espnet2_ext.data.synth.signals import FS, draw, room, steady, strikes
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.binary import BROKEN, open_zip
 from espnet2_ext.util.documents import read_yaml
 from espnet2_ext.util.files import atomic_path, digest
 from espnet2_ext.util.tables import read_tsv, write_tsv
@@ -38,7 +41,7 @@ HELD_OUT = 5  # one variant of so many is for validation
 
 
 class Variant(NamedTuple):
-    """What a sound of class `name` is made with: a font's program, a file or a formula of `source`."""
+    """What a sound of a class is made with: of `source`, a font's program, a file, a pattern of files, a formula."""
 
     name: str
     source: str
@@ -63,7 +66,7 @@ class Sound(NamedTuple):
 
 @functools.cache
 def starter_table() -> dict:
-    """The table of classes: `sources`, `voices`, `files`, `related`."""
+    """The table of classes: `sources`, `voices`, `files`, `related`, `holds`, `many`."""
     return read_yaml(Path(__file__).with_suffix(".yaml"))
 
 
@@ -72,8 +75,10 @@ def is_unheard(source: str) -> bool:
     return starter_table()["sources"][source].get("unheard", False)
 
 
-def find_source(name: str, packages: Path) -> Path | None:
+def find_source(name: str, packages: Path, unpacked: Path) -> Path | None:
     """Folder or file of a source below `packages`; None for one that needs no files.
+
+    What lies in an archive is unpacked below the folder `unpacked`.
 
     Raises:
         DataError: it is not there: what to install.
@@ -90,7 +95,21 @@ def find_source(name: str, packages: Path) -> Path | None:
             f"source {name}: there is no {path}; apt-get install {package} (or unpack it elsewhere: apt-get download "
             f"{package}; dpkg -x {package}_*.deb FOLDER; --packages FOLDER), or leave it out of --sources"
         )
-    return path
+    return _unpack(path, source["inside"], unpacked / name) if "inside" in source else path
+
+
+def _unpack(archive: Path, inside: str, folder: Path) -> Path:
+    """Folder `inside` of a zip archive, its sounds alone, as a folder below `folder`; what is there is kept."""
+    try:
+        with archive.open("rb") as file, open_zip(file) as z:
+            for info in z.infolist():
+                parts, path = Path(info.filename).parts, folder / info.filename
+                if parts[0] == inside and ".." not in parts and path.suffix in SUFFIXES and not path.is_file():
+                    with atomic_path(path) as new, z.open(info) as member, new.open("wb") as copy:
+                        shutil.copyfileobj(member, copy)
+    except BROKEN as error:
+        raise DataError(f"{archive}: damaged ({error})") from error
+    return folder / inside
 
 
 def make_starter(
@@ -119,7 +138,7 @@ def make_starter(
         DataError: as `make_corpus`; an unknown class.
     """
     root, where = Path(out), Path(packages)
-    places = {name: find_source(name, where) for name in sources}
+    places = {name: find_source(name, where, root.with_name(f"{root.name}_unpacked")) for name in sources}
     variants = [v for v in all_variants(places) if not classes or v.name in classes]
     if lacking := set(classes) - {v.name for v in variants}:
         raise DataError(f"no sound of class {sorted(lacking)[0]} in the sources {', '.join(sources)}")
@@ -140,12 +159,18 @@ def all_variants(places: dict[str, Path | None]) -> Iterator[Variant]:
         elif source in table["files"]:
             names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.suffix in SUFFIXES)
             for name, patterns in table["files"][source].items():
+                if table["sources"][source].get("recordings"):
+                    yield from (Variant(name, source, p) for p in patterns if p[0] != "*" and _matching(names, [p]))
+                    patterns = [p for p in patterns if p[0] == "*"]
                 yield from (Variant(name, source, n) for n in patterns if n[-1] == "/" and (path / n).is_dir())
-                found = [n for n in names if any(fnmatch(Path(n).with_suffix("").as_posix(), p) for p in patterns)]
-                yield from (Variant(name, source, n) for n in found)
+                yield from (Variant(name, source, n) for n in _matching(names, patterns))
         else:
             for name, voice in table["voices"].items():
                 yield from (Variant(name, source, str(program)) for program in voice["programs"])
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    return [n for n in names if any(fnmatch(Path(n).with_suffix("").as_posix(), p) for p in patterns)]
 
 
 def plan(variants: Sequence[Variant], clips: int, formula_clips: int, valid_clips: int) -> Iterator[Sound]:
@@ -161,7 +186,8 @@ def plan(variants: Sequence[Variant], clips: int, formula_clips: int, valid_clip
             ("train", own[len(held) :], formula_clips if formula else clips),
             ("valid", held or own * formula, valid_clips),
         ):
-            yield from (Sound(set_, *some[n % len(some)], n) for n in range(count * bool(some)))
+            count *= starter_table()["many"].get(name, 1) * bool(some)
+            yield from (Sound(set_, *some[n % len(some)], n) for n in range(count))
 
 
 def write_part(sounds: Sequence, tmp: Path, *, root: str, places: dict[str, str], seconds: float, seed: int) -> None:
@@ -188,7 +214,7 @@ def make_clip(sound: Sound, places: dict[str, str], seconds: float, seed: int) -
     elif sound.source in starter_table()["files"]:
         patterns = starter_table()["files"][sound.source][sound.name]
         path = Path(places[sound.source]) / sound.key
-        if is_unheard(sound.source):
+        if is_unheard(sound.source) or sound.key in patterns:
             x = _repeat(path, seconds, rng)
         else:
             x = _cut(path, seconds, rng) if any(p[0] == "*" for p in patterns) else _rhythm(path, seconds, rng)
@@ -200,7 +226,7 @@ def make_clip(sound: Sound, places: dict[str, str], seconds: float, seed: int) -
     return at_random_level(x, FS, rng)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)  # a piece of music takes 30 MB
 def _read(path: Path) -> np.ndarray:
     x = read_mono(path, FS)
     if not x.any():
@@ -214,19 +240,26 @@ def _faster(x: np.ndarray, speed: float) -> np.ndarray:
 
 def _cut(path: Path, seconds: float, rng) -> np.ndarray:
     """A loop or a long sound, up to two semitones off, from anywhere in it, repeated where it is short."""
-    x, n = _faster(_read(path), 2 ** (rng.uniform(-2, 2) / 12)), round(seconds * FS)
-    x = np.tile(x, 1 + n // len(x) + 1)
-    start = int(rng.integers(len(x) - n))
-    part = x[start : start + n]
-    return (part if part.any() else x[:n]).astype(np.float32)
+    x, speed, n = _read(path), 2 ** (rng.uniform(-2, 2) / 12), round(seconds * FS)
+    length = len(np.arange(0, len(x) - 1, speed))  # at that speed; it may be minutes, of which seconds are made
+    start = int(rng.integers(length * (2 + n // length) - n))
+    part = _at(x, (start + np.arange(n)) % length * speed)
+    return (part if part.any() else _at(x, np.arange(n) % length * speed)).astype(np.float32)
+
+
+def _at(x: np.ndarray, places: np.ndarray) -> np.ndarray:
+    left = places.astype(int)
+    return x[left] + (places - left) * (x[left + 1] - x[left])
 
 
 def _repeat(path: Path, seconds: float, rng) -> np.ndarray:
-    """A recording, again and again with pauses of 0.1 to 0.8 s; of a folder, its files in random order."""
+    """A recording, again and again with pauses of 0.1 to 0.8 s; of a folder or a pattern, its files in random order."""
     n, at = round(seconds * FS), int(rng.uniform(0, 0.3) * FS)
     x, files = np.zeros(n, np.float32), [path]
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+    elif not path.is_file():
+        files = sorted(p for p in path.parent.glob(f"{path.name}.*") if p.suffix in SUFFIXES)
     while at < n:
         part = _read(files[int(rng.integers(len(files)))])
         loud = np.flatnonzero(np.abs(part) > 0.03 * np.abs(part).max())  # no silence before and behind it

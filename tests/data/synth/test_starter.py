@@ -1,3 +1,4 @@
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import soundfile
 
 from espnet2_ext.audio.read import read_mono
 from espnet2_ext.cli import data as command
+from espnet2_ext.data.corpora.starter import make_labels
 from espnet2_ext.data.synth import starter
 from espnet2_ext.data.synth.procedural import GENERATORS, make_sound
 from espnet2_ext.data.synth.signals import FS, band, modes, strikes, tone
@@ -86,7 +88,8 @@ def test_all_classes_that_are_related_exist_and_patterns_name_sources():
     table = starter.starter_table()
     made = {*GENERATORS, *table["voices"], *(name for files in table["files"].values() for name in files)}
     esc10 = {"dog", "rain", "sea_waves", "crying_baby", "clock_tick", "helicopter", "chainsaw", "crackling_fire"}
-    assert {name for group in table["related"] for name in group} <= made | esc10
+    assert {name for group in table["related"] for name in group} <= made | esc10 | {"rooster"}
+    assert {name for whole, parts in table["holds"].items() for name in (whole, *parts)} | set(table["many"]) <= made
     assert set(table["files"]) <= set(table["sources"])
     heard, unheard = (
         {n for s, files in table["files"].items() if starter.is_unheard(s) == side for n in files} for side in (0, 1)
@@ -126,6 +129,37 @@ def test_one_shots_and_loops_of_a_package(tmp_path):
         ("train", "tabla"): 2,
     }
     assert all(np.abs(read_mono(row["path"])).max() > 0.01 for row in starter.read_sounds(root))
+
+
+def test_recordings_of_an_archive_a_series_is_one_variant_and_one_class_holds_others(tmp_path):
+    archive = tmp_path / "usr/share/games/0ad/mods/public/public.zip"
+    archive.parent.mkdir(parents=True)
+    names = [f"audio/actor/singlesteps/fs_{ground}_{n}" for ground in ("grass", "rock") for n in (1, 2)]
+    names += [f"audio/music/piece_{n}" for n in range(5)]
+    with zipfile.ZipFile(archive, "w") as z:
+        z.writestr("art/readme.txt", "no sound")
+        for n, name in enumerate(names):
+            file = tmp_path / "x.ogg"
+            soundfile.write(file, 0.5 * np.sin(np.arange(6000) * (0.05 + 0.05 * n)), 32000)
+            z.write(file, f"{name}.ogg")
+    options = {**SMALL, "clips": 4, "sources": ["0ad"], "packages": tmp_path}
+    root = starter.make_starter(tmp_path / "out", **options)
+    assert sum(path.is_file() for path in (tmp_path / "out_unpacked").rglob("*")) == len(names)
+    rows = starter.read_sounds(root)
+    assert Counter((row["set"], row["class"]) for row in rows) == {
+        ("train", "footsteps_recorded"): 4,  # of two variants none is kept for validation
+        ("train", "music"): 16,  # four times as many
+        ("valid", "music"): 4,
+    }
+    steps = read_mono(next(row["path"] for row in rows if row["class"] == "footsteps_recorded"))
+    assert 0 < np.mean(np.abs(steps) < 1e-4) < 0.9, "with pauses"
+    music = read_mono(next(row["path"] for row in rows if row["class"] == "music"))
+    assert np.mean(np.abs(music) < 1e-4) < 0.05, "cut as it is"
+    labels = {v.mid: v for v in make_labels(["music", "piano", "violin"])}
+    assert labels["music"].related == (1, 2) and labels["piano"].related == (0,)
+    archive.write_bytes(b"no archive")
+    with pytest.raises(DataError, match="public.zip: damaged"):
+        starter.make_starter(tmp_path / "new", **options)
 
 
 def test_what_is_missing_is_named_with_the_command_that_brings_it(tmp_path):
