@@ -14,7 +14,8 @@ background=
 valid_share=0.1
 test_share=0.1
 quick=false
-split_options "sounds background valid_share test_share quick" "$@"
+init=
+split_options "sounds background valid_share test_share quick init" "$@"
 
 if ! wants_help; then
     [ -n "${sounds}" ] || die "where are the sounds? ./run.sh --sounds FOLDER_OR_TABLE (or write it into db.sh)"
@@ -22,9 +23,12 @@ if ! wants_help; then
     [ -z "${background}" ] || background=$(find_path "the background (--background)" "${background}")
     export SOUNDS background valid_share test_share
 fi
-options=(--qsep_config conf/train_qsep_care_sep_small.yaml --init auto --valid_pairs auto)
+config=conf/train_qsep_own.yaml
+[ "${init}" != none ] || config=conf/train_qsep_care_sep_small.yaml
+options=(--qsep_config "${config}" --init "${init:-auto}" --valid_pairs auto)
 [ "${quick}" != true ] || options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8
-    --presence_mixtures 8 --scoring_args "--espnet_keys 4" --datadir data/quick --dumpdir dump/quick --expdir exp/quick)
+    --presence_mixtures 8 --scoring_args "--espnet_keys 4" --datadir data/quick --dumpdir dump/quick --expdir exp/quick
+    --init "${init:-none}")
 
 exec ./qsep.sh \
     --train_set train --valid_set valid --test_sets test --query_set train \

@@ -38,7 +38,7 @@ def adapt(
     steps: int = 300,
     seconds: float = 2.03,
     batch_size: int = 4,
-    lr: float = 0.02,
+    lr: float = 0.002,
     seed: int = 0,
 ) -> Adapted:
     """Tune the mean query of `examples`, and keep the vector that answers best on sounds that were held out.
