@@ -56,4 +56,4 @@ def main(folder, mix, *files):  # query, output, query, output, ...
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) > 4 else sys.exit(__doc__)
