@@ -73,12 +73,11 @@ def make_labels(names: Iterable[str]) -> list[Label]:
     """Labels of the classes; those in a line of the table's `related`, or of which one holds the other, are related."""
     order = {name: i for i, name in enumerate(sorted(names))}
     related = defaultdict(set)
-    for group in starter_table()["related"]:
+    table = starter_table()
+    holds = ((name, part) for name, parts in table["holds"].items() for part in parts)
+    for group in (*table["related"], *holds):
         for name in group:
             related[name] |= {order[other] for other in group if other in order} - {order.get(name)}
-    for name, parts in starter_table()["holds"].items():
-        for one, other in [(name, part) for part in parts] + [(part, name) for part in parts]:
-            related[one] |= {order[other]} if other in order else set()
     return [Label(i, name, name.replace("_", " "), tuple(sorted(related[name]))) for name, i in order.items()]
 
 

@@ -157,20 +157,23 @@ def all_variants(places: dict[str, Path | None]) -> Iterator[Variant]:
         if source == "formula":
             yield from (Variant(name, source, name) for name in GENERATORS)
         elif source in table["files"]:
-            names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.suffix in SUFFIXES)
             for name, patterns in table["files"][source].items():
                 if table["sources"][source].get("recordings"):
-                    yield from (Variant(name, source, p) for p in patterns if p[0] != "*" and _matching(names, [p]))
+                    yield from (Variant(name, source, p) for p in patterns if p[0] != "*" and _matching(path, [p]))
                     patterns = [p for p in patterns if p[0] == "*"]
-                yield from (Variant(name, source, n) for n in patterns if n[-1] == "/" and (path / n).is_dir())
-                yield from (Variant(name, source, n) for n in _matching(names, patterns))
+                yield from (Variant(name, source, n) for n in _matching(path, patterns))
         else:
             for name, voice in table["voices"].items():
                 yield from (Variant(name, source, str(program)) for program in voice["programs"])
 
 
-def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    return [n for n in names if any(fnmatch(Path(n).with_suffix("").as_posix(), p) for p in patterns)]
+@functools.cache
+def _names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in SUFFIXES)
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
+    return [n for n in _names(folder) if any(fnmatch(Path(n).with_suffix("").as_posix(), p) for p in patterns)]
 
 
 def plan(variants: Sequence[Variant], clips: int, formula_clips: int, valid_clips: int) -> Iterator[Sound]:
@@ -213,9 +216,12 @@ def make_clip(sound: Sound, places: dict[str, str], seconds: float, seed: int) -
         x = make_sound(sound.key, seconds, rng)
     elif sound.source in starter_table()["files"]:
         patterns = starter_table()["files"][sound.source][sound.name]
-        path = Path(places[sound.source]) / sound.key
-        if is_unheard(sound.source) or sound.key in patterns:
-            x = _repeat(path, seconds, rng)
+        folder = Path(places[sound.source])
+        path = folder / sound.key
+        if sound.key in patterns:
+            x = _repeat([folder / n for n in _matching(folder, [sound.key])], seconds, rng)
+        elif is_unheard(sound.source):
+            x = _repeat([path], seconds, rng)
         else:
             x = _cut(path, seconds, rng) if any(p[0] == "*" for p in patterns) else _rhythm(path, seconds, rng)
     else:
@@ -235,7 +241,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _faster(x: np.ndarray, speed: float) -> np.ndarray:
-    return np.interp(np.arange(0, len(x) - 1, speed), np.arange(len(x)), x)
+    return _at(x, np.arange(0, len(x) - 1, speed))
 
 
 def _cut(path: Path, seconds: float, rng) -> np.ndarray:
@@ -248,18 +254,13 @@ def _cut(path: Path, seconds: float, rng) -> np.ndarray:
 
 
 def _at(x: np.ndarray, places: np.ndarray) -> np.ndarray:
-    left = places.astype(int)
-    return x[left] + (places - left) * (x[left + 1] - x[left])
+    return np.interp(places, np.arange(len(x)), x)
 
 
-def _repeat(path: Path, seconds: float, rng) -> np.ndarray:
-    """A recording, again and again with pauses of 0.1 to 0.8 s; of a folder or a pattern, its files in random order."""
+def _repeat(files: Sequence[Path], seconds: float, rng) -> np.ndarray:
+    """Recordings in random order, again and again with pauses of 0.1 to 0.8 s."""
     n, at = round(seconds * FS), int(rng.uniform(0, 0.3) * FS)
-    x, files = np.zeros(n, np.float32), [path]
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
-    elif not path.is_file():
-        files = sorted(p for p in path.parent.glob(f"{path.name}.*") if p.suffix in SUFFIXES)
+    x = np.zeros(n, np.float32)
     while at < n:
         part = _read(files[int(rng.integers(len(files)))])
         loud = np.flatnonzero(np.abs(part) > 0.03 * np.abs(part).max())  # no silence before and behind it
