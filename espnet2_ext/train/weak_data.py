@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from espnet2.train.preprocessor import AbsPreprocessor
 
+from espnet2_ext.build import construct
 from espnet2_ext.core.losses.labels import partners
 from espnet2_ext.core.losses.weak_label import CLIP, FRAME, LABEL_TYPES, STRONG
+from espnet2_ext.core.mixing.augment import Augment
 from espnet2_ext.core.mixing.events import KNOWN, Mixture, clip_activity, crop, frame_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
@@ -35,6 +37,8 @@ class WeakPreprocessor(AbsPreprocessor):
         residual: give the sound of no labelled class as one more source.
         n_fft, hop_length: the frames of the frame labels, in samples.
         crop_seconds: in training, a part of so many seconds of each mixture, at random.
+        augment: keyword arguments of `core.mixing.augment.Augment`, which then changes every sound of a table's
+            mixtures in training, each epoch anew (a recording as a whole, its speed left); None: off.
         shares: for `mixed`: shares of items used as strong, frame and clip, by the mixture's name;
             None: each with all that is known of it. Never more than is known.
     """
@@ -51,6 +55,7 @@ class WeakPreprocessor(AbsPreprocessor):
         n_fft: int = 512,
         hop_length: int = 128,
         crop_seconds: float | None = None,
+        augment: dict | None = None,
         shares: list[float] | None = None,
     ):
         super().__init__(train)
@@ -61,6 +66,7 @@ class WeakPreprocessor(AbsPreprocessor):
         self._table, self._bank, self.num_classes = table, bank, num_classes
         self.label_type, self.part, self.residual = label_type, part, residual
         self.n_fft, self.hop, self.crop_seconds = n_fft, hop_length, crop_seconds
+        self.augment = None if augment is None or not train else construct(Augment, augment, "augment")
         self.shares = shares
         self._scored = None
 
@@ -113,10 +119,14 @@ class WeakPreprocessor(AbsPreprocessor):
         mixture = self.table.row(self.table.index_of(name))
         known = KNOWN.index(mixture.known)
         kind = self._kind(mixture, known)
-        if self.train and self.crop_seconds is not None:
-            mixture = self._cropped(mixture)
+        crop, seed = self.train and self.crop_seconds is not None, 0
+        if crop or self.augment:
+            seed = np.random.randint(2**31)  # ESPnet's random state, which it sets for each epoch
+        if crop:
+            rng = np.random.default_rng([seed, zlib.crc32(mixture.id.encode())])
+            mixture = _part(mixture, self.crop_seconds, self.table.fs, rng)
         k = self.num_classes or len(self.table.classes)
-        out = render(mixture, self.bank, k)
+        out = render(mixture, self.bank, k, self.augment, seed)
         item = {
             "speech_mix": out["mix"],
             "clip_label": clip_activity(mixture, k),
@@ -157,14 +167,11 @@ class WeakPreprocessor(AbsPreprocessor):
             self._scored = not self.train and any(self.table.row(i).known == "strong" for i in range(len(self.table)))
         return self._scored
 
-    def _cropped(self, mixture: Mixture) -> Mixture:
-        """A part of the mixture, from ESPnet's random state, which it sets for each epoch."""
-        seed = [np.random.randint(2**31), zlib.crc32(mixture.id.encode())]
-        return _part(mixture, self.crop_seconds, self.table.fs, np.random.default_rng(seed))
-
     # ---- data from ESPnet's own files ------------------------------------------------------------
 
     def _given(self, uid: str, data: dict) -> dict[str, np.ndarray]:
+        if self.augment:
+            raise DataError(f"{uid}: `augment` changes the sounds of a mixture table; here `speech_mix` is given")
         item = dict(data)
         if self.label_type == "clip":
             item.pop("frame_label", None)

@@ -126,6 +126,30 @@ def test_crops_are_parts_of_the_mixture(data):
     np.testing.assert_array_equal(valid["speech_mix"], whole)
 
 
+def test_sounds_are_augmented_in_training_alone(data):
+    """Each epoch anew, with the labels of the row; references add up to the mixture."""
+    row = {"mixture": "m05"}
+    plain = make(data, "strong", residual=True)("m05", row)
+    conf = {"augment": {"prob": 1.0}, "residual": True}
+    prep = make(data, "strong", **conf)
+    np.random.seed(1)
+    first, second = prep("m05", row), prep("m05", row)
+    np.random.seed(1)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(prep))("m05", row)["speech_mix"], first["speech_mix"])
+    assert not np.allclose(first["speech_mix"], second["speech_mix"])
+    for name in ("clip_label", "frame_label"):
+        np.testing.assert_array_equal(first[name], plain[name])
+    refs = [first[name] for name in (*sorted(REFS), "speech_ref4")]
+    np.testing.assert_allclose(sum(refs), first["speech_mix"], atol=1e-6)
+    np.testing.assert_array_equal(
+        make(data, "strong", train=False, **conf)("m05", row)["speech_mix"], plain["speech_mix"]
+    )
+    with pytest.raises(DataError, match="augment.*loudness"):
+        make(data, augment={"loudness": 3})
+    with pytest.raises(DataError, match="u1: `augment` changes the sounds of a mixture table"):
+        WeakPreprocessor(True, augment={"prob": 0.5})("u1", {"speech_mix": np.zeros(3)})
+
+
 def test_espnets_own_data_is_cut_down():
     given = {
         "speech_mix": np.zeros(9),

@@ -51,13 +51,13 @@ class Augment:
         if reverb is not None and not (len(reverb) == 2 and 0.02 <= reverb[0] <= reverb[1] <= 5):
             raise DataError(f"augment: reverb must be [shortest, longest] within 0.02 and 5 seconds; got {reverb}")
 
-    def draw(self, rng: np.random.Generator) -> "Effects | None":
-        """The effects on one sound; None where there are none."""
-        speed, colour, reverb, lowpass, clip, coarse = rng.random(6) < self.prob
+    def draw(self, rng: np.random.Generator, speed: bool = True) -> "Effects | None":
+        """The effects on one sound; None where there are none. `speed`: whether it may be played faster or slower."""
+        faster, colour, reverb, lowpass, clip, coarse = rng.random(6) < self.prob
         log_speed = np.log(self.speed)
         effects = Effects(
             rng,
-            speed=float(np.exp(rng.uniform(-log_speed, log_speed))) if speed else 1.0,
+            speed=float(np.exp(rng.uniform(-log_speed, log_speed))) if faster and speed else 1.0,
             colour=rng.uniform(-self.colour_db, self.colour_db, len(_COLOUR_HZ)) if colour and self.colour_db else None,
             reverb=(rng.uniform(self.reverb[0], self.reverb[1]), rng.uniform(0, 15))
             if reverb and self.reverb
@@ -125,6 +125,8 @@ class Effects:
 
 def _resampled(read, num, speed):
     """`num` samples of a sound played `speed` times as fast; exact within the band."""
-    taken = max(256, round(num * speed / 256) * 256)  # a length that the FFT likes
+    taken = max(1, round(num * speed))
+    if taken > 1 << 13:
+        taken = round(taken / 256) * 256  # a length that the FFT likes
     x = np.fft.rfft(read(taken))
     return np.fft.irfft(x[: num // 2 + 1], num).astype(np.float32) * np.float32(num / taken)

@@ -4,11 +4,13 @@ All events of a class are one source (Pishdadian et al., "Finding Strength in We
 and section III-A). A bank is anything with the methods of `espnet2_ext.data.bank.bank.ClipBank`.
 """
 
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_ext.core.mixing.augment import Augment
 from espnet2_ext.core.mixing.pairs import ENVELOPE_RATE
 from espnet2_ext.errors import DataError
 
@@ -43,8 +45,14 @@ class Mixture(NamedTuple):
     events: tuple[Event, ...]
 
 
-def render(mixture: Mixture, bank, num_classes: int) -> dict[str, np.ndarray]:
+def render(
+    mixture: Mixture, bank, num_classes: int, augment: Augment | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Audio of a mixture of T samples.
+
+    Args:
+        augment: changes every sound on its own, as a function of the row and `seed`. The speed of a recording stays
+            where labels without isolated sounds lie in it (`clip` of None).
 
     Returns:
         "sources" float32 [K, T]: the events of each class; "rest" float32 [T]: the sound of no
@@ -55,7 +63,9 @@ def render(mixture: Mixture, bank, num_classes: int) -> dict[str, np.ndarray]:
             clip that the bank has not or cannot decode.
     """
     tracks = np.zeros((num_classes + 1, mixture.samples), np.float32)
-    for e in mixture.events:
+    seeds = [seed, zlib.crc32(repr(mixture).encode())] if augment else []
+    in_time = any(e.clip is None for e in mixture.events)
+    for i, e in enumerate(mixture.events):
         end = e.onset + e.samples
         if e.onset < 0 or e.samples < 0 or end > mixture.samples:
             raise DataError(
@@ -67,7 +77,11 @@ def render(mixture: Mixture, bank, num_classes: int) -> dict[str, np.ndarray]:
         if e.clip is None or not e.samples:
             continue
         row = bank.index_of(e.clip) if isinstance(e.clip, str) else e.clip
-        x = bank.read(row, e.start, e.samples)
+        effects = augment.draw(np.random.default_rng([*seeds, i]), speed=not in_time) if augment else None
+        if effects:
+            x = effects(lambda n, row=row, start=e.start: bank.read(row, start, n), e.samples, bank.fs)
+        else:
+            x = bank.read(row, e.start, e.samples)
         tracks[e.cls, e.onset : end] += np.float32(e.gain) * x  # -1: the last track
     sources, rest = tracks[:-1], tracks[-1]
     return {"mix": sources.sum(0) + rest, "sources": sources, "rest": rest}

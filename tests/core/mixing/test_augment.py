@@ -87,3 +87,8 @@ def test_rows_decide_and_a_query_that_is_its_target_stays_so():
 def test_values_out_of_range_are_named(wrong):
     with pytest.raises(DataError, match=next(iter(wrong))):
         Augment(**wrong)
+
+
+def test_a_short_sound_is_played_at_the_asked_speed():
+    sound = tone(1000, 4096)
+    assert peak_hz(effects(speed=1.15)(lambda n: sound[:n], 400, FS)) == pytest.approx(1150, abs=FS / 800)

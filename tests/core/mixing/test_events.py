@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from espnet2_ext.core.mixing.augment import Augment
 from espnet2_ext.core.mixing.events import (
     Event,
     EventDrawer,
@@ -95,6 +96,29 @@ def test_mixture_is_the_sum_exactly():
         out = render(d.draw(rng, "m"), d.bank, 2)
         assert np.array_equal(out["mix"], out["sources"].sum(0) + out["rest"])
         assert out["rest"].any()
+
+
+def test_augmented_sounds_keep_places_levels_and_the_sum():
+    d, augment = drawer(event_seconds=(0.5, 1.0)), Augment(prob=1.0, speed=1.0, lowpass=None)
+    mixture = d.draw(np.random.default_rng(4), "m")
+    plain, out, again = (render(mixture, d.bank, 3, *more) for more in ((), (augment, 5), (augment, 5)))
+    assert np.array_equal(out["mix"], out["sources"].sum(0)) and np.array_equal(out["mix"], again["mix"])
+    assert not np.array_equal(out["mix"], render(mixture, d.bank, 3, augment, 6)["mix"])
+    assert np.array_equal(render(mixture, d.bank, 3, Augment(prob=0.0), 5)["mix"], plain["mix"])
+    one = mixture._replace(events=mixture.events[:1])
+    e = one.events[0]
+    before, after = (render(one, d.bank, 3, *more)["mix"] for more in ((), (augment, 5)))
+    assert not after[: e.onset].any() and not after[e.onset + e.samples :].any() and not np.allclose(after, before)
+    assert np.square(after).sum() == pytest.approx(np.square(before).sum(), rel=1e-4)
+
+
+def test_speed_of_a_recording_stays_where_labels_lie_in_it():
+    d, augment = drawer(), Augment(prob=1.0, colour_db=0, reverb=None, lowpass=None, clip=1.0, coarse=False)
+    recording = Mixture("m", 400, "frame", (Event(-1, 0, 0, 0, 400, 1.0),))
+    labelled = recording._replace(events=(*recording.events, Event(1, None, 30, 30, 50, 1.0)))
+    plain = render(recording, d.bank, 3)["mix"]
+    assert np.array_equal(render(labelled, d.bank, 3, augment)["mix"], plain)
+    assert not np.array_equal(render(recording, d.bank, 3, augment)["mix"], plain)
 
 
 @pytest.mark.parametrize(
