@@ -16,4 +16,4 @@ esac
 [ -n "${esc50}" ] || die "where is ESC-50? ./five_folds.sh --esc50 /path/to/ESC-50 (or write it into db.sh)"
 esc50=$(find_path "ESC-50 (--esc50 or db.sh)" "${esc50}")
 folds=$(column "${esc50}/meta/esc50.csv" fold)
-drive folds --folds "${folds}" --esc50 "${esc50}" "${rest[@]}"
+drive folds --task tagging --folds "${folds}" --esc50 "${esc50}" "${rest[@]}"

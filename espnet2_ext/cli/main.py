@@ -93,7 +93,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "recipe-qsep": ("espnet2_ext.recipe.qsep:main", "run a recipe of query-based separation (its run.sh does)"),
         "recipe-weak": ("espnet2_ext.recipe.weak:main", "run a recipe of separation from weak labels"),
         "recipe-tag": ("espnet2_ext.recipe.tag:main", "run a recipe of taggers"),
-        "recipe-folds": ("espnet2_ext.recipe.tag:cross_validate", "cross-validate a tagger with a recipe"),
+        "recipe-folds": ("espnet2_ext.recipe.folds:main", "cross-validate with a recipe: a model for each fold"),
     },
     "Papers and benchmarks": {
         "tables": ("espnet2_ext.cli.papers:tables", "the papers' tables, filled with your results"),

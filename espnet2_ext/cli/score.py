@@ -13,17 +13,27 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def score(argv: list[str] | None = None) -> None:
-    """Score separated sounds against a rendered test set, of queries or of classes: scores.jsonl and summary.json."""
+    """Score separated sounds against a rendered test set, of queries or of classes: scores.jsonl and summary.json.
+
+    With --folds: the mean of the scores of folds, of separators of classes.
+    """
     p = Parser(description=score.__doc__)
-    p.add_argument("--data_dir", required=True, help="rendered test set (dump/SET or dump/SET_mix)")
+    p.add_argument("--data_dir", help="rendered test set (dump/SET or dump/SET_mix)")
     text = "outputs; the scores go to its folder scores/; repeatable"
-    p.add_argument("--inference_dir", required=True, action="append", help=text)
+    p.add_argument("--inference_dir", action="append", help=text)
+    _add_folds(p, "INFERENCE_DIR")
     text = "keys that get the scores of espnet2.bin.enh_scoring too, drawn with a fixed seed; 0: none (default: all)"
     p.add_argument("--espnet_keys", type=int, help=text)
     text = "run espnet2.bin.enh_scoring itself for them: the same values, in ten times the time"
     p.add_argument("--espnet_tool", action="store_true", help=text)
     add_workers(p)
     args = p.parse_args(argv)
+    _check_folds(p, args, "data_dir", "inference_dir")
+    if args.folds:
+        from espnet2_ext.report.folds import class_folds
+
+        _write_folds(class_folds(args.folds), args.out)
+        return
     from espnet2_ext.scores.score import score as score_folder
 
     run = {"espnet_keys": args.espnet_keys, "espnet_tool": args.espnet_tool}
@@ -37,25 +47,41 @@ def score_tags(argv: list[str] | None = None) -> None:
     p = Parser(description=score_tags.__doc__)
     p.add_argument("--bank", help="the bank that was tagged")
     p.add_argument("--tags_dir", help="output of tag_inference; gets scores.json")
-    text = "instead of both: scored folders, one per fold, to take the mean of"
-    p.add_argument("--folds", nargs="+", metavar="TAGS_DIR", help=text)
-    p.add_argument("--out", help="with --folds: file for the means, such as scores.json")
+    _add_folds(p, "TAGS_DIR")
     args = p.parse_args(argv)
-    if bool(args.folds) == bool(args.bank and args.tags_dir):
-        p.error("give either --bank and --tags_dir, or --folds")
-    from espnet2_ext.report.results import fold_table, table_lines
+    _check_folds(p, args, "bank", "tags_dir")
+    if args.folds:
+        from espnet2_ext.report.folds import tag_folds
+
+        _write_folds(tag_folds(args.folds), args.out)
+        return
     from espnet2_ext.scores import tagging
 
-    if args.folds:
-        mean = tagging.mean_scores(args.folds)
-        if args.out:
-            write_json(args.out, mean)
-        print("\n".join(table_lines(fold_table(mean), 3)))
-        return
     path = tagging.score_tags(args.bank, args.tags_dir)
     scores = tagging.load_tag_scores(path.parent)
     accuracy = "" if scores["accuracy"] is None else f", accuracy {scores['accuracy']:.4f}"
     print(f"{path}: mAP {scores['map']:.4f}{accuracy}, {scores['keys']} clips")
+
+
+def _add_folds(p: argparse.ArgumentParser, folder: str) -> None:
+    text = "instead of both: scored folders, one per fold, to take the mean of"
+    p.add_argument("--folds", nargs="+", metavar=folder, help=text)
+    p.add_argument("--out", help="with --folds: file for the means, such as scores.json")
+
+
+def _check_folds(p: argparse.ArgumentParser, args: argparse.Namespace, one: str, other: str) -> None:
+    if bool(args.folds) == bool(getattr(args, one) and getattr(args, other)):
+        p.error(f"give either --{one} and --{other}, or --folds")
+
+
+def _write_folds(found, out: str | None) -> None:
+    """Print the table of `report.folds`, and write its JSON."""
+    from espnet2_ext.report.results import table_lines
+
+    mean, table = found
+    if out:
+        write_json(out, mean)
+    print("\n".join(table_lines(table, 3)))
 
 
 def report_queries(argv: list[str] | None = None) -> None:

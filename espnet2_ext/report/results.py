@@ -256,13 +256,3 @@ def tag_tables(scores: dict[str, dict]) -> list[Table]:
         note = "The class with the lowest average precision first."
         made.append(Table(f"Classes of {name}", note, ["class", "clips", "average precision"], rows))
     return made
-
-
-def fold_table(mean: dict) -> Table:
-    """A row per fold of `scores.tagging.mean_scores`, and the mean."""
-    rows = [[f["folder"], str(f["keys"]), share(f["accuracy"]), share(f["map"])] for f in mean["folds"]]
-    spread = [share(mean["std"][n]) for n in ("accuracy", "map")]
-    rows.append(["mean", str(mean["keys"]), share(mean["accuracy"]), share(mean["map"])])
-    rows.append(["standard deviation", "", *spread])
-    note = f"{len(mean['folds'])} folds, each tested with a tagger trained on the others."
-    return Table("Cross-validation", note, ["fold", "clips", "accuracy", "mAP"], rows)

@@ -5,7 +5,6 @@
 
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,10 @@ TAG_FORMULAS = {
     "mean over the classes that occur in the labels",
     "accuracy": "share of clips whose likeliest class is their label; only where every clip has exactly one",
 }
-MEANS = ("map", "accuracy")
-_MEANS = {"map": float, "accuracy": (float, None), "keys": int}
+MEANS = ("accuracy", "map")
+MEAN_FIELDS = {"map": float, "accuracy": (float, None), "keys": int}
 _CLASS = {"name": str, "ap": float, "clips": int}
-_SCORES = _MEANS | {"classes": {str: _CLASS}, "classes_without_clips": int}
+_SCORES = MEAN_FIELDS | {"classes": {str: _CLASS}, "classes_without_clips": int}
 _SCORES |= {"seconds": float, "fs": int, "manifest_hash": str, "versions": VERSIONS}
 
 
@@ -228,22 +227,3 @@ def load_tag_scores(folder: str | os.PathLike, fields: dict | None = None) -> di
     if about.is_file() and read_about(about, {"digest": str})["digest"] != scores.get("tags"):
         raise DataError(f"{path}: scores of other tags than lie there now; run the scoring again")
     return scores
-
-
-def mean_scores(folders: Sequence[str | os.PathLike]) -> dict:
-    """Mean of scores over folds: {folds: [{folder, map, accuracy, keys}], map, accuracy, keys}.
-
-    Means are over the folds, not the clips, as ESC-50's protocol asks; the key `std` holds the standard deviations
-    (n - 1).
-    """
-    folds = [
-        {"folder": str(folder)} | {k: scores[k] for k in (*MEANS, "keys")}
-        for folder, scores in ((f, load_tag_scores(f, _MEANS)) for f in folders)
-    ]
-    found: dict = {"folds": folds, "keys": sum(f["keys"] for f in folds), "std": {}}
-    for name in MEANS:
-        values = [f[name] for f in folds]
-        known = values and None not in values
-        found[name] = float(np.mean(values)) if known else None
-        found["std"][name] = float(np.std(values, ddof=1)) if known and values[1:] else None
-    return found

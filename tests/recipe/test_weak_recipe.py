@@ -325,6 +325,31 @@ def test_a_part_of_urbansound8k_without_its_fold_2(tmp_path):
     assert "--train_set|folds3|--valid_set|folds4.1of2|--test_sets|folds4.2of2|" in told
 
 
+def test_all_folds_of_urbansound8k(tmp_path):
+    folder = tmp_path / "project/egs2/urbansound8k_weak"
+    copy_recipe(folder, "weak1")
+    (folder / "path.sh").write_text("")
+    shutil.copy(ROOT / "egs2/urbansound8k_weak/all_folds.sh", folder)
+    for n in (1, 2, 10):
+        (tmp_path / f"us8k/audio/fold{n}").mkdir(parents=True)
+
+    def run(*args: str) -> tuple[int, str]:
+        command = [str(folder / "all_folds.sh"), "--urbansound8k", "us8k", *args]
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
+        return done.returncode, done.stdout + done.stderr
+
+    status, told = run("--label_types", "strong clip", "--ngpu", "0")
+    assert status == 0, told
+    for fold, others in ((1, "2_10"), (2, "1_10"), (10, "1_2")):
+        assert f"--train_set|folds{others}|--valid_set|folds{fold}.1of2|--test_sets|folds{fold}.2of2|" in told
+        assert f"--weak_tag|train_weak_small_fold{fold}|--stop_stage|9|" in told
+    assert told.count("--label_types|strong clip|--ngpu|0|") == 3
+    assert "weak_train_weak_small_fold1_strong/inference_folds1.2of2 is not scored yet" in told
+    status, told = run("--train_folds", "1")
+    assert status == 1 and "the folds are taken in turn" in told
+
+
 def test_embedded_and_quick_corpora_keep_their_own_folders(tmp_path):
     for name in ("urbansound8k_weak", "musdb18_weak"):
         for args, corpus in (((), "embedded"), (("--quick", "true"), "quick")):

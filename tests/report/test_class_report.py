@@ -7,6 +7,7 @@ from test_report import Links
 from tiny_classes import make_sources, write_data, write_outputs
 
 from espnet2_ext.cli.score import report_classes
+from espnet2_ext.cli.score import score as weak_scoring
 from espnet2_ext.errors import DataError
 from espnet2_ext.report import examples
 from espnet2_ext.report.examples import excerpt, pick
@@ -14,6 +15,7 @@ from espnet2_ext.report.experiment import Experiment, Scored, ordering, parse_ex
 from espnet2_ext.report.figures import density, draw_density
 from espnet2_ext.report.results import class_report, write_results
 from espnet2_ext.scores.score import score
+from espnet2_ext.util.documents import read_json
 
 LEAKS = {"strong": 0.1, "frame": 0.4, "clip": 0.3}
 
@@ -177,3 +179,20 @@ def test_figure_has_a_panel_a_class_and_label(top):
     assert len(axes) == 9 and len({a.get_xlim() for a in axes}) == 1
     assert len({a.get_ylim() for a in axes}) == 1
     assert [a.get_title("left") for a in axes[:3]] == ["bell", "dog bark", "wind"]
+
+
+def test_means_go_over_the_folds(top, capsys):
+    """The mean of each class and of all, over the folds and not over their sources; ± is that of n - 1."""
+    folders = [str(top / f"exp/weak_x_{label}/inference_test") for label in ("strong", "clip")]
+    weak_scoring(["--folds", *folders, "--out", str(top / "mean.json")])
+    mean = read_json(top / "mean.json")
+    summaries = [read_json(f"{folder}/scores/summary.json") for folder in folders]
+    one, other = (s["overall"]["gain"]["mean"] for s in summaries)
+    assert mean["overall"] == pytest.approx((one + other) / 2) and one != other
+    assert mean["std"]["overall"] == pytest.approx(abs(one - other) / 2**0.5)
+    bells = [s["scores"]["bell"]["gain"]["mean"] for s in summaries]
+    assert [f["bell"] for f in mean["folds"]] == bells and mean["bell"] == pytest.approx(np.mean(bells))
+    told = capsys.readouterr().out
+    assert "|fold|sources|bell|dog bark|wind|overall|" in told and f"|{mean['overall']:.2f}|" in told
+    with pytest.raises(SystemExit):
+        weak_scoring(["--folds", *folders, "--data_dir", "x", "--inference_dir", "y"])

@@ -68,6 +68,11 @@ class Augment:
         )
         return effects if effects.any else None
 
+    def read(self, bank, clip: int, start: int, num: int, seed: Sequence[int], speed: bool = True) -> np.ndarray:
+        """A part of a clip of a bank, float32 [num], changed as `seed` says; `speed` as in `draw`."""
+        effects = self.draw(np.random.default_rng(seed), speed)
+        return effects(lambda n: bank.read(clip, start, n), num, bank.fs) if effects else bank.read(clip, start, num)
+
 
 class Effects:
     """Effects on one sound, see `Augment`; `rng` makes the reverberation's noise."""

@@ -51,8 +51,7 @@ def render(
     """Audio of a mixture of T samples.
 
     Args:
-        augment: changes every sound on its own, as a function of the row and `seed`. The speed of a recording stays
-            where labels without isolated sounds lie in it (`clip` of None).
+        augment: changes every sound on its own, as the row and `seed` say; no speed where labels alone lie in one.
 
     Returns:
         "sources" float32 [K, T]: the events of each class; "rest" float32 [T]: the sound of no
@@ -64,7 +63,7 @@ def render(
     """
     tracks = np.zeros((num_classes + 1, mixture.samples), np.float32)
     seeds = [seed, zlib.crc32(repr(mixture).encode())] if augment else []
-    in_time = any(e.clip is None for e in mixture.events)
+    in_time = any(e.clip is None for e in mixture.events)  # labels of a recording, whose sound is another event
     for i, e in enumerate(mixture.events):
         end = e.onset + e.samples
         if e.onset < 0 or e.samples < 0 or end > mixture.samples:
@@ -76,12 +75,8 @@ def render(
             raise DataError(f"mixture {mixture.id}: class {e.cls} of {num_classes}")
         if e.clip is None or not e.samples:
             continue
-        row = bank.index_of(e.clip) if isinstance(e.clip, str) else e.clip
-        effects = augment.draw(np.random.default_rng([*seeds, i]), speed=not in_time) if augment else None
-        if effects:
-            x = effects(lambda n, row=row, start=e.start: bank.read(row, start, n), e.samples, bank.fs)
-        else:
-            x = bank.read(row, e.start, e.samples)
+        place = bank.index_of(e.clip) if isinstance(e.clip, str) else e.clip, e.start, e.samples
+        x = augment.read(bank, *place, [*seeds, i], not in_time) if augment else bank.read(*place)
         tracks[e.cls, e.onset : end] += np.float32(e.gain) * x  # -1: the last track
     sources, rest = tracks[:-1], tracks[-1]
     return {"mix": sources.sum(0) + rest, "sources": sources, "rest": rest}

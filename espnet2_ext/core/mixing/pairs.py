@@ -109,9 +109,7 @@ def render(pair: Pair, bank, gain_range=GAIN_RANGE, augment: Augment | None = No
     seed = zlib.crc32(repr(pair).encode()) if augment else 0
 
     def read(place, slot):
-        effects = augment.draw(np.random.default_rng([seed, slot])) if augment else None
-        clip, start, num = place
-        return effects(lambda n: bank.read(clip, start, n), num, bank.fs) if effects else bank.read(*place)
+        return augment.read(bank, *place, [seed, slot]) if augment else bank.read(*place)
 
     one, two = _row(bank, pair.clip1), _row(bank, pair.clip2)
     at1, at2 = (one, pair.start1, pair.num), (two, pair.start2, pair.num)
