@@ -32,9 +32,12 @@ class Kind(NamedTuple):
     command: str
 
 
-def _halves(fold: str, others: list[str]) -> list[str]:
-    """One half of a fold's recordings validates, the other tests."""
-    return ["--train_folds", ",".join(others), "--valid_folds", f"{fold}/1of2", "--test_folds", f"{fold}/2of2"]
+def _tested(fold: str, others: list[str]) -> list[str]:
+    """The next fold validates; where two alone are left to train on, other mixtures of half of their recordings do."""
+    after = sorted(others, key=lambda f: (int(f) < int(fold), int(f)))
+    valid, train = ([], after) if len(after) < 3 else (after[:1], after[1:])
+    valid = valid or [f"{f}/1of2" for f in train]
+    return ["--train_folds", ",".join(sorted(train, key=int)), "--valid_folds", ",".join(valid), "--test_folds", fold]
 
 
 KINDS = {
@@ -53,8 +56,8 @@ KINDS = {
         "conf/train_weak_small.yaml",
         "strong frame clip",
         lambda own: config_name(own["weak_config"]),
-        _halves,
-        lambda fold, run: f"inference_{run}folds{fold}.2of2",
+        _tested,
+        lambda fold, run: f"inference_{run}folds{fold}",
         "scores/summary.json",
         "weak-scoring",
     ),
