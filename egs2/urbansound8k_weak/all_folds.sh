@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Separation from weak labels by cross-validation: each fold of UrbanSound8K that is there is scored with separators
-# trained on the others, of which one validates (of two alone, other mixtures of half of their recordings).
+# trained on the others, of which one validates (of two alone, other mixtures of their clips).
 #   ./all_folds.sh --urbansound8k /path/to/UrbanSound8K [--label_types "strong clip"] [options of ./run.sh]
 # Resumes where it was stopped. The means are printed and written to EXPDIR/weak_TAG_folds/LABELS_scores.json.
 set -euo pipefail

@@ -33,11 +33,12 @@ class Kind(NamedTuple):
 
 
 def _tested(fold: str, others: list[str]) -> list[str]:
-    """The next fold validates; where two alone are left to train on, other mixtures of half of their recordings do."""
-    after = sorted(others, key=lambda f: (int(f) < int(fold), int(f)))
-    valid, train = ([], after) if len(after) < 3 else (after[:1], after[1:])
-    valid = valid or [f"{f}/1of2" for f in train]
-    return ["--train_folds", ",".join(sorted(train, key=int)), "--valid_folds", ",".join(valid), "--test_folds", fold]
+    """The next fold validates; where two alone are left to train on, other mixtures of their clips do."""
+    train, valid = others, others
+    if len(others) > 2:
+        valid = [next((f for f in others if int(f) > int(fold)), others[0])]
+        train = [f for f in others if f not in valid]
+    return ["--train_folds", ",".join(train), "--valid_folds", ",".join(valid), "--test_folds", fold]
 
 
 KINDS = {

@@ -83,8 +83,14 @@ class Weak(Driver):
     # ---- mixtures ----------------------------------------------------------------------------
 
     def table(self, name: str) -> Path:
-        """Table of the mixtures of the training or validation set."""
+        """Table of a set's mixtures."""
         return self.data / name / "mixtures"
+
+    @property
+    def valid_table(self) -> Path:
+        """That of the validation; where the training set validates, other mixtures of its clips, if they are drawn."""
+        same = self.o.valid_set == self.o.train_set and self.o.mixtures_from == "drawn"
+        return self.data / self.o.valid_set / ("mixtures_valid" if same else "mixtures")
 
     def rendered(self, test: Test) -> Path:
         """Folder of the mixtures of a test."""
@@ -95,8 +101,8 @@ class Weak(Driver):
         o = self.o
         known = ["--known", o.train_known]
         self._make_table(o.train_set, self.table(o.train_set), o.train_mixtures, o.mean_events, 0, known)
-        if o.valid_set != o.train_set:
-            self._make_table(o.valid_set, self.table(o.valid_set), o.valid_mixtures, o.mean_events, 1, known)
+        if self.valid_table != self.table(o.train_set):
+            self._make_table(o.valid_set, self.valid_table, o.valid_mixtures, o.mean_events, 1, known)
         for test in self.tests:
             self._make_table(test.set, test.table, o.test_mixtures, test.lambda_, 2, [], is_test=True)
             args = ["--table", test.table, "--bank", self.dump / test.set, "--out", self.rendered(test), *self.jobs]
@@ -146,8 +152,8 @@ class Weak(Driver):
             self._train_trials(self.experiment(label), args)
 
     def _need_tables(self) -> None:
-        for name in (self.o.train_set, self.o.valid_set):
-            need(self.table(name) / "table.json", 4)
+        for table in (self.table(self.o.train_set), self.valid_table):
+            need(table / "table.json", 4)
 
     def _train_trials(self, exp: Path, args: list[str]) -> None:
         """Train as often as --trials says, and have the best in the folder `exp`."""
@@ -163,7 +169,7 @@ class Weak(Driver):
 
     def _train(self, exp: Path, args: list[str]) -> None:
         o = self.o
-        train, valid = self.table(o.train_set), self.table(o.valid_set)
+        train, valid = self.table(o.train_set), self.valid_table
         more = [*o.words("weak_args"), *args]
         training = Training(
             exp=exp,
@@ -211,7 +217,7 @@ class Weak(Driver):
             if self.by_query:
                 train, valid = self.o.train_set, self.o.valid_set
                 heard = ["--table", self.table(train), "--bank", self.dump / train, *self.inference_options([])[:2]]
-                heard += ["--held_out", self.table(valid), self.dump / valid] if valid != train else []
+                heard += ["--held_out", self.valid_table, self.dump / valid] if valid != train else []
                 self.step("class-queries", *self._model(label), *heard)
         for run in self.runs:
             models: list = []
