@@ -53,6 +53,17 @@ def test_all_stages_in_order_then_training_is_not_done_again(recipe):
     assert status == 0 and "weak_train" not in recipe.names() and out.count("trained already") == 5
 
 
+def test_the_training_set_validates_with_other_mixtures(recipe):
+    status, _, err = recipe("--valid_set", "train", "--label_types", "strong")
+    assert status == 0, err
+    drawn = calls(recipe, "draw_mixtures")
+    assert [call.split("--seed ")[1].split()[0] for call in drawn] == ["0", "1", "2"]
+    assert "--bank dump/train --out data/train/mixtures_valid " in drawn[1]
+    call = recipe.call("weak_train")
+    assert "--train_table data/train/mixtures " in call
+    assert "--valid_table data/train/mixtures_valid --valid_bank dump/train" in call
+
+
 def test_preparing_takes_one_thread_a_job_and_training_those_given(recipe):
     recipe("--stop_stage", "6", OMP_NUM_THREADS="3")
     threads = (recipe.top / "calls.threads").read_text().splitlines()
@@ -343,6 +354,7 @@ def test_all_folds_of_urbansound8k(tmp_path):
     assert status == 0, told
     for fold, others in ((1, "2_10"), (2, "1_10"), (10, "1_2")):
         assert f"--train_set|folds{others}|--valid_set|folds{others}|--test_sets|folds{fold}|" in told
+        assert f"--corpus urbansound8k folds{others}:{others.replace('_', ',')} folds{fold}:{fold}|" in told
         assert f"--weak_tag|train_weak_small_fold{fold}|--stop_stage|9|" in told
     assert told.count("--label_types|strong clip|--ngpu|0|") == 3
     assert "weak_train_weak_small_fold1_strong/inference_folds1 is not scored yet" in told
