@@ -48,9 +48,8 @@ fi
 folds=("${train_folds:-${folds[0]}}" "${valid_folds:-${folds[1]}}" "${test_folds:-${folds[2]}}")
 sets=() data_options=(--corpus "${corpus}" ${background_classes:+--background "${background_classes}"})
 for list in "${folds[@]}"; do
-    name=folds$(tr ',/' '_.' <<<"${list}") # so they stand in the results
-    [[ " ${sets[*]-} " = *" ${name} "* ]] || data_options+=("${name}:${list}") # the training set may validate
-    sets+=("${name}")
+    sets+=("folds$(tr ',/' '_.' <<<"${list}")") # so they stand in the results
+    [[ " ${data_options[*]} " = *":${list} "* ]] || data_options+=("${sets[${#sets[@]}-1]}:${list}")
 done
 
 # Slices shorter than half a second are left out, as in the paper; there are many among the shots and barks.
