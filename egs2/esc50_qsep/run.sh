@@ -17,7 +17,7 @@ task=separation
 split_options "esc50 train_folds valid_folds test_folds zero_shot task" "$@"
 
 case ${task} in
-    separation) driver=qsep options="--qsep_config conf/train_qsep_care_sep_small.yaml --valid_pairs 64
+    separation) driver=qsep options="--qsep_config conf/train_qsep_few.yaml --valid_pairs 64
         --test_pairs 0 --test_seconds 0 --test_protocols conditions:24" ;;
     tagging) driver=tag options="--tag_config conf/mini/tag_care_cls.yaml --anchor_seconds 2.03" ;;
     *) die "--task takes separation or tagging, not '${task}'" ;;

@@ -24,7 +24,7 @@ if ! wants_help; then
     export SOUNDS background valid_share test_share
 fi
 config=conf/train_qsep_own.yaml
-[ "${init}" != none ] || config=conf/train_qsep_care_sep_small.yaml
+[ "${init}" != none ] || config=conf/train_qsep_few.yaml
 options=(--qsep_config "${config}" --init "${init:-auto}" --valid_pairs auto)
 [ "${quick}" != true ] || options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8 --test_pairs 8
     --presence_mixtures 8 --scoring_args "--espnet_keys 4" --datadir data/quick --dumpdir dump/quick --expdir exp/quick

@@ -315,7 +315,7 @@ def test_ones_own_sounds(tmp_path):
     assert told.startswith(f"{tmp_path}/dog||") and "--query_set train" in told
     assert "--qsep_config conf/train_qsep_own.yaml --init auto --valid_pairs auto" in told
     told = run("--sounds", "dog", "--init", "none")
-    assert "--qsep_config conf/train_qsep_care_sep_small.yaml --init none" in told
+    assert "--qsep_config conf/train_qsep_few.yaml --init none" in told
     told = run("--sounds", "dog", "--background", "street", "--quick", "true", "--init", "none")
     assert told.startswith(f"{tmp_path}/dog|{tmp_path}/street|") and "conf/debug/" in told and "dump/quick" in told
     assert "--init none" in told
