@@ -105,6 +105,7 @@ def main() -> None:
     config["extractor_conf"]["num_classes"] = bank.num_classes
     model = build_model(config, "qsep", trusted=True).train()
     weights = {c["name"]: c.get("wrapper_conf", {}).get("weight", 1.0) for c in config["criterions"]}
+    conf = {c["name"]: c.get("conf", {}) for c in config["criterions"]}
     drawer = construct(PairDrawer, config["pair_conf"], "pair_conf", bank=bank)
     prepare = construct(QSepPreprocessor, config.get("preprocessor_conf"), "preprocessor_conf", train=True, bank=bank)
     optimizer = torch.optim.AdamW(model.parameters(), **config["optim_conf"], fused=True)
@@ -116,8 +117,8 @@ def main() -> None:
         est, tags = answer(model, mix, [data["enroll_ref1"], data["enroll_ref2"]])
         ref = torch.cat([data["speech_ref1"], data["speech_ref2"]])
         losses = {
-            "wave_l1": wave_l1(est=est, ref=ref),
-            "neg_sdr": neg_sdr(est=est, ref=ref, mix=mix.repeat(2, 1)),
+            "wave_l1": wave_l1(est=est, ref=ref, **conf.get("wave_l1", {})),
+            "neg_sdr": neg_sdr(est=est, ref=ref, mix=mix.repeat(2, 1), **conf.get("neg_sdr", {})),
             "tagging": tagging_bce(logits=tags, labels=torch.cat([data["label1"], data["label2"]])),
         }
         loss = sum(weights[name] * losses[name].mean() for name in weights)
