@@ -15,6 +15,7 @@ from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
 from espnet2_ext.core.layers.pooling import make_pooling
 from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
 from espnet2_ext.core.nets.contracts import QueryOutput
+from espnet2_ext.core.nets.mask_nets import bounded_mask, check_temperature, tempered
 
 MASK_TYPES = ("magnitude", "complex")
 QUERY_AT = ("all", "connector", "decoder")
@@ -186,6 +187,7 @@ class CaRESep(CaREEncoder):
             the mixture's bands before the first stage (with `query_at: all`) and the last. Not in the paper.
         mask_reach: the sigmoid of a magnitude mask goes from -mask_reach to 1 + mask_reach and is cut at 0 and 1, so
             that a bin can be left as it is, or out. 0 is the paper's.
+        temperature: of magnitude masks in use, see `mask_nets.tempered`; 1 is the paper's.
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
@@ -215,6 +217,7 @@ class CaRESep(CaREEncoder):
         query_norm: bool = False,
         query_profile: bool = False,
         mask_reach: float = 0.0,
+        temperature: float = 1.0,
         tag_pooling: str = "mean",
     ):
         if mask_type not in MASK_TYPES or query_at not in QUERY_AT:
@@ -222,7 +225,8 @@ class CaRESep(CaREEncoder):
         sizes = num_bands, num_bins, fs, dim, image_channels, depths, heads, connector_depth, connector_heads
         super().__init__(*sizes, window, patch_size, num_classes, drop_path, compress, query_at, tag_pooling)
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
-        self.mask_reach = mask_reach
+        check_temperature(temperature, mask_type)
+        self.mask_reach, self.temperature = mask_reach, temperature
         self.width = self.query_dim
         self.query_norm = QueryNorm(self.width) if query_norm else None
 
@@ -278,18 +282,14 @@ class CaRESep(CaREEncoder):
                 x = self.profile.show("last", x, shown)
             x = stage(x, valid, query)
         x = self.patch_up(x)[:, :length].permute(0, 2, 3, 1).unflatten(0, (b, -1))  # [B, Q, N, D, L]
-        shared = image[:, :length].permute(0, 2, 3, 1) if self.image_skip else None
-        return self._bounded(self.to_mask(x, shared))
+        return self._bounded(self.to_mask(x, image[:, :length].permute(0, 2, 3, 1) if self.image_skip else None))
 
     def _bounded(self, x: Tensor) -> Tensor:
         """`[B, Q, P F, L]` to masks `[B, Q, L, F]`."""
-        if self.mask_type == "magnitude":
-            mask, r = torch.sigmoid(x).transpose(2, 3), self.mask_reach
-            return (mask * (1 + 2 * r) - r).clamp(0, 1) if r else mask
-        real, imag = x.float().unflatten(2, (-1, 2)).transpose(2, 4).unbind(3)
-        modulus = (real.square() + imag.square()).clamp(min=1e-12).sqrt()
-        gain = self.mask_bound * torch.tanh(modulus / self.mask_bound) / modulus
-        return torch.complex(real * gain, imag * gain)
+        if self.mask_type == "complex":
+            return bounded_mask(x.unflatten(2, (-1, 2)).permute(0, 1, 4, 2, 3).contiguous(), "complex", self.mask_bound)
+        mask, r = tempered(self, x).sigmoid().transpose(2, 3), self.mask_reach
+        return (mask * (1 + 2 * r) - r).clamp(0, 1) if r else mask
 
     def forward(
         self, spec: Tensor, frames: Tensor, anchor: Tensor, anchor_frames: Tensor

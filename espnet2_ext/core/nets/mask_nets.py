@@ -36,15 +36,38 @@ def bounded_mask(x: Tensor, mask_type: str, bound: float) -> Tensor:
     return torch.view_as_complex(x) * (torch.tanh(size) / size)
 
 
+def check_temperature(temperature: float, mask_type: str) -> None:
+    """Refuse what `temperature` cannot be.
+
+    Raises:
+        ValueError: it is not positive, or not 1 for a mask type without it.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")
+    if temperature != 1 and mask_type not in ("magnitude", "share"):
+        raise ValueError(f"temperature is for the mask types magnitude and share, not {mask_type}")
+
+
+def tempered(net: nn.Module, x: Tensor) -> Tensor:
+    """What becomes `magnitude` and `share` masks, in use divided by the network's `temperature`, in training not.
+
+    A network is surer of sounds that it never heard than it should be, and mutes what it takes for something else.
+    Above 1, masks are softer: temperature scaling (Guo et al., "On Calibration of Modern Neural Networks").
+    """
+    return x if net.training or net.temperature == 1 else x / net.temperature
+
+
 class _Masker(nn.Module):
     """What both networks have in common; arguments as in `BLSTMMasker`."""
 
-    def __init__(self, num_bins: int, num_outputs: int, mask_type: str, bound: float):
+    def __init__(self, num_bins: int, num_outputs: int, mask_type: str, bound: float, temperature: float):
         super().__init__()
         if mask_type not in MASK_TYPES:
             raise ValueError(f"mask_type must be one of {MASK_TYPES}, not {mask_type!r}")
         if bound <= 0:
             raise ValueError(f"bound must be positive, not {bound}")
+        check_temperature(temperature, mask_type)
+        self.temperature = temperature
         self.num_bins, self.num_outputs = num_bins, num_outputs
         self.mask_type, self.bound = mask_type, bound
 
@@ -58,7 +81,7 @@ class _Masker(nn.Module):
         """
         if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
             raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
-        return bounded_mask(self.logits(spec.abs(), lengths), self.mask_type, self.bound)
+        return bounded_mask(tempered(self, self.logits(spec.abs(), lengths)), self.mask_type, self.bound)
 
     def logits(self, magnitude: Tensor, lengths: Tensor | None) -> Tensor:
         """`[B, L, F]` to what `bounded_mask` takes."""
@@ -77,6 +100,7 @@ class BLSTMMasker(_Masker):
         hidden: units a direction; layers: of the LSTM. 600 and 3 in the paper.
         mask_type: one of `MASK_TYPES`; see `bounded_mask`.
         bound: largest modulus of phase-sensitive and complex masks.
+        temperature: of `magnitude` and `share` masks in use, see `tempered`.
         input_norm: batch norm of each bin at the input, as the paper does for music.
     """
 
@@ -89,9 +113,10 @@ class BLSTMMasker(_Masker):
         layers: int = 3,
         mask_type: str = "magnitude",
         bound: float = 2.0,
+        temperature: float = 1.0,
         input_norm: bool = False,
     ):
-        super().__init__(num_bins, num_outputs, mask_type, bound)
+        super().__init__(num_bins, num_outputs, mask_type, bound, temperature)
         self.norm = nn.BatchNorm1d(num_bins) if input_norm else None
         self.rnn = BLSTM(num_bins, hidden, layers)
         self.out = nn.Linear(2 * hidden, num_outputs * num_bins * (1 + (mask_type == "complex")))
@@ -124,7 +149,7 @@ class ConvMasker(_Masker):
         mel_bands: N, a multiple of 2 to the number of channels.
         channels: of the levels.
         hidden: units of the LSTM a direction.
-        mask_type, bound: as in `BLSTMMasker`.
+        mask_type, bound, temperature: as in `BLSTMMasker`.
         fs: sampling rate in Hz, for the filterbank.
 
     Raises:
@@ -146,9 +171,10 @@ class ConvMasker(_Masker):
         hidden: int = 64,
         mask_type: str = "magnitude",
         bound: float = 2.0,
+        temperature: float = 1.0,
         fs: int = 16000,
     ):
-        super().__init__(num_bins, num_outputs, mask_type, bound)
+        super().__init__(num_bins, num_outputs, mask_type, bound, temperature)
         self.step = self.PATCH * 2 ** (len(channels) - 1)
         if mel_bands % self.step:
             raise ValueError(f"{len(channels)} levels need mel_bands to be a multiple of {self.step}, not {mel_bands}")

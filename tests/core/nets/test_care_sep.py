@@ -31,6 +31,19 @@ def test_magnitude_mask_keeps_the_phase_and_never_amplifies():
     assert mask.dtype == torch.float32 and 0 <= mask.min() and mask.max() <= 1
 
 
+def test_a_temperature_softens_masks_in_use_and_not_in_training():
+    plain, soft, spec = make(), make(temperature=3.0), spectrum(1, 40)
+    query = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(0))
+    for net in (plain, soft):
+        net.to_mask.weight.data.mul_(20)
+    mask, softer = (net.eval().mask(spec, torch.tensor([40]), query) for net in (plain, soft))
+    known = (mask - 0.5).abs() < 0.499
+    torch.testing.assert_close(softer.logit()[known], mask.logit()[known] / 3, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(*(net.train().mask(spec, torch.tensor([40]), query) for net in (plain, soft)))
+    with pytest.raises(ValueError, match="temperature is for"):
+        make(mask_type="complex", temperature=2.0)
+
+
 def test_a_mask_that_reaches_further_leaves_bins_as_they_are_or_out():
     plain, further, spec = make(), make(mask_reach=0.25), spectrum(1, 40)
     query = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(0))

@@ -109,6 +109,8 @@ def test_the_papers_sizes():
         (lambda: masker()(torch.zeros(1, 4, 6)), r"expected a spectrum \[B, L, 5\], got \[1, 4, 6\]"),
         (lambda: masker(mask_type="ratio"), "mask_type must be one of .*complex.*, not 'ratio'"),
         (lambda: masker(bound=0.0), "bound must be positive, not 0"),
+        (lambda: masker(temperature=0.0), "temperature must be positive, not 0"),
+        (lambda: masker(mask_type="complex", temperature=2.0), "temperature is for .*share, not complex"),
     ],
 )
 def test_refusals(call, message):

@@ -76,3 +76,14 @@ def test_what_does_not_fit_is_refused():
 def test_shares_sum_to_one():
     mask = masker(mask_type="share")(torch.rand(2, 8, 65))
     assert torch.allclose(mask.sum(1), torch.ones(2, 8, 65))
+
+
+@pytest.mark.parametrize("mask_type", ["magnitude", "share"])
+def test_a_temperature_softens_masks_in_use_and_not_in_training(mask_type):
+    plain, soft = masker(mask_type=mask_type).eval(), masker(mask_type=mask_type, temperature=3.0).eval()
+    soft.load_state_dict(plain.state_dict())
+    spec = torch.rand(2, 8, 65)
+    expected = plain.logits(spec, None) / 3
+    expected = expected.softmax(1) if mask_type == "share" else expected.sigmoid()
+    torch.testing.assert_close(soft(spec), expected)
+    torch.testing.assert_close(soft.train()(spec), plain.train()(spec))
