@@ -34,7 +34,7 @@ case ${kinds} in
 esac
 export RECORDINGS allow_unlabelled classes valid_share test_share
 
-options=(--weak_config conf/train_weak_small.yaml)
+options=(--weak_config conf/train_weak_few.yaml)
 [ "${task}" != query ] || options=(--weak_config conf/train_qweak_small.yaml --classifier_args "--max_epoch 12")
 exec ./weak.sh --task "${task}" \
     --train_set train --valid_set valid --test_sets test --mixtures_from recordings \

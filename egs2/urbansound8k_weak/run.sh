@@ -14,13 +14,13 @@ set -euo pipefail
 urbansound8k=${URBANSOUND8K}
 quick=false task=class # query: a separator that answers examples, as CaRE-SEP does
 train_folds=            # empty: the paper's 1-6, 7-8 and 9-10; README.md says what else a fold list may be
-valid_folds=
-test_folds=
+valid_folds='' test_folds=''
 background_classes=     # such as children_playing,street_music: sound of no labelled class behind the events
 split_options "urbansound8k quick task train_folds valid_folds test_folds background_classes" "$@"
 
-case ${task} in query) kind=qweak more=(--classifier_args "--max_epoch 12") ;; *) kind=weak more=() ;; esac
-options=(--weak_config "conf/train_${kind}_small.yaml" --mean_events 5
+kind=weak size=few more=()
+[ "${task}" != query ] || { kind=qweak size=small && more=(--classifier_args "--max_epoch 12"); }
+options=(--weak_config "conf/train_${kind}_${size}.yaml" --mean_events 5
     --train_mixtures 5000 --valid_mixtures 200 --test_mixtures 500 --scoring_args "--espnet_keys 100")
 folds=(1-6 7-8 9-10)
 if [ "${quick}" = true ]; then

@@ -54,7 +54,7 @@ KINDS = {
     ),
     "class": Kind(
         "weak",
-        "conf/train_weak_small.yaml",
+        "conf/train_weak_few.yaml",
         "strong frame clip",
         lambda own: config_name(own["weak_config"]),
         _tested,

@@ -355,9 +355,9 @@ def test_all_folds_of_urbansound8k(tmp_path):
     for fold, others in ((1, "2_10"), (2, "1_10"), (10, "1_2")):
         assert f"--train_set|folds{others}|--valid_set|folds{others}|--test_sets|folds{fold}|" in told
         assert f"--corpus urbansound8k folds{others}:{others.replace('_', ',')} folds{fold}:{fold}|" in told
-        assert f"--weak_tag|train_weak_small_fold{fold}|--stop_stage|9|" in told
+        assert f"--weak_tag|train_weak_few_fold{fold}|--stop_stage|9|" in told
     assert told.count("--label_types|strong clip|--ngpu|0|") == 3
-    assert "weak_train_weak_small_fold1_strong/inference_folds1 is not scored yet" in told
+    assert "weak_train_weak_few_fold1_strong/inference_folds1 is not scored yet" in told
     (tmp_path / "us8k/audio/fold3").mkdir()
     _, told = run()
     for fold, valid, train in ((1, 2, "3_10"), (2, 3, "1_10"), (3, 10, "1_2"), (10, 1, "2_3")):
