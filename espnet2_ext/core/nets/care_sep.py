@@ -15,7 +15,7 @@ from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
 from espnet2_ext.core.layers.pooling import make_pooling
 from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
 from espnet2_ext.core.nets.contracts import QueryOutput
-from espnet2_ext.core.nets.mask_nets import bounded_mask, check_temperature, tempered
+from espnet2_ext.core.nets.masking import bounded_mask, check_temperature, tempered
 
 MASK_TYPES = ("magnitude", "complex")
 QUERY_AT = ("all", "connector", "decoder")
@@ -187,7 +187,7 @@ class CaRESep(CaREEncoder):
             the mixture's bands before the first stage (with `query_at: all`) and the last. Not in the paper.
         mask_reach: the sigmoid of a magnitude mask goes from -mask_reach to 1 + mask_reach and is cut at 0 and 1, so
             that a bin can be left as it is, or out. 0 is the paper's.
-        temperature: of magnitude masks in use, see `mask_nets.tempered`; 1 is the paper's.
+        temperature: of magnitude masks in use, see `masking.tempered`; 1 is the paper's.
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 

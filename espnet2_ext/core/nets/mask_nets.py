@@ -6,55 +6,10 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.mel import mel_filterbank
 from espnet2_ext.core.layers.padding import BLSTM, hide_padding, norm_frames, unless_whole
+from espnet2_ext.core.nets.masking import bounded_mask, check_temperature, tempered
 
 MASK_TYPES = ("magnitude", "share", "phase_sensitive", "complex")
 LOG_FLOOR = 1e-5  # added to magnitudes before the logarithm: 100 dB below a bin of magnitude 1
-
-
-def bounded_mask(x: Tensor, mask_type: str, bound: float) -> Tensor:
-    """What a network gives, to masks.
-
-    Args:
-        x: `[B, S, ...]`; for `complex` with a last axis of 2, real and imaginary part.
-        mask_type: `magnitude`: sigmoid, in 0 to 1, as in the paper. `share`: softmax over the
-            outputs, so that they sum to the mixture; learns from fewer steps. `phase_sensitive`:
-            real and signed, bound * tanh(x / bound). `complex`: z times bound tanh(|z| / bound) /
-            |z|: the phase of z, and its modulus as long as it is small against the bound.
-        bound: of the modulus.
-
-    Returns:
-        the masks; for `complex` a complex tensor without the last axis.
-    """
-    if mask_type == "magnitude":
-        return x.sigmoid()
-    if mask_type == "share":
-        return x.softmax(1)
-    if mask_type == "phase_sensitive":
-        return bound * torch.tanh(x / bound)
-    x = x.float()
-    size = (x.square().sum(-1) + 1e-12).sqrt() / bound  # no root of 0, where the slope is infinite
-    return torch.view_as_complex(x) * (torch.tanh(size) / size)
-
-
-def check_temperature(temperature: float, mask_type: str) -> None:
-    """Refuse what `temperature` cannot be.
-
-    Raises:
-        ValueError: it is not positive, or not 1 for a mask type without it.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature}")
-    if temperature != 1 and mask_type not in ("magnitude", "share"):
-        raise ValueError(f"temperature is for the mask types magnitude and share, not {mask_type}")
-
-
-def tempered(net: nn.Module, x: Tensor) -> Tensor:
-    """What becomes `magnitude` and `share` masks, in use divided by the network's `temperature`, in training not.
-
-    A network is surer of sounds that it never heard than it should be, and mutes what it takes for something else.
-    Above 1, masks are softer: temperature scaling (Guo et al., "On Calibration of Modern Neural Networks").
-    """
-    return x if net.training or net.temperature == 1 else x / net.temperature
 
 
 class _Masker(nn.Module):
@@ -100,7 +55,7 @@ class BLSTMMasker(_Masker):
         hidden: units a direction; layers: of the LSTM. 600 and 3 in the paper.
         mask_type: one of `MASK_TYPES`; see `bounded_mask`.
         bound: largest modulus of phase-sensitive and complex masks.
-        temperature: of `magnitude` and `share` masks in use, see `tempered`.
+        temperature: of `magnitude` and `share` masks in use, see `masking.tempered`.
         input_norm: batch norm of each bin at the input, as the paper does for music.
     """
 

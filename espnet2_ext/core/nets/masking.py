@@ -1,4 +1,4 @@
-"""A masking network as the part of a model: `extractor_of` (by query), `separator_of` (by class).
+"""A masking network as the part of a model: `extractor_of` (by query), `separator_of` (by class); its temperature.
 
 The constructor of such a part takes the network's own arguments; those that the model fills in are
 named alike for all networks: `input_dim`, the size of the encoder's features (the network's own
@@ -10,11 +10,58 @@ import inspect
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 # the network's own name of an argument -> its name for every network
 RENAMED = {"num_bins": "input_dim", "num_outputs": "num_spk", "fs": "sample_rate"}
 NUM_SPK = 2  # outputs unless the model says otherwise
+
+
+def bounded_mask(x: Tensor, mask_type: str, bound: float) -> Tensor:
+    """What a network gives, to masks.
+
+    Args:
+        x: `[B, S, ...]`; for `complex` with a last axis of 2, real and imaginary part.
+        mask_type: `magnitude`: sigmoid, in 0 to 1, as in the paper. `share`: softmax over the
+            outputs, so that they sum to the mixture; learns from fewer steps. `phase_sensitive`:
+            real and signed, bound * tanh(x / bound). `complex`: z times bound tanh(|z| / bound) /
+            |z|: the phase of z, and its modulus as long as it is small against the bound.
+        bound: of the modulus.
+
+    Returns:
+        the masks; for `complex` a complex tensor without the last axis.
+    """
+    if mask_type == "magnitude":
+        return x.sigmoid()
+    if mask_type == "share":
+        return x.softmax(1)
+    if mask_type == "phase_sensitive":
+        return bound * torch.tanh(x / bound)
+    x = x.float()
+    size = (x.square().sum(-1) + 1e-12).sqrt() / bound  # no root of 0, where the slope is infinite
+    return torch.view_as_complex(x) * (torch.tanh(size) / size)
+
+
+def check_temperature(temperature: float, mask_type: str) -> None:
+    """Refuse what `temperature` cannot be.
+
+    Raises:
+        ValueError: it is not positive, or not 1 for a mask type without it.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")
+    if temperature != 1 and mask_type not in ("magnitude", "share"):
+        raise ValueError(f"temperature is for the mask types magnitude and share, not {mask_type}")
+
+
+def tempered(net: nn.Module, x: Tensor) -> Tensor:
+    """What becomes `magnitude` and `share` masks, in use divided by the network's `temperature`, in training not.
+
+    A network is surer of sounds that it never heard than it should be, and mutes what it takes for something else.
+    Above 1, masks are softer: temperature scaling (Guo et al., "On Calibration of Modern Neural Networks").
+    """
+    return x if net.training or net.temperature == 1 else x / net.temperature
 
 
 class QueryExtractor(nn.Module):
