@@ -288,7 +288,7 @@ class CaRESep(CaREEncoder):
         """`[B, Q, P F, L]` to masks `[B, Q, L, F]`."""
         if self.mask_type == "complex":
             return bounded_mask(x.unflatten(2, (-1, 2)).permute(0, 1, 4, 2, 3).contiguous(), "complex", self.mask_bound)
-        mask, r = tempered(self, x).sigmoid().transpose(2, 3), self.mask_reach
+        mask, r = tempered(x, self.temperature, self.training).sigmoid().transpose(2, 3), self.mask_reach
         return (mask * (1 + 2 * r) - r).clamp(0, 1) if r else mask
 
     def forward(

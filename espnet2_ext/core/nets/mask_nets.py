@@ -36,7 +36,8 @@ class _Masker(nn.Module):
         """
         if spec.dim() != 3 or spec.shape[-1] != self.num_bins:
             raise ValueError(f"expected a spectrum [B, L, {self.num_bins}], got {list(spec.shape)}")
-        return bounded_mask(tempered(self, self.logits(spec.abs(), lengths)), self.mask_type, self.bound)
+        x = tempered(self.logits(spec.abs(), lengths), self.temperature, self.training)
+        return bounded_mask(x, self.mask_type, self.bound)
 
     def logits(self, magnitude: Tensor, lengths: Tensor | None) -> Tensor:
         """`[B, L, F]` to what `bounded_mask` takes."""

@@ -55,13 +55,13 @@ def check_temperature(temperature: float, mask_type: str) -> None:
         raise ValueError(f"temperature is for the mask types magnitude and share, not {mask_type}")
 
 
-def tempered(net: nn.Module, x: Tensor) -> Tensor:
-    """What becomes `magnitude` and `share` masks, in use divided by the network's `temperature`, in training not.
+def tempered(x: Tensor, temperature: float, training: bool) -> Tensor:
+    """What becomes `magnitude` and `share` masks, divided by a network's `temperature` in use, in training not.
 
     A network is surer of sounds that it never heard than it should be, and mutes what it takes for something else.
     Above 1, masks are softer: temperature scaling (Guo et al., "On Calibration of Modern Neural Networks").
     """
-    return x if net.training or net.temperature == 1 else x / net.temperature
+    return x if training or temperature == 1 else x / temperature
 
 
 class QueryExtractor(nn.Module):
