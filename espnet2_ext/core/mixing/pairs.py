@@ -109,7 +109,8 @@ def render(pair: Pair, bank, gain_range=GAIN_RANGE, augment: Augment | None = No
     seed = zlib.crc32(repr(pair).encode()) if augment else 0
 
     def read(place, slot):
-        return augment.read(bank, *place, [seed, slot]) if augment else bank.read(*place)
+        clip, start, num = place
+        return augment.read(bank, clip, start, num, [seed, slot]) if augment else bank.read(clip, start, num)
 
     one, two = _row(bank, pair.clip1), _row(bank, pair.clip2)
     at1, at2 = (one, pair.start1, pair.num), (two, pair.start2, pair.num)
