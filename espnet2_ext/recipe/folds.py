@@ -98,7 +98,7 @@ def _cross_validate(kind: Kind, own: dict[str, str], words: Sequence[str]) -> No
     tag = own[f"{kind.prefix}_tag"] or kind.tag(own)
     for fold in folds:
         others = [f for f in folds if f != fold]
-        log(f"Fold {fold}: trained on {' '.join(others)}")
+        log(f"Fold {fold}: tested with a model of the others")
         named = [f"--{kind.prefix}_tag", f"{tag}_fold{fold}", "--stop_stage", "9"]
         steps.run(["./run.sh", *kind.sets(fold, others), *named, *words])
     run = f"{own['inference_tag']}_" if own["inference_tag"] else ""
