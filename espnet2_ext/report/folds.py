@@ -1,13 +1,13 @@
 """Cross-validation: the scores of each fold and their mean, as JSON and as a table."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from espnet2_ext.report.experiment import load_summary
-from espnet2_ext.report.tables import NONE, Table, title_of
+from espnet2_ext.report.tables import Table, db, share, title_of
 from espnet2_ext.scores.summary import scored_names
 from espnet2_ext.scores.tagging import MEAN_FIELDS, MEANS, load_tag_scores
 
@@ -20,7 +20,7 @@ def tag_folds(folders: Sequence[str | os.PathLike]) -> tuple[dict, Table]:
     ]
     mean = _mean(folds, MEANS)
     note = f"{len(folds)} folds, each tested with a tagger trained on the others."
-    return mean, _table(mean, note, {"accuracy": "accuracy", "map": "mAP"}, "{:.4f}", "clips")
+    return mean, _table(mean, note, {"accuracy": "accuracy", "map": "mAP"}, share, "clips")
 
 
 def class_folds(folders: Sequence[str | os.PathLike]) -> tuple[dict, Table]:
@@ -34,7 +34,7 @@ def class_folds(folders: Sequence[str | os.PathLike]) -> tuple[dict, Table]:
     shown = {name: title_of(name) for fold in folds for name in fold if name not in ("folder", "keys", "overall")}
     mean = _mean(folds, [*shown, "overall"])
     note = f"Mean ΔSI-SDR in dB; {len(folds)} folds, each tested with a separator trained on the others."
-    return mean, _table(mean, note, shown | {"overall": "overall"}, "{:.2f}", "sources")
+    return mean, _table(mean, note, shown | {"overall": "overall"}, lambda gain: db({"mean": gain}), "sources")
 
 
 def _mean(folds: list[dict], names: Sequence[str]) -> dict:
@@ -51,11 +51,11 @@ def _mean(folds: list[dict], names: Sequence[str]) -> dict:
     return found
 
 
-def _table(mean: dict, note: str, names: dict[str, str], form: str, keys: str) -> Table:
-    """A row per fold, the mean and the spread; `names` of the figures and how they are shown."""
+def _table(mean: dict, note: str, names: dict[str, str], show: Callable[[float | None], str], keys: str) -> Table:
+    """A row per fold, the mean and the spread; `names` of the figures and what heads them, `show` writes one."""
 
     def cells(figures: dict) -> list[str]:
-        return [NONE if figures.get(name) is None else form.format(figures[name]) for name in names]
+        return [show(figures.get(name)) for name in names]
 
     rows = [[f["folder"], str(f["keys"]), *cells(f)] for f in mean["folds"]]
     rows += [["mean", str(mean["keys"]), *cells(mean)], ["standard deviation", "", *cells(mean["std"])]]
