@@ -11,9 +11,9 @@ set -euo pipefail
 
 esc50=${ESC50}
 packages=${PACKAGES}
-sources="esc10 formula timgm6mb fluidr3 sonic-pi audiophob rumpf ktuberling 0ad widelands"
-unheard=                # a bundle, or an experiment's folder (its --inference_model)
-quick=false
+sources="esc10 formula timgm6mb fluidr3 sonic-pi audiophob rumpf ktuberling 0ad widelands supertuxkart wesnoth"
+sources+=" megaglest unknown-horizons ufoai scorched3d lincity searchandrescue warmux fillets-cs fillets-nl"
+quick=false unheard=    # a bundle, or an experiment's folder (its --inference_model)
 split_options "esc50 packages sources unheard quick" "$@"
 
 name=starter more="" tests=valid
