@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.swin import Join
+
 
 def mel_band_edges(num_bins: int, fs: int, num_bands: int) -> list[int]:
     """Borders of `num_bands` bands over the F = `num_bins` bins, evenly spaced in mel.
@@ -154,6 +156,28 @@ class BandExpand(BandLinear):
                 each = used @ group
             out.append((each + once).flatten(2, 3))
         return torch.cat(out, 2).index_select(2, self.index)
+
+
+class MaskHidden(nn.Module):
+    """A layer between the masks and a query's map joined with the mixture's image; at first it adds nothing.
+
+    Not in the paper, whose masks are a linear map of both: a loud bin counts alike wherever the query is.
+
+    Args:
+        dim: D of the map. channels: C of the image. hidden: width of the layer.
+    """
+
+    def __init__(self, dim: int, channels: int, hidden: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.inner = Join(dim + channels, hidden)
+        self.outer = nn.Linear(hidden, dim)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x: Tensor, image: Tensor, query: Tensor) -> Tensor:
+        """Maps `[B Q, L, N, D]`, images `[B, L, N, C]`, for queries `[B Q, E]`, to `[B Q, L, N, D]`."""
+        return x + self.outer(nn.functional.gelu(self.inner(x, self.norm(image), query)))
 
 
 class QueryNorm(nn.BatchNorm1d):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, QueryNorm
+from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, MaskHidden, QueryNorm
 from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
 from espnet2_ext.core.layers.pooling import make_pooling
 from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
@@ -30,10 +30,8 @@ class CaREEncoder(nn.Module):
         num_bins: F, bins of the spectrum. fs: its rate in Hz.
         dim: D, width of the first stage; 96 and 256 in the paper (query widths 768 and 2048).
         image_channels: C of the image C x L x N that the band projections make.
-        depths, heads: of the three encoder stages.
-        connector_depth, connector_heads: of the connector's blocks, at width 8 D.
-        window: side of the attention windows, in tokens.
-        patch_size: frames and bands in a token.
+        depths, heads: of the three encoder stages; connector_depth, connector_heads: of the connector, at width 8 D.
+        window: side of the attention windows, in tokens. patch_size: frames and bands in a token.
         num_classes: K of the token-semantic head; 0 leaves the head out.
         drop_path: stochastic depth, rising linearly to this value, as in HTS-AT.
         compress: exponent of the magnitudes that the network sees.
@@ -113,8 +111,7 @@ class CaREEncoder(nn.Module):
         The network sees the spectrum at unit level (so that loudness does not matter), with
         compressed magnitudes; real part, imaginary part and magnitude of each bin.
         """
-        level = self.level_of(spec, frames) if level is None else level
-        level = level.clamp(min=1e-8)[:, None, None]
+        level = (self.level_of(spec, frames) if level is None else level).clamp(min=1e-8)[:, None, None]
         spec = spec.transpose(1, 2)  # [B, F, L], the order in memory
         real, imag = spec.real / level, spec.imag / level
         power = (real.square() + imag.square()).clamp(min=FLOOR)
@@ -145,9 +142,8 @@ class CaREEncoder(nn.Module):
         for stage, merge in zip(self.encoder, self.merges):
             x, valid = enter(stage, x, valid, query)
             skips.append((x, valid))
-            x = merge(x)
             valid = tuple(-(-v // 2) for v in valid)
-            x = hide_tokens(x, valid)
+            x = hide_tokens(merge(x), valid)
         return skips, *enter(self.connector, x, valid, query)
 
     def embed(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> QueryOutput:
@@ -175,8 +171,7 @@ class CaRESep(CaREEncoder):
     """The network of both passes: `embed` (query embedding, tags) and `mask` (separation).
 
     Args:
-        mask_type: `magnitude` (sigmoid on the mixture's magnitude, its phase kept) or `complex`
-            (modulus bounded by `mask_bound`).
+        mask_type: `magnitude` (sigmoid on the mixture's magnitude, phase kept) or `complex` (bounded by `mask_bound`).
         image_skip: join the image to the up-sampled map before the masks. The paper has no skip at
             full resolution; without it a token must carry 4 frames of 4 bands through D numbers.
         query_at: from where on the query is added to the maps of the separation pass: `all` (the paper),
@@ -187,12 +182,13 @@ class CaRESep(CaREEncoder):
             the mixture's bands before the first stage (with `query_at: all`) and the last. Not in the paper.
         mask_reach: the sigmoid of a magnitude mask goes from -mask_reach to 1 + mask_reach and is cut at 0 and 1, so
             that a bin can be left as it is, or out. 0 is the paper's.
+        mask_hidden: width of a layer before the masks (`MaskHidden`); 0, the paper's: none.
         temperature: of magnitude masks in use, see `masking.tempered`; 1 is the paper's.
         The rest as in `CaREEncoder`; the decoder mirrors the encoder's stages.
     """
 
     embed_only = ("connector_norm", "head", "clip_pooling")
-    mask_only = ("expands", "joins", "decoder", "patch_up", "to_mask", "profile", "query_norm")
+    mask_only = ("expands", "joins", "decoder", "patch_up", "to_mask", "profile", "query_norm", "mask_hidden")
 
     def __init__(
         self,
@@ -217,6 +213,7 @@ class CaRESep(CaREEncoder):
         query_norm: bool = False,
         query_profile: bool = False,
         mask_reach: float = 0.0,
+        mask_hidden: int = 0,
         temperature: float = 1.0,
         tag_pooling: str = "mean",
     ):
@@ -238,8 +235,8 @@ class CaRESep(CaREEncoder):
             self.joins.append(Join(2 * d, d))
             self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, self.width))
         self.patch_up = PatchExpand(dim, dim, patch_size)
-        parts = 2 if mask_type == "complex" else 1
-        self.to_mask = BandExpand(self.bands, dim + (image_channels if image_skip else 0), parts)
+        self.mask_hidden = MaskHidden(dim, image_channels, mask_hidden) if mask_hidden else None
+        self.to_mask = BandExpand(self.bands, dim + image_channels * image_skip, 1 + (mask_type == "complex"))
         self.profile = None
         if query_profile:
             places = ("first", "last") if query_at == "all" else ("last",)
@@ -281,8 +278,11 @@ class CaRESep(CaREEncoder):
             if self.profile is not None and stage is self.decoder[-1]:
                 x = self.profile.show("last", x, shown)
             x = stage(x, valid, query)
-        x = self.patch_up(x)[:, :length].permute(0, 2, 3, 1).unflatten(0, (b, -1))  # [B, Q, N, D, L]
-        return self._bounded(self.to_mask(x, image[:, :length].permute(0, 2, 3, 1) if self.image_skip else None))
+        x, image = self.patch_up(x)[:, :length], image[:, :length]
+        if self.mask_hidden is not None:
+            x = self.mask_hidden(x, image, query)
+        x = x.permute(0, 2, 3, 1).unflatten(0, (b, -1))  # [B, Q, N, D, L]
+        return self._bounded(self.to_mask(x, image.permute(0, 2, 3, 1) if self.image_skip else None))
 
     def _bounded(self, x: Tensor) -> Tensor:
         """`[B, Q, P F, L]` to masks `[B, Q, L, F]`."""

@@ -54,6 +54,27 @@ def test_a_mask_that_reaches_further_leaves_bins_as_they_are_or_out():
     assert (cut == 0).any() and (cut == 1).any() and 0 < mask.min() and mask.max() < 1
 
 
+def test_a_layer_before_the_masks_adds_nothing_at_first_and_sees_query_and_image():
+    plain, hidden = make(), CaRESep(**CARE, mask_hidden=6).eval()
+    spec, frames = spectrum(2, 40), torch.tensor([40, 29])
+    missing, unknown = hidden.load_state_dict(plain.state_dict(), strict=False)
+    assert not unknown and all(name.startswith("mask_hidden.") for name in missing)
+    both = torch.randn(2, 2, 64, generator=torch.Generator().manual_seed(0))
+    before = plain.mask(spec, frames, both)
+    torch.testing.assert_close(hidden.mask(spec, frames, both), before, rtol=0, atol=0)
+
+    layer = hidden.mask_hidden
+    torch.nn.init.normal_(layer.outer.weight)
+    x, image = torch.randn(4, 5, 3, 8), torch.randn(2, 5, 3, 4)
+    joined = torch.cat([x, torch.nn.functional.layer_norm(image, (4,)).repeat_interleave(2, 0)], -1)
+    inner = torch.nn.functional.gelu(joined @ layer.inner.weight.T + layer.inner.bias)
+    torch.testing.assert_close(layer(x, image, both.flatten(0, 1)), x + inner @ layer.outer.weight.T)
+    for i in range(2):  # what queries share is worked on once
+        torch.testing.assert_close(
+            hidden.mask(spec, frames, both)[:, i : i + 1], hidden.mask(spec, frames, both[:, i : i + 1])
+        )
+
+
 def test_complex_mask_is_bounded():
     net, spec = make(mask_type="complex", mask_bound=1.5), spectrum(1, 40)
     net.to_mask.bias.data.fill_(1e4)

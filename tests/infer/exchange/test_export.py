@@ -36,7 +36,7 @@ def exported(tmp_path_factory):
     """A small untrained model with all that CaRE-SEP can be given, and the folder of its graphs."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    separator, folder = build("care_sep", **SMALL, mask_reach=0.1), tmp_path_factory.mktemp("onnx")
+    separator, folder = build("care_sep", **SMALL, mask_reach=0.1, mask_hidden=6), tmp_path_factory.mktemp("onnx")
     export(separator, folder)
     return separator, folder
 
