@@ -8,6 +8,8 @@ these classes exceed; `agreement`, a cosine that few pairs of one class fall bel
 Distances are Euclidean between queries q - (q axes') axes: what varies much within the classes counts less. Cosines do
 not tell known from unknown sounds, as queries share so much that those of any two may lie above 0.99. For `agreement`
 the mean of all means is taken away first.
+
+In half precision a table is held in 8 bits: int8 `NAME`, multiples of float32 `NAME_step` [rows, 1].
 """
 
 from collections import defaultdict
@@ -24,6 +26,7 @@ PREFIX = "class:"  # of a query that is a class's mean
 SHARE = 0.99  # of held-out sounds that are not far
 FLOOR, MOST_AXES = 0.2, 64  # of the mean variance: what varies less within the classes is no axis
 ARRAYS = ("names", "count", "mean", "axes", "spread", "far", "agreement")
+STEP = "_step"
 
 
 def class_of(query: object) -> str | None:
@@ -49,6 +52,7 @@ class ClassQueries:
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray], where: str) -> "ClassQueries":
         """Of the arrays of a bundle. Raises a DataError where they do not fit together."""
+        arrays = {name: _of_steps(name, arrays) for name in arrays if not name.endswith(STEP)}
         names, count, mean, axes, spread, far, agreement = (arrays[name] for name in ARRAYS)
         k = len(names) if names.ndim == 1 else 0
         fits = names.dtype.kind == "U" and count.dtype.kind in "iu" and count.shape == spread.shape == (k,)
@@ -63,7 +67,7 @@ class ClassQueries:
         return cls(names.tolist(), count, mean, axes, spread, float(far), float(agreement), where, scale)
 
     def arrays(self, half: bool = False) -> dict[str, np.ndarray]:
-        """As a bundle holds them; half: tables of float32 as float16, where it can hold them."""
+        """As a bundle holds them; half: tables in 8 bits."""
         values = (
             np.array(self.names),
             self.count,
@@ -74,8 +78,10 @@ class ClassQueries:
             np.array(self.agreement),
         )
         found = dict(zip(ARRAYS, values)) | ({} if self.presence is None else self.presence.arrays())
-        tables = {k: v for k, v in found.items() if half and v.ndim == 2 and np.abs(v).max(initial=0) < 6e4}
-        return found | {k: v.astype(np.float16) for k, v in tables.items()}
+        for name in [k for k, v in found.items() if half and v.ndim == 2]:
+            step = np.abs(found[name]).max(1, keepdims=True, initial=0) / 127
+            found |= {name: np.rint(found[name] / np.where(step, step, 1)).astype(np.int8), name + STEP: step}
+        return found
 
     def query(self, name: str) -> np.ndarray:
         """Mean query `[E]` of a class, by its name without regard to case.
@@ -107,6 +113,13 @@ class ClassQueries:
             f"unlike all that the model was trained on, the result may be poor (distance {distance:.1f} to {name}, the "
             f"nearest; {SHARE:.0%} of the sounds of its classes lie within {self.far:.1f})"
         )
+
+
+def _of_steps(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """An array as it is, or of the multiples of its steps; of steps that do not fit as well, which then is refused."""
+    table, step = arrays[name], arrays.get(name + STEP)
+    fits = step is not None and table.dtype == np.int8 and step.dtype.kind == "f"
+    return table * step if fits and step.shape == (*table.shape[:1], 1) else table
 
 
 def centred(queries: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -116,13 +116,22 @@ def test_in_a_bundle(toy_bundle, tmp_path):
 
 
 def test_in_half_precision():
-    a, wide = known(mean=np.full((2, 8), 0.3, np.float32)), known(mean=np.full((2, 8), 1e5, np.float32))
-    small, big = a.arrays(half=True), wide.arrays(half=True)
-    assert small["mean"].dtype == small["axes"].dtype == np.float16 and small["spread"].dtype == np.float32
-    assert big["mean"].dtype == np.float32  # float16 cannot hold it
+    """Tables of 8 bits: within half a step of each row, 1/127 of its largest number; rows of zeros stay."""
+    axes = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    a = known(mean=np.array([[1, -2, 0.3, 0, 0, 0, 0, 254], [0] * 8], np.float32), axes=axes)
+    small = a.arrays(half=True)
+    assert small["mean"].dtype == small["axes"].dtype == np.int8 and small["spread"].dtype == np.float32
+    assert small["mean"].tolist() == [[0, -1, 0, 0, 0, 0, 0, 127], [0] * 8]
+    assert small["mean_step"].tolist() == [[2], [0]]
     b = ClassQueries.of_arrays(small, "a bundle")
     assert b.mean.dtype == b.axes.dtype == np.float32
-    np.testing.assert_allclose(b.mean, a.mean, rtol=1e-3)
+    assert b.mean.tolist() == [[0, -2, 0, 0, 0, 0, 0, 254], [0] * 8]
+    assert (np.abs(b.axes - axes) <= np.abs(axes).max(1, keepdims=True) / 253).all()
+
+    halves = {k: v.astype(np.float16) if k in ("mean", "axes") else v for k, v in a.arrays().items()}  # as before
+    np.testing.assert_allclose(ClassQueries.of_arrays(halves, "a bundle").mean, a.mean, rtol=1e-3)
+    with pytest.raises(DataError, match="not those of 2 classes"):
+        ClassQueries.of_arrays(small | {"mean_step": np.ones((3, 1), np.float32)}, "a bundle")
 
 
 def test_broken_ones_are_refused(toy_bundle, tmp_path):
