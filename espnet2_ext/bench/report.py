@@ -6,9 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from torch import nn
+
 from espnet2_ext.bench import data, plain_query, plain_weak, query, turns, weak
 from espnet2_ext.bench.configs import Options, apart, kind_of
 from espnet2_ext.bench.measure import Columns, machine, markdown, not_valid
+from espnet2_ext.core.layers.precision import PRECISIONS, lower
 from espnet2_ext.errors import DataError
 from espnet2_ext.util.names import shipped
 
@@ -28,6 +31,8 @@ def bench(args: argparse.Namespace, prepare: Callable) -> dict:
     """
     options = _options(args)
     device = options.start()
+    for variant in set(args.variants or ()) & set(PRECISIONS):
+        lower(nn.Identity(), variant, device)  # refused before minutes of measuring
     result = {"machine": machine(device), "seconds": options.seconds}
     _say(result["machine"], options)
     kinds = {path: kind_of(path) for path in args.yaml}

@@ -164,3 +164,10 @@ def test_command(bank, tmp_path, capsys):
 def test_bad_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
         bench(options)
+
+
+def test_a_variant_that_the_processor_lacks_is_refused_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr("espnet2_ext.core.layers.precision.has_vnni", lambda: False)
+    with pytest.raises(DataError, match="int8: needs a processor with VNNI"):
+        bench([str(DEBUG), "--variants", "fp32", "int8"])
+    assert not capsys.readouterr().out
