@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from espnet2_ext.core.metrics import sdr_gain, si_sdr_gain
 from espnet2_ext.core.mixing import events
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer, render
+from espnet2_ext.core.nets.masking import set_temperature
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.errors import DataError
@@ -38,14 +38,6 @@ def options() -> argparse.ArgumentParser:
     p.add_argument("--mixtures", type=int, default=90, help="of a table the first (%(default)s)")
     p.add_argument("--seed", type=int, default=5, help="of the mixtures drawn for a model by query")
     return p
-
-
-def masker(model: nn.Module) -> nn.Module:
-    """The network that makes the masks."""
-    found = [net for net in model.modules() if hasattr(net, "temperature")]
-    if len(found) != 1:
-        raise DataError("the model's network has no temperature")
-    return found[0]
 
 
 def answers(model, bank: ClipBank, a: argparse.Namespace) -> Iterator[tuple]:
@@ -74,10 +66,10 @@ def main() -> None:
     a = options().parse_args()
     with open_bundle(a.model) as bundle:
         model = model_of_bundle(bundle, "weak" if a.table else "qsep").eval()
-    net, gains = masker(model), defaultdict(list)
+    gains = defaultdict(list)
     for name, separate, ref, mix in answers(model, ClipBank(a.bank), a):
         for temperature in a.temperatures:
-            net.temperature = temperature
+            set_temperature(model, temperature)
             sounds = {"est": separate()[None], "ref": ref[None], "mix": mix[None]}
             gains[name, temperature].append([gain(**sounds).item() for gain in (sdr_gain, si_sdr_gain)])
     print("|asked with|temperature|outputs|SDR gain|SI-SDR gain|median|worse|\n|---|--:|--:|--:|--:|--:|--:|")

@@ -3,7 +3,6 @@
 import argparse
 import logging
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 
 from espnet2_ext.cli.options import DEFAULT, add_bundle, add_device, add_model, bundle_path, log_starter
@@ -30,34 +29,30 @@ def separate(argv: list[str] | None = None) -> None:
     if args.train_config or args.model_file:
         if not (args.train_config and args.model_file):
             raise DataError("--train_config and --model_file are given together, or --bundle")
-        from espnet2_ext.infer.class_separator import WeakSeparator
-
-        _separate_classes(
-            args, lambda: WeakSeparator.from_exp(args.train_config, args.model_file, args.device, args.precision)
-        )
+        _separate_classes(args, "from_exp", args.train_config, args.model_file)
         return
     from espnet2_ext.infer.bundle import open_bundle
 
     with open_bundle(bundle_path(args.bundle)) as bundle:
         if bundle.info["task"] == "weak":
-            from espnet2_ext.infer.class_separator import WeakSeparator
-
-            _separate_classes(args, lambda: WeakSeparator.from_open(bundle, args.device, args.precision))
+            _separate_classes(args, "from_open", bundle)
         else:
             _separate_queries(args, bundle)
 
 
-def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
+def _separate_classes(args: argparse.Namespace, how: str, *where) -> None:
     """One output for each class, and for the residual output where the model has one."""
     if given := [name for name in ("query", "not", "remove") if getattr(args, name)]:
         raise DataError(f"--{given[0]}: this model knows classes and takes no query")
+    from espnet2_ext.core.nets.masking import set_temperature
+    from espnet2_ext.infer.class_separator import WeakSeparator
     from espnet2_ext.infer.jobs import Origin, model_name, plan_jobs, run_jobs
     from espnet2_ext.util.names import file_name, unique
 
-    separator = load()
-    classes = ", ".join(separator.outputs)
-    path = separator.info["path"]
-    logging.info("model %s, %d Hz, on %s; classes: %s", path, separator.fs, separator.device, classes)
+    separator = getattr(WeakSeparator, how)(*where, args.device, args.precision)
+    set_temperature(separator.model, args.temperature)
+    about = separator.info["path"], separator.fs, separator.device, ", ".join(separator.outputs)
+    logging.info("model %s, %d Hz, on %s; classes: %s", *about)
     names = unique(map(file_name, separator.outputs))
     jobs = plan_jobs(args.mix, names, args.output, args.residual, others=_model_files(args))
     plan = separator.plan(**_given(args, "chunk", "context"))
@@ -66,7 +61,7 @@ def _separate_classes(args: argparse.Namespace, load: Callable) -> None:
     def work(source, job, comments):
         return separator.separate_to(source, job.outs, job.rest, plan, args.subtype, comments, gate)
 
-    origin = Origin.of_classes(model_name(separator), separator.outputs, gate)
+    origin = Origin.of_classes(model_name(separator, args.temperature), separator.outputs, gate)
     run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
 
 
@@ -82,6 +77,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     if not args.query:
         more = "; --not only keeps sounds out of what it asks for" if getattr(args, "not") else ""
         raise DataError(f"--query: this model answers queries; give a sound of the wanted kind{more}")
+    from espnet2_ext.core.nets.masking import set_temperature
     from espnet2_ext.infer.jobs import Origin, model_name, plan_jobs, run_jobs
     from espnet2_ext.infer.queries import query_name, query_parts
     from espnet2_ext.infer.query_separator import Separator
@@ -97,6 +93,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     amount = None if not args.remove else 1.0 if args.amount is None else args.amount
     jobs = plan_jobs(args.mix, names, args.output, args.residual, args.query + others, _model_files(args))
     separator = Separator.from_open(bundle, args.device, args.precision)
+    set_temperature(separator.model, args.temperature)
     _log_model(separator)
     plan = separator.plan(**_given(args, "chunk", "context"))
     gate = _gate(args, separator, "holds no calibration of presence; `espnet2-ext calibrate` puts one into it")
@@ -105,7 +102,7 @@ def _separate_queries(args: argparse.Namespace, bundle) -> None:
     def work(source, job, comments):
         return separator.separate_to(source, job.outs, ask, job.rest, plan, args.subtype, comments, amount, gate)
 
-    origin = Origin.of_queries(model_name(separator), groups, amount, others, ask.nearest, gate)
+    origin = Origin.of_queries(model_name(separator, args.temperature), groups, amount, others, ask.nearest, gate)
     run_jobs(jobs, separator.fs, origin, work, args.skip_existing)
 
 
@@ -116,8 +113,8 @@ def _model_files(args: argparse.Namespace) -> list[str]:
 
 
 def _log_model(separator) -> None:
-    name, path = separator.info.get("name"), separator.info["path"]
-    logging.info("model %s (%s), %d Hz, on %s", name, path, separator.fs, separator.device)
+    about = separator.info.get("name"), separator.info["path"], separator.fs, separator.device
+    logging.info("model %s (%s), %d Hz, on %s", *about)
     log_starter(separator.info)
 
 
@@ -280,10 +277,13 @@ def _separate_options(p: argparse.ArgumentParser) -> None:
         "each chunk answered with the query that is nearest to it"
     )
     p.add_argument("--mode", choices=("mean", "each", "nearest"), default="mean", help=text)
-    text = "mute an output where its sound is unlikely to be there, in windows of 5 s"
-    p.add_argument("--gate", action="store_true", help=text)
+    p.add_argument("--gate", action="store_true", help="mute an output where its sound is unlikely, in windows of 5 s")
     text = "of --gate: presence, 0 to 1, from which it is there (default: of the model's calibration)"
     p.add_argument("--threshold", type=float, help=text)
+    text = (
+        "of the masks: above 1 softer, more of the sound and of the rest is left; below 1 harder (default: the model's)"
+    )
+    p.add_argument("--temperature", type=float, help=text)
     text = "add the query's name to the file names, as with several outputs: mix.dog_bark.wav"
     p.add_argument("--name_query", action="store_true", help=text)
     text = "seconds the model sees at once, without context; 0: everything (default: 20; weak-label models: 60)"

@@ -106,9 +106,11 @@ def _place(target: str, stem: str, count: int, option: str) -> Path:
     return path
 
 
-def model_name(separator) -> str:
-    """What comments call a `Separator` or `WeakSeparator`: its hash, and its precision where that is not fp32."""
-    return " ".join([separator.model_hash, *([separator.precision] if separator.precision != "fp32" else [])])
+def model_name(separator, temperature: float | None = None) -> str:
+    """What comments call a `Separator` or `WeakSeparator`: its hash, its precision where that is not fp32, and the
+    temperature of its masks where that is not its own."""
+    words = [separator.precision] * (separator.precision != "fp32")
+    return " ".join([separator.model_hash, *words, *([] if temperature is None else [f"temperature {temperature:g}"])])
 
 
 # ---- what an output was made of ------------------------------------------------------------------

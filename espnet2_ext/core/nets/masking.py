@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.errors import DataError, refusing
+
 # the network's own name of an argument -> its name for every network
 RENAMED = {"num_bins": "input_dim", "num_outputs": "num_spk", "fs": "sample_rate"}
 NUM_SPK = 2  # outputs unless the model says otherwise
@@ -62,6 +64,22 @@ def tempered(x: Tensor, temperature: float, training: bool) -> Tensor:
     Above 1, masks are softer: temperature scaling (Guo et al., "On Calibration of Modern Neural Networks").
     """
     return x if training or temperature == 1 else x / temperature
+
+
+def set_temperature(model: nn.Module, temperature: float | None) -> None:
+    """Let the masks of a trained model have another temperature; None: as it is.
+
+    Raises:
+        DataError: the network that makes them has none, or cannot have this one.
+    """
+    if temperature is None:
+        return
+    found: list[Any] = [net for net in model.modules() if hasattr(net, "temperature")]
+    if len(found) != 1:
+        raise DataError(f"temperature {temperature:g}: the model's network has none")
+    with refusing("the model's network"):
+        check_temperature(temperature, found[0].mask_type)
+    found[0].temperature = temperature
 
 
 class QueryExtractor(nn.Module):
