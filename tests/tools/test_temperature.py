@@ -4,7 +4,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import pytest
 from sounds import bank_of, noise, numbered
 from untrained import bundle_of
 
@@ -38,8 +37,3 @@ def test_of_queries_and_of_classes(tmp_path, weak_corpus, monkeypatch, capsys):
     of_table = ["--bank", weak_corpus / "dump/train", "--table", weak_corpus / "data/train"]
     found = rows(monkeypatch, capsys, classes, *of_table)
     assert [row[:2] for row in found] == [["class", "1"], ["class", "4"]] and found[0][3:] != found[1][3:]
-
-
-def test_a_network_without_it(monkeypatch):
-    with pytest.raises(temperature.DataError, match="has no temperature"):
-        temperature.masker(temperature.nn.Linear(1, 1))
