@@ -87,7 +87,8 @@ def describe_model(
     if "parameters" in info:
         found["parameters"] = f"{info['parameters'] / 1e6:.2f} M"
     if trained_on := info.get("trained_on"):
-        found["trained on"] = ", ".join(f"{k} {v}" for k, v in dict(trained_on).items())
+        pairs = trained_on.items() if isinstance(trained_on, dict) else ()  # else words, of `pack --info`
+        found["trained on"] = ", ".join(f"{k} {v}" for k, v in pairs) or str(trained_on)
     found |= {"zero-shot": words, "scores": PROTOCOL}
     if [v.mid for v in classes] != [v.mid for v in labels]:
         found["mAP"] = "none: the model's tags are not the test set's classes"

@@ -17,7 +17,7 @@ from espnet2_ext.data.mixtures.pair_list import about_list, read_list
 from espnet2_ext.data.tables import Label
 from espnet2_ext.errors import DataError
 from espnet2_ext.infer.pack import write_bundle
-from espnet2_ext.train.experiment import judge
+from espnet2_ext.train.experiment import describe_model, judge
 from espnet2_ext.util.files import file_digest
 
 FS, FOLDS = 16000, (1, 2)
@@ -140,6 +140,14 @@ def test_a_bundle_is_scored_and_the_report_says_zero_shot(rendered, toy_bundle, 
     made = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     score()  # nothing is done twice
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == made
+
+
+@pytest.mark.parametrize(
+    "trained_on, words", [({"clips": 9, "hours": 0.5}, "clips 9, hours 0.5"), ("bells, 2 hours", "bells, 2 hours")]
+)
+def test_what_a_model_was_trained_on_is_told_as_its_bundle_says_it(tmp_path, trained_on, words):
+    about = describe_model(tmp_path, "model.zip", {}, [], {"trained_on": trained_on}, [])
+    assert about["facts"]["trained on"] == words and about["trained_on"] == trained_on
 
 
 def test_an_experiments_files_are_scored_too(rendered, exp, tmp_path):
