@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
 from sounds import bank_of, noise, numbered
 from untrained import bundle_of
 
@@ -37,3 +38,8 @@ def test_of_queries_and_of_classes(tmp_path, weak_corpus, monkeypatch, capsys):
     of_table = ["--bank", weak_corpus / "dump/train", "--table", weak_corpus / "data/train"]
     found = rows(monkeypatch, capsys, classes, *of_table)
     assert [row[:2] for row in found] == [["class", "1"], ["class", "4"]] and found[0][3:] != found[1][3:]
+
+
+def test_a_network_without_it():
+    with pytest.raises(temperature.DataError, match="the model's network has none"):
+        temperature.set_temperature(temperature.torch.nn.Linear(1, 1), 2.0)
