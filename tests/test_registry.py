@@ -154,7 +154,7 @@ def test_names_are_options_of_the_task(capsys):
     assert {"care_sep", "query_unet"} <= set(by_name["extractor"].choices)
     assert {"mel_band_split", "hann_stft"} <= set(by_name["encoder"].choices)
     assert by_name["query_net"].choices == ("shared", "hts_at", "cnn14", "care_cls")
-    assert "warmuphalvinglr" in by_name["scheduler"].choices
+    assert "warmuphalvinglr" in by_name["scheduler"].choices and "muon" in by_name["optim"].choices
     by_name = {a.dest: a for a in WeakLabelTask.get_parser()._actions}
     assert {"rnn", "crnn"} <= set(by_name["classifier"].choices)
     assert {"mask_blstm", "asteroid_masker", "rnn"} <= set(by_name["separator"].choices)

@@ -31,11 +31,14 @@ from espnet2_ext.tasks.options import CRITERION
 from espnet2_ext.train import step
 from espnet2_ext.train.checkpoints import describe, goes_on, whole_checkpoints
 from espnet2_ext.train.experiment import need_gpus
+from espnet2_ext.train.muon import MuonAdamW
 from espnet2_ext.util.documents import check
 from espnet2_ext.util.files import TRAINED
 from espnet2_ext.util.locks import hold
 from espnet2_ext.util.process import as_worker, watched
 
+abs_task.optim_classes.setdefault("muon", MuonAdamW)
+abs_task.scheduler_classes.setdefault("warmuphalvinglr", step.WarmupHalvingLR)
 Model = TypeVar("Model", bound=torch.nn.Module)
 find = functools.partial(registry.espnet_class, trusted=True)  # the YAML of a training is the user's own
 

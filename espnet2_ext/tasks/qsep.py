@@ -3,7 +3,6 @@
 import argparse
 
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.tasks import abs_task
 from espnet2.tasks.enh_tse import TargetSpeakerExtractionTask, preprocessor_choices
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.collate_fn import CommonCollateFn
@@ -32,12 +31,10 @@ from espnet2_ext.tasks.common import (
 from espnet2_ext.tasks.options import QUERY, ConfigParser, add_keywords, add_switches, add_texts
 from espnet2_ext.train.checkpoints import Entry, goes_on, initial_weights, load_all
 from espnet2_ext.train.clip_data import PairIterFactory, QSepPreprocessor
-from espnet2_ext.train.step import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
 add(preprocessor_choices, "qsep", QSepPreprocessor)
-abs_task.scheduler_classes.setdefault("warmuphalvinglr", WarmupHalvingLR)
 
 
 class QSepTask(TargetSpeakerExtractionTask):

@@ -3,7 +3,6 @@
 import argparse
 
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.trainer import Trainer
@@ -19,11 +18,9 @@ from espnet2_ext.tasks.common import choices, config_of, find, frozen, keep_clas
 from espnet2_ext.tasks.options import ROWS, ConfigParser, add_keywords, add_texts
 from espnet2_ext.train.checkpoints import initial_weights, load_all
 from espnet2_ext.train.clip_data import ExcerptReader, TagDrawer, TagIterFactory, whole_clips
-from espnet2_ext.train.step import WarmupHalvingLR
 
 # Here, not in `main`: worker processes of several GPUs are spawned and only import this module.
 register()
-abs_task.scheduler_classes.setdefault("warmuphalvinglr", WarmupHalvingLR)
 
 
 class TaggingTask(AbsTask):

@@ -85,6 +85,14 @@ def test_resumed_training_is_the_straight_one(bank, config, straight, tmp_path):
     same(weights(out, 2), weights(straight, 2), rtol=0, atol=0)
 
 
+def test_muon_goes_on_as_adamw_does(bank, config, tmp_path):
+    more = "--optim muon --optim_conf min_side=4 --keep_nbest_models 2".split()
+    for name, epochs in (("straight", 2), ("resumed", 1), ("resumed", 2)):
+        resume = ["--resume", "true"] if epochs == 2 and name == "resumed" else []
+        qsep_train(command(bank, config, tmp_path / name, "--max_epoch", epochs, *more, *resume))
+    same(weights(tmp_path / "resumed", 2), weights(tmp_path / "straight", 2), rtol=0, atol=0)
+
+
 def test_a_damaged_checkpoint_costs_an_epoch(bank, config, straight, tmp_path, caplog):
     out = tmp_path / "damaged"
     shutil.copytree(straight, out, symlinks=True)

@@ -1,0 +1,73 @@
+"""Muon for matrices, AdamW for the rest."""
+
+import pytest
+import torch
+
+from espnet2_ext.train.muon import MuonAdamW, orthogonalised
+
+
+def parameters() -> list[torch.nn.Parameter]:
+    """A matrix, a tall one, a narrow table, a vector and a stack of matrices, with gradients."""
+    torch.manual_seed(0)
+    found = []
+    for shape in [(24, 40), (40, 24), (45, 16), (40,), (4, 24, 24)]:
+        p = torch.nn.Parameter(torch.randn(shape))
+        p.grad = torch.randn(shape)
+        found.append(p)
+    return found
+
+
+def test_singular_values_come_near_one():
+    x = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(1))
+    for given in (x, x.transpose(1, 2)):
+        values = torch.linalg.svdvals(orthogonalised(given))
+        assert values.min() > 0.6 and values.max() < 1.25
+    left, _, right = torch.linalg.svd(x, full_matrices=False)
+    cosine = torch.nn.functional.cosine_similarity(orthogonalised(x).flatten(1), (left @ right).flatten(1))
+    assert cosine.min() > 0.97
+    assert not orthogonalised(torch.zeros(1, 24, 24)).any()
+
+
+def test_matrices_step_as_pytorchs_muon_and_the_rest_as_adamw():
+    ours, theirs = parameters(), parameters()
+    conf = {"lr": 1e-2, "weight_decay": 0.1}
+    muon = MuonAdamW(ours, **conf, muon_rate=3.0)
+    others = [
+        torch.optim.Muon(theirs[:2], lr=3e-2, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(theirs[2:], **conf),
+    ]
+    for _ in range(3):
+        for optimizer in (muon, *others):
+            optimizer.step()
+    for a, b in zip(ours[:2], theirs[:2]):  # PyTorch's rounds are in bfloat16
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+    for a, b in zip(ours[2:], theirs[2:]):
+        assert torch.equal(a, b)
+    assert all(p.grad is not None for p in ours)
+
+
+def test_a_step_of_a_matrix_by_hand():
+    p = torch.nn.Parameter(torch.zeros(24, 24))
+    p.grad = torch.eye(24) * 7  # its own orthogonal factor is the identity, whatever its size
+    MuonAdamW([p], lr=0.1, muon_rate=2.0, weight_decay=0.5).step()
+    diagonal = orthogonalised(torch.eye(24)[None])[0]
+    torch.testing.assert_close(p.data, -0.2 * 0.2 * 24**0.5 * diagonal)
+
+
+def test_goes_on_from_its_state():
+    a, b = parameters(), parameters()
+    first, second = MuonAdamW(a, lr=1e-2), MuonAdamW(b, lr=1e-2)
+    first.step()
+    second.step()
+    third = MuonAdamW(b, lr=1e-2)
+    third.load_state_dict(second.state_dict())
+    first.step()
+    third.step()
+    for x, y in zip(a, b):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("conf", [{"momentum": 1.0}, {"muon_rate": 0.0}, {"lr": -1.0}])
+def test_values_outside_their_range(conf):
+    with pytest.raises(ValueError):
+        MuonAdamW(parameters(), **conf)
