@@ -10,6 +10,7 @@ much quieter the output is for what is not there.
 """
 
 import argparse
+import functools
 import sys
 import time
 from pathlib import Path
@@ -25,9 +26,11 @@ from espnet2_ext.core.mixing.pair_drawer import PairDrawer, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
 from espnet2_ext.train.clip_data import QSepPreprocessor
+from espnet2_ext.train.muon import MuonAdamW
 from espnet2_ext.util.config import read_config, set_value
 from espnet2_ext.util.documents import parse_yaml
 
+OPTIMIZERS = {"adamw": functools.partial(torch.optim.AdamW, fused=True), "muon": MuonAdamW}
 CONDITIONS = {
     "-10 dB": {"snr_db": -10.0},
     "0 dB": {},
@@ -108,7 +111,7 @@ def main() -> None:
     conf = {c["name"]: c.get("conf", {}) for c in config["criterions"]}
     drawer = construct(PairDrawer, config["pair_conf"], "pair_conf", bank=bank)
     prepare = construct(QSepPreprocessor, config.get("preprocessor_conf"), "preprocessor_conf", train=True, bank=bank)
-    optimizer = torch.optim.AdamW(model.parameters(), **config["optim_conf"], fused=True)
+    optimizer = OPTIMIZERS[config["optim"]](model.parameters(), **config["optim_conf"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, **config["scheduler_conf"], total_steps=a.steps + 1)
     begin, began = time.process_time(), time.perf_counter()
     for step in range(1, a.steps + 1):
