@@ -62,6 +62,7 @@ def test_nothing_is_wrong(tmp_path, task):
             "optim_conf of .*: key lr: expected a number.*; YAML writes it 1.0e-3",
         ),
         ("qsep", {"optim_conf": {"betas": [2, 3]}}, "optim_conf of adamw: Invalid beta"),
+        ("qsep", {"optim": "muon", "optim_conf": {"muon_rate": 0.0}}, "optim_conf of muon: .*muon_rate above 0"),
         ("qsep", {"scheduler_conf": {"max_lr": {}}}, "scheduler_conf of onecyclelr: key max_lr"),
         ("qsep", {"criterions": {"name": "neg_sdr"}}, "key criterions: expected a list"),
         ("qsep", {"criterions": [{"nome": "neg_sdr"}]}, "key criterions: key 0.name: is missing"),
