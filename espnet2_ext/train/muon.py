@@ -1,4 +1,7 @@
-"""Muon for the matrices of a network, AdamW for the rest, as one optimiser."""
+"""Muon for the matrices of a network, AdamW for the rest, as one optimiser.
+
+PyTorch's own Muon takes matrices alone and works in bfloat16, which is slow on most CPUs.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -20,6 +23,10 @@ def orthogonalised(x: Tensor, rounds: int = 5) -> Tensor:
         square = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.transpose(1, 2) if tall else x
+
+
+def _is_matrix(p: Tensor, min_side: int) -> bool:
+    return p.dim() == 2 and min(p.shape) >= min_side
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -53,7 +60,11 @@ class MuonAdamW(torch.optim.AdamW):
         if not 0 <= momentum < 1 or muon_rate <= 0:
             raise ValueError(f"momentum must lie in [0, 1), muon_rate above 0, not {momentum} and {muon_rate}")
         super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
-        self.muon_rate, self.momentum, self.min_side = muon_rate, momentum, min_side
+        # Not `momentum`: schedules would change it.
+        more = {"muon_rate": muon_rate, "muon_momentum": momentum, "min_side": min_side}
+        self.defaults.update(more)
+        for group in self.param_groups:
+            group.update(more | group)  # a group's own value wins
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -64,8 +75,8 @@ class MuonAdamW(torch.optim.AdamW):
                 loss = closure()
         taken = []
         for group in self.param_groups:
-            matrices = [p for p in group["params"] if p.grad is not None and self._is_matrix(p)]
-            self._step_matrices(matrices, group["lr"] * self.muon_rate, group["weight_decay"])
+            matrices = [p for p in group["params"] if p.grad is not None and _is_matrix(p, group["min_side"])]
+            self._step_matrices(matrices, group)
             taken += [(p, p.grad) for p in matrices]
         for p, _ in taken:
             p.grad = None  # AdamW passes over them
@@ -74,10 +85,8 @@ class MuonAdamW(torch.optim.AdamW):
             p.grad = grad
         return loss
 
-    def _is_matrix(self, p: Tensor) -> bool:
-        return p.dim() == 2 and min(p.shape) >= self.min_side
-
-    def _step_matrices(self, matrices: list[Tensor], lr: float, weight_decay: float) -> None:
+    def _step_matrices(self, matrices: list[Tensor], conf: dict[str, Any]) -> None:
+        lr, momentum = conf["lr"] * conf["muon_rate"], conf["muon_momentum"]
         alike: dict[Any, list[Tensor]] = defaultdict(list)
         for p in matrices:
             alike[p.shape, p.device, p.dtype].append(p)
@@ -89,8 +98,8 @@ class MuonAdamW(torch.optim.AdamW):
                     state["step"] = torch.zeros(())  # AdamW, when it takes a state back, looks for it in each
                     state["momentum_buffer"] = torch.zeros_like(p)
                 state["step"] += 1
-                average = state["momentum_buffer"].lerp_(p.grad, 1 - self.momentum)
-                updates.append(p.grad.lerp(average, self.momentum))
+                average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+                updates.append(p.grad.lerp(average, momentum))
             scale = lr * 0.2 * max(shape) ** 0.5
             for p, update in zip(group, orthogonalised(torch.stack(updates))):
-                p.mul_(1 - lr * weight_decay).sub_(update, alpha=scale)
+                p.mul_(1 - lr * conf["weight_decay"]).sub_(update, alpha=scale)

@@ -1,5 +1,7 @@
 """Muon for matrices, AdamW for the rest."""
 
+import copy
+
 import pytest
 import torch
 
@@ -65,6 +67,25 @@ def test_goes_on_from_its_state():
     third.step()
     for x, y in zip(a, b):
         assert torch.equal(x, y)
+
+
+def test_a_copy_is_whole():
+    ours, theirs = parameters(), parameters()
+    first, second = (MuonAdamW(p, lr=1e-2, muon_rate=2.0, momentum=0.5, min_side=16) for p in (ours, theirs))
+    copied = copy.deepcopy(first)
+    for p, q in zip(copied.param_groups[0]["params"], ours):
+        p.grad = q.grad
+    copied.step()
+    second.step()
+    for p, q in zip(copied.param_groups[0]["params"], theirs):
+        assert torch.equal(p, q)
+
+
+def test_groups_have_their_own_values():
+    p, q = parameters()[0], parameters()[0]
+    before = p.detach().clone()
+    MuonAdamW([{"params": [p], "muon_rate": 1.0}, {"params": [q]}], lr=1e-2, muon_rate=2.0).step()
+    torch.testing.assert_close(2 * (p - before), q - before)
 
 
 @pytest.mark.parametrize("conf", [{"momentum": 1.0}, {"muon_rate": 0.0}, {"lr": -1.0}])
