@@ -4,9 +4,9 @@
         --steps 300 --set extractor_conf.query_norm=false
 
 The same mixtures, losses, optimiser and one-cycle schedule as the recipe, in one process and `--threads`; with one, 300
-steps take three minutes. At the end it prints what a step took and, on mixtures of the validation bank drawn with a
-fixed seed, the SDR of the estimate by level of the input (query: the target itself, another clip of its class), and how
-much quieter the output is for what is not there.
+steps of the embedded default take five minutes. At the end it prints what a step took and, on mixtures of the
+validation bank drawn with a fixed seed, the SDR of the estimate by level of the input (query: the target itself,
+another clip of its class), and how much quieter the output is for what is not there.
 """
 
 import argparse
