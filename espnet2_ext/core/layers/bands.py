@@ -7,10 +7,12 @@ bands of like width are worked on together. The weights are those of the padded 
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.padding import mean_frames
 from espnet2_ext.core.layers.swin import Join
 
 
@@ -187,6 +189,30 @@ class QueryNorm(nn.BatchNorm1d):
         super().__init__(width, momentum=0.05, affine=False)
 
 
+class Context(nn.Module):
+    """Moves query embeddings by what the whole mixture holds, so that a target alone in it shows; at first by 0.
+
+    Not in the paper, where a token learns of the rest of its mixture through the windows only.
+
+    Args:
+        query: width of a query, its profile included. mixture: numbers that stand for a mixture.
+        hidden: width of the layers. width: E of the embedding.
+    """
+
+    def __init__(self, query: int, mixture: int, hidden: int, width: int):
+        super().__init__()
+        self.norm = QueryNorm(mixture)
+        self.inner = Join(query + mixture, hidden)
+        self.middle, self.outer = nn.Linear(hidden, hidden), nn.Linear(hidden, width)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, query: Tensor, mixture: Tensor) -> Tensor:
+        """Queries `[B Q, ...]` and mixtures `[B, ...]` to what is added to the embeddings, `[B Q, E]`."""
+        x = nn.functional.gelu(self.inner(query, self.norm(mixture), query))
+        return self.outer(nn.functional.gelu(self.middle(x)))
+
+
 class BandProfile(nn.Module):
     """The mean over time of a query's band image, as `QueryNorm` leaves it, shown to the tokens of a mixture's bands.
 
@@ -201,9 +227,9 @@ class BandProfile(nn.Module):
         self.tokens = num_bands // patch_size
         self.into = nn.ModuleDict({place: nn.Linear(patch_size * channels, dim) for place in places})
 
-    def of(self, image: Tensor, frames: Tensor) -> Tensor:
-        """`[B, N C]` of images `[B, L, N, C]` whose frames behind `frames` `[B]` are 0."""
-        return self.norm((image.sum(1) / frames.clamp(min=1)[:, None, None]).flatten(1))
+    def of(self, image: Tensor, frames: Sequence[int]) -> Tensor:
+        """`[B, N C]` of images `[B, L, N, C]` whose frames behind `frames` are 0."""
+        return self.norm(mean_frames(image, frames).flatten(1))
 
     def show(self, place: str, x: Tensor, profile: Tensor) -> Tensor:
         """Tokens `[B, L, N / P, D]` with profiles `[B Q, N C]` added, `[B Q, L, N / P, D]`."""

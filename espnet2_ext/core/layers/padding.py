@@ -83,6 +83,12 @@ def hide_padding(x: Tensor, lengths: Lengths | None, dim: int = 1) -> Tensor:
     return x.masked_fill(frames >= lengths.reshape(-1, *[1] * (x.dim() - 1)), 0)
 
 
+def mean_frames(x: Tensor, lengths: Lengths) -> Tensor:
+    """Mean `[B, ...]` over the own frames of `x` `[B, L, ...]`, which is 0 behind them; 0 where there are none."""
+    count = on_device(numbers(lengths), x.device).clamp(min=1)
+    return x.sum(1) / count.reshape(-1, *[1] * (x.dim() - 2))
+
+
 def norm_frames(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, lengths: Lengths | None) -> Tensor:
     """Batch norm of `x` `[B, C, L, ...]` with the statistics of its own frames; 0 behind the lengths.
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, MaskHidden, QueryNorm
-from espnet2_ext.core.layers.padding import hide_padding, numbers, on_device
+from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, Context, MaskHidden, QueryNorm
+from espnet2_ext.core.layers.padding import hide_padding, mean_frames, numbers, on_device
 from espnet2_ext.core.layers.pooling import make_pooling
 from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
 from espnet2_ext.core.nets.contracts import QueryOutput
@@ -97,19 +97,14 @@ class CaREEncoder(nn.Module):
         self.clip_pooling = None if tag_pooling == "mean" else make_pooling(tag_pooling, num_classes)
 
     def level_of(self, spec: Tensor, frames: Tensor) -> Tensor:
-        """Root of the mean energy of the valid frames, `[B]`; the network's input is divided by it.
-
-        spec `[B, L, F]` complex, frames `[B]`.
-        """
+        """Root of the mean energy, `[B]`, of the `frames` `[B]` of `spec` `[B, L, F]`: the input is divided by it."""
         own = numbers(frames)
-        energy = hide_padding((spec.real.square() + spec.imag.square()).sum(2), own)
-        return (energy.sum(1) / on_device(own, spec.device).clamp(min=1)).sqrt()
+        return mean_frames(hide_padding((spec.real.square() + spec.imag.square()).sum(2), own), own).sqrt()
 
     def image(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> Tensor:
         """Complex spectrum `[B, L, F]` to the image `[B, L', N, C]`, L' padded to whole tokens.
 
-        The network sees the spectrum at unit level (so that loudness does not matter), with
-        compressed magnitudes; real part, imaginary part and magnitude of each bin.
+        It is made of real part, imaginary part and magnitude of each bin, at unit level and compressed.
         """
         level = (self.level_of(spec, frames) if level is None else level).clamp(min=1e-8)[:, None, None]
         spec = spec.transpose(1, 2)  # [B, F, L], the order in memory
@@ -132,9 +127,8 @@ class CaREEncoder(nn.Module):
     def encode(self, x: Tensor, frames: Sequence[int], query: Tensor | None = None):
         """Encoder and connector on `tokens` `[B, L, N, D]`, for queries `[B Q, E]`.
 
-        Returns:
-            Skips (finest first, each with the valid tokens of its items), output `[B Q, L', N', 8 D]`, its valid
-            tokens. What no query has entered yet is of B items, not of B Q.
+        Returns skips (finest first, each with the valid tokens of its items), output `[B Q, L', N', 8 D]` and its valid
+        tokens. What no query has entered yet is of B items, not of B Q.
         """
         valid = tuple(-(-f // self.patch_size) for f in frames)
         x = hide_tokens(x, valid)
@@ -147,24 +141,21 @@ class CaREEncoder(nn.Module):
         return skips, *enter(self.connector, x, valid, query)
 
     def embed(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> QueryOutput:
-        """Query embedding and tags of `spec` `[B, L, F]` (complex) with `frames` `[B]` valid; `level` as in `image`.
-
-        The blocks run without a query. A framewise frame stands for `token_frames` of `spec`.
-        """
+        """Query embedding and tags of `spec` `[B, L, F]` (complex) with `frames` `[B]` valid; `level` as in `image`."""
         return self.embed_image(self.image(spec, frames, level), frames)
 
     def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
         """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
         _, x, valid = self.encode(self.tokens(image), numbers(frames))
         x = hide_tokens(self.connector_norm(x), valid)
-        count = on_device(valid, x.device)
-        embedding = x.mean(2).sum(1) / count[:, None]
+        embedding = mean_frames(x.mean(2), valid)
         if self.head is None:
             return QueryOutput(embedding, None, None)
         framewise = self.head(x.permute(0, 3, 1, 2)).squeeze(-1).transpose(1, 2)  # [B, L', K]
         if self.clip_pooling is not None:
+            count = on_device(valid, x.device)
             return QueryOutput(embedding, self.clip_pooling(framewise.transpose(1, 2), count), framewise)
-        return QueryOutput(embedding, hide_padding(framewise, valid).sum(1) / count[:, None], framewise)
+        return QueryOutput(embedding, mean_frames(hide_padding(framewise, valid), valid), framewise)
 
 
 class CaRESep(CaREEncoder):
@@ -180,6 +171,8 @@ class CaRESep(CaREEncoder):
             (batch normalisation). Not in the paper: as they are, they hardly differ from query to query at first.
         query_profile: join the mean over time of the query's band image to its embedding, and add it to the tokens of
             the mixture's bands before the first stage (with `query_at: all`) and the last. Not in the paper.
+        query_context: width of layers that move the query embedding by the mixture's own mean map and band image
+            (`Context`), where `query_at` is `decoder`; 0, the paper's: none.
         mask_reach: the sigmoid of a magnitude mask goes from -mask_reach to 1 + mask_reach and is cut at 0 and 1, so
             that a bin can be left as it is, or out. 0 is the paper's.
         mask_hidden: width of a layer before the masks (`MaskHidden`); 0, the paper's: none.
@@ -188,7 +181,8 @@ class CaRESep(CaREEncoder):
     """
 
     embed_only = ("connector_norm", "head", "clip_pooling")
-    mask_only = ("expands", "joins", "decoder", "patch_up", "to_mask", "profile", "query_norm", "mask_hidden")
+    _decoding = ("expands", "joins", "decoder", "patch_up", "to_mask", "mask_hidden")
+    mask_only = (*_decoding, "profile", "query_norm", "context")
 
     def __init__(
         self,
@@ -212,6 +206,7 @@ class CaRESep(CaREEncoder):
         query_at: str = "all",
         query_norm: bool = False,
         query_profile: bool = False,
+        query_context: int = 0,
         mask_reach: float = 0.0,
         mask_hidden: int = 0,
         temperature: float = 1.0,
@@ -227,13 +222,12 @@ class CaRESep(CaREEncoder):
         self.width = self.query_dim
         self.query_norm = QueryNorm(self.width) if query_norm else None
 
-        bands = num_bands // patch_size
         self.expands, self.joins, self.decoder = (nn.ModuleList() for _ in range(3))
         for i in reversed(range(len(depths))):
             d = dim * 2**i
             self.expands.append(PatchExpand(2 * d, d))
             self.joins.append(Join(2 * d, d))
-            self.decoder.append(SwinStage(d, depths[i], heads[i], window, bands >> i, self.width))
+            self.decoder.append(SwinStage(d, depths[i], heads[i], window, num_bands // patch_size >> i, self.width))
         self.patch_up = PatchExpand(dim, dim, patch_size)
         self.mask_hidden = MaskHidden(dim, image_channels, mask_hidden) if mask_hidden else None
         self.to_mask = BandExpand(self.bands, dim + image_channels * image_skip, 1 + (mask_type == "complex"))
@@ -242,13 +236,17 @@ class CaRESep(CaREEncoder):
             places = ("first", "last") if query_at == "all" else ("last",)
             self.profile = BandProfile(num_bands, image_channels, patch_size, dim, places)
             self.query_dim += num_bands * image_channels
+        if query_context and query_at != "decoder":
+            raise ValueError(f"query_context is for query_at decoder, not {query_at}")
+        own = self.width + num_bands * image_channels
+        self.context = Context(self.query_dim, own, query_context, self.width) if query_context else None
 
     def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
         """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
         out = super().embed_image(image, frames)
         parts = [out.embedding if self.query_norm is None else self.query_norm(out.embedding)]
         if self.profile is not None:
-            parts.append(self.profile.of(image, on_device(numbers(frames), image.device)))
+            parts.append(self.profile.of(image, numbers(frames)))
         return out._replace(embedding=torch.cat(parts, 1))
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
@@ -257,8 +255,7 @@ class CaRESep(CaREEncoder):
         Args:
             spec: `[B, L, F]` complex, the mixture.
             frames: `[B]`, valid frames of each item: a tensor, best on the host, or numbers.
-            query: `[B, Q, E]`.
-            level: `[B]` in units of `level_of`; None measures it on `spec`.
+            query: `[B, Q, E]`. level: `[B]` in units of `level_of`; None measures it on `spec`.
 
         Returns:
             `[B, Q, L, F]`, real in [0, 1] (`magnitude`) or complex (`complex`).
@@ -266,12 +263,16 @@ class CaRESep(CaREEncoder):
         if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
             raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
         (b, length), image, counts = spec.shape[:2], self.image(spec, frames, level), numbers(frames)
-        query, shown = query.flatten(0, 1).tensor_split([self.width], 1)
+        whole = query.flatten(0, 1)
+        query, shown = whole.tensor_split([self.width], 1)
         x = self.tokens(image)
         if self.profile is not None and "first" in self.profile.into:
             counts = tuple(f for f in counts for _ in range(len(query) // b))
             x = self.profile.show("first", x, shown)
-        skips, x, _ = self.encode(x, counts, query)
+        skips, x, valid = self.encode(x, counts, query)
+        if self.context is not None:
+            own = mean_frames(hide_tokens(x, valid).mean(2), valid), mean_frames(image, counts).flatten(1)
+            query = query + self.context(whole, torch.cat(own, 1))
         for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):
             x = join(expand(x), skip, query)
             valid = for_each(query, skip, valid)[1]
@@ -296,5 +297,4 @@ class CaRESep(CaREEncoder):
     ) -> tuple[Tensor, QueryOutput]:
         """Both passes: masked spectra `[B, L, F]`, one anchor an item, and the query output."""
         out = self.embed(anchor, anchor_frames)
-        mask = self.mask(spec, frames, out.embedding[:, None]).squeeze(1)
-        return spec * mask, out
+        return spec * self.mask(spec, frames, out.embedding[:, None]).squeeze(1), out

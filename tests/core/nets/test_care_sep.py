@@ -75,6 +75,41 @@ def test_a_layer_before_the_masks_adds_nothing_at_first_and_sees_query_and_image
         )
 
 
+def test_a_query_in_context_is_as_without_at_first_and_sees_its_whole_mixture():
+    options = CARE | {"query_at": "decoder", "query_profile": True}
+    plain, net = made(CaRESep, **options), CaRESep(**options, query_context=6).eval()
+    missing, unknown = net.load_state_dict(plain.state_dict(), strict=False)
+    assert not unknown and all(name.startswith("context.") for name in missing)
+    spec, frames = spectrum(2, 40), torch.tensor([40, 29])
+    both = torch.randn(2, 2, net.query_dim, generator=torch.Generator().manual_seed(0))
+    before = plain.mask(spec, frames, both)
+    torch.testing.assert_close(net.mask(spec, frames, both), before, rtol=0, atol=0)
+
+    layer = net.context
+    torch.nn.init.normal_(layer.outer.weight)
+    for i in range(2):  # what queries share is worked on once
+        torch.testing.assert_close(
+            net.mask(spec, frames, both)[:, i : i + 1], net.mask(spec, frames, both[:, i : i + 1])
+        )
+    image = net.image(spec, frames)
+    map_, valid = net.encode(net.tokens(image), (40, 29))[1:]
+    own = [
+        torch.cat([map_[i, :n].mean((0, 1)), image[i].sum(0).flatten() / f])
+        for i, (n, f) in enumerate(zip(valid, (40, 29)))
+    ]
+    own = torch.stack(own) / (1 + layer.norm.eps) ** 0.5  # running mean 0, variance 1
+    query = both.flatten(0, 1)
+    inner = torch.cat([query, own.repeat_interleave(2, 0)], 1) @ layer.inner.weight.T + layer.inner.bias
+    middle = torch.nn.functional.gelu(torch.nn.functional.gelu(inner) @ layer.middle.weight.T + layer.middle.bias)
+    moved = query + torch.nn.functional.pad(middle @ layer.outer.weight.T, (0, net.query_dim - net.width))
+    torch.testing.assert_close(net.mask(spec, frames, both), plain.mask(spec, frames, moved.unflatten(0, (2, 2))))
+
+
+def test_a_query_in_context_needs_a_mixture_that_no_query_has_entered():
+    with pytest.raises(ValueError, match="query_context is for query_at decoder, not all"):
+        make(query_context=6)
+
+
 def test_complex_mask_is_bounded():
     net, spec = make(mask_type="complex", mask_bound=1.5), spectrum(1, 40)
     net.to_mask.bias.data.fill_(1e4)
