@@ -28,7 +28,11 @@ def build(name, **conf):
     config = read_config(shipped("conf") / f"debug/train_qsep_{name}.yaml")
     config["extractor_conf"] |= conf
     torch.manual_seed(0)
-    return Separator(build_model(config, "qsep"), device="cpu")
+    model = build_model(config, "qsep")
+    for p in model.parameters():
+        if not p.any():  # what begins with adding nothing
+            torch.nn.init.normal_(p, std=0.1)
+    return Separator(model, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,8 @@ def exported(tmp_path_factory):
     """A small untrained model with all that CaRE-SEP can be given, and the folder of its graphs."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    separator, folder = build("care_sep", **SMALL, mask_reach=0.1, mask_hidden=6), tmp_path_factory.mktemp("onnx")
+    more = {"query_at": "decoder", "query_context": 6, "mask_reach": 0.1, "mask_hidden": 6}
+    separator, folder = build("care_sep", **SMALL, **more), tmp_path_factory.mktemp("onnx")
     export(separator, folder)
     return separator, folder
 
