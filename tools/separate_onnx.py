@@ -32,6 +32,15 @@ def istft(spec, window, hop, length):
     return (out / np.maximum(norm, 1e-8))[:, len(window) // 2 :][:, :length]
 
 
+def sounding(x, fs, path):  # the mean of a query's channels, [1, T], without silence at its ends
+    x, size, margin = x.mean(0, keepdims=True), fs // 50, fs // 20
+    rms = np.sqrt((np.pad(x[0], (0, -x.shape[1] % size)).reshape(-1, size) ** 2).mean(1))
+    at = np.flatnonzero(rms >= max(10 ** (-90 / 20), 10 ** (-50 / 20) * rms.max(initial=0)))
+    if not len(at):
+        sys.exit(f"error: {path}: is silent, so it cannot serve as a query")
+    return x[:, max(0, at[0] * size - margin) : (at[-1] + 1) * size + margin]
+
+
 def inputs(x, window, hop, grid):  # of a sound [C, T]: the spectrum of its mean, in real pairs, on whole grids
     spec = stft(x.mean(0, keepdims=True), window, hop)
     pairs = np.stack([spec.real, spec.imag], -1).astype(np.float32)
@@ -44,7 +53,8 @@ def main(folder, mix, *files):  # query, output, query, output, ...
     about = separator.get_modelmeta().custom_metadata_map
     fs, n_fft, hop, grid = (int(about[name]) for name in ("fs", "n_fft", "hop", "grid_frames"))
     window, x = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft), read(mix, fs)
-    asked = np.concatenate([encoder.run(None, inputs(read(q, fs), window, hop, grid))[0] for q in files[::2]])
+    queries = [sounding(read(q, fs), fs, q) for q in files[::2]]
+    asked = np.concatenate([encoder.run(None, inputs(q, window, hop, grid))[0] for q in queries])
     rms = np.sqrt((x.mean(0) ** 2).mean(keepdims=True)).astype(np.float32)
     given = inputs(x, window, hop, grid) | {"rms": rms, "query": asked}
     masks, spec = separator.run(None, given)[0], stft(x, window, hop)  # [Q, L, F], [C, L, F]

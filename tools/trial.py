@@ -102,6 +102,8 @@ def main() -> None:
     for text in a.set:
         key, _, value = text.partition("=")
         set_value(config, key, parse_yaml(value, key))
+    if config["optim"] not in OPTIMIZERS:
+        raise DataError(f"optim: {config['optim']!r} is none of {', '.join(OPTIMIZERS)}")
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     bank, valid = ClipBank(a.bank / "train"), ClipBank(a.bank / "valid")
