@@ -101,12 +101,12 @@ def _target(data: QuerySet, passes: dict, row: dict, protocol: str, rank: str, o
         query = _write(out / "audio" / f"{stem}_query.flac", query * _factor([query]), query_fs)
         sounds = {"mixture": sounds.pop("mixture"), "query": query} | sounds
     scores, before = row[protocol], row["mixture"]["sdr"]
-    figures = f"SDR {before:.1f} → {scores['sdr']:.1f} dB"
-    gain = f"gain {scores['sdr_gain']:.1f} dB"
+    figures = f"SDR {before:z.1f} → {scores['sdr']:z.1f} dB"
+    gain = f"gain {scores['sdr_gain']:z.1f} dB"
     title = f"{name}, query {protocol}: {figures} ({gain}), {rank} gain, key {key}"
     picture = save(draw_grid({"": signals}, fs, title), out / "figures" / f"{stem}.png")
     si_sdr = scores["si_sdr_gain"]
-    note = f"{figures}, {gain}{'' if si_sdr is None else f', SI-SDR gain {si_sdr:.1f} dB'}; key {key}"
+    note = f"{figures}, {gain}{'' if si_sdr is None else f', SI-SDR gain {si_sdr:z.1f} dB'}; key {key}"
     return Example(rank, name, note, picture, sounds, {})
 
 
@@ -203,10 +203,10 @@ def excerpt(mix: np.ndarray, refs: list[np.ndarray], fs: int) -> slice:
 def _note(name: str, rows: dict[str, dict], cls: str) -> str:
     if name == REFERENCE:
         value = next(iter(rows.values()))["classes"][cls].get("input")
-        return "" if value is None else f"input {value:.1f} dB"
+        return "" if value is None else f"input {value:z.1f} dB"
     scores = rows[name]["classes"].get(cls, {})
     if scores.get("gain") is not None:
-        return f"gain {scores['gain']:.1f} dB"
+        return f"gain {scores['gain']:z.1f} dB"
     return f"silent class, {scores['level_db']:.0f} dB" if scores.get("state") == "silent" else ""
 
 

@@ -158,7 +158,7 @@ def ordering(scored: Sequence[Scored]) -> str:
     if not known:
         return "No source was scored: there are no isolated sounds to compare with, or none sounds beside another."
     ranked = sorted(known, key=lambda label: -known[label])
-    text = " > ".join(f"{label} {known[label]:.2f}".replace("-0.00", "0.00") for label in ranked)
+    text = " > ".join(f"{label} {known[label]:z.2f}" for label in ranked)
     text = f"Mean SI-SDR improvement over all sources, as measured: {text} dB"
     expected = [label for label in KNOWN if label in known]
     if len(expected) > 1:

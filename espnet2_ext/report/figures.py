@@ -189,7 +189,7 @@ def _panel(axis, points: np.ndarray, spans: tuple) -> None:
     axis.scatter(*points[order].T, c=shade[order], s=size, cmap="turbo", vmin=0, vmax=1, linewidths=0, rasterized=True)
     mean = points[:, 1].mean()
     axis.axhline(mean, color="black", linewidth=1, linestyle="--")
-    text = f"mean {mean:.1f}, n {len(points)}".replace("-0.0,", "0.0,")
+    text = f"mean {mean:z.1f}, n {len(points)}"
     axis.set_title(text, fontsize=8, loc="right")
 
 

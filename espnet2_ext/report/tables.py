@@ -27,7 +27,7 @@ class Table:
 def db(figures: dict | None, which: str = "mean") -> str:
     """A figure of `core.metrics.summarise` with two decimals."""
     value = (figures or {}).get(which)
-    return NONE if value is None else f"{value:.2f}".replace("-0.00", "0.00")
+    return NONE if value is None else f"{value:z.2f}"
 
 
 def both(figures: dict | None, text: str = "{} ({})") -> str:
@@ -95,7 +95,7 @@ def gain_in_words(scored: Sequence[Scored]) -> str:
     """The mean gain of each protocol, in a sentence."""
     (s,) = scored
     means = {p: f["sdr_gain"]["mean"] for p, f in s.summary["protocols"].items()}
-    parts = [f"{mean:.1f} dB where {PROTOCOL_NOTE[p]}" for p, mean in means.items() if mean is not None]
+    parts = [f"{mean:z.1f} dB where {PROTOCOL_NOTE[p]}" for p, mean in means.items() if mean is not None]
     return f"Mean SDR gain over {s.summary['keys']} targets: {', '.join(parts)}." if parts else ""
 
 
