@@ -20,6 +20,7 @@ Call = Callable[[], object]
 Cell = Callable[[dict], object]
 Columns = dict[str, Cell]  # of a printed table: what stands above a column, and its cell of a row
 QUIET = 0.25  # cores that others may take while a call is timed
+_seen = {"peak_mb": 0.0}
 
 
 def gflop(call: Call) -> float:
@@ -141,6 +142,12 @@ def peak_mb(device: torch.device) -> float:
     """Highest memory so far in MB: allocated on the GPU, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    _seen["peak_mb"] = max(_seen["peak_mb"], _resident_peak_mb())
+    return _seen["peak_mb"]
+
+
+def _resident_peak_mb() -> float:
+    """As the system counts it: Linux in parts per core, so that it may read a little lower later."""
     status = Path("/proc/self/status")  # getrusage would count the parent's memory at the start
     if status.exists():
         for line in status.read_text().splitlines():

@@ -74,6 +74,13 @@ def test_calls_take_turns():
     assert set(took) == {"a", "b"} and took["a"]["low"] <= took["a"]["s"] <= took["a"]["high"]
 
 
+def test_a_peak_is_never_lower_later(monkeypatch):
+    read = iter([100.0, 300.0, 299.9])  # as Linux once read it
+    monkeypatch.setattr(measure, "_seen", {"peak_mb": 0.0})
+    monkeypatch.setattr(measure, "_resident_peak_mb", lambda: next(read))
+    assert [measure.peak_mb(CPU) for _ in range(3)] == [100.0, 300.0, 300.0]
+
+
 def test_row_of_the_debug_model():
     row = models.bench_model(str(DEBUG), "fp32", models.Options(1.0, 1))
     model, _ = models.build(DEBUG, CPU)
