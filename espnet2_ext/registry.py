@@ -52,6 +52,7 @@ TABLE: dict[str, dict[str, str]] = {
         "wave_l1": "espnet2_ext.core.losses.separation:wave_l1",
         "neg_sdr": "espnet2_ext.core.losses.separation:neg_sdr",
         "tagging": "espnet2_ext.core.losses.tagging:tagging_bce",
+        "mixture_tagging": "espnet2_ext.core.losses.tagging:mixture_tagging",
         "weak_label": "espnet2_ext.enh.losses:WeakLabelCriterion",
         "asteroid": "espnet2_ext.enh.asteroid_parts:AsteroidLoss",
     },

@@ -220,9 +220,9 @@ def check_criterion(name):
     """Losses on waveforms, one target at a time; `weak_label` is tried by `check_weak`."""
     made = espnet_class("criterion", name)(**{"asteroid": {"loss": "singlesrc_neg_snr"}}.get(name, {}))
     given = {"mix": torch.randn(2, 400), "logits": torch.randn(2, 3), "labels": torch.eye(3)[:2]}
-    given["lengths"] = torch.tensor([400, 300])
+    given |= {"mix_logits": given["logits"], "mix_labels": given["labels"], "lengths": torch.tensor([400, 300])}
     est, keyed = torch.randn(2, 400), {k: given[k] for k in getattr(made, "needs", {})}
-    learned = keyed.get("logits", est).requires_grad_()
+    learned = next((x for k, x in keyed.items() if "logits" in k), est).requires_grad_()
     loss = made(torch.randn(2, 400), est, **keyed)
     assert loss.shape == (2,) and loss.isfinite().all()
     loss.sum().backward()

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from espnet2_ext.build import build_model, construct
+from espnet2_ext.core.layers.bands import keeping_statistics
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
-from espnet2_ext.core.losses.tagging import tagging_bce
+from espnet2_ext.core.losses.tagging import mixture_tagging, tagging_bce
 from espnet2_ext.core.mixing.pair_drawer import PairDrawer, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.errors import DataError
@@ -53,7 +54,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def batch(drawer: PairDrawer, prepare: QSepPreprocessor, seed: int, step: int, size: int) -> dict[str, Tensor]:
-    """`speech_mix`, `speech_ref1`, ... `[B, T]` and `label1`, `label2` `[B, K]` of a step."""
+    """`speech_mix`, `speech_ref1`, ... `[B, T]` and `label1`, `label2`, `label_mix` `[B, K]` of a step."""
     rows = [drawer.draw(np.random.default_rng([seed, step, i]), id=f"e{step}-{i}") for i in range(size)]
     items = [prepare(row.id, {"pair": row}) for row in rows]
     return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
@@ -126,6 +127,10 @@ def main() -> None:
             "neg_sdr": neg_sdr(est=est, ref=ref, mix=mix.repeat(2, 1), **conf.get("neg_sdr", {})),
             "tagging": tagging_bce(logits=tags, labels=torch.cat([data["label1"], data["label2"]])),
         }
+        if "mixture_tagging" in weights:
+            with keeping_statistics(model):
+                heard = model.embed(mix).clipwise
+            losses["mixture_tagging"] = mixture_tagging(mix_logits=heard, mix_labels=data["label_mix"])
         loss = sum(weights[name] * losses[name].mean() for name in weights)
         optimizer.zero_grad()
         loss.backward()

@@ -28,6 +28,8 @@ SOURCES = {
     "mix": "speech_mix",
     "logits": "tags{}",
     "labels": "label{}",
+    "mix_logits": "tags_mix",
+    "mix_labels": "label_mix",
     "query": "query{}",
     "lengths": "speech_lengths",
 }

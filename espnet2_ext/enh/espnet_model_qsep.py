@@ -6,11 +6,15 @@ import torch
 from espnet2.enh.espnet_model_tse import ESPnetExtractionModel
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.bands import keeping_statistics
 from espnet2_ext.core.layers.padding import Lengths, host_lengths, unless_whole
 from espnet2_ext.core.layers.spectrum import mono
 from espnet2_ext.core.losses.separation import neg_sdr
 from espnet2_ext.core.nets.contracts import Tagger
 from espnet2_ext.core.separators import QuerySeparator
+
+
+MIXTURES_TAGS = "tags_mix"  # among what criteria may need
 
 
 class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
@@ -58,7 +62,7 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
 
     def _unreached(self) -> Iterator[nn.Module]:
         """Parts that no gradient can reach: several processes wait for all that are expected."""
-        tags = any("tags{}" in getattr(w.criterion, "needs", {}).values() for w in self.loss_wrappers)
+        tags = bool(self._needed & {"tags{}", MIXTURES_TAGS})
         if self.frozen:
             yield self.query_net
         elif not tags:
@@ -69,6 +73,11 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
                 for name in getattr(self.extractor.net, "embed_only", ())
                 if (part := getattr(self.extractor.net, name)) is not None
             )
+
+    @property
+    def _needed(self) -> set[str]:
+        """Keys of what the criteria need beside estimates and references."""
+        return {key for w in self.loss_wrappers for key in getattr(w.criterion, "needs", {}).values()}
 
     def train(self, mode: bool = True) -> "ESPnetQSepModel":
         super().train(mode)
@@ -86,7 +95,7 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
             speech_mix_lengths: `[B]` samples, as all lengths best on the host or numbers; None: all.
             batch: `speech_ref1`, ... `[B, T]` (zeros where the query's sound is absent),
                 `enroll_ref1`, ... `[B, T']`, with `enroll_ref1_lengths`, and optionally
-                `label1`, ... `[B, K]`, the classes in the query.
+                `label1`, ... `[B, K]`, the classes in the query, `label_mix` `[B, K]`, those in the mixture.
         """
         lengths = host_lengths(speech_mix, speech_mix_lengths)
         longest = int(lengths.max())
@@ -99,6 +108,10 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
         padded = unless_whole(lengths, speech_mix.shape[1])
         others |= {"speech_mix": speech_mix, "speech_lengths": padded}
         others.update({f"label_spk{s}": batch[f"label{s}"] for s in spks if f"label{s}" in batch})
+        others.update({"label_mix": batch["label_mix"]} if "label_mix" in batch else {})
+        if MIXTURES_TAGS in self._needed:
+            with keeping_statistics(self):  # they are of queries
+                others[MIXTURES_TAGS] = self._ask(speech_mix, lengths)[1]
         loss, stats, weight, _ = self.forward_loss(pre, lengths, feature_mix, feature_pre, others, ref)
         # several processes' values are summed only when shaped like ESPnet's own
         stats["sdr_gain"] = self._sdr_gain(pre, ref, speech_mix, padded).reshape(weight.shape)

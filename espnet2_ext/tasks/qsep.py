@@ -112,7 +112,7 @@ class QSepTask(TargetSpeakerExtractionTask):
         preprocess = iter_options.preprocess_fn
         require(args, "train_bank")
         check_fits(args, preprocess.bank, "encoder", "sample_rate", preprocess.bank.fs)
-        if any(c["name"] == "tagging" for c in args.criterions or []):
+        if any(c["name"] in ("tagging", "mixture_tagging") for c in args.criterions or []):
             tagger = "extractor" if args.query_net == SHARED else "query_net"
             check_fits(args, preprocess.bank, tagger, "num_classes", preprocess.bank.num_classes)
         if mode == "train":

@@ -60,7 +60,8 @@ class QSepPreprocessor(AbsPreprocessor):
 
         Returns:
             `speech_mix`, `speech_ref1`, `speech_ref2`, `enroll_ref1`, `enroll_ref2` float32 [T];
-            `label1`, `label2` float32 [K], 1 at the classes of the query's clip.
+            `label1`, `label2` float32 [K], 1 at the classes of the query's clip; `label_mix` float32 [K], 1 at those of
+            the clips that are mixed.
 
         Raises:
             DataError: data with neither `pair` nor `speech_mix`, or a pair without a bank.
@@ -82,6 +83,7 @@ class QSepPreprocessor(AbsPreprocessor):
             "enroll_ref2": out["query2"],
             "label1": self._label(pair.query1),
             "label2": self._label(pair.query2),
+            "label_mix": np.maximum.reduce([self._label(clip) for clip in pair.clips]),
         }
 
     def _gain(self, pair: Pair) -> np.float32:
@@ -120,7 +122,7 @@ class PairIterFactory(RowIterFactory):
     Rows for validation hold clip ids or rows of the bank.
     """
 
-    name, clips, not_sequence, counts = "pair", 2, ("label1", "label2"), QueryCounts
+    name, clips, not_sequence, counts = "pair", 2, ("label1", "label2", "label_mix"), QueryCounts
 
 
 BALANCES = ("class", "clip")

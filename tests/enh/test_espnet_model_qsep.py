@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from espnet2_ext.core.layers import swin
+from espnet2_ext.core.layers.bands import QueryNorm, keeping_statistics
 from espnet2_ext.core.losses.separation import neg_sdr, wave_l1
 from espnet2_ext.core.losses.tagging import tagging_bce
+from espnet2_ext.enh.losses import KeyedOrderSolver
 from espnet2_ext.errors import DataError
 from espnet2_ext.registry import espnet_class
 from espnet2_ext.tasks.common import build_criterion
@@ -26,6 +28,19 @@ def test_loss_is_the_weighted_sum_of_its_terms(model, batch):
         assert torch.allclose(stats[name], value, rtol=1e-3, atol=1e-4), name
     want = 10 * terms["wave_l1"] + terms["neg_sdr"] + 2 * terms["tagging"]
     assert torch.allclose(loss, want, rtol=1e-3) and int(weight) == 3
+
+
+def test_tags_of_the_mixture_are_a_term_of_its_own(model, batch):
+    model.loss_wrappers = [KeyedOrderSolver(espnet_class("criterion", "mixture_tagging")(), 3.0)]
+    norm = model.extractor.net.query_norm = QueryNorm(model.extractor.net.width)
+    with keeping_statistics(model):
+        logits = model.embed(batch["speech_mix"]).clipwise
+    assert norm.training and not norm.running_mean.any()
+    labels = torch.tensor([[1.0, 1.0, 0.0]] * 3)
+    loss = model(**batch, label_mix=labels)[0]
+    assert torch.allclose(loss, 3 * tagging_bce(logits=logits, labels=labels).mean(), rtol=1e-4)
+    with pytest.raises(KeyError, match="'mixture_tagging' needs 'label_mix'"):
+        model(**batch)
 
 
 def test_gain_leaves_absent_targets_out(model, batch):

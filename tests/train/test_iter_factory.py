@@ -52,7 +52,7 @@ def test_batches_are_what_espnets_trainer_takes(bank):
         assert keys[0].startswith("e0001-") and len(set(keys)) == 4
         names = {"speech_mix", "speech_ref1", "speech_ref2", "enroll_ref1", "enroll_ref2"}
         lengths = {f"{name}_lengths" for name in names}
-        assert batch.keys() == names | lengths | {"label1", "label2"}
+        assert batch.keys() == names | lengths | {"label1", "label2", "label_mix"}
         assert all(batch[name].shape == (4, 2000) for name in names)
         assert all(batch[name].tolist() == [2000] * 4 for name in lengths)
         assert batch["label1"].shape == (4, 4) and batch["label1"].dtype == torch.float32

@@ -34,6 +34,16 @@ def test_a_pair_becomes_espnets_names(bank, pair):
     assert {v.dtype for v in data.values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(data["label1"], np.eye(4)[bank.labels(pair.query1)[0]])
     np.testing.assert_array_equal(data["label2"], np.eye(4)[bank.labels(pair.query2)[0]])
+    np.testing.assert_array_equal(data["label_mix"], data["label1"] + data["label2"])
+
+
+def test_labels_of_a_mixture_are_of_all_that_sounds_in_it(bank):
+    drawer = PairDrawer(bank, segment=0.5, num_sources=3, absent_prob=1.0)
+    pair = drawer.draw(np.random.default_rng(0))
+    data = QSepPreprocessor(train=True, bank=bank)("p", {"pair": pair})
+    heard = {k for clip in (pair.clip1, pair.clip2, pair.others[0].clip) for k in bank.labels(clip)}
+    assert set(data["label_mix"].nonzero()[0]) == heard and len(heard) == 3
+    assert data["label1"][list(heard)].sum() == 0  # it asks for what is not there
 
 
 def test_label_of_an_absent_query_is_the_querys(bank):

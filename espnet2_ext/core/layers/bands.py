@@ -5,9 +5,10 @@ as used in section 3.2 of the CaRE-SEP paper. Its bands are padded to the widest
 bands of like width are worked on together. The weights are those of the padded bands.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -187,6 +188,19 @@ class QueryNorm(nn.BatchNorm1d):
 
     def __init__(self, width: int):
         super().__init__(width, momentum=0.05, affine=False)
+
+
+@contextlib.contextmanager
+def keeping_statistics(net: nn.Module) -> Iterator[None]:
+    """Inside, a network in training uses the running statistics of its normalisations and leaves them as they are."""
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d) and m.training]
+    try:
+        for norm in norms:
+            norm.eval()
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 class Context(nn.Module):

@@ -27,3 +27,18 @@ def tagging_bce(*, logits: Tensor, labels: Tensor) -> Tensor:
         )
     loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
     return loss.mean(-1)
+
+
+def mixture_tagging(*, mix_logits: Tensor, mix_labels: Tensor) -> Tensor:
+    """`tagging_bce` of a mixture and of all the classes that sound in it; not in the paper, which tags queries alone.
+
+    Args:
+        mix_logits, mix_labels: `[B, K]`, as in `tagging_bce`.
+
+    Returns:
+        `[B]`.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    return tagging_bce(logits=mix_logits, labels=mix_labels)

@@ -66,6 +66,11 @@ class Pair:
     others: tuple[Source, ...] = ()
 
     @property
+    def clips(self) -> tuple[int | str, ...]:
+        """What is mixed."""
+        return (self.clip1, self.clip2, *(source.clip for source in self.others))
+
+    @property
     def alone(self) -> bool:
         """Whether the mixture is the first target and nothing else."""
         return (self.clip1, self.start1) == (self.clip2, self.start2)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.bands import keeping_statistics
 from espnet2_ext.core.nets.contracts import QueryOutput
 from espnet2_ext.core.nets.sed import LabelFrames
 from espnet2_ext.errors import DataError
@@ -51,14 +52,8 @@ class EncoderTags(LabelFrames, nn.Module):
         """Embedding and tags of spectra `[B, L, F]` at the level that they have; lengths `[B]` in frames."""
         if lengths is None:
             lengths = torch.full(spec.shape[:1], spec.shape[1], device="cpu")
-        norms = [m for m in self.net.modules() if isinstance(m, nn.BatchNorm1d) and m.training]
-        try:
-            for norm in norms:
-                norm.eval()
+        with keeping_statistics(self.net):
             return self.net.embed(spec, lengths, spec.real.new_ones(len(spec)))
-        finally:
-            for norm in norms:
-                norm.train()
 
     def forward(self, spec: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Complex spectra `[B, L, F]`, lengths `[B]` in frames, to frame logits `[B, K, L']`."""
