@@ -70,6 +70,9 @@ class QSep(ClipDriver):
         super().__init__(options, tag)
         if self.bundle:
             check_bundle(self.bundle, o.inference_model)
+            if (self.folder / "checkpoint.pth").exists():
+                text = "whose config.yaml its scores would replace; for a folder of its own: --qsep_tag NAME"
+                raise DataError(f"--bundle: {self.folder} holds a training, {text}")
         protocols = [word.partition(":") for word in o.words("test_protocols")]
         # name of each list -> the bank that it is drawn from, and options of its own
         self.test_lists = {name: (name, [], o.test_pairs) for name in self.test_sets}

@@ -51,6 +51,16 @@ def test_so_is_an_experiments_checkpoint(recipe):
     assert sorted(p.name for p in folder.iterdir()) == ["9epoch.pth", "config.yaml"]
 
 
+def test_scores_of_a_bundle_do_not_lie_in_the_folder_of_its_training(recipe):
+    folder = recipe.folder / "exp/qsep_x"
+    folder.mkdir(parents=True)
+    for name in ("config.yaml", "checkpoint.pth", "valid.loss.best.pth"):
+        (folder / name).touch()
+    status, _, err = recipe("--bundle", "exp/qsep_x")
+    assert status == 1 and "--bundle: exp/qsep_x holds a training" in err and recipe.names() == []
+    assert recipe("--bundle", "exp/qsep_x", "--qsep_tag", "scores")[0] == 0
+
+
 def test_a_bundle_that_is_not_there(recipe):
     status, _, err = recipe("--bundle", "nothing.zip")
     assert status == 1 and "--bundle: there is no nothing.zip" in err and recipe.names() == []
