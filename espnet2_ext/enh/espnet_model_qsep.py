@@ -13,7 +13,6 @@ from espnet2_ext.core.losses.separation import neg_sdr
 from espnet2_ext.core.nets.contracts import Tagger
 from espnet2_ext.core.separators import QuerySeparator
 
-
 MIXTURES_TAGS = "tags_mix"  # among what criteria may need
 
 
