@@ -68,6 +68,7 @@ def separation_batch(samples=9600):
         "enroll_ref2": ref2,
         "label1": labels,
         "label2": labels,
+        "label_mix": labels,
     }
 
 
