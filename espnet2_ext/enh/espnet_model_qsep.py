@@ -107,7 +107,8 @@ class ESPnetQSepModel(QuerySeparator, ESPnetExtractionModel):
         padded = unless_whole(lengths, speech_mix.shape[1])
         others |= {"speech_mix": speech_mix, "speech_lengths": padded}
         others.update({f"label_spk{s}": batch[f"label{s}"] for s in spks if f"label{s}" in batch})
-        others.update({"label_mix": batch["label_mix"]} if "label_mix" in batch else {})
+        if "label_mix" in batch:
+            others["label_mix"] = batch["label_mix"]
         if MIXTURES_TAGS in self._needed:
             with keeping_statistics(self):  # they are of queries
                 others[MIXTURES_TAGS] = self._ask(speech_mix, lengths)[1]
