@@ -57,7 +57,7 @@ if name == "archive":
 if name == "draw_lists":
     put(option["--out"])
     put(option["--out"][:-3] + "json", '{{"list_hash": "l"}}')
-if name in ("qsep_train", "weak_train", "weak_train_asteroid", "tag_train"):
+if name in ("qsep_train", "weak_train", "qweak_train", "weak_train_asteroid", "tag_train"):
     print("1epoch results: fine", "and noise", sep="\\n")
     out = option["--output_dir"]
     for file in ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"):

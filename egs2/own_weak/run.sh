@@ -11,10 +11,11 @@ set -euo pipefail
 recordings=${RECORDINGS}
 allow_unlabelled=false  # true: recordings without a label are right, all classes are silent in them
 task=class              # class: an output for each class; query: it answers examples, as CaRE-SEP does
+init=auto               # of --task query: the bundle to begin with; auto: the package's; none: from nothing
 classes=                # all there are, such as "dog,car horn"; another label is then refused
 valid_share=0.1
 test_share=0.1
-split_options "recordings allow_unlabelled task classes valid_share test_share" "$@"
+split_options "recordings allow_unlabelled task init classes valid_share test_share" "$@"
 
 wants_help || [ -n "${recordings}" ] ||
     die "where are the recordings? ./run.sh --recordings TABLE.csv (or write it into db.sh)"
@@ -35,7 +36,11 @@ esac
 export RECORDINGS allow_unlabelled classes valid_share test_share
 
 options=(--weak_config conf/train_weak_few.yaml)
-[ "${task}" != query ] || options=(--weak_config conf/train_qweak_small.yaml --classifier_args "--max_epoch 12")
+if [ "${task}" = query ]; then # from the model in the package on, at its rate; or from nothing
+    options=(--weak_config conf/train_qweak_own.yaml --classifier_args "--max_epoch 6" --init "${init}"
+        --fs 32000 --datadir data/query --dumpdir dump/query)
+    [ "${init}" != none ] || options=(--weak_config conf/train_qweak_small.yaml --classifier_args "--max_epoch 12")
+fi
 exec ./weak.sh --task "${task}" \
     --train_set train --valid_set valid --test_sets test --mixtures_from recordings \
     --label_types "${label_types}" "${options[@]}" "${rest[@]}"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_ext import __version__
+from espnet2_ext.build import SHARED
 from espnet2_ext.core.weights import writing
 from espnet2_ext.data.tables import Label, parse_labels, read_labels, write_labels
 from espnet2_ext.errors import BundleError, DataError, PluginError
@@ -31,6 +32,8 @@ from espnet2_ext.util.files import atomic_path, verified_text, write_text
 from espnet2_ext.util.locks import holding
 
 HALF, FEW = "half", 1000  # tensors of fewer numbers are small: they stay as they are
+SHARED_QUERY = {"query_net": SHARED, "query_grad": True}  # defaults; a training from weak labels knows no others
+TAGGING, TAGS = {"extractor_conf", "query_net_conf"}, {"num_classes", "tag_pooling"}  # what a training's classes decide
 PLACES = {  # keys of a configuration that name files, folders and hosts of the training
     "config",
     "output_dir",
@@ -167,7 +170,7 @@ def bundle_weights(
 
 def unpack(bundle: str | Path, config: str | Path, out: str | Path) -> None:
     """Write what a training needs to begin with the model of a bundle: `out/config.yaml`, which is the YAML `config`
-    with the bundle's networks, and its weights `out/model.pth`.
+    with the bundle's networks, but for their tags, and its weights `out/model.pth`.
 
     Raises:
         BundleError: not a bundle of a query separator, or one that asks for what a bundle may not.
@@ -181,8 +184,14 @@ def unpack(bundle: str | Path, config: str | Path, out: str | Path) -> None:
             check_config(opened.config, "qsep")
         except DataError as e:
             raise BundleError(f"{bundle}: {e}") from e
-        own = {k: v for k, v in configs.read_config(config).items() if k not in parts}
-        content = own | {k: v for k, v in opened.config.items() if k in parts}
+        own = configs.read_config(config)
+        taken = {k: v for k, v in opened.config.items() if k in parts and v != SHARED_QUERY.get(k)}
+        if "query_net" not in taken:
+            taken.pop("query_net_conf", None)
+        content = {k: v for k, v in own.items() if k not in parts} | taken
+        for name in TAGGING & own.keys() & content.keys():
+            network = {k: v for k, v in (content[name] or {}).items() if k not in TAGS}
+            content[name] = network | {k: v for k, v in (own[name] or {}).items() if k in TAGS}
         with atomic_path(Path(out) / "model.pth") as tmp, open(tmp, "wb") as f:
             opened.copy_weights(f)
     write_text(Path(out) / "config.yaml", dump_yaml(content))

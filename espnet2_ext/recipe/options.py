@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.util.names import STARTER, nearest
+from espnet2_ext.util.names import STARTER, bundle_file, nearest
 
 CALLER = "caller"  # `--caller DIR`: paths in the options after it are relative to DIR, where the user stands
 NO_PATHS = (STARTER, "auto", "none")  # words in place of a path
@@ -190,6 +190,23 @@ def bundle_tag(bundle: str) -> str:
     return Path(bundle).name.removesuffix(".zip").removeprefix("qsep_")
 
 
+BEGINS = "bundle that a training begins with; auto: the package's, if there is one"
+
+
+def initial(init: str) -> Path | None:
+    """The bundle that --init names: auto is that of the package, if there is one; none is none.
+
+    Raises:
+        DataError: no such file.
+    """
+    if init == "none":
+        return None
+    bundle = Path(bundle_file(STARTER if init == "auto" else init))
+    if init != "auto" and not bundle.is_file():
+        raise DataError(f"--init: there is no bundle {bundle}; none trains without")
+    return bundle if bundle.is_file() else None
+
+
 class WeakTags(NamedTuple):
     """Names of the experiments of one run on weak labels; folders are `weak_SEPARATOR_LABELTYPE` and
     `weak_CLASSIFIER_classifier_LABELTYPE`."""
@@ -208,17 +225,21 @@ def weak_tags(
     trainer: str = "espnet",
     strategy: str = "fixed",
     trials: int = 1,
+    init: str = "",
 ) -> WeakTags:
     """Names of the separators and classifiers that the options of `weak.sh` make.
 
     Args:
         strategy: that of the options or else of the YAML; empty: fixed.
         trials: several are told apart by their seeds, and the best of them is named after that.
+        init: name of the bundle that they begin with; empty: with none.
     """
     if weak_tag:
         return WeakTags(weak_tag, weak_tag)
     best = "" if trials == 1 else "_best"
-    classifier = config_name(config) + best + option_tag(weak_args + classifier_args)
+    classifier = (
+        config_name(config) + (f"_from_{init}" if init else "") + best + option_tag(weak_args + classifier_args)
+    )
     separator = classifier + option_tag(separator_args)
     end = "" if trainer == "espnet" else f"_{trainer}"
     kind = "" if strategy in ("", "fixed") else f"_{strategy}"

@@ -7,13 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe.options import Options, bundle_tag, group, query_tag
-from espnet2_ext.recipe.stages import ClipDriver, Stage, need, need_rendered, number_of_classes, value_of
-from espnet2_ext.recipe.steps import end, log
+from espnet2_ext.recipe.options import BEGINS, Options, bundle_tag, group, initial, query_tag
+from espnet2_ext.recipe.stages import ClipDriver, Stage
+from espnet2_ext.recipe.steps import end, need, need_rendered, number_of_classes, value_of
 from espnet2_ext.recipe.training import Training
 from espnet2_ext.util.binary import BROKEN, open_zip
-from espnet2_ext.util.config import read_config
-from espnet2_ext.util.names import STARTER, bundle_file
+from espnet2_ext.util.names import bundle_file
 
 _mix, _model = group("Mixtures"), group("Model")
 
@@ -42,7 +41,7 @@ Stages: 1 data, 2 scan, 3 archive, 4 lists, 5 checks, 6 training, 7 inference, 8
     qsep_tag: str = _model("", "name of the experiment; empty: from the YAML's name")
     qsep_exp: str = _model("", "its folder; empty: EXPDIR/qsep_TAG")
     qsep_args: str = _model("", "more options for training, as ESPnet takes them")
-    init: str = _model("none", "bundle that a training begins with; auto: the package's, if there is one", path=True)
+    init: str = _model("none", BEGINS, path=True)
     bundle: str = _model("", "score this model instead of training one: a bundle, or an experiment's folder", path=True)
     scoring_args: str = _model("", "more options for scoring")
     presence_mixtures: str = _model(
@@ -58,16 +57,17 @@ class QSep(ClipDriver):
 
     def __init__(self, options: QSepOptions):
         o = options
-        self.bundle, self.init = Path(bundle_file(o.bundle)) if o.bundle else None, None
+        self.bundle, init = Path(bundle_file(o.bundle)) if o.bundle else None, None
         if self.bundle:  # the test sets alone, and a folder of its own for the outputs
             o.train_set = o.valid_set = ""
             o.skip_train = True
             tag = bundle_tag(o.qsep_tag or o.bundle)
         else:
-            self.init = initial(o.init)
+            init = initial(o.init)
             tag = o.qsep_tag or query_tag(o.qsep_config, o.qsep_args)
-            tag += f"_from_{self.init.stem}" if self.init and not o.qsep_tag else ""
+            tag += f"_from_{init.stem}" if init and not o.qsep_tag else ""
         super().__init__(options, tag)
+        self.init = init
         if self.bundle:
             check_bundle(self.bundle, o.inference_model)
             if (self.folder / "checkpoint.pth").exists():
@@ -123,25 +123,13 @@ class QSep(ClipDriver):
     def training(self) -> tuple[Training, list]:
         need(self.dump / self.o.train_set / "bank.json", 3)
         need(self.valid_list, 4)
-        more = self.begin_with()
+        more = self.begin_with(self.folder / "init")
         # a network that tags has one output per class of the label table, unless --qsep_args says otherwise
         parts = [part for part, conf in self.config.items() if isinstance(conf, dict) and conf.get("num_classes")]
         classes = number_of_classes(self.dump / self.o.train_set)
         more += [word for part in parts for word in (f"--{part}", f"num_classes={classes}")]
         valid = value_of(self.valid_list.with_suffix(".json"), "list_hash")
         return self.clip_training(valid, more + self.o.words("qsep_args"), "--valid_pairs", self.valid_list)
-
-    def begin_with(self) -> list[str]:
-        """Take the networks of the bundle --init in place of the YAML's; options for its weights."""
-        if self.init is None:
-            return []
-        folder = self.folder / "init"
-        if self.config_file == self.o.qsep_config:
-            log(f"begins with the networks and weights of {self.init} (--init none: with those of {self.config_file})")
-            self.step("unpack", self.init, "--config", self.config_file, "-o", folder)
-            self.config_file = str(folder / "config.yaml")
-            self.config = read_config(self.config_file)
-        return ["--init_param", str(folder / "model.pth"), "--ignore_init_mismatch", "true"]
 
     def rendered(self, name: str) -> Path:
         """Folder of a list's mixtures."""
@@ -215,20 +203,6 @@ class QSep(ClipDriver):
             mix = query.with_name(query.name.replace("_query.", "_mixture."))
             words = ("espnet2-ext", "separate", mix, "--query", query, "--bundle", bundle, "-o", out)
             self.last_words.append(f"Separate: {shlex.join(map(str, words))}")
-
-
-def initial(init: str) -> Path | None:
-    """The bundle that --init names: auto is that of the package, if there is one; none is none.
-
-    Raises:
-        DataError: no such file.
-    """
-    if init == "none":
-        return None
-    bundle = Path(bundle_file(STARTER if init == "auto" else init))
-    if init != "auto" and not bundle.is_file():
-        raise DataError(f"--init: there is no bundle {bundle}; none trains without")
-    return bundle if bundle.is_file() else None
 
 
 def check_bundle(bundle: Path, model: str) -> None:

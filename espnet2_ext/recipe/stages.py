@@ -14,11 +14,9 @@ from typing import ClassVar, NamedTuple
 from espnet2_ext.errors import DataError
 from espnet2_ext.recipe import steps
 from espnet2_ext.recipe.options import Options
-from espnet2_ext.recipe.steps import log
+from espnet2_ext.recipe.steps import log, need, value_of
 from espnet2_ext.recipe.training import BEGUN, CHECKED, DONE, Training
 from espnet2_ext.util.config import read_config
-from espnet2_ext.util.documents import read_text
-from espnet2_ext.util.files import read_record
 from espnet2_ext.util.locks import hold
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # of steps that run one process per core
@@ -54,6 +52,7 @@ class Driver(ABC):
         self.test_sets = options.test_sets.split()
         self._locks: list[int] = []
         self.last_words: list[str] = []  # what to do with what was made
+        self.init: Path | None = None  # the bundle that a training begins with
 
     @abstractmethod
     def stages(self) -> list[Stage]:
@@ -119,6 +118,17 @@ class Driver(ABC):
     def outputs(self, test: str, what: str = "inference") -> str:
         """Name of the folder of a test's outputs in an experiment; what: inference, or tagging."""
         return "_".join(filter(None, [what, self.o.inference_tag, test]))
+
+    def begin_with(self, folder: Path) -> list[str]:
+        """Take the networks of the bundle `init` in place of the YAML's, through `folder`; options for its weights."""
+        if self.init is None:
+            return []
+        if not Path(self.config_file).is_relative_to(folder):
+            log(f"begins with the networks and weights of {self.init} (--init none: with those of {self.config_file})")
+            self.step("unpack", self.init, "--config", self.config_file, "-o", folder)
+            self.config_file = str(folder / "config.yaml")
+            self.config = read_config(self.config_file)
+        return ["--init_param", str(folder / "model.pth"), "--ignore_init_mismatch", "true"]
 
     # ---- data preparation --------------------------------------------------------------------
 
@@ -267,30 +277,6 @@ class ClipDriver(Driver):
         """Scores of a test set's tags."""
         need(tags / "about.json", 7)
         self.step("tag-scoring", "--bank", self.dump / name, "--tags_dir", tags, one_thread=True)
-
-
-def need(path: Path, stage: int) -> None:
-    """Refuse to go on without what an earlier stage makes."""
-    if not path.exists():
-        raise DataError(f"{path} is not there; run stage {stage} first")
-
-
-def value_of(path: Path, key: str) -> str:
-    """Value of a key in one of the small JSON files beside the data; empty where it has none."""
-    return read_record(path).get(key, "")
-
-
-def need_rendered(folder: Path, made_from: Path, key: str) -> None:
-    """Refuse mixtures of a folder that are not those of `made_from`, where that is kept; key: of their digest."""
-    need(folder / "list.json", 4)
-    if made_from.exists() and value_of(folder / "list.json", key) != value_of(made_from, key):
-        raise DataError(f"{folder} holds other mixtures than {made_from} lists; run stage 4 again")
-
-
-def number_of_classes(bank: Path) -> int:
-    """Classes in the label table of an archive."""
-    need(bank / "labels.tsv", 3)
-    return read_text(bank / "labels.tsv").count("\n") - 1
 
 
 def _launcher() -> str:

@@ -1,4 +1,4 @@
-"""Steps of a recipe: subprocesses that end with everything they started, logged and followed."""
+"""Steps of a recipe: subprocesses that end with everything they started, logged and followed; what a step needs."""
 
 import contextlib
 import os
@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from espnet2_ext.errors import DataError
+from espnet2_ext.util.documents import read_text
+from espnet2_ext.util.files import read_record
 from espnet2_ext.util.process import STATUS, STOPPED, driver_pipe, end_with_parent, signals_wait
 
 TAIL = 20  # lines of a log that are shown after a failure
@@ -155,3 +158,27 @@ def _end_group(process: subprocess.Popen, number: int) -> None:
             os.killpg(process.pid, 0)  # raises once the last one has ended
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def need(path: Path, stage: int) -> None:
+    """Refuse to go on without what an earlier stage makes."""
+    if not path.exists():
+        raise DataError(f"{path} is not there; run stage {stage} first")
+
+
+def value_of(path: Path, key: str) -> str:
+    """Value of a key in one of the small JSON files beside the data; empty where it has none."""
+    return read_record(path).get(key, "")
+
+
+def need_rendered(folder: Path, made_from: Path, key: str) -> None:
+    """Refuse mixtures of a folder that are not those of `made_from`, where that is kept; key: of their digest."""
+    need(folder / "list.json", 4)
+    if made_from.exists() and value_of(folder / "list.json", key) != value_of(made_from, key):
+        raise DataError(f"{folder} holds other mixtures than {made_from} lists; run stage 4 again")
+
+
+def number_of_classes(bank: Path) -> int:
+    """Classes in the label table of an archive."""
+    need(bank / "labels.tsv", 3)
+    return read_text(bank / "labels.tsv").count("\n") - 1

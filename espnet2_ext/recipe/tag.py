@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_ext.recipe.options import Options, group, tagger_tag
-from espnet2_ext.recipe.stages import ClipDriver, Stage, need, number_of_classes, value_of
-from espnet2_ext.recipe.steps import end
+from espnet2_ext.recipe.stages import ClipDriver, Stage
+from espnet2_ext.recipe.steps import end, need, number_of_classes, value_of
 from espnet2_ext.recipe.training import Training
 
 _model = group("Model")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe.options import weak_tags
-from espnet2_ext.recipe.stages import Driver, Stage, need, need_rendered, value_of
-from espnet2_ext.recipe.steps import end, log
+from espnet2_ext.recipe.options import initial, weak_tags
+from espnet2_ext.recipe.stages import Driver, Stage
+from espnet2_ext.recipe.steps import end, log, need, need_rendered, value_of
 from espnet2_ext.recipe.training import Training
 from espnet2_ext.recipe.weak_options import WeakOptions
 
@@ -47,11 +47,16 @@ class Weak(Driver):
         self.labels, self.trials = o.label_types.split(), int(o.trials)
         self.strategy = o.strategy or self.config.get("strategy") or ""
         shared = {name: getattr(o, name) for name in ("weak_tag", "weak_args", "classifier_args", "separator_args")}
-        self.tags = weak_tags(o.weak_config, **shared, trainer=o.trainer, strategy=self.strategy, trials=self.trials)
+        self.by_query, self.init = o.task == "query", initial(o.init)
+        if self.init and not self.by_query:
+            raise DataError(
+                "--init: a separator of classes begins with random weights; --task query can begin with a bundle"
+            )
+        named = {"trainer": o.trainer, "strategy": self.strategy, "trials": self.trials}
+        self.tags = weak_tags(o.weak_config, **shared, **named, init=self.init.stem if self.init else "")
         lambdas = (o.test_mean_events or o.mean_events).split()
         self.folder = self.experiment("report")
         self.tests = [self._test(name, value, len(lambdas) > 1) for name in self.test_sets for value in lambdas]
-        self.by_query = o.task == "query"
         if self.by_query != bool(self.config.get("extractor")):
             raise DataError(f"--task {o.task}: {o.weak_config} is of the other task")
         asked = ["class"] if o.mixtures_from == "recordings" else o.queries.split()
@@ -134,14 +139,16 @@ class Weak(Driver):
         if self.strategy == "joint":
             log("strategy joint: classifiers are trained with the separators")
             return
+        begin = self._begin()
         for label in self.labels:
             if label != "strong" or self.by_query:
-                args = ["--part", "classifier", "--label_type", label, *self.o.words("classifier_args")]
+                args = ["--part", "classifier", "--label_type", label, *begin, *self.o.words("classifier_args")]
                 self._train_trials(self.classifier(label), args)
 
     def train_separators(self) -> None:
         """Stage 6."""
         self._need_tables()
+        begin = self._begin()
         for label in self.labels:
             args = ["--part", "separator", "--label_type", label]
             args += ["--strategy", self.strategy] if self.strategy else []
@@ -149,7 +156,12 @@ class Weak(Driver):
             if (label != "strong" or self.by_query) and self.strategy != "joint":
                 need(self.classifier(label) / ".done", 5)
                 args += ["--classifier_file", str(self.classifier(label) / self.o.inference_model)]
+            else:
+                args += begin
             self._train_trials(self.experiment(label), args)
+
+    def _begin(self) -> list[str]:
+        return self.begin_with(self.exp / f"weak_{self.tags.classifier}_init")
 
     def _need_tables(self) -> None:
         for table in (self.table(self.o.train_set), self.valid_table):
@@ -179,7 +191,7 @@ class Weak(Driver):
             config=self.config,
             args=more,
         )
-        options: list = ["--config", o.weak_config, "--output_dir", exp, "--resume", "true"]
+        options: list = ["--config", self.config_file, "--output_dir", exp, "--resume", "true"]
         options += ["--train_table", train, "--train_bank", self.dump / o.train_set]
         options += ["--valid_table", valid, "--valid_bank", self.dump / o.valid_set, *more]
         with_trainer = {"espnet": self._with_espnet, "asteroid": self._with_asteroid}[o.trainer]

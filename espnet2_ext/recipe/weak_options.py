@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from espnet2_ext.errors import DataError
-from espnet2_ext.recipe.options import Options, group, option
+from espnet2_ext.recipe.options import BEGINS, Options, group, option
 
 LABEL_TYPES = ("strong", "frame", "clip", "mixed")
 QUERIES = ("self", "other", "class")  # what a separator by query is tested with
@@ -54,6 +54,7 @@ With --task query, stage 5 trains encoders and their tags, stage 6 separators by
     )
     weak_config: str = _model("conf/train_weak_small.yaml", "YAML of the model and its training", path=True)
     weak_tag: str = _model("", "name of the experiments; empty: from the YAML's name")
+    init: str = _model("none", f"of --task query: {BEGINS}", path=True)
     label_types: str = _model("strong frame clip", "separators to train: any of strong, frame, clip, mixed")
     strategy: str = _model("", "of the classifier: joint, finetune, fixed; empty: as the YAML says")
     trials: str = _model("1", "seeds to try (0, 1, ...) for each training; the lowest validation loss is kept")

@@ -285,13 +285,14 @@ def test_packed_anew(toy_bundle, tmp_path):
 
 
 def test_unpacked_for_a_training(exp, toy_bundle, tmp_path, monkeypatch):
-    """The YAML's training with the bundle's networks; what a bundle may not name does not get there."""
-    networks = {"encoder": "hann_stft", "extractor": "query_unet", "extractor_conf": {"widths": [2, 4]}, "decoder": "x"}
+    """The YAML's training and tags with the bundle's networks; what a bundle may not name does not get there."""
+    conf = {"widths": [2, 4], "num_classes": 3}
+    networks = {"encoder": "hann_stft", "extractor": "query_unet", "extractor_conf": conf, "decoder": "x"}
     content = yaml.safe_load((exp / "config.yaml").read_text()) | networks
     change(toy_bundle, config__yaml=yaml.safe_dump(content | {"decoder": "hann_istft"}).encode())
     train = {
         "extractor": "care_sep",
-        "extractor_conf": {"dim": 8},
+        "extractor_conf": {"dim": 8, "tag_pooling": "max"},
         "query_net": "cnn14",
         "max_epoch": 9,
         "optim": "adam",
@@ -302,7 +303,8 @@ def test_unpacked_for_a_training(exp, toy_bundle, tmp_path, monkeypatch):
     change(toy_bundle, config__yaml=yaml.safe_dump(content | {"decoder": "hann_stft"}).encode())
     unpack(toy_bundle, tmp_path / "train.yaml", tmp_path / "init")
     found = yaml.safe_load((tmp_path / "init/config.yaml").read_text())
-    assert found == {"max_epoch": 9, "optim": "adam", **networks, "decoder": "hann_stft"}
+    networks |= {"extractor_conf": {"widths": [2, 4], "tag_pooling": "max"}, "decoder": "hann_stft"}
+    assert found == {"max_epoch": 9, "optim": "adam", **networks}
     good = torch.load(exp / "valid.loss.ave.pth", weights_only=True)
     state = torch.load(tmp_path / "init/model.pth", weights_only=True)
     assert state.keys() == good.keys() and all(torch.equal(state[k], v) for k, v in good.items())

@@ -146,6 +146,26 @@ def test_joint_needs_no_classifier(recipe):
     assert len(calls(recipe, "weak_train")) == 1
 
 
+def test_by_query_a_training_can_begin_with_a_bundle(recipe, tmp_path):
+    (recipe.folder / "conf/train_x.yaml").write_text("extractor: x\n")
+    (tmp_path / "my.zip").write_bytes(b"")
+    options = ("--task", "query", "--label_types", "clip", "--init", f"{tmp_path}/my.zip", "--stop_stage", "6")
+    status, out, err = recipe(*options)
+    assert status == 0, err
+    folder = "exp/weak_train_x_from_my_init"
+    assert recipe.call("unpack") == f"unpack {tmp_path}/my.zip --config conf/train_x.yaml -o {folder}"
+    assert recipe.names().count("unpack") == 1 and "--init none: with those of conf/train_x.yaml" in out
+    classifier, separator = calls(recipe, "qweak_train")
+    begins = f"--init_param {folder}/model.pth --ignore_init_mismatch true"
+    for call, part in ((classifier, "classifier_clip"), (separator, "clip")):
+        assert f"--config {folder}/config.yaml --output_dir exp/weak_train_x_from_my_{part} " in call
+    assert begins in classifier and begins not in separator and "--classifier_file" in separator
+    recipe(*options, "--strategy", "joint", "--stage", "6")
+    assert begins in recipe.call("qweak_train")  # there is no classifier to begin with
+    status, _, err = recipe("--init", f"{tmp_path}/my.zip")
+    assert status == 1 and "--init: a separator of classes begins with random weights" in err
+
+
 def test_asteroid_trains_the_same(recipe):
     assert recipe("--trainer", "asteroid", "--label_types", "frame", "--ngpu", "2", GPUS="2")[0] == 0
     assert recipe.names().count("weak_train_asteroid") == 2 and not calls(recipe, "weak_train")
