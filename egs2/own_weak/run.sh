@@ -11,7 +11,7 @@ set -euo pipefail
 recordings=${RECORDINGS}
 allow_unlabelled=false  # true: recordings without a label are right, all classes are silent in them
 task=class              # class: an output for each class; query: it answers examples, as CaRE-SEP does
-init=auto               # of --task query: the bundle to begin with; auto: the package's; none: from nothing
+init=                   # of --task query: the bundle to begin with, else the package's; none: from nothing
 classes=                # all there are, such as "dog,car horn"; another label is then refused
 valid_share=0.1
 test_share=0.1
@@ -35,9 +35,9 @@ case ${kinds} in
 esac
 export RECORDINGS allow_unlabelled classes valid_share test_share
 
-options=(--weak_config conf/train_weak_few.yaml)
+options=(--weak_config conf/train_weak_few.yaml ${init:+--init "${init}"})
 if [ "${task}" = query ]; then # from the model in the package on, at its rate; or from nothing
-    options=(--weak_config conf/train_qweak_own.yaml --classifier_args "--max_epoch 6" --init "${init}"
+    options=(--weak_config conf/train_qweak_own.yaml --classifier_args "--max_epoch 6" --init "${init:-auto}"
         --fs 32000 --datadir data/query --dumpdir dump/query)
     [ "${init}" != none ] || options=(--weak_config conf/train_qweak_small.yaml --classifier_args "--max_epoch 12")
 fi
