@@ -18,7 +18,7 @@ split_options "esc50 packages sources unheard quick" "$@"
 
 name=starter more="" tests=valid
 options=(--qsep_config conf/train_qsep_care_sep_starter.yaml --audio_format pcm16 --valid_pairs 400 --test_pairs 0
-    --test_seconds 0)
+    --test_seconds 0 --inference_model valid.loss.ave_3best.pth)
 if [ "${quick}" = true ]; then
     name=quick sources="formula timgm6mb"
     more="--clips 6 --formula_clips 6 --valid_clips 3 --clip_seconds 2 --classes piano kick_drum snare_drum engine bell birds"
