@@ -31,6 +31,7 @@ TABLE: dict[str, dict[str, str]] = {
         "sqrt_hann_stft": "espnet2_ext.core.layers.spectrum:SqrtHannSTFTDecoder",
     },
     "extractor": {
+        "care_components": "espnet2_ext.core.nets.care_sep:CaREComponents",
         "care_sep": "espnet2_ext.core.nets.care_sep:CaRESep",
         "query_unet": "espnet2_ext.core.nets.query_unet:QueryUNet",
     },

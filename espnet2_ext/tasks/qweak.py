@@ -25,7 +25,7 @@ class QueryWeakTask(WeakLabelTask):
     """
 
     class_choices_list = [*choices("encoder", "extractor", "decoder"), preprocessor_choices]
-    networks = {"encoder": "sqrt_hann_stft", "decoder": "sqrt_hann_stft", "extractor": "care_sep"}
+    networks = {"encoder": "sqrt_hann_stft", "decoder": "sqrt_hann_stft", "extractor": "care_components"}
     unread = QUERY_LABELS
 
     @classmethod
@@ -61,7 +61,8 @@ class QueryWeakTask(WeakLabelTask):
         own = [n for n, _ in net.named_parameters() if n.partition(".")[0] not in getattr(net, "mask_only", ())]
         if not hasattr(net, "mask_only") or any(".query." in name for name in own):
             raise DataError(
-                f"extractor {args.extractor}: its encoder must embed alone; care_sep with query_at: decoder"
+                f"extractor {args.extractor}: its encoder must embed alone; care_components does, or care_sep with "
+                "query_at: decoder"
             )
         return {k: v for k, v in parts.items() if k != "query_net"}
 

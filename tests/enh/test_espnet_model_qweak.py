@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from weak_corpus import CLASSES, HOP, model_args
+import yaml
+from weak_corpus import CLASSES, HOP, ROOT, model_args
 
 from espnet2_ext.build import build_model
 from espnet2_ext.core.separators import TRAINING
 from espnet2_ext.errors import DataError
 from espnet2_ext.tasks.qweak import QueryWeakTask
+from espnet2_ext.util.config import read_config
 
 T, B = 8000, 6
 CONFIG = "conf/debug/train_qweak.yaml"
@@ -17,6 +19,7 @@ PRIORS = ["--frame_prior", 0.2, 0.5, 0.4, "--clip_prior", 0.5, 0.5, 0.5]
 def build(*more, seed=0):
     torch.manual_seed(seed)
     model = QueryWeakTask.build_model(model_args(*PRIORS, *more, config=CONFIG, task=QueryWeakTask))
+    torch.nn.init.normal_(model.extractor.net.context.outer.weight)  # which begins with adding nothing
     return model.train()
 
 
@@ -55,7 +58,7 @@ def test_every_weight_that_can_learn_does(batch, kind, part, strategy):
     loss.backward()
     assert loss.isfinite() and all(v.isfinite().all() for v in stats.values()) and weight == B
     assert without_gradient(model) == []
-    assert all(p.requires_grad == (part == "separator") for p in model.extractor.net.decoder.parameters())
+    assert all(p.requires_grad == (part == "separator") for p in model.extractor.net.unet.parameters())
     assert all(p.requires_grad for p in model.extractor.net.encoder.parameters())
 
 
@@ -121,9 +124,15 @@ def test_the_teacher_follows_and_is_not_part_of_what_is_used(batch):
     assert used == {k for k in ours if not k.startswith(TRAINING)} and any(k.startswith(TRAINING) for k in ours)
 
 
+def test_a_query_must_not_enter_the_encoder(tmp_path):
+    conf = {"num_bands": 32, "tag_pooling": "max", "depths": [1], "heads": [1], "connector_heads": 2, "window": 4}
+    config = read_config(ROOT / CONFIG) | {"extractor": "care_sep", "extractor_conf": conf}
+    (tmp_path / "sep.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(DataError, match="care_components does, or care_sep with query_at: decoder"):
+        QueryWeakTask.build_model(model_args(*PRIORS, config=tmp_path / "sep.yaml", task=QueryWeakTask))
+
+
 def test_refusals():
-    with pytest.raises(DataError, match="query_at: decoder"):
-        build("--extractor_conf", "query_at=all")
     with pytest.raises(DataError, match="num_classes is 7"):
         build("--extractor_conf", "num_classes=7")
     with pytest.raises(DataError, match="ask must be two numbers"):

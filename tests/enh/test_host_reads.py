@@ -8,11 +8,13 @@ import pytest
 import torch
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import SubReporter
+from small_confs import SMALL
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from weak_corpus import HOP, ROOT, model_args
 
+from espnet2_ext.core.nets.care_sep import CaREComponents
 from espnet2_ext.tasks.qsep import QSepTask
 from espnet2_ext.tasks.qweak import QueryWeakTask
 from espnet2_ext.tasks.tagging import TaggingTask
@@ -83,8 +85,12 @@ def test_the_count_counts():
     assert len(mode.found) == 2
 
 
+@pytest.mark.parametrize("components", [False, True])
 @pytest.mark.parametrize("lengths", [(4000, 4000, 4000), (4000, 3000, 1000)])
-def test_a_query_step_reads_nothing(model, batch, lengths):
+def test_a_query_step_reads_nothing(model, batch, lengths, components):
+    if components:
+        conf = SMALL["care_sep"] | {"num_bands": 32, "num_classes": 3, "mel_bands": 16, "channels": (4, 6)}
+        model.extractor.net = CaREComponents(num_bins=129, fs=8000, **conf)
     batch["speech_mix_lengths"] = lengths
     batch["enroll_ref1_lengths"] = tuple(n // 2 for n in lengths)
     assert reads(model.train(), batch) == []

@@ -95,8 +95,8 @@ def norm_frames(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, lengths: Lengt
     A single value a channel has no variance: then it does what it does in evaluation.
     """
     lengths = unless_whole(lengths, x.shape[2])
-    if lengths is None:
-        return _norm(norm, x)
+    if lengths is None or not norm.training:
+        return hide_padding(_norm(norm, x), lengths, 2)
     frames = x.transpose(1, 2)  # [B, L, C, ...]
     return on_own(lambda own: _norm(norm, own[..., None])[..., 0], frames, lengths).transpose(1, 2)
 

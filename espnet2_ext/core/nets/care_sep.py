@@ -4,161 +4,62 @@ Wang et al., "Consistent and Relevant: Rethink the Query Embedding in General So
 section 2 and figures 1 and 2. Where the paper leaves a choice open, the line says what was chosen.
 """
 
-from collections.abc import Sequence
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnet2_ext.core.layers.bands import BandExpand, BandProfile, BandProject, Bands, Context, MaskHidden, QueryNorm
-from espnet2_ext.core.layers.padding import hide_padding, mean_frames, numbers, on_device
-from espnet2_ext.core.layers.pooling import make_pooling
-from espnet2_ext.core.layers.swin import Join, PatchExpand, PatchMerge, SwinStage, enter, for_each, hide_tokens
+from espnet2_ext.core.layers.bands import BandExpand, BandProfile, Context, MaskHidden, QueryNorm
+from espnet2_ext.core.layers.padding import mean_frames, numbers
+from espnet2_ext.core.layers.swin import Join, PatchExpand, SwinStage, for_each, hide_tokens
+from espnet2_ext.core.nets.care_cls import CaREEncoder
 from espnet2_ext.core.nets.contracts import QueryOutput
+from espnet2_ext.core.nets.mask_nets import ConvMasker
 from espnet2_ext.core.nets.masking import bounded_mask, check_temperature, tempered
 
 MASK_TYPES = ("magnitude", "complex")
 QUERY_AT = ("all", "connector", "decoder")
-FLOOR = 1e-10  # of a bin's energy at unit level
 
 
-class CaREEncoder(nn.Module):
-    """The half that embeds and tags (`embed`): band image, Swin encoder, connector, token-semantic head.
+class CaREQuery(CaREEncoder):
+    """An encoder whose embeddings ask for sounds in mixtures, `[B, E]` of `query_dim`: `width` and the band profile."""
 
-    Args:
-        num_bands: N, mel-scale bands of the bins; a multiple of `patch_size` * 8.
-        num_bins: F, bins of the spectrum. fs: its rate in Hz.
-        dim: D, width of the first stage; 96 and 256 in the paper (query widths 768 and 2048).
-        image_channels: C of the image C x L x N that the band projections make.
-        depths, heads: of the three encoder stages; connector_depth, connector_heads: of the connector, at width 8 D.
-        window: side of the attention windows, in tokens. patch_size: frames and bands in a token.
-        num_classes: K of the token-semantic head; 0 leaves the head out.
-        drop_path: stochastic depth, rising linearly to this value, as in HTS-AT.
-        compress: exponent of the magnitudes that the network sees.
-        query_at: from where on blocks can be given a query, as in the separation pass of `CaRESep`; None: nowhere.
-        tag_pooling: from framewise to clipwise tags: `mean` of the logits, or a name of `pooling.POOLINGS`.
+    width: int
+    query_norm: QueryNorm | None
+    profile: BandProfile | None
+    context: Context | None
 
-    Attributes:
-        token_frames: frames of the spectrum in one frame of the connector's map, and of the framewise tags.
-        grid_frames: frames of the spectrum after which the windows of all stages repeat.
-    """
-
-    def __init__(
-        self,
-        num_bands: int = 64,
-        num_bins: int = 513,
-        fs: int = 32000,
-        dim: int = 96,
-        image_channels: int = 32,
-        depths: tuple[int, ...] = (2, 2, 6),
-        heads: tuple[int, ...] = (4, 8, 16),
-        connector_depth: int = 2,
-        connector_heads: int = 32,
-        window: int = 8,
-        patch_size: int = 4,
-        num_classes: int = 527,
-        drop_path: float = 0.1,
-        compress: float = 0.3,
-        query_at: str | None = None,
-        tag_pooling: str = "mean",
-    ):
-        super().__init__()
-        scale = 2 ** len(depths)
-        if num_bands % (patch_size * scale):
-            raise ValueError(f"num_bands must be a multiple of {patch_size * scale}: {num_bands}")
-        if len(depths) != len(heads):
-            raise ValueError(f"depths and heads differ in number: {depths}, {heads}")
-        self.num_bands, self.num_bins, self.patch_size = num_bands, num_bins, patch_size
-        self.window, self.compress = window, compress
-        self.token_frames = patch_size * scale
-        self.grid_frames = self.token_frames * window
-        self.num_classes = num_classes
-        self.query_dim = e = scale * dim
-        query_dim = e if query_at == "all" else 0
-
-        self.bands = Bands(num_bins, fs, num_bands)
-        self.project = BandProject(self.bands, 3, image_channels, (0.0, 0.0, FLOOR ** (compress / 2)))
-        self.patch_embed = nn.Linear(patch_size**2 * image_channels, dim)
-        self.patch_norm = nn.LayerNorm(dim)
-
-        bands = num_bands // patch_size
-        blocks = sum(depths) + connector_depth
-        rates = [drop_path * i / max(1, blocks - 1) for i in range(blocks)]
-        self.encoder, self.merges = nn.ModuleList(), nn.ModuleList()
-        for i, (depth, head) in enumerate(zip(depths, heads)):
-            d, at = dim * 2**i, sum(depths[:i])
-            self.encoder.append(SwinStage(d, depth, head, window, bands >> i, query_dim, rates[at : at + depth]))
-            self.merges.append(PatchMerge(d))
-        at, rest = e if query_at in ("all", "connector") else 0, rates[sum(depths) :]
-        self.connector = SwinStage(e, connector_depth, connector_heads, window, bands // scale, at, rest)
-        self.connector_norm = nn.LayerNorm(e)
-        # Token-semantic head of HTS-AT: folds the frequency axis, looks at three frames.
-        self.head = nn.Conv2d(e, num_classes, (3, bands // scale), padding=(1, 0)) if num_classes else None
-        self.clip_pooling = None if tag_pooling == "mean" else make_pooling(tag_pooling, num_classes)
-
-    def level_of(self, spec: Tensor, frames: Tensor) -> Tensor:
-        """Root of the mean energy, `[B]`, of the `frames` `[B]` of `spec` `[B, L, F]`: the input is divided by it."""
-        own = numbers(frames)
-        return mean_frames(hide_padding((spec.real.square() + spec.imag.square()).sum(2), own), own).sqrt()
-
-    def image(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> Tensor:
-        """Complex spectrum `[B, L, F]` to the image `[B, L', N, C]`, L' padded to whole tokens.
-
-        It is made of real part, imaginary part and magnitude of each bin, at unit level and compressed.
-        """
-        level = (self.level_of(spec, frames) if level is None else level).clamp(min=1e-8)[:, None, None]
-        spec = spec.transpose(1, 2)  # [B, F, L], the order in memory
-        real, imag = spec.real / level, spec.imag / level
-        power = (real.square() + imag.square()).clamp(min=FLOOR)
-        magnitude = (power.log() * (self.compress / 2)).exp()
-        gain = magnitude * power.rsqrt()
-        x = self.project(torch.stack([real * gain, imag * gain, magnitude], 1))  # [B, N, C, L]
-        x = hide_padding(x, frames, 3)
-        if pad := -x.shape[-1] % self.token_frames:
-            x = F.pad(x, (0, pad))
-        return x.permute(0, 3, 1, 2)
-
-    def tokens(self, image: Tensor) -> Tensor:
-        """Patch embedding: `[B, L, N, C]` to `[B, L / 4, N / 4, D]`."""
-        p = self.patch_size
-        x = image.unflatten(2, (-1, p)).unflatten(1, (-1, p))
-        return self.patch_norm(self.patch_embed(x.transpose(2, 3).flatten(3)))
-
-    def encode(self, x: Tensor, frames: Sequence[int], query: Tensor | None = None):
-        """Encoder and connector on `tokens` `[B, L, N, D]`, for queries `[B Q, E]`.
-
-        Returns skips (finest first, each with the valid tokens of its items), output `[B Q, L', N', 8 D]` and its valid
-        tokens. What no query has entered yet is of B items, not of B Q.
-        """
-        valid = tuple(-(-f // self.patch_size) for f in frames)
-        x = hide_tokens(x, valid)
-        skips = []
-        for stage, merge in zip(self.encoder, self.merges):
-            x, valid = enter(stage, x, valid, query)
-            skips.append((x, valid))
-            valid = tuple(-(-v // 2) for v in valid)
-            x = hide_tokens(merge(x), valid)
-        return skips, *enter(self.connector, x, valid, query)
-
-    def embed(self, spec: Tensor, frames: Tensor, level: Tensor | None = None) -> QueryOutput:
-        """Query embedding and tags of `spec` `[B, L, F]` (complex) with `frames` `[B]` valid; `level` as in `image`."""
-        return self.embed_image(self.image(spec, frames, level), frames)
+    def _add_query(self, norm: bool, profile: bool, context: int, shown: tuple[str, ...] = ()) -> None:
+        """Layers from an embedding to a query, as the arguments of `CaRESep` say; shown: to which tokens."""
+        self.width, image = self.query_dim, self.num_bands * self.image_channels
+        self.query_norm = QueryNorm(self.width) if norm else None
+        sizes = self.num_bands, self.image_channels, self.patch_size, self.dim
+        self.profile = BandProfile(*sizes, shown) if profile else None
+        self.query_dim += image * profile
+        self.context = Context(self.query_dim, self.width + image, context, self.width) if context else None
 
     def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
         """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
-        _, x, valid = self.encode(self.tokens(image), numbers(frames))
-        x = hide_tokens(self.connector_norm(x), valid)
-        embedding = mean_frames(x.mean(2), valid)
-        if self.head is None:
-            return QueryOutput(embedding, None, None)
-        framewise = self.head(x.permute(0, 3, 1, 2)).squeeze(-1).transpose(1, 2)  # [B, L', K]
-        if self.clip_pooling is not None:
-            count = on_device(valid, x.device)
-            return QueryOutput(embedding, self.clip_pooling(framewise.transpose(1, 2), count), framewise)
-        return QueryOutput(embedding, mean_frames(hide_padding(framewise, valid), valid), framewise)
+        out = super().embed_image(image, frames)
+        parts = [out.embedding if self.query_norm is None else self.query_norm(out.embedding)]
+        if self.profile is not None:
+            parts.append(self.profile.of(image, numbers(frames)))
+        return out._replace(embedding=torch.cat(parts, 1))
+
+    def _asked(
+        self, whole: Tensor, x: Tensor, valid: tuple[int, ...], image: Tensor, frames: tuple[int, ...]
+    ) -> Tensor:
+        """Embeddings `[B Q, width]` of queries `[B Q, E]`, moved by the mixture's map `x` and image (`Context`)."""
+        query = whole[:, : self.width]
+        if self.context is None:
+            return query
+        own = mean_frames(hide_tokens(x, valid).mean(2), valid), mean_frames(image, frames).flatten(1)
+        return query + self.context(whole, torch.cat(own, 1))
+
+    def _check_query(self, spec: Tensor, query: Tensor) -> None:
+        if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
+            raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
 
 
-class CaRESep(CaREEncoder):
+class CaRESep(CaREQuery):
     """The network of both passes: `embed` (query embedding, tags) and `mask` (separation).
 
     Args:
@@ -219,35 +120,19 @@ class CaRESep(CaREEncoder):
         self.mask_type, self.mask_bound, self.image_skip = mask_type, mask_bound, image_skip
         check_temperature(temperature, mask_type)
         self.mask_reach, self.temperature = mask_reach, temperature
-        self.width = self.query_dim
-        self.query_norm = QueryNorm(self.width) if query_norm else None
+        if query_context and query_at != "decoder":
+            raise ValueError(f"query_context is for query_at decoder, not {query_at}")
 
         self.expands, self.joins, self.decoder = (nn.ModuleList() for _ in range(3))
         for i in reversed(range(len(depths))):
             d = dim * 2**i
             self.expands.append(PatchExpand(2 * d, d))
             self.joins.append(Join(2 * d, d))
-            self.decoder.append(SwinStage(d, depths[i], heads[i], window, num_bands // patch_size >> i, self.width))
+            self.decoder.append(SwinStage(d, depths[i], heads[i], window, num_bands // patch_size >> i, self.query_dim))
         self.patch_up = PatchExpand(dim, dim, patch_size)
         self.mask_hidden = MaskHidden(dim, image_channels, mask_hidden) if mask_hidden else None
         self.to_mask = BandExpand(self.bands, dim + image_channels * image_skip, 1 + (mask_type == "complex"))
-        self.profile = None
-        if query_profile:
-            places = ("first", "last") if query_at == "all" else ("last",)
-            self.profile = BandProfile(num_bands, image_channels, patch_size, dim, places)
-            self.query_dim += num_bands * image_channels
-        if query_context and query_at != "decoder":
-            raise ValueError(f"query_context is for query_at decoder, not {query_at}")
-        own = self.width + num_bands * image_channels
-        self.context = Context(self.query_dim, own, query_context, self.width) if query_context else None
-
-    def embed_image(self, image: Tensor, frames: Tensor) -> QueryOutput:
-        """As `embed`, from the image `[B, L', N, C]` of a spectrum."""
-        out = super().embed_image(image, frames)
-        parts = [out.embedding if self.query_norm is None else self.query_norm(out.embedding)]
-        if self.profile is not None:
-            parts.append(self.profile.of(image, numbers(frames)))
-        return out._replace(embedding=torch.cat(parts, 1))
+        self._add_query(query_norm, query_profile, query_context, ("first", "last") if query_at == "all" else ("last",))
 
     def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
         """Masks for several queries on each mixture.
@@ -260,8 +145,7 @@ class CaRESep(CaREEncoder):
         Returns:
             `[B, Q, L, F]`, real in [0, 1] (`magnitude`) or complex (`complex`).
         """
-        if query.dim() != 3 or query.shape[-1] != self.query_dim or len(query) != len(spec):
-            raise ValueError(f"expected queries of shape [{len(spec)}, Q, {self.query_dim}], got {list(query.shape)}")
+        self._check_query(spec, query)
         (b, length), image, counts = spec.shape[:2], self.image(spec, frames, level), numbers(frames)
         whole = query.flatten(0, 1)
         query, shown = whole.tensor_split([self.width], 1)
@@ -270,9 +154,7 @@ class CaRESep(CaREEncoder):
             counts = tuple(f for f in counts for _ in range(len(query) // b))
             x = self.profile.show("first", x, shown)
         skips, x, valid = self.encode(x, counts, query)
-        if self.context is not None:
-            own = mean_frames(hide_tokens(x, valid).mean(2), valid), mean_frames(image, counts).flatten(1)
-            query = query + self.context(whole, torch.cat(own, 1))
+        query = self._asked(whole, x, valid, image, counts)
         for expand, join, stage, (skip, valid) in zip(self.expands, self.joins, self.decoder, reversed(skips)):
             x = join(expand(x), skip, query)
             valid = for_each(query, skip, valid)[1]
@@ -289,8 +171,7 @@ class CaRESep(CaREEncoder):
         """`[B, Q, P F, L]` to masks `[B, Q, L, F]`."""
         if self.mask_type == "complex":
             return bounded_mask(x.unflatten(2, (-1, 2)).permute(0, 1, 4, 2, 3).contiguous(), "complex", self.mask_bound)
-        mask, r = tempered(x, self.temperature, self.training).sigmoid().transpose(2, 3), self.mask_reach
-        return (mask * (1 + 2 * r) - r).clamp(0, 1) if r else mask
+        return _magnitude(x.transpose(2, 3), self)
 
     def forward(
         self, spec: Tensor, frames: Tensor, anchor: Tensor, anchor_frames: Tensor
@@ -298,3 +179,88 @@ class CaRESep(CaREEncoder):
         """Both passes: masked spectra `[B, L, F]`, one anchor an item, and the query output."""
         out = self.embed(anchor, anchor_frames)
         return spec * self.mask(spec, frames, out.embedding[:, None]).squeeze(1), out
+
+
+class CaREComponents(CaREQuery):
+    """Masks that are weighted sums of K components of the mixture, which are made once for all queries.
+
+    Not in the paper, whose decoder follows each query. The logit of a bin's mask is sum over k of w_k c_k + w_0: the
+    components c of a small convolutional network that sees the mixture alone, the weights w of the query, as in Zhao et
+    al., "The Sound of Pixels" (ECCV 2018), whose queries are pixels. It learns in far fewer steps, and a further query
+    costs a product of matrices.
+
+    Args:
+        components: K. mel_bands, channels: of the network that makes them, see `mask_nets.ConvMasker`, without LSTM.
+        pick_hidden: width of the layer between a query and its weights.
+        query_norm, query_profile, query_context, mask_reach, temperature: as in `CaRESep`.
+        The rest as in `CaREEncoder`, which makes and tags the queries; its map of the mixture is seen at the bottom of
+            the components' network, too.
+    """
+
+    mask_type = "magnitude"
+    embed_only = CaRESep.embed_only
+    mask_only = ("unet", "hint", "pick", "profile", "query_norm", "context")
+
+    def __init__(
+        self,
+        num_bands: int = 64,
+        num_bins: int = 513,
+        fs: int = 32000,
+        dim: int = 24,
+        image_channels: int = 16,
+        depths: tuple[int, ...] = (2, 2, 2),
+        heads: tuple[int, ...] = (2, 4, 8),
+        connector_depth: int = 2,
+        connector_heads: int = 16,
+        window: int = 8,
+        patch_size: int = 4,
+        num_classes: int = 527,
+        drop_path: float = 0.0,
+        compress: float = 0.3,
+        components: int = 32,
+        mel_bands: int = 64,
+        channels: tuple[int, ...] = (24, 48, 96),
+        pick_hidden: int = 128,
+        query_norm: bool = True,
+        query_profile: bool = True,
+        query_context: int = 64,
+        mask_reach: float = 0.1,
+        temperature: float = 1.0,
+        tag_pooling: str = "mean",
+    ):
+        sizes = num_bands, num_bins, fs, dim, image_channels, depths, heads, connector_depth, connector_heads
+        super().__init__(*sizes, window, patch_size, num_classes, drop_path, compress, None, tag_pooling)
+        check_temperature(temperature, self.mask_type)
+        self.mask_reach, self.temperature = mask_reach, temperature
+        self._add_query(query_norm, query_profile, query_context)
+        self.unet = ConvMasker(num_bins, components, mel_bands=mel_bands, channels=channels, hidden=0, fs=fs)
+        step, bands = self.unet.step, num_bands // self.token_frames
+        if self.token_frames % step or mel_bands % (step * bands):
+            raise ValueError(
+                f"channels {list(channels)} see {step} frames at the bottom, which must divide the encoder's "
+                f"{self.token_frames}, and mel_bands {mel_bands}: must be a multiple of {step} times its {bands} bands"
+            )
+        self.hint = nn.Linear(self.width, channels[-1])
+        self.pick = nn.Sequential(
+            nn.Linear(self.query_dim, pick_hidden), nn.GELU(), nn.Linear(pick_hidden, components + 1)
+        )
+
+    def mask(self, spec: Tensor, frames: Tensor, query: Tensor, level: Tensor | None = None) -> Tensor:
+        """Masks `[B, Q, L, F]`, real in [0, 1]; see `CaRESep.mask`."""
+        self._check_query(spec, query)
+        level = (self.level_of(spec, frames) if level is None else level).clamp(min=1e-8)
+        image, counts, whole = self.image(spec, frames, level), numbers(frames), query.flatten(0, 1)
+        _, x, valid = self.encode(self.tokens(image), counts)
+        asked = torch.cat([self._asked(whole, x, valid, image, counts), whole[:, self.width :]], 1)
+        magnitude = (spec.real.square() + spec.imag.square()).clamp(min=1e-16).sqrt() / level[:, None, None]
+        hint = self.hint(x).repeat_interleave(self.token_frames // self.unet.step, 1).permute(0, 3, 1, 2)
+        bands = self.unet.bands(magnitude, counts, hint)  # [B, K, L, N]
+        weight, base = self.pick(asked).unflatten(0, query.shape[:2]).split([bands.shape[1], 1], 2)
+        x = (weight @ bands.flatten(2) + base).unflatten(2, bands.shape[2:])
+        return _magnitude(x @ self.unet.spread, self)
+
+
+def _magnitude(x: Tensor, net: CaRESep | CaREComponents) -> Tensor:
+    """Logits to magnitude masks, with the network's temperature in use and its reach."""
+    mask, r = tempered(x, net.temperature, net.training).sigmoid(), net.mask_reach
+    return (mask * (1 + 2 * r) - r).clamp(0, 1) if r else mask

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet2_ext.core.layers.mel import mel_filterbank
-from espnet2_ext.core.layers.padding import BLSTM, hide_padding, norm_frames, unless_whole
+from espnet2_ext.core.layers.padding import BLSTM, Lengths, hide_padding, norm_frames, numbers, unless_whole
 from espnet2_ext.core.nets.masking import bounded_mask, check_temperature, tempered
 
 MASK_TYPES = ("magnitude", "share", "phase_sensitive", "complex")
@@ -104,7 +104,7 @@ class ConvMasker(_Masker):
         num_outputs: S.
         mel_bands: N, a multiple of 2 to the number of channels.
         channels: of the levels.
-        hidden: units of the LSTM a direction.
+        hidden: units of the LSTM a direction; 0: none.
         mask_type, bound, temperature: as in `BLSTMMasker`.
         fs: sampling rate in Hz, for the filterbank.
 
@@ -134,9 +134,11 @@ class ConvMasker(_Masker):
         self.step = self.PATCH * 2 ** (len(channels) - 1)
         if mel_bands % self.step:
             raise ValueError(f"{len(channels)} levels need mel_bands to be a multiple of {self.step}, not {mel_bands}")
-        bank = mel_filterbank(num_bins, mel_bands, fs)
+        with torch.device("cpu"):  # computed, so there also where weights are laid out on "meta"
+            bank = mel_filterbank(num_bins, mel_bands, fs)
+            spread = _spread(bank)
         self.register_buffer("bank", bank / bank.sum(0), persistent=False)
-        self.register_buffer("spread", _spread(bank), persistent=False)
+        self.register_buffer("spread", spread, persistent=False)
         self.norm = nn.BatchNorm1d(mel_bands)
         self.first = nn.Conv2d(1, channels[0], self.PATCH, self.PATCH)
         self.place = nn.Parameter(torch.zeros(channels[0], 1, mel_bands // self.PATCH))
@@ -144,40 +146,51 @@ class ConvMasker(_Masker):
         steps = list(zip(channels, channels[1:]))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in steps)
         width = channels[-1] * mel_bands // self.step
-        self.rnn, self.back = BLSTM(width, hidden), nn.Linear(2 * hidden, width)
+        self.rnn = BLSTM(width, hidden) if hidden else None
+        self.back = nn.Linear(2 * hidden, width) if hidden else None
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in steps)
         self.joined = nn.ModuleList(_Twice(2 * a, a) for a, _ in steps)
         parts = 1 + (mask_type == "complex")
         self.last = nn.ConvTranspose2d(channels[0], num_outputs * parts, self.PATCH, self.PATCH)
 
-    def logits(self, magnitude: Tensor, lengths: Tensor | None) -> Tensor:
-        frames = magnitude.shape[1]
-        lengths = unless_whole(lengths, frames)
-        x = hide_padding(magnitude.to(self.bank.dtype), lengths) @ self.bank
-        x = norm_frames(self.norm, x.clamp(min=_LOG_FLOOR).log().transpose(1, 2), lengths).transpose(1, 2)
-        x = F.pad(x, (0, 0, 0, -frames % self.step))[:, None]
-        x = self.first(x.contiguous(memory_format=torch.channels_last)) + self.place
-        x = self.unet(x, None if lengths is None else -(-lengths // self.step))
-        x = self.last(x)[:, :, :frames] @ self.spread  # [B, S (or 2 S), L, F]
+    def logits(self, magnitude: Tensor, lengths: Lengths | None) -> Tensor:
+        x = self.bands(magnitude, lengths) @ self.spread  # [B, S (or 2 S), L, F]
         if self.mask_type == "complex":
             x = x.unflatten(1, (2, -1)).movedim(1, -1).contiguous()
         return x
 
-    def unet(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`[B, D, L, N]` to the same; lengths `[B]` in frames at the bottom."""
-        skips = []
-        own = [None if lengths is None else lengths * 2**d for d in reversed(range(len(self.levels)))]
+    def bands(self, magnitude: Tensor, lengths: Lengths | None, hint: Tensor | None = None) -> Tensor:
+        """`[B, L, F]` to the logits of mel bands, `[B, S, L, N]` (of `complex` masks 2 S).
+
+        hint: `[B, D, L', N']`, added to the map at the bottom, whose N is a multiple of N'; L' covers its frames.
+        """
+        frames = magnitude.shape[1]
+        lengths = None if unless_whole(lengths, frames) is None else numbers(lengths)
+        x = hide_padding(magnitude.to(self.bank.dtype), lengths) @ self.bank
+        x = norm_frames(self.norm, x.clamp(min=_LOG_FLOOR).log().transpose(1, 2), lengths).transpose(1, 2)
+        x = F.pad(x, (0, 0, 0, -frames % self.step))[:, None]
+        x = self.first(x.contiguous(memory_format=torch.channels_last)) + self.place
+        x = self.unet(x, None if lengths is None else tuple(-(-n // self.step) for n in lengths), hint)
+        return self.last(x)[:, :, :frames]
+
+    def unet(self, x: Tensor, lengths: tuple[int, ...] | None = None, hint: Tensor | None = None) -> Tensor:
+        """`[B, D, L, N]` to the same; lengths `[B]` in frames at the bottom, hint as in `bands`."""
+        skips, times = [], [2**d for d in reversed(range(len(self.levels)))]
+        own = [None if lengths is None else tuple(n * by for n in lengths) for by in times]
         for level, down, n in zip(self.levels, [*self.down, None], own, strict=True):
             x = level(hide_padding(x, n, dim=2), n)
             if down is not None:
                 skips.append(x)
                 x = down(x)
-        x = x + self.whole(x, lengths)
+        if hint is not None:
+            x = x + hint[:, :, : x.shape[2]].repeat_interleave(x.shape[3] // hint.shape[3], 3)
+        if self.rnn is not None:
+            x = x + self.whole(x, lengths)
         for up, joined, n in reversed(list(zip(self.up, self.joined, own))):
             x = joined(torch.cat([hide_padding(up(x), n, dim=2), skips.pop()], dim=1), n)
         return x
 
-    def whole(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def whole(self, x: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
         """`[B, D, L, N]` to the same, through the recurrent network along the frames."""
         d, n = x.shape[1], x.shape[3]
         y = self.back(self.rnn(x.permute(0, 2, 1, 3).flatten(2), lengths))
@@ -193,7 +206,7 @@ class _Twice(nn.Sequential):
             layers += [nn.Conv2d(w, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Lengths | None = None) -> Tensor:
         for conv, norm, relu in zip(*[iter(self)] * 3):
             x = relu(norm_frames(norm, conv(x), lengths))
         return x

@@ -126,9 +126,9 @@ def export(separator: "Separator", folder: str | Path, queries: int = 1) -> list
 def check(model: Any, where: str) -> None:
     """Refuse what is not exported (DataError)."""
     net = model.extractor.net
-    from espnet2_ext.core.nets.care_sep import CaRESep
+    from espnet2_ext.core.nets.care_sep import CaREQuery
 
-    if model.query_net is not None or type(net) is not CaRESep:
+    if model.query_net is not None or not isinstance(net, CaREQuery):
         own = (
             type(net).__name__
             if model.query_net is None

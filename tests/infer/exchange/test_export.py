@@ -54,10 +54,13 @@ def test_parity_for_several_lengths(exported):
         assert parity(separator, folder, frames).difference < 1e-5, frames
 
 
-@pytest.mark.parametrize("query_at", ["decoder", "all"])
-def test_several_queries_in_a_run(exported, tmp_path, query_at):
+@pytest.mark.parametrize(
+    "name, conf",
+    [("care_sep", {"query_at": "decoder"}), ("care_sep", {"query_at": "all"}), ("care_components", {"mel_bands": 64})],
+)
+def test_several_queries_in_a_run(exported, tmp_path, name, conf):
     """Parity, and the script's files are those of our own separator, in the order of the queries."""
-    separator = build("care_sep", **SMALL, query_at=query_at)
+    separator = build(name, **SMALL, **conf)
     export(separator, tmp_path, queries=2)
     assert parity(separator, tmp_path, GRID + 1).difference < 1e-5
     for name in ("mix", "q1", "q2"):
