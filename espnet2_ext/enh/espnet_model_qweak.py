@@ -34,10 +34,8 @@ class Stretches(NamedTuple):
     at: Tensor
 
     def cut(self, item: Tensor, cls: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """The stretches, of at most `size` frames, of classes `[N]` in items `[N]`: `[N, L', F]` and frames `[N]`.
-
-        These are on the host; as they depend on the tags, a GPU is waited for.
-        """
+        """The stretches, of at most `size` frames, of classes `[N]` in items `[N]`: `[N, L', F]` and frames `[N]`, for
+        which a GPU is waited for."""
         at, length = self.at[item, cls], self.spec.shape[-2]
         frames = (self.frames[item.cpu()] - at.cpu()).clamp(1, size)
         index = (at[:, None] + torch.arange(min(size, length), device=at.device)).clamp(max=length - 1)
@@ -60,12 +58,14 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         tags: the extractor's encoder as a classifier. class_names: K names, those of its tags in order.
         part: `classifier` trains the encoder and its tags alone. label_type: `strong`, `frame`, `clip` or `mixed`.
         strategy: who judges the estimates. `joint`, `finetune`: the encoder itself, or its `teacher`. `fixed`: a copy
-            of the encoder as the training begins, which stays. All of the model learns, in each.
+            of the encoder as the training begins, which stays.
         ask: how many classes of a mixture are asked for at most, and queries in all; the rest ask for absent ones.
         stretch: seconds of a query.
         mined: weight of a loss on mixtures of two stretches that are each purer than `purity`, taken as isolated
             sounds; 0: without. purity: geometric mean of the probability that the class alone is heard.
         teacher: decay of the average of weights that judges in place of the encoder itself; 0: none.
+        gain_db: range of gains, over unit level, of the classifier's mixtures: estimates are quieter than theirs.
+        train_encoder: False: with `fixed`, queries stay those of the classifier's training, too.
     """
 
     def __init__(
@@ -85,20 +85,25 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         mined: float = 0.0,
         purity: float = 0.8,
         teacher: float = 0.0,
+        gain_db: Sequence[float] = (0.0, 0.0),
+        train_encoder: bool = True,
         extract_feats_in_collect_stats: bool = False,
     ):
         super().__init__(encoder, extractor, decoder)
         if len(ask) != 2 or not 1 <= ask[0] <= ask[1]:
             raise DataError(f"ask must be two numbers, of active classes and of all queries; got {list(ask)}")
+        if len(gain_db) != 2 or gain_db[0] > gain_db[1]:
+            raise DataError(f"gain_db must be two numbers, the lowest and the highest; got {list(gain_db)}")
         if not (0 < purity < 1 and 0 <= teacher < 1 and mined >= 0 and stretch > 0):
-            raise DataError(
-                f"purity and teacher must lie in 0 to 1, mined be 0 or more, stretch positive; got {purity}, "
-                f"{teacher}, {mined} and {stretch}"
-            )
+            found = f"{purity}, {teacher}, {mined} and {stretch}"
+            raise DataError(f"purity and teacher must lie in 0 to 1, mined be 0 or more, stretch positive; got {found}")
+        if part == "separator" and not train_encoder and strategy != "fixed":
+            raise DataError(f"train_encoder: false leaves nothing to judge by where the strategy is {strategy}")
         self.weak_wrappers, self.classifier, self.class_names = list(loss_wrappers), tags, list(class_names)
         self.num_spk, self.part, self.label_type = len(class_names), part, label_type
         self.remix = part == "separator" and any(w.criterion.loss.remix for w in loss_wrappers)
         self.ask, self.mined, self.sure = tuple(ask), mined, math.log(purity)
+        self.gain_db, self.train_encoder = tuple(gain_db), train_encoder
         step = tags.time_pool
         self.tokens = max(1, round(stretch * self.fs / (self.hop * step)))  # of tags, in a stretch
         self.size = self.tokens * step
@@ -107,7 +112,7 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         held.register_buffer("seen", torch.zeros(self.num_spk))
         held.register_buffer("begun", torch.zeros(()))
         self.decay = 1.0 if strategy == "fixed" else teacher
-        if part == "separator" and label_type != "strong" and self.decay:
+        if part == "separator" and label_type != "strong" and self.decay and train_encoder:
             held.net = copy.deepcopy(extractor.net).requires_grad_(False)
             tags.judge = EncoderTags(held.net)
         self.add_module(TRAINING, held)
@@ -121,6 +126,8 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         net = self.extractor.net
         if self.part == "classifier":
             yield from (part for name, part in net.named_children() if name in net.mask_only)
+        elif not self.train_encoder:
+            yield from (part for name, part in net.named_children() if name not in net.mask_only)
         if self.label_type in ("strong", "frame"):
             yield net.clip_pooling
 
@@ -140,6 +147,8 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
 
     def _classifier_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
         spec, frames, _ = self._spectrum(mix, host_lengths(mix, lengths))
+        if self.training:
+            spec = spec * 10 ** (spec.real.new_empty(len(spec), 1, 1).uniform_(*self.gain_db) / 20)
         return self._weak_loss(None, spec, self._labels(batch, spec), frames)
 
     def _separator_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
@@ -225,7 +234,7 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         item, cls = pairs // self.num_spk, pairs % self.num_spk
         query = held.means[asked]
         if not len(pairs):
-            return query, (item, cls, query.new_zeros(0, query.shape[2]))
+            return query, (item, cls, query[:0, 0])
         made = self.extractor.net.embed(*heard.cut(item, cls, self.size)).embedding
         if self.training:
             self._remember(cls, made.detach())

@@ -124,6 +124,26 @@ def test_the_teacher_follows_and_is_not_part_of_what_is_used(batch):
     assert used == {k for k in ours if not k.startswith(TRAINING)} and any(k.startswith(TRAINING) for k in ours)
 
 
+def test_an_encoder_that_stays_judges_without_a_copy(batch):
+    model = build("--label_type", "clip", "--strategy", "fixed", "--model_conf", "train_encoder=false")
+    loss, _, _ = model(**batch)
+    loss.backward()
+    assert without_gradient(model) == [] and model.classifier.judge is None
+    learns = {name.split(".")[2] for name, p in model.named_parameters() if p.requires_grad}
+    assert learns == {"unet", "hint", "pick", "context"}
+    with pytest.raises(DataError, match="train_encoder: false leaves nothing to judge by.* joint"):
+        build("--strategy", "joint", "--model_conf", "train_encoder=false")
+
+
+def test_tags_are_trained_on_mixtures_of_the_gains(batch, monkeypatch):
+    model = build("--part", "classifier", "--label_type", "clip", "--model_conf", "gain_db=[-20,-20]")
+    heard = []
+    monkeypatch.setattr(model, "_weak_loss", lambda est, spec, labels, frames: heard.append(spec))
+    for mode in (False, True):
+        model.train(mode)._classifier_step(batch["speech_mix"], batch["speech_mix_lengths"], batch)
+    torch.testing.assert_close(heard[1], heard[0] / 10)
+
+
 def test_a_query_must_not_enter_the_encoder(tmp_path):
     conf = {"num_bands": 32, "tag_pooling": "max", "depths": [1], "heads": [1], "connector_heads": 2, "window": 4}
     config = read_config(ROOT / CONFIG) | {"extractor": "care_sep", "extractor_conf": conf}
@@ -137,5 +157,7 @@ def test_refusals():
         build("--extractor_conf", "num_classes=7")
     with pytest.raises(DataError, match="ask must be two numbers"):
         build("--model_conf", "ask=[3,2]")
+    with pytest.raises(DataError, match="gain_db must be two numbers"):
+        build("--model_conf", "gain_db=[0,-5]")
     with pytest.raises(DataError, match="residual"):
         build("--residual", "true")
