@@ -24,7 +24,7 @@ fi
 case ${task}/${corpus} in
     separation/quick) options=(--qsep_config conf/debug/train_qsep_care_sep.yaml --valid_pairs 8
         --test_pairs 8 --presence_mixtures 8 --scoring_args "--espnet_keys 4") ;;
-    separation/embedded) options=(--qsep_config conf/train_qsep_care_sep_mini.yaml --valid_pairs 64
+    separation/embedded) options=(--qsep_config conf/train_qsep_care_components_mini.yaml --valid_pairs 64
         --test_pairs 120 --test_protocols conditions:24 --scoring_args "--espnet_keys 60") ;;
     separation/audioset) options=(--qsep_config conf/train_qsep_care_sep_768.yaml --valid_pairs 2000
         --test_pairs 10000) ;;

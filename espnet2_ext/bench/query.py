@@ -55,8 +55,8 @@ def training_step(model: nn.Module, device: torch.device, cast: Callable) -> Cal
     classes = model.num_classes
     for s, ref in zip(spks, refs):
         batch |= {f"speech_ref{s}": ref, f"enroll_ref{s}": ref}
-        if classes:
-            batch[f"label{s}"] = torch.zeros(TRAIN_BATCH, classes, device=device)
+    if classes:
+        batch |= {f"label{s}": torch.zeros(TRAIN_BATCH, classes, device=device) for s in (*spks, "_mix")}
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)

@@ -119,7 +119,7 @@ def serve(path: str, seconds: float, device: str, threads: int) -> None:
     batch = {"speech_mix": sum(refs)} | {f"speech_ref{s}": r for s, r in zip(spks, refs)}
     batch |= {f"enroll_ref{s}": r for s, r in zip(spks, refs)}
     if classes := getattr(model.extractor.net, "num_classes", 0):
-        batch |= {f"label{s}": torch.zeros(BATCH, classes, device=place) for s in spks}
+        batch |= {f"label{s}": torch.zeros(BATCH, classes, device=place) for s in (*spks, "_mix")}
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     with torch.no_grad():
         query = model.embed(anchor)[0][:, None]

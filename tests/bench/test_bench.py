@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from sounds import bank_of, numbered
 
 from espnet2_ext.bench import data, measure, plain_query
@@ -16,6 +17,7 @@ from espnet2_ext.cli.papers import bench
 from espnet2_ext.core.layers import precision
 from espnet2_ext.core.layers.swin import WindowAttention
 from espnet2_ext.errors import DataError
+from espnet2_ext.util.config import read_config
 
 DEBUG = Path(__file__).parents[2] / "conf/debug/train_qsep_care_sep.yaml"
 CPU = torch.device("cpu")
@@ -81,8 +83,11 @@ def test_a_peak_is_never_lower_later(monkeypatch):
     assert [measure.peak_mb(CPU) for _ in range(3)] == [100.0, 300.0, 300.0]
 
 
-def test_row_of_the_debug_model():
-    row = models.bench_model(str(DEBUG), "fp32", models.Options(1.0, 1))
+def test_row_of_the_debug_model(tmp_path):
+    """With every term that is in a YAML of ours."""
+    tagged = [{"name": n, "wrapper": "keyed_order"} for n in ("neg_sdr", "tagging", "mixture_tagging")]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump(read_config(DEBUG) | {"criterions": tagged}))
+    row = models.bench_model(str(tmp_path / "all.yaml"), "fp32", models.Options(1.0, 1))
     model, _ = models.build(DEBUG, CPU)
     assert row["parameters_m"] == pytest.approx(measure.parameters(model))
     assert 0 < row["gflop"]["embed"] < row["gflop"]["mask"] < row["gflop"]["embed_anchor"] * 4

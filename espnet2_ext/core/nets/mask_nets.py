@@ -146,8 +146,9 @@ class ConvMasker(_Masker):
         steps = list(zip(channels, channels[1:]))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in steps)
         width = channels[-1] * mel_bands // self.step
-        self.rnn = BLSTM(width, hidden) if hidden else None
-        self.back = nn.Linear(2 * hidden, width) if hidden else None
+        if hidden:
+            self.rnn, self.back = BLSTM(width, hidden), nn.Linear(2 * hidden, width)
+        self.recurrent = hidden > 0
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in steps)
         self.joined = nn.ModuleList(_Twice(2 * a, a) for a, _ in steps)
         parts = 1 + (mask_type == "complex")
@@ -165,12 +166,12 @@ class ConvMasker(_Masker):
         hint: `[B, D, L', N']`, added to the map at the bottom, whose N is a multiple of N'; L' covers its frames.
         """
         frames = magnitude.shape[1]
-        lengths = None if unless_whole(lengths, frames) is None else numbers(lengths)
+        lengths = unless_whole(lengths, frames)
         x = hide_padding(magnitude.to(self.bank.dtype), lengths) @ self.bank
         x = norm_frames(self.norm, x.clamp(min=_LOG_FLOOR).log().transpose(1, 2), lengths).transpose(1, 2)
         x = F.pad(x, (0, 0, 0, -frames % self.step))[:, None]
         x = self.first(x.contiguous(memory_format=torch.channels_last)) + self.place
-        x = self.unet(x, None if lengths is None else tuple(-(-n // self.step) for n in lengths), hint)
+        x = self.unet(x, None if lengths is None else tuple(-(-n // self.step) for n in numbers(lengths)), hint)
         return self.last(x)[:, :, :frames]
 
     def unet(self, x: Tensor, lengths: tuple[int, ...] | None = None, hint: Tensor | None = None) -> Tensor:
@@ -184,7 +185,7 @@ class ConvMasker(_Masker):
                 x = down(x)
         if hint is not None:
             x = x + hint[:, :, : x.shape[2]].repeat_interleave(x.shape[3] // hint.shape[3], 3)
-        if self.rnn is not None:
+        if self.recurrent:
             x = x + self.whole(x, lengths)
         for up, joined, n in reversed(list(zip(self.up, self.joined, own))):
             x = joined(torch.cat([hide_padding(up(x), n, dim=2), skips.pop()], dim=1), n)
