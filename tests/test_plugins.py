@@ -118,7 +118,9 @@ def test_entry_points_give_names(site):
     assert registry.plugins_of(config("my_net")) == ["my-sounds==1.2"]
     assert registry.absent(["my-sounds==1.1"]) == []
     assert type(registry.espnet_class("extractor", "my_net")).__name__ == "ABCMeta"
-    with pytest.raises(DataError, match="unknown extractor 'my_nat'.*there is: care_sep, my_net, query_unet"):
+    with pytest.raises(
+        DataError, match="unknown extractor 'my_nat'.*there is: care_components, care_sep, my_net, query_unet"
+    ):
         registry.find("extractor", "my_nat")
 
 

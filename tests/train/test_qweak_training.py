@@ -49,7 +49,7 @@ def test_with_a_fixed_judge_the_copy_stays_and_all_of_the_model_learns(run, clas
     copies = {k: after[k.replace("extractor.net", f"{TRAINING}.net")] for k in own}
     assert all(v.equal(copies[k]) for k, v in own.items() if v.is_floating_point())
     moved = {k.split(".")[2] for k, v in own.items() if not v.equal(after[k])}
-    assert {"encoder", "connector", "head", "decoder", "to_mask"} <= moved
+    assert {"encoder", "connector", "head", "unet", "hint", "pick"} <= moved
 
 
 def test_stopped_and_resumed_is_the_same_training(run, classifier, trained, tmp_path):
