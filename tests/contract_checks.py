@@ -60,7 +60,7 @@ def ready(task, args):
     assert list(plain.state_dict()) == list(model.state_dict()), "names of weights differ from the plain model's"
     with torch.no_grad():  # enlarged, or an untrained mask hardly moves
         for weight in model.parameters():
-            weight.mul_(2 if weight.dim() in (2, 3) else 1)  # more, or convolutions too, and rounding shows
+            weight.mul_(2 if weight.dim() in (2, 3) else 1)  # more: what windows pass on from afar shows
     plain.load_state_dict(model.state_dict())
     return model, plain.eval()
 
