@@ -58,9 +58,11 @@ def ready(task, args):
     model = task.build_model(args).train()
     plain = build_model(vars(args), {QSepTask: "qsep", TaggingTask: "tag", WeakLabelTask: "weak"}[task])
     assert list(plain.state_dict()) == list(model.state_dict()), "names of weights differ from the plain model's"
-    with torch.no_grad():  # enlarged, or an untrained mask hardly moves
+    # Enlarged, or an untrained mask hardly moves. Nothing is normalised before masks of components: they need less.
+    times, most = (2, 3) if getattr(args, "extractor", None) == "care_components" else (4, 4)
+    with torch.no_grad():
         for weight in model.parameters():
-            weight.mul_(2 if weight.dim() in (2, 3) else 1)  # more: what windows pass on from afar shows
+            weight.mul_(times if 1 < weight.dim() <= most else 1)
     plain.load_state_dict(model.state_dict())
     return model, plain.eval()
 
