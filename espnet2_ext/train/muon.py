@@ -25,8 +25,8 @@ def orthogonalised(x: Tensor, rounds: int = 5) -> Tensor:
     return x.transpose(1, 2) if tall else x
 
 
-def _is_matrix(p: Tensor, min_side: int) -> bool:
-    return p.dim() == 2 and min(p.shape) >= min_side
+def _is_matrix(p: Tensor, conf: dict[str, Any]) -> bool:
+    return p.dim() in ((2, 4) if conf["convolutions"] else (2,)) and min(p.flatten(1).shape) >= conf["min_side"]
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -41,6 +41,7 @@ class MuonAdamW(torch.optim.AdamW):
         betas, eps: of AdamW. weight_decay: of both.
         min_side: a matrix is what has two dimensions, the shorter of at least this size. More than the attention's
             heads, as its table of relative positions is no matrix.
+        convolutions: take the filters of convolutions over two axes, too, as matrices `[m, n k l]` of `[m, n, k, l]`.
 
     Raises:
         ValueError: a value outside its range.
@@ -56,12 +57,13 @@ class MuonAdamW(torch.optim.AdamW):
         muon_rate: float = 3.0,
         momentum: float = 0.95,
         min_side: int = 24,
+        convolutions: bool = False,
     ):
         if not 0 <= momentum < 1 or muon_rate <= 0:
             raise ValueError(f"momentum must lie in [0, 1), muon_rate above 0, not {momentum} and {muon_rate}")
         super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
         # Not `momentum`: schedules would change it.
-        more = {"muon_rate": muon_rate, "muon_momentum": momentum, "min_side": min_side}
+        more = {"muon_rate": muon_rate, "muon_momentum": momentum, "min_side": min_side, "convolutions": convolutions}
         self.defaults.update(more)
         for group in self.param_groups:
             group.update(more | group)  # a group's own value wins
@@ -75,7 +77,7 @@ class MuonAdamW(torch.optim.AdamW):
                 loss = closure()
         taken = []
         for group in self.param_groups:
-            matrices = [p for p in group["params"] if p.grad is not None and _is_matrix(p, group["min_side"])]
+            matrices = [p for p in group["params"] if p.grad is not None and _is_matrix(p, group)]
             self._step_matrices(matrices, group)
             taken += [(p, p.grad) for p in matrices]
         for p, _ in taken:
@@ -100,6 +102,7 @@ class MuonAdamW(torch.optim.AdamW):
                 state["step"] += 1
                 average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
                 updates.append(p.grad.lerp(average, momentum))
-            scale = lr * 0.2 * max(shape) ** 0.5
-            for p, update in zip(group, orthogonalised(torch.stack(updates))):
-                p.mul_(1 - lr * conf["weight_decay"]).sub_(update, alpha=scale)
+            matrices = torch.stack(updates).flatten(2)
+            scale = lr * 0.2 * max(matrices.shape[1:]) ** 0.5
+            for p, update in zip(group, orthogonalised(matrices)):
+                p.mul_(1 - lr * conf["weight_decay"]).sub_(update.reshape(shape), alpha=scale)

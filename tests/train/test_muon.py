@@ -88,6 +88,27 @@ def test_groups_have_their_own_values():
     torch.testing.assert_close(2 * (p - before), q - before)
 
 
+def test_filters_step_as_their_matrices():
+    """`[m, n, k, l]` as `[m, n k l]`; those with fewer rows, and filters unless they are asked for, as AdamW's."""
+    torch.manual_seed(0)
+    filters, few = torch.randn(32, 6, 3, 2), torch.randn(16, 24, 3, 3)
+    grads = torch.randn_like(filters), torch.randn_like(few)
+
+    def after(shaped: torch.Tensor, **conf) -> list[torch.Tensor]:
+        p = [torch.nn.Parameter(shaped.clone()), torch.nn.Parameter(few.clone())]
+        p[0].grad, p[1].grad = grads[0].reshape(shaped.shape), grads[1]
+        optimizer = MuonAdamW(p, lr=1e-2, weight_decay=0.1, **conf)
+        for _ in range(2):
+            optimizer.step()
+        return [x.detach() for x in p]
+
+    of_filters, of_few = after(filters, convolutions=True)
+    of_matrix, _ = after(filters.flatten(1))
+    torch.testing.assert_close(of_filters.flatten(1), of_matrix)
+    by_adamw, few_by_adamw = after(filters)
+    assert torch.equal(of_few, few_by_adamw) and (of_filters - by_adamw).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("conf", [{"momentum": 1.0}, {"muon_rate": 0.0}, {"lr": -1.0}])
 def test_values_outside_their_range(conf):
     with pytest.raises(ValueError):
