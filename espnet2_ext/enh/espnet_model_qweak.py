@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
+from espnet2_ext.core.layers.bands import keeping_statistics
 from espnet2_ext.core.layers.padding import host_lengths
 from espnet2_ext.core.losses.labels import of_asked, partners
 from espnet2_ext.core.losses.query_weak import spectral_ratio
@@ -274,7 +275,8 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
             swap = same.any(1) & (torch.rand_like(gain[:, 0, 0]) < 0.5)
             query = torch.where(swap[:, None], made[drawn], made)
         mix = mix / level
-        est = mix * self.extractor.net.mask(mix, frames, query[:, None])[:, 0]
+        with keeping_statistics(self.extractor.net):  # they are of whole mixtures, which have pauses
+            est = mix * self.extractor.net.mask(mix, frames, query[:, None])[:, 0]
         value = spectral_ratio(est=est, ref=spec / level, mix=mix, lengths=frames.to(mix.device)).mean()
         return value, {**stats, "mined_loss": value.detach()}
 

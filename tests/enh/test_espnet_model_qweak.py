@@ -144,6 +144,19 @@ def test_tags_are_trained_on_mixtures_of_the_gains(batch, monkeypatch):
     torch.testing.assert_close(heard[1], heard[0] / 10)
 
 
+def test_pieces_leave_the_statistics_of_mixtures_as_they_are(batch):
+    model = build("--label_type", "clip", "--model_conf", "purity=0.001", "--model_conf", "mined=1.0")
+    heard = stretches(model, batch, batch["speech_mix_lengths"])
+    heard = heard._replace(sure=torch.where(heard.sure.isneginf(), heard.sure, 0.0))
+    item, cls = (batch["clip_label"] > 0.5).nonzero().T
+    made = model.extractor.net.embed(*heard.cut(item, cls, model.size)).embedding
+    before = {n: b.clone() for n, b in model.extractor.net.named_buffers()}
+    value, stats = model._mined_loss(heard, (item, cls, made))
+    value.backward()
+    assert stats["mined_share"] == 1 and model.extractor.net.unet.norm.training
+    assert all(torch.equal(b, before[n]) for n, b in model.extractor.net.named_buffers())
+
+
 def test_a_query_must_not_enter_the_encoder(tmp_path):
     conf = {"num_bands": 32, "tag_pooling": "max", "depths": [1], "heads": [1], "connector_heads": 2, "window": 4}
     config = read_config(ROOT / CONFIG) | {"extractor": "care_sep", "extractor_conf": conf}

@@ -193,7 +193,7 @@ class QueryNorm(nn.BatchNorm1d):
 @contextlib.contextmanager
 def keeping_statistics(net: nn.Module) -> Iterator[None]:
     """Inside, a network in training uses the running statistics of its normalisations and leaves them as they are."""
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d) and m.training]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) and m.training]
     try:
         for norm in norms:
             norm.eval()
