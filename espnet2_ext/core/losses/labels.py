@@ -43,15 +43,17 @@ class Target(NamedTuple):
 def partners(clip: Tensor) -> Tensor:
     """Which mixture of a batch is added to each, where mixtures of mixtures are made; `[B]` int64.
 
-    Another one that shares as few of its classes, `clip` `[B, K]`, as the batch allows; of several
-    such the next one behind it in the batch, whose order is random.
+    Another one that shares as few of its classes, `clip` `[B, K]`, as the batch allows; of several such one that has few
+    classes, as a part of one class is a strong example of it; of these the next one behind it in the batch, whose order
+    is random.
 
-    >>> partners(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).tolist()
-    [2, 2, 0]
+    >>> partners(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 0.0]])).tolist()
+    [2, 0, 0]
     """
     place = torch.arange(len(clip), device=clip.device)
     after = (place - place[:, None]) % len(clip)  # how far behind an item, round the batch
-    return (clip @ clip.T * len(clip) + after).fill_diagonal_(torch.inf).argmin(1)
+    each = clip @ clip.T * (1 + clip.shape[1]) + clip.sum(1)
+    return (each * len(clip) + after).fill_diagonal_(torch.inf).argmin(1)
 
 
 def by_frame(active: Tensor, dims: int, length: int) -> Tensor:
