@@ -43,9 +43,9 @@ class Target(NamedTuple):
 def partners(clip: Tensor) -> Tensor:
     """Which mixture of a batch is added to each, where mixtures of mixtures are made; `[B]` int64.
 
-    Another one that shares as few of its classes, `clip` `[B, K]`, as the batch allows; of several such one that has few
-    classes, as a part of one class is a strong example of it; of these the next one behind it in the batch, whose order
-    is random.
+    Another one that shares as few of its classes, `clip` `[B, K]`, as the batch allows; of several such one that has
+    few classes, as a part of one class is a strong example of it; of these the next one behind it in the batch, whose
+    order is random.
 
     >>> partners(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 0.0]])).tolist()
     [2, 0, 0]
