@@ -166,10 +166,8 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         spec, frames, level = spectrum
         clip = batch["clip_label"]
         asked = asked_classes(clip, *self.ask, first=own, shuffle=self.training)  # so that a part is asked for whole
-        source = self._choose(heard, asked, origins)
-        query, pieces = self._embedded(heard, asked, source)
-        masks = self.extractor.net.mask(spec, frames, query)  # [B, Q, L, F]
-        masks = competing(masks)
+        query, pieces = self._embedded(heard, asked, self._choose(heard, asked, origins))
+        masks = competing(self.extractor.net.mask(spec, frames, query))  # [B, Q, L, F]
         left = clip.sum(1) > of_asked(clip, asked).sum(1)  # something that nobody asked for
         rest = (1 - masks.abs().sum(1, keepdim=True)).clamp(min=0) * left[:, None, None, None]
         est = spec[:, None] * torch.cat([masks, rest], 1)
