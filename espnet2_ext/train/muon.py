@@ -26,7 +26,8 @@ def orthogonalised(x: Tensor, rounds: int = 5) -> Tensor:
 
 
 def _is_matrix(p: Tensor, conf: dict[str, Any]) -> bool:
-    return p.dim() in ((2, 4) if conf["convolutions"] else (2,)) and min(p.flatten(1).shape) >= conf["min_side"]
+    dims = (2, 4) if conf.get("convolutions") else (2,)  # a state saved by earlier code does not know it
+    return p.dim() in dims and min(p.flatten(1).shape) >= conf["min_side"]
 
 
 class MuonAdamW(torch.optim.AdamW):

@@ -61,8 +61,9 @@ def test_goes_on_from_its_state():
     first, second = MuonAdamW(a, lr=1e-2), MuonAdamW(b, lr=1e-2)
     first.step()
     second.step()
-    third = MuonAdamW(b, lr=1e-2)
-    third.load_state_dict(second.state_dict())
+    third, state = MuonAdamW(b, lr=1e-2), second.state_dict()
+    del state["param_groups"][0]["convolutions"]  # which earlier code did not save
+    third.load_state_dict(state)
     first.step()
     third.step()
     for x, y in zip(a, b):
