@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.bands import keeping_statistics
 from espnet2_ext.core.layers.padding import host_lengths
-from espnet2_ext.core.losses.labels import of_asked, partners
+from espnet2_ext.core.losses.labels import joined, of_asked, partners, remixed
 from espnet2_ext.core.losses.query_weak import spectral_ratio
 from espnet2_ext.core.metrics import si_sdr_gain
 from espnet2_ext.core.mixing.stretches import asked_classes, surest
 from espnet2_ext.core.nets.encoder_tags import EncoderTags
 from espnet2_ext.core.separators import TRAINING, QuerySeparator, competing
-from espnet2_ext.enh.espnet_model_weak import WeakTraining, remixed
+from espnet2_ext.enh.espnet_model_weak import WeakTraining
 from espnet2_ext.errors import DataError
 
 
@@ -47,11 +47,10 @@ class Stretches(NamedTuple):
 class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
     """CaRE-CLS+SEP from recordings of which one only knows what can be heard in them.
 
-    Its encoder is at once the classifier that weak labels need and what embeds queries. Of each mixture some of its
-    classes and some absent ones are asked for, each by a stretch of another recording of the batch, in which the
-    framewise tags are surest of that class alone, or, where no other has it, by the mean of the class's queries. They
-    compete for each bin (`core.separators.competing`), and the estimates go together into the criterion `weak_label`.
-    All spectra are at the mixture's unit level.
+    Its encoder is at once the classifier that weak labels need and what embeds queries. Some classes are asked for,
+    each by a stretch of another recording of the batch, in which the framewise tags are surest of that class alone, or,
+    where no other has it, by the mean of its queries. They compete for each bin (`core.separators.competing`), and all
+    estimates go into the criterion `weak_label`. All spectra are at the mixture's unit level.
 
     Args:
         encoder, extractor, decoder: as in `QuerySeparator`.
@@ -155,16 +154,17 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
     def _separator_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
         if self.training and self.classifier.judge is not None:
             self._teach()
-        lengths = host_lengths(mix, lengths)
-        spectrum = self._spectrum(mix, lengths)
-        heard, own = self._stretches(spectrum, mix, lengths, batch), batch["clip_label"]
+        lengths, own = host_lengths(mix, lengths), batch["clip_label"]
         origins = torch.arange(len(mix), device=mix.device)[:, None]
+        if self.remix:
+            mix, lengths, batch, other = joined(mix, lengths, batch)
+            origins = torch.cat([origins, other[:, None]], 1)
+        spectrum = self._spectrum(mix, lengths)
+        heard = self._stretches(spectrum, mix, lengths, batch)
         if self.remix and len(mix) > 1:
-            origins = torch.cat([origins, partners(batch["clip_label"])[:, None]], 1)
-            mix, lengths, batch = remixed(mix, lengths, batch)
+            mix, lengths, batch = remixed(mix, lengths, batch, origins[:, 1])
             spectrum = self._spectrum(mix, lengths)
-        spec, frames, level = spectrum
-        clip = batch["clip_label"]
+        (spec, frames, level), clip = spectrum, batch["clip_label"]
         asked = asked_classes(clip, *self.ask, first=own, shuffle=self.training)  # so that a part is asked for whole
         query, pieces = self._embedded(heard, asked, self._choose(heard, asked, origins))
         masks = competing(self.extractor.net.mask(spec, frames, query))  # [B, Q, L, F]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espnet2_ext.core.layers.padding import hide_padding, unless_whole
 from espnet2_ext.core.layers.spectrum import mono
-from espnet2_ext.core.losses.labels import partners
+from espnet2_ext.core.losses.labels import joined, remixed
 from espnet2_ext.core.losses.weak_label import KINDS, Labels
 from espnet2_ext.core.metrics import si_sdr_gain
 from espnet2_ext.core.separators import HOP, WINDOW, ClassSeparator
@@ -39,7 +39,8 @@ class WeakTraining:
         Args:
             speech_mix: `[B, T]`; of `[B, T, C]`, here as in `speech_ref1`, ..., the mean of the channels counts.
             batch: what the label type needs of `clip_label` `[B, K]`, `frame_label` `[B, L, K]`,
-                `speech_ref1`, ... `[B, T]` and, for mixed labels, `label_kind` `[B, 1]`.
+                `speech_ref1`, ... `[B, T]` and, for mixed labels, `label_kind` `[B, 1]`; the same of partners, which
+                are added where mixtures of mixtures are made: `partner_mix`, `partner_clip_label`, ...
 
         Raises:
             ValueError: a key that the label type needs is not there, or does not fit.
@@ -110,8 +111,8 @@ class ESPnetWeakLabelModel(WeakTraining, ClassSeparator, ESPnetEnhancementModel)
     mixture go through an STFT of the model's own.
 
     Where a criterion has `remix`, a separator trains on mixtures of mixtures, and is validated on
-    them: to each mixture of a batch the one is added that shares the fewest classes with it;
-    strong sources are added, too.
+    them: to each mixture of a batch its partner is added, or the one that shares the fewest classes
+    with it; strong sources are added, too.
 
     Args:
         encoder, decoder: from ESPnet's tables. separator: the same, or None for part `classifier`.
@@ -185,7 +186,7 @@ class ESPnetWeakLabelModel(WeakTraining, ClassSeparator, ESPnetEnhancementModel)
 
     def _separator_step(self, mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, dict]:
         if self.remix:
-            mix, lengths, batch = remixed(mix, lengths, batch)
+            mix, lengths, batch = remixed(*joined(mix, lengths, batch))
         feature, flens = self.encoder(mix, lengths)
         masked, _, others = self.separator(feature, flens, {})
         padded = unless_whole(lengths, mix.shape[1])
@@ -240,27 +241,6 @@ class ESPnetWeakLabelModel(WeakTraining, ClassSeparator, ESPnetEnhancementModel)
             return torch.stack(list(masked), 1), feature
         mag = feature.abs()
         return torch.stack(masks, 1) * mag[:, None], mag
-
-
-def remixed(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict]:
-    """A batch with another of its mixtures (`partners`) added to each; `part_` keys hold both, `[B, 2, ...]`.
-
-    A batch of one mixture stays as it is.
-    """
-    if len(mix) < 2:
-        return mix, lengths, batch
-    other = partners(batch.get("clip_label", mix.new_zeros(len(mix), 0)))
-    both = {
-        k: torch.stack([x, x[other]], 1)
-        for k, x in {"mix": mix, **batch}.items()
-        if k in ("mix", "clip_label", "frame_label", "label_kind")
-    }
-    new = {k: both[k].amax(1) for k in both if k != "mix"}  # of two label types the weaker one
-    new |= {k: x + x[other] for k, x in batch.items() if k.startswith("speech_ref") and x.is_floating_point()}
-    new |= {f"part_{k}": x for k, x in both.items()}
-    if unless_whole(lengths, mix.shape[1]) is not None:
-        lengths = torch.maximum(lengths, lengths[other.to(lengths.device)])
-    return mix + mix[other], lengths, {**batch, **new}
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ add(preprocessor_choices, "weak", WeakPreprocessor)
 PARTS = ("classifier", "separator")
 OPTIONS = {"part": PARTS, "label_type": LABEL_TYPES, "strategy": STRATEGIES}
 MAX_SOURCES = 100
-NOT_SEQUENCE = ("clip_label", "label_kind")
+NOT_SEQUENCE = ("clip_label", "label_kind", "partner_clip_label", "partner_label_kind")
 
 
 class WeakLabelTask(EnhancementTask):
@@ -117,6 +117,7 @@ class WeakLabelTask(EnhancementTask):
             label_type=args.label_type,
             part=args.part,
             residual=args.residual,
+            remix=args.part == "separator" and args.remix > 0,
             n_fft=n_fft,
             hop_length=hop,
         )

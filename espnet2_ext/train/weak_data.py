@@ -5,11 +5,9 @@ import os
 import zlib
 
 import numpy as np
-import torch
 from espnet2.train.preprocessor import AbsPreprocessor
 
 from espnet2_ext.build import construct
-from espnet2_ext.core.losses.labels import partners
 from espnet2_ext.core.losses.weak_label import CLIP, FRAME, LABEL_TYPES, STRONG
 from espnet2_ext.core.mixing.augment import Augment
 from espnet2_ext.core.mixing.events import KNOWN, Mixture, clip_activity, crop, frame_activity, render
@@ -17,6 +15,7 @@ from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable
 from espnet2_ext.errors import DataError
 
+RARER = 0.05  # how likely a recording of one class more is as a partner
 SEEN = 4000  # mixtures, at least: sums of 200 in one epoch put the shares off by a tenth
 
 
@@ -39,6 +38,8 @@ class WeakPreprocessor(AbsPreprocessor):
         crop_seconds: in training, a part of so many seconds of each mixture, at random.
         augment: keyword arguments of `core.mixing.augment.Augment`, which then changes every sound of a table's
             mixtures in training, each epoch anew (a recording as a whole, its speed left); None: off.
+        remix: give another mixture of the table (`Partners`) with each, as `partner_mix`, `partner_clip_label`, ...: in
+            training each epoch anew, in validation always the same.
         shares: for `mixed`: shares of items used as strong, frame and clip, by the mixture's name;
             None: each with all that is known of it. Never more than is known.
     """
@@ -56,6 +57,7 @@ class WeakPreprocessor(AbsPreprocessor):
         hop_length: int = 128,
         crop_seconds: float | None = None,
         augment: dict | None = None,
+        remix: bool = False,
         shares: list[float] | None = None,
     ):
         super().__init__(train)
@@ -67,8 +69,8 @@ class WeakPreprocessor(AbsPreprocessor):
         self.label_type, self.part, self.residual = label_type, part, residual
         self.n_fft, self.hop, self.crop_seconds = n_fft, hop_length, crop_seconds
         self.augment = None if augment is None or not train else construct(Augment, augment, "augment")
-        self.shares = shares
-        self._scored = None
+        self.remix, self.shares = remix, shares
+        self._scored, self._partners = None, None
 
     @property
     def table(self) -> MixtureTable:
@@ -84,10 +86,16 @@ class WeakPreprocessor(AbsPreprocessor):
             self._bank = ClipBank(self._bank)
         return self._bank
 
+    @property
+    def partners(self) -> "Partners":
+        """Of the table, made at first use."""
+        self._partners = self._partners or Partners(self.table)
+        return self._partners
+
     def open(self) -> None:
         """Read table and bank now, for the loader's workers to inherit."""
         if self._table is not None and self._bank is not None:
-            len(self.table), len(self.bank), self._with_refs()
+            len(self.table), len(self.bank), self._with_refs(), self.remix and self.partners
 
     def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
         """Give the arrays of one item.
@@ -95,7 +103,8 @@ class WeakPreprocessor(AbsPreprocessor):
         Returns:
             `speech_mix` float32 [T]; `clip_label` float32 [K]; `label_kind` int64 [1], 0 strong,
             1 frame, 2 clip; and as the label type allows `frame_label` float32 [L, K] and
-            `speech_ref1`, ... float32 [T], the classes in order and then the residual.
+            `speech_ref1`, ... float32 [T], the classes in order and then the residual. With `remix` the same of a
+            partner, where `partner_` stands for `speech_` or before the name.
 
         Raises:
             DataError: data with neither `mixture` nor `speech_mix`, an unknown mixture, one of which less is known than
@@ -116,14 +125,21 @@ class WeakPreprocessor(AbsPreprocessor):
     def _rendered(self, name: str) -> dict[str, np.ndarray]:
         if self._table is None or self._bank is None:
             raise DataError(f"{name}: a mixture needs a table and a clip bank")
-        mixture = self.table.row(self.table.index_of(name))
+        row, seed = self.table.index_of(name), 0
+        if self.train and (self.crop_seconds is not None or self.augment or self.remix):
+            seed = np.random.randint(2**31)  # ESPnet's random state, which it sets for each epoch
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        item = self._item(row, seed, rng)
+        if self.remix:
+            other = self._item(self.partners(row, rng), seed, rng)
+            item |= {f"partner_{key.removeprefix('speech_')}": x for key, x in other.items()}
+        return item
+
+    def _item(self, row: int, seed: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        mixture = self.table.row(row)
         known = KNOWN.index(mixture.known)
         kind = self._kind(mixture, known)
-        crop, seed = self.train and self.crop_seconds is not None, 0
-        if crop or self.augment:
-            seed = np.random.randint(2**31)  # ESPnet's random state, which it sets for each epoch
-        if crop:
-            rng = np.random.default_rng([seed, zlib.crc32(mixture.id.encode())])
+        if self.train and self.crop_seconds is not None:
             mixture = _part(mixture, self.crop_seconds, self.table.fs, rng)
         k = self.num_classes or len(self.table.classes)
         out = render(mixture, self.bank, k, self.augment, seed)
@@ -187,6 +203,39 @@ class WeakPreprocessor(AbsPreprocessor):
         return item
 
 
+class Partners:
+    """Draws, for a mixture of a table, the one that is added to it in mixtures of mixtures.
+
+    A class that the mixture lacks, each as likely; then a mixture of this class that shares none with it, where a few
+    draws find one. With one class more it is less likely by `RARER`: what holds a single class is an isolated sound.
+    """
+
+    def __init__(self, table: MixtureTable):
+        row, self._cls = table.labels()
+        self._first = np.searchsorted(row, np.arange(len(table) + 1))  # of the classes of each mixture
+        weight = RARER ** (np.diff(self._first)[row] - 1.0)
+        order = np.argsort(self._cls, kind="stable")
+        self._row, self._sum = row[order], np.concatenate([[0.0], np.cumsum(weight[order])])
+        self._of = np.searchsorted(self._cls[order], np.arange(len(table.classes) + 1))  # the mixtures of each class
+        self._heard = np.flatnonzero(np.diff(self._of))
+
+    def __call__(self, row: int, rng: np.random.Generator) -> int:
+        """Number of a mixture's partner."""
+        own, other = self._classes(row), row
+        lacking = np.setdiff1d(self._heard, own)
+        for _ in range(20 if len(self._heard) else 0):
+            k = rng.choice(lacking if len(lacking) else self._heard)
+            first, end = self._of[k : k + 2]
+            drawn = rng.uniform(self._sum[first], self._sum[end])
+            other = int(self._row[min(np.searchsorted(self._sum, drawn, "right"), end) - 1])
+            if not np.isin(self._classes(other), own).any():
+                break
+        return other
+
+    def _classes(self, row: int) -> np.ndarray:
+        return self._cls[self._first[row] : self._first[row + 1]]
+
+
 def _part(mixture: Mixture, seconds: float | None, fs: int, rng: np.random.Generator) -> Mixture:
     """A part of a mixture, at random; all of one that is no longer, or where `seconds` is None."""
     num = mixture.samples if seconds is None else min(round(seconds * fs), mixture.samples)
@@ -197,14 +246,14 @@ def use_priors(args: argparse.Namespace, table: MixtureTable, n_fft: int, hop: i
     """Set `frame_prior` and `clip_prior` of a training where they are not given: those of what it sees of its table."""
     remix = args.part == "separator" and getattr(args, "remix", 0) > 0
     crop_seconds = (args.preprocessor_conf or {}).get("crop_seconds")
-    seen = seen_priors(table, n_fft, hop, batch_size=args.batch_size if remix else 1, crop_seconds=crop_seconds)
+    seen = seen_priors(table, n_fft, hop, remix=remix, crop_seconds=crop_seconds)
     for name, prior in seen.items():
         if getattr(args, name) is None:
             setattr(args, name, prior)
 
 
 def seen_priors(
-    table: MixtureTable, n_fft: int, hop: int, *, batch_size: int = 1, crop_seconds: float | None = None
+    table: MixtureTable, n_fft: int, hop: int, *, remix: bool = False, crop_seconds: float | None = None
 ) -> dict[str, list[float]]:
     """`frame_prior` and `clip_prior`, K shares each, of what a training sees of a table.
 
@@ -213,24 +262,23 @@ def seen_priors(
 
     Args:
         n_fft, hop: of the frame labels, in samples.
-        batch_size: mixtures among which each gets its partner, for mixtures of mixtures (`remix`). 1: none are made.
-        crop_seconds: as in `WeakPreprocessor`.
+        remix, crop_seconds: as in `WeakPreprocessor`.
     """
-    if batch_size == 1 and crop_seconds is None:
+    if not remix and crop_seconds is None:
         return {name: list(map(float, table.info[name])) for name in ("frame_prior", "clip_prior")}
     rng, k = np.random.default_rng(0), len(table.classes)
     clip, active, frames = np.zeros(k), np.zeros(k), 0
     order = np.concatenate([rng.permutation(len(table)) for _ in range(-(-SEEN // len(table)))])
-    for start in range(0, len(order), batch_size):
-        batch = [_part(table.row(int(i)), crop_seconds, table.fs, rng) for i in order[start : start + batch_size]]
-        clips = np.stack([clip_activity(m, k) for m in batch])
-        labels = [frame_activity(m, k, n_fft, hop) for m in batch]
-        for m, n in enumerate(partners(torch.from_numpy(clips)).tolist()):
-            clip += np.maximum(clips[m], clips[n])
-            if "clip" not in (batch[m].known, batch[n].known):
-                both = np.zeros((max(len(labels[m]), len(labels[n])), k))
-                for x in (labels[m], labels[n]):
-                    both[: len(x)] = np.maximum(both[: len(x)], x)
-                active, frames = active + both.sum(0), frames + len(both)
+    partners = Partners(table) if remix else None
+    for i in map(int, order):
+        pair = [i] if partners is None else [i, partners(i, rng)]
+        parts = [_part(table.row(n), crop_seconds, table.fs, rng) for n in pair]
+        clip += np.max([clip_activity(m, k) for m in parts], axis=0)
+        if all(m.known != "clip" for m in parts):
+            labels = [frame_activity(m, k, n_fft, hop) for m in parts]
+            both = np.zeros((max(map(len, labels)), k))
+            for x in labels:
+                both[: len(x)] = np.maximum(both[: len(x)], x)
+            active, frames = active + both.sum(0), frames + len(both)
     clip /= len(order)
     return {"frame_prior": (active / frames if frames else clip).tolist(), "clip_prior": clip.tolist()}

@@ -84,6 +84,25 @@ def test_a_query_comes_from_another_recording_that_has_the_class(batch):
     assert (model._choose(heard, asked, torch.arange(B).expand(B, B)) == -1).all()
 
 
+def test_partners_are_added_and_ask_for_other_mixtures(batch):
+    model = build("--label_type", "clip", "--remix", 1.0)
+    order = torch.tensor([1, 0, 0, 2, 2, 0])  # which share no class with the six
+    more = {f"partner_{k.removeprefix('speech_')}": x[order] for k, x in batch.items()}
+    seen, asked = [], []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    choose = model._choose
+    model._choose = lambda *given: asked.append((*given, choose(*given))) or asked[-1][-1]
+    loss, stats, weight = model(**batch, **more)
+    loss.backward()
+    assert weight == B and stats["remix"].isfinite() and without_gradient(model) == []
+    mix = batch["speech_mix"]
+    assert torch.equal(seen[0], torch.cat([mix, mix[order]])) and torch.equal(seen[1], mix + mix[order])
+    (_, classes, origins, source) = asked[0]
+    assert origins.tolist() == [[i, B + i] for i in range(B)] and source.max() >= B
+    assert not (source[..., None] == origins[:, None]).any()
+    assert torch.cat([batch["clip_label"], more["partner_clip_label"]])[source[source >= 0], classes[source >= 0]].all()
+
+
 def test_without_another_recording_the_mean_query_of_the_class_asks(batch):
     model = build("--label_type", "clip")
     heard = stretches(model, batch, batch["speech_mix_lengths"])

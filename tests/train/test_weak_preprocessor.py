@@ -8,13 +8,13 @@ import torch
 from espnet2.train.preprocessor import AbsPreprocessor
 from weak_corpus import FS, HOP, N_FFT
 
+from espnet2_ext.core.losses.labels import joined, remixed
 from espnet2_ext.core.losses.weak_terms import class_weights, pick_weights
 from espnet2_ext.core.mixing.events import Event, Mixture, clip_activity, frame_activity, render
 from espnet2_ext.data.bank.bank import ClipBank
 from espnet2_ext.data.mixtures.event_table import MixtureTable, write_table
-from espnet2_ext.enh.espnet_model_weak import remixed
 from espnet2_ext.errors import DataError
-from espnet2_ext.train.weak_data import WeakPreprocessor, seen_priors
+from espnet2_ext.train.weak_data import Partners, WeakPreprocessor, seen_priors
 
 ALWAYS = {"speech_mix", "clip_label", "label_kind"}
 REFS = {"speech_ref1", "speech_ref2", "speech_ref3"}
@@ -184,7 +184,7 @@ def test_bad_input_is_named(data):
         WeakPreprocessor(True, shares=[1, 2])
 
 
-# ---- priors of what is trained on ------------------------------------------------------------
+# ---- partners, for mixtures of mixtures ------------------------------------------------------
 
 
 def table_of(folder, mixtures, classes):
@@ -192,14 +192,82 @@ def table_of(folder, mixtures, classes):
     return MixtureTable(folder)
 
 
+def holding(name, classes, known="frame"):
+    """A mixture of 640 samples with these classes in all of them."""
+    return Mixture(name, 640, known, tuple(Event(c, None if c >= 0 else "x", 0, 0, 640, 1.0) for c in classes))
+
+
+def drawn(table, row, times=2000):
+    rng, draw = np.random.default_rng(0), Partners(table)
+    return np.bincount([draw(row, rng) for _ in range(times)], minlength=len(table)) / times
+
+
+def test_partners_by_hand(tmp_path):
+    """0: a; 1: b; 2: c; 3: b, c; 4: b, c, a; 5: nothing; 6: c and sound of no class."""
+    rows = [holding(f"m{i}", c) for i, c in enumerate([[0], [1], [2], [1, 2], [1, 2, 0], [], [2, -1]])]
+    table = table_of(tmp_path / "t", rows, "abc")
+    assert [x.tolist() for x in table.labels()] == [[0, 1, 2, 3, 3, 4, 4, 4, 6], [0, 1, 2, 1, 2, 0, 1, 2, 2]]
+    share = drawn(table, 0)  # b or c; one with b has 1 and 3, one with c 2, 3 and 6; 4 holds a, too
+    want = np.array([0, 1 / 1.05, 1 / 2.05, 0.05 / 1.05 + 0.05 / 2.05, 0, 0, 1 / 2.05]) / 2
+    assert share == pytest.approx(want, abs=0.03) and share[4] == 0
+    assert drawn(table, 3).argmax() == 0 and drawn(table, 5)[5] == 0
+    assert drawn(table, 4)[5] == 0  # of what has all classes every other one shares some
+    silent = table_of(tmp_path / "s", rows[5:6], "abc")
+    assert drawn(silent, 0, 2).tolist() == [1]
+
+
+def test_a_partner_comes_with_each_mixture_and_is_another_one_in_each_epoch(data):
+    prep = make(data, "strong", remix=True)
+    np.random.seed(3)
+    first, second = (prep("m03", {"mixture": "m03"}) for _ in range(2))
+    names = ALWAYS | {"frame_label"} | REFS
+    assert first.keys() == names | {f"partner_{k.removeprefix('speech_')}" for k in names}
+    np.random.seed(3)
+    again = pickle.loads(pickle.dumps(prep))("m03", {"mixture": "m03"})
+    assert all(np.array_equal(again[k], x) for k, x in first.items())
+    many = [prep("m03", {"mixture": "m03"}) for _ in range(8)]
+    assert len({x["partner_mix"].tobytes() for x in many}) > 1
+    assert all(np.array_equal(x["speech_mix"], first["speech_mix"]) for x in [second, *many])
+    known = {make(data)(f"m{i:02d}", {"mixture": f"m{i:02d}"})["speech_mix"].tobytes() for i in range(8)}
+    assert {x["partner_mix"].tobytes() for x in many} <= known
+    valid = make(data, "clip", train=False, remix=True)
+    one, other = (valid("m03", {"mixture": "m03"}) for _ in range(2))
+    assert {"partner_ref1", "partner_clip_label"} <= one.keys()
+    assert np.array_equal(one["partner_mix"], other["partner_mix"])
+
+
+def test_partners_come_behind_and_are_added():
+    """Two items of 4 and 3 samples, partners of 6 and 5, in 2 and 3 frames; the shorter ones are padded."""
+    batch = {
+        "clip_label": torch.tensor([[1.0, 0], [1, 0]]),
+        "frame_label": torch.ones(2, 2, 2),
+        "speech_ref1": torch.ones(2, 4),
+        "partner_mix": torch.full((2, 6), 5.0),
+        "partner_mix_lengths": torch.tensor([6, 5]),
+        "partner_clip_label": torch.tensor([[0.0, 1], [1, 1]]),
+        "partner_frame_label": torch.zeros(2, 3, 2),
+        "partner_ref1": torch.full((2, 6), 3.0),
+    }
+    mix, lengths, known, other = joined(torch.ones(2, 4), torch.tensor([4, 3]), batch)
+    assert mix[:, 3:5].tolist() == [[1, 0], [1, 0], [5, 5], [5, 5]] and other.tolist() == [2, 3]
+    assert lengths.tolist() == [4, 3, 6, 5] and known["frame_label"].shape == (4, 3, 2)
+    mix, lengths, known = remixed(mix, lengths, known, other)
+    assert mix.tolist() == [[6, 6, 6, 6, 5, 5]] * 2 and lengths.tolist() == [6, 5]
+    assert known["speech_ref1"].tolist() == [[4, 4, 4, 4, 3, 3]] * 2
+    assert known["clip_label"].tolist() == [[1, 1], [1, 1]] and known["frame_label"][0, :, 0].tolist() == [1, 1, 0]
+    assert known["part_clip_label"][0].tolist() == [[1, 0], [0, 1]] and known["part_mix"].shape == (2, 2, 6)
+
+
+# ---- priors of what is trained on ------------------------------------------------------------
+
+
 def test_priors_of_sums_by_hand(tmp_path):
     """Each mixture holds a class of its own, in all frames: of four sums two hold it."""
-    rows = [Mixture(f"m{k}", 640, "frame", (Event(k, None, 0, 0, 640, 1.0),)) for k in range(4)]
-    rows[3] = rows[3]._replace(known="clip")
+    rows = [holding(f"m{k}", [k], "clip" if k == 3 else "frame") for k in range(4)]
     table = table_of(tmp_path / "t", rows, "abcd")
     assert table.info["clip_prior"] == [0.25] * 4
-    seen = seen_priors(table, N_FFT, HOP, batch_size=4)
-    assert seen["clip_prior"] == [0.5] * 4
+    seen = seen_priors(table, N_FFT, HOP, remix=True)
+    assert seen["clip_prior"] == pytest.approx([0.5] * 4, abs=0.03)
     # two sums remain without the mixture of which only the clip's label is known; one of three classes is in both
     assert seen["frame_prior"] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 0], abs=0.03)
     assert seen_priors(table, N_FFT, HOP) == {k: table.info[k] for k in seen}
@@ -224,18 +292,20 @@ def test_weights_let_active_and_inactive_count_alike_in_sums(tmp_path, label_typ
         ]
         rows.append(Mixture(f"m{i}", length, "frame", tuple(events)))
     table = table_of(tmp_path / "t", rows, "abcd")
-    seen = seen_priors(table, N_FFT, HOP, batch_size=size)
+    seen, partners = seen_priors(table, N_FFT, HOP, remix=True), Partners(table)
     share, parts = torch.zeros(2, k), 0
     for start in range(0, 20 * len(rows), size):
         if start % len(rows) == 0:
             order = rng.permutation(len(rows))
-        part = [rows[i] for i in order[start % len(rows) :][:size]]
+        own = order[start % len(rows) :][:size].tolist()
+        part = [rows[i] for i in [*own, *(partners(i, rng) for i in own)]]
         samples = torch.tensor([m.samples for m in part])
-        frame = torch.zeros(size, int(samples.max()) // HOP + 1, k)
+        frame = torch.zeros(2 * size, int(samples.max()) // HOP + 1, k)
         for x, m in zip(frame, part):
             x[: m.samples // HOP + 1] = torch.from_numpy(frame_activity(m, k, N_FFT, HOP))
         batch = {"clip_label": frame.amax(1), "frame_label": frame}
-        _, samples, batch = remixed(torch.zeros(size, int(samples.max())), samples, batch)
+        mix, other = torch.zeros(2 * size, int(samples.max())), torch.arange(size, 2 * size)
+        _, samples, batch = remixed(mix, samples, batch, other)
         labels, own = batch["clip_label"][..., None], torch.ones(size, 1, dtype=torch.bool)
         if label_type == "frame":
             labels = batch["frame_label"].transpose(1, 2)

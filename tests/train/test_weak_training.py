@@ -159,7 +159,7 @@ def test_mixtures_of_mixtures_in_both_trainers(run, classifier):
     assert "remix" in reported(espnet)
     conf = yaml.safe_load((espnet / "config.yaml").read_text())
     table = MixtureTable(conf["train_table"])
-    seen = seen_priors(table, N_FFT, HOP, batch_size=conf["batch_size"])
+    seen = seen_priors(table, N_FFT, HOP, remix=True)
     assert conf["frame_prior"] == seen["frame_prior"] != table.info["frame_prior"]
     same(weights(lightning / BEST), weights(espnet / BEST), rtol=0, atol=0)
 

@@ -3,7 +3,10 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from espnet2_ext.core.layers.padding import unless_whole
 
 STRONG, FRAME, CLIP = range(3)
 KINDS = {"strong": STRONG, "frame": FRAME, "clip": CLIP}
@@ -54,6 +57,51 @@ def partners(clip: Tensor) -> Tensor:
     after = (place - place[:, None]) % len(clip)  # how far behind an item, round the batch
     each = clip @ clip.T * (1 + clip.shape[1]) + clip.sum(1)
     return (each * len(clip) + after).fill_diagonal_(torch.inf).argmin(1)
+
+
+def joined(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict, Tensor]:
+    """All recordings of a batch of B, and which of them is added to each of the first B, `[B]`; for `remixed`.
+
+    Where the batch has partners (`partner_mix` and so on), they come behind, 2 B in all; else each gets one of the
+    others (`partners`).
+    """
+    if "partner_mix" not in batch:
+        return mix, lengths, batch, partners(batch.get("clip_label", mix.new_zeros(len(mix), 0)))
+    names = {k: f"partner_{k.removeprefix('speech_')}" for k in batch if not k.startswith("partner_")}
+    both = {k: _behind(batch[k], batch[name]) for k, name in names.items() if name in batch}
+    more = batch["partner_mix"]
+    own = batch.get("partner_mix_lengths", torch.full(more.shape[:1], more.shape[1]))
+    lengths, other = torch.cat([lengths, own.to(lengths.device)]), torch.arange(len(mix), 2 * len(mix))
+    return _behind(mix, more), lengths, {**batch, **both}, other.to(mix.device)
+
+
+def _behind(x: Tensor, more: Tensor) -> Tensor:
+    """`more` behind the items of `x`, zeros where axis 1 of one is shorter."""
+    if x.dim() > 1 and x.shape[1] != more.shape[1]:
+        size = max(x.shape[1], more.shape[1])
+        x, more = (F.pad(v, [0, 0] * (v.dim() - 2) + [0, size - v.shape[1]]) for v in (x, more))
+    return torch.cat([x, more])
+
+
+def remixed(mix: Tensor, lengths: Tensor, batch: dict, other: Tensor) -> tuple[Tensor, Tensor, dict]:
+    """A batch with another of its recordings, `other` `[B]` as of `joined`, added to each of the first B.
+
+    `part_` keys hold both, `[B, 2, ...]`. A batch of one recording stays as it is.
+    """
+    if len(mix) < 2:
+        return mix, lengths, batch
+    first = len(other)
+    both = {
+        k: torch.stack([x[:first], x[other]], 1)
+        for k, x in {"mix": mix, **batch}.items()
+        if k in ("mix", "clip_label", "frame_label", "label_kind")
+    }
+    new = {k: both[k].amax(1) for k in both if k != "mix"}  # of two label types the weaker one
+    refs = {k: x for k, x in batch.items() if k.startswith("speech_ref") and x.is_floating_point()}
+    new |= {k: x[:first] + x[other] for k, x in refs.items()} | {f"part_{k}": x for k, x in both.items()}
+    if unless_whole(lengths, mix.shape[1]) is not None:
+        lengths = torch.maximum(lengths[:first], lengths[other.to(lengths.device)])
+    return both["mix"].sum(1), lengths[:first], {**batch, **new}
 
 
 def by_frame(active: Tensor, dims: int, length: int) -> Tensor:

@@ -80,6 +80,12 @@ class MixtureTable:
         """Mixture `i`, 0 to N - 1; clips are ids."""
         return _row(self._arrays, i)
 
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which mixture has which class: their numbers, and those of the classes, int64 [L] each, in order."""
+        a, k = self._arrays, len(self.classes)
+        row = np.repeat(np.arange(len(self)), np.diff(a["indptr"]))
+        return np.divmod(np.unique(row[a["cls"] >= 0] * k + a["cls"][a["cls"] >= 0]), k)
+
     def check(self, bank) -> None:
         """Make sure that a bank has the table's rate, and every clip at the length in use.
 
