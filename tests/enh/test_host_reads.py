@@ -110,7 +110,10 @@ def labelled(task, *more, config="conf/debug/train_weak.yaml", samples=4000):
     refs = torch.randn(6, 3, samples) * clip[..., None]
     batch = {"speech_mix": refs.sum(1), "speech_mix_lengths": torch.full((6,), samples), "clip_label": clip}
     batch |= {"frame_label": clip[:, None].repeat(1, samples // HOP + 1, 1)}
-    return model, batch | {f"speech_ref{s}": refs[:, s - 1] for s in (1, 2, 3)}
+    batch |= {f"speech_ref{s}": refs[:, s - 1] for s in (1, 2, 3)}
+    if "--remix" in more:
+        batch |= {f"partner_{k.removeprefix('speech_')}": x.flip(0) for k, x in batch.items()}
+    return model, batch
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def joined(mix: Tensor, lengths: Tensor, batch: dict) -> tuple[Tensor, Tensor, d
     both = {k: _behind(batch[k], batch[name]) for k, name in names.items() if name in batch}
     more = batch["partner_mix"]
     own = batch.get("partner_mix_lengths", torch.full(more.shape[:1], more.shape[1]))
-    lengths, other = torch.cat([lengths, own.to(lengths.device)]), torch.arange(len(mix), 2 * len(mix))
-    return _behind(mix, more), lengths, {**batch, **both}, other.to(mix.device)
+    other = torch.arange(len(mix), 2 * len(mix), device=mix.device)
+    return _behind(mix, more), torch.cat([lengths, own.to(lengths.device)]), {**batch, **both}, other
 
 
 def _behind(x: Tensor, more: Tensor) -> Tensor:
