@@ -213,7 +213,9 @@ class Partners:
     def __init__(self, table: MixtureTable):
         row, self._cls = table.labels()
         self._first = np.searchsorted(row, np.arange(len(table) + 1))  # of the classes of each mixture
-        weight = RARER ** (np.diff(self._first)[row] - 1.0)
+        number, fewest = np.diff(self._first)[row], np.full(len(table.classes), np.inf)
+        np.minimum.at(fewest, self._cls, number)
+        weight = RARER ** (number - fewest[self._cls])  # within each class: no sum is lost beside a larger one
         order = np.argsort(self._cls, kind="stable")
         self._row, self._sum = row[order], np.concatenate([[0.0], np.cumsum(weight[order])])
         self._of = np.searchsorted(self._cls[order], np.arange(len(table.classes) + 1))  # the mixtures of each class

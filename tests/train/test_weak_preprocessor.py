@@ -214,6 +214,9 @@ def test_partners_by_hand(tmp_path):
     assert drawn(table, 4)[5] == 0  # of what has all classes every other one shares some
     silent = table_of(tmp_path / "s", rows[5:6], "abc")
     assert drawn(silent, 0, 2).tolist() == [1]
+    many = [holding(f"m{i}", range(i % 2, 40 + i % 2)) for i in range(4)]  # never alone: still each as likely
+    crowded = table_of(tmp_path / "c", [*many, holding("m4", [40])], [f"c{i}" for i in range(41)])
+    assert drawn(crowded, 4) == pytest.approx([0.5, 0, 0.5, 0, 0], abs=0.05)
 
 
 def test_a_partner_comes_with_each_mixture_and_is_another_one_in_each_epoch(data):
