@@ -1,6 +1,7 @@
 """ESPnet model of separation by query that is trained from weak labels."""
 
 import copy
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -206,7 +207,9 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
             return Stretches(refs, frames, torch.zeros_like(clip).masked_fill(clip < 0.5, -torch.inf), energy.argmax(2))
         logits = self.classifier(spec, frames)
         known = self._labels(batch, spec).frame
-        sure, at = surest(logits, clip, None if known is None else self.classifier.shrink(known), self.tokens)
+        again = functools.partial(self.classifier.hear_stretches, spec, frames, self.size) if known is None else None
+        known = None if known is None else self.classifier.shrink(known)
+        sure, at = surest(logits, clip, known, self.tokens, again)
         return Stretches(spec, frames, sure, at * self.classifier.time_pool)
 
     def _choose(self, heard: Stretches, asked: Tensor, origins: Tensor) -> Tensor:
@@ -250,8 +253,6 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         held.means.lerp_(mean, share[:, None])
         held.seen += count
 
-    # ---- further options ---------------------------------------------------------------------
-
     def _mined_loss(self, heard: Stretches, pieces: tuple[Tensor, ...]) -> tuple[Tensor, dict]:
         """Separation of the sum of two pure stretches of different classes; how many are pure among those used."""
         item, cls, made = pieces
@@ -266,15 +267,14 @@ class ESPnetQueryWeakModel(WeakTraining, QuerySeparator, AbsESPnetModel):
         mix = spec + gain * spec[other]
         frames = torch.maximum(frames, frames[other.cpu()])
         level = self.extractor.net.level_of(mix, frames).clamp(min=1e-8)[:, None, None]
-        query = made
         if self.training:  # half of the queries are another stretch of the class, where there is one
             same = (cls[:, None] == cls).fill_diagonal_(False)
             drawn = (same * torch.rand_like(same, dtype=torch.float)).argmax(1)
             swap = same.any(1) & (torch.rand_like(gain[:, 0, 0]) < 0.5)
-            query = torch.where(swap[:, None], made[drawn], made)
+            made = torch.where(swap[:, None], made[drawn], made)
         mix = mix / level
         with keeping_statistics(self.extractor.net):  # they are of whole mixtures, which have pauses
-            est = mix * self.extractor.net.mask(mix, frames, query[:, None])[:, 0]
+            est = mix * self.extractor.net.mask(mix, frames, made[:, None])[:, 0]
         value = spectral_ratio(est=est, ref=spec / level, mix=mix, lengths=frames.to(mix.device)).mean()
         return value, {**stats, "mined_loss": value.detach()}
 

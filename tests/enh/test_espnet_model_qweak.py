@@ -84,6 +84,23 @@ def test_a_query_comes_from_another_recording_that_has_the_class(batch):
     assert (model._choose(heard, asked, torch.arange(B).expand(B, B)) == -1).all()
 
 
+def test_a_stretch_heard_by_itself_knows_nothing_of_the_rest(batch):
+    """As the cut piece; the last stretch lies behind the end of the fifth recording."""
+    model = build("--label_type", "clip").eval()
+    lengths = batch["speech_mix_lengths"]
+    spec, frames, _ = model._spectrum(batch["speech_mix"], lengths)
+    step, size, frames[4] = model.classifier.time_pool, model.size, 40
+    last = -(-40 // step)
+    got = model.classifier.hear_stretches(spec, frames, size, [0, 2, last])
+    piece = spec[:, 2 * step : 2 * step + size]
+    want = model.classifier.hear(piece, (frames - 2 * step).clamp(1, size)).clipwise
+    torch.testing.assert_close(got[:, 1], want)
+    assert got.shape == (B, 3, 3) and (got[4, 2] == -20).all() and (got[0, 2] > -20).all()
+    changed = spec.clone()
+    changed[:, :step] *= 7.0
+    assert torch.equal(model.classifier.hear_stretches(changed, frames, size, [2]), got[:, 1:2])
+
+
 def test_partners_are_added_and_ask_for_other_mixtures(batch):
     model = build("--label_type", "clip", "--remix", 1.0)
     order = torch.tensor([1, 0, 0, 2, 2, 0])  # which share no class with the six

@@ -1,5 +1,7 @@
 """Stretches of weakly labelled recordings in which a class is heard alone, as the queries of another recording."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +9,9 @@ from torch import Tensor
 UNLIKE = -20.0  # log probability of what frame labels rule out
 
 
-def surest(logits: Tensor, clip: Tensor, frame: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+def surest(
+    logits: Tensor, clip: Tensor, frame: Tensor | None, size: int, again: Callable[[range], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Where each class is heard most surely, and alone.
 
     The sureness of class k in a frame is log p_k + the sum over the clip's other classes j of log (1 - p_j), that of a
@@ -18,6 +22,8 @@ def surest(logits: Tensor, clip: Tensor, frame: Tensor | None, size: int) -> tup
         clip: `[B, K]`, 1 for the classes that are in the recording; others cannot be heard.
         frame: `[B, K, L']`, frame labels where they are known: they take the place of the tags.
         size: frames of a stretch; a recording that is shorter is one.
+        again: takes first frames of S stretches, every half of one, and gives tags of each as it is heard by itself,
+            `[B, S, K]`: framewise tags of a whole recording know what else is in it. Their sureness is added.
 
     Returns:
         sureness `[B, K]`, -inf where the class is not there, and first frame `[B, K]` of its stretch.
@@ -26,13 +32,23 @@ def surest(logits: Tensor, clip: Tensor, frame: Tensor | None, size: int) -> tup
     >>> at, sure.exp().round(decimals=2)
     (tensor([[0, 2]]), tensor([[1., 1.]]))
     """
+    size = min(size, logits.shape[2])
     yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
     if frame is not None:
         yes, no = (torch.where(known, 0.0, UNLIKE) for known in (frame > 0.5, frame < 0.5))
+    alone = F.avg_pool1d(_alone(yes, no, clip), size, 1)
+    starts = range(0, alone.shape[2], 1 if again is None else max(1, size // 2))
+    if again is not None:
+        heard = again(starts).transpose(1, 2)
+        alone = alone[..., :: starts.step] + _alone(F.logsigmoid(heard), F.logsigmoid(-heard), clip)
+    sure, at = alone.max(2)
+    return sure.masked_fill(clip < 0.5, -torch.inf), at * starts.step
+
+
+def _alone(yes: Tensor, no: Tensor, clip: Tensor) -> Tensor:
+    """Of log p and log (1 - p), `[B, K, N]`, of classes and of the others that are in the clip."""
     no = no * clip[..., None]
-    alone = yes + no.sum(1, keepdim=True) - no
-    sure, at = F.avg_pool1d(alone, min(size, alone.shape[2]), 1).max(2)
-    return sure.masked_fill(clip < 0.5, -torch.inf), at
+    return yes + no.sum(1, keepdim=True) - no
 
 
 def asked_classes(clip: Tensor, active: int, number: int, first: Tensor | None = None, shuffle: bool = True) -> Tensor:

@@ -1,5 +1,6 @@
 """The encoder of a network that answers queries as the classifier that weak labels need."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from espnet2_ext.core.layers.bands import keeping_statistics
 from espnet2_ext.core.nets.contracts import QueryOutput
 from espnet2_ext.core.nets.sed import LabelFrames
 from espnet2_ext.errors import DataError
+
+UNSURE = 20.0  # logit, negative, of what lies behind a recording's end
 
 
 class EncoderTags(LabelFrames, nn.Module):
@@ -54,6 +57,15 @@ class EncoderTags(LabelFrames, nn.Module):
             lengths = torch.full(spec.shape[:1], spec.shape[1], device="cpu")
         with keeping_statistics(self.net):
             return self.net.embed(spec, lengths, spec.real.new_ones(len(spec)))
+
+    def hear_stretches(self, spec: Tensor, lengths: Tensor, size: int, starts: Sequence[int]) -> Tensor:
+        """Tags `[B, S, K]` of `size` frames from each of `starts`, in frames of the tags, on, heard by themselves."""
+        first = torch.tensor(starts) * self.time_pool
+        left = lengths.cpu()[:, None] - first  # [B, S]
+        index = (first[:, None] + torch.arange(size)).clamp(max=spec.shape[1] - 1).to(spec.device)
+        tags = self.hear(spec[:, index].flatten(0, 1), left.clamp(1, size).flatten()).clipwise
+        assert tags is not None  # it has a head
+        return tags.unflatten(0, left.shape).masked_fill((left <= 0)[..., None].to(tags.device), -UNSURE)
 
     def forward(self, spec: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Complex spectra `[B, L, F]`, lengths `[B]` in frames, to frame logits `[B, K, L']`."""

@@ -28,6 +28,19 @@ def test_frame_labels_take_the_place_of_tags():
     torch.testing.assert_close(sure, torch.tensor([[0.0, UNLIKE]]))  # the second is never alone
 
 
+def test_a_stretch_must_be_sure_by_itself_too():
+    """Two classes in five frames: in the whole both are sure at once, by themselves where each is heard."""
+    whole = logit([[[0.5] * 5, [0.2] * 5]])
+    alone = logit([[[0.9, 0.3], [0.8, 0.4], [0.2, 0.7], [0.5, 0.5]]])  # stretches at 0, 1, 2 and 3
+    asked = []
+    sure, at = surest(whole, torch.ones(1, 2), None, 2, lambda starts: asked.append(list(starts)) or alone)
+    assert asked == [[0, 1, 2, 3]] and at.tolist() == [[0, 2]]
+    wanted = [math.log(0.5 * 0.8) + math.log(0.9 * 0.7), math.log(0.2 * 0.5) + math.log(0.7 * 0.8)]
+    torch.testing.assert_close(sure, torch.tensor([wanted]))
+    halves = surest(logit([[[0.5] * 9]]), torch.ones(1, 1), None, 4, lambda starts: logit([[[0.1], [0.9], [0.2]]]))
+    assert halves[1].tolist() == [[2]]
+
+
 def test_a_recording_shorter_than_a_stretch_is_one():
     sure, at = surest(logit([[[0.5, 0.5]]]), torch.ones(1, 1), None, 9)
     assert at.tolist() == [[0]] and math.isclose(sure.item(), math.log(0.5), rel_tol=1e-5)
