@@ -56,26 +56,27 @@ class STFT(nn.Module):
 
     @torch.autocast("cuda", enabled=False)
     def inverse(self, spec: Tensor, length: int) -> Tensor:
-        """`[..., L, F]` to `[..., T]` with T = length."""
-        shape, window = spec.shape, self.window.to(spec.real.dtype)
-        spec = spec.reshape(-1, *shape[-2:])
-        if spec.device.type == "cpu":
-            wave = torch.istft(spec.transpose(1, 2), self.n_fft, self.hop, window=window, length=length)
-        else:
-            wave = self._added(spec, window, length)
-        return wave.reshape(*shape[:-2], length)
+        """`[..., L, F]` to `[..., T]` with T = length.
 
-    def _added(self, spec: Tensor, window: Tensor, length: int) -> Tensor:
-        """`torch.istft` of `[B, L, F]` without its look at the sum of the windows, for which a GPU is waited for."""
-        half, size = self.n_fft // 2, self.n_fft + (spec.shape[1] - 1) * self.hop
+        What `torch.istft` gives, in about half of its time on a processor and without its look at the sum of the
+        windows, for which a GPU is waited for.
+        """
+        shape, window, half = spec.shape, self.window.to(spec.real.dtype), self.n_fft // 2
+        frames = torch.fft.irfft(spec.reshape(-1, *shape[-2:]), self.n_fft) * window
+        size = self.n_fft + (shape[-2] - 1) * self.hop
         end = min(half + length, size)
-        wave = self._overlap(torch.fft.irfft(spec, self.n_fft) * window, size)[:, half:end]
-        wave = wave / self._overlap(window.square().expand(1, spec.shape[1], -1), size)[:, half:end]
-        return nn.functional.pad(wave, (0, half + length - end))
+        wave = self._overlap(frames)[:, half:end]
+        wave = wave / self._overlap(window.square().expand(1, shape[-2], -1))[:, half:end]
+        return nn.functional.pad(wave, (0, half + length - end)).reshape(*shape[:-2], length)
 
-    def _overlap(self, frames: Tensor, size: int) -> Tensor:
-        """`[B, L, n_fft]`, each a hop behind the one before it, added up to `[B, size]`."""
-        return torch.ops.aten.unfold_backward(frames, [len(frames), size], 1, self.n_fft, self.hop)
+    def _overlap(self, frames: Tensor) -> Tensor:
+        """`[B, L, n_fft]`, each a hop behind the one before it, added up; behind them there may be zeros."""
+        starts, length = range(0, self.n_fft, self.hop), frames.shape[1]
+        wave = frames.new_zeros(len(frames), length + len(starts) - 1, self.hop)
+        for row, at in enumerate(starts):
+            part = frames[..., at : at + self.hop]
+            wave[:, row : row + length, : part.shape[2]] += part
+        return wave.flatten(1)
 
 
 def mono(wave: Tensor) -> Tensor:
