@@ -71,10 +71,10 @@ class STFT(nn.Module):
 
     def _overlap(self, frames: Tensor) -> Tensor:
         """`[B, L, n_fft]`, each a hop behind the one before it, added up; behind them there may be zeros."""
-        starts, length = range(0, self.n_fft, self.hop), frames.shape[1]
-        wave = frames.new_zeros(len(frames), length + len(starts) - 1, self.hop)
-        for row, at in enumerate(starts):
-            part = frames[..., at : at + self.hop]
+        rows, length = -(-self.n_fft // self.hop), frames.shape[1]
+        wave = frames.new_zeros(len(frames), length + rows - 1, self.hop)
+        for row in reversed(range(rows)):  # the earliest frame first, as torch adds them
+            part = frames[..., row * self.hop : (row + 1) * self.hop]
             wave[:, row : row + length, : part.shape[2]] += part
         return wave.flatten(1)
 
